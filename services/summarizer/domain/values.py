@@ -1,0 +1,204 @@
+"""What the summarizer speaks of: pages, quotes, sentences, requests and what they cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in points, origin top left of the page as shown."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word as the parser found it; `block` and `line` count from 0."""
+
+    text: str
+    box: Box
+    block: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page; `number` counts from 1. Words are in the parser's order."""
+
+    number: int
+    text: str
+    words: tuple[Word, ...]
+
+
+class Length(Enum):
+    """Sentences that a summary should have."""
+
+    SHORT = 3
+    MEDIUM = 7
+    LONG = 15
+
+
+class Style(Enum):
+    """How a summary is written."""
+
+    PARAGRAPH = "paragraph"
+    BULLETS = "bullets"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the caller wants. Empty `language` and `focus` mean the document's own; `model` is `{provider}/{model}`."""
+
+    length: Length
+    style: Style
+    language: str
+    focus: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of pages, or a part of one, that is given to a model in one call.
+
+    `spans` tell which part of `text` stands on which page: (start, end, page number), in order, without gaps.
+    """
+
+    index: int
+    text: str
+    spans: tuple[tuple[int, int, int], ...]
+
+    @property
+    def pages(self) -> tuple[int, ...]:
+        """Page numbers, ascending, each once."""
+        return tuple(sorted({page for _, _, page in self.spans}))
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence as a model wrote it, with the words it says it took it from. Nothing of it is checked yet."""
+
+    text: str
+    quotes: tuple["Quote", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """Words that a model says stand on a page; `page` is its hint, 0 where it gave none."""
+
+    text: str
+    page: int
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Words that do stand on a page, with one box for each line they touch."""
+
+    page: int
+    quote: str
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence of the answer; grounded where at least one of its quotes was found."""
+
+    text: str
+    citations: tuple[Citation, ...]
+
+    @property
+    def grounded(self) -> bool:
+        """Whether anything on a page supports it."""
+        return bool(self.citations)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """Tokens of one call."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+class Stage(Enum):
+    """What a call is for: the operation in its usage record."""
+
+    MAP = "summarize.map"
+    REDUCE = "summarize.reduce"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One call to a provider. `chunk` is set for MAP, `claims` for REDUCE (all claims of the parts, in order)."""
+
+    stage: Stage
+    options: Options
+    model: str
+    max_sentences: int
+    chunk: Chunk | None = None
+    claims: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a provider said to one prompt."""
+
+    claims: tuple[Claim, ...]
+    tokens: TokenCount
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """Integer micro-units."""
+
+    currency: str
+    micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class Consumption:
+    """What one answer used; `settled` is false while the ledger has not acknowledged every call."""
+
+    tokens: TokenCount
+    provider_calls: int
+    cost: Money
+    settled: bool
+    usage_event_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A cited summary of one document."""
+
+    document: str
+    text: str
+    sentences: tuple[Sentence, ...]
+    model: str
+    extractive: bool
+    cached: bool
+    failed_pages: tuple[int, ...]
+    consumption: Consumption
+
+    @property
+    def grounded_share(self) -> float:
+        """Share of grounded sentences, 0 to 1; 0 for an empty summary."""
+        if not self.sentences:
+            return 0.0
+        return sum(s.grounded for s in self.sentences) / len(self.sentences)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvent:
+    """What is told to the ledger of one call; ids are UUIDs, `occurred_at_s` is Unix time."""
+
+    event_id: str
+    model: str
+    tokens: TokenCount
+    operation: str
+    document: str
+    request_id: str
+    occurred_at_s: float
+    tags: Mapping[str, str] = field(default_factory=dict)
