@@ -1,10 +1,24 @@
 """What the use cases need from outside."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.summarizer.domain.values import Answer, Money, Page, Prompt, TokenCount, UsageEvent
+from services.summarizer.domain.values import (
+    Answer,
+    Caller,
+    Delivery,
+    Money,
+    Page,
+    Prompt,
+    Summary,
+    TokenCount,
+    UsageEvent,
+)
+
+ActAs = Callable[[Caller], AbstractContextManager[None]]
+"""Makes outgoing calls inside the block speak for this caller, without the deadline of the request it came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +36,20 @@ class Provider(Protocol):
 
     Errors of `complete` and `stream`: Unavailable (down, 5xx, cut stream, unreadable answer), ResourceExhausted with
     `retry_after_s` (429), DeadlineExceeded, InvalidArgument (the provider refused the input), PermissionDenied (its
-    credential is refused). Each carries `metadata["sent"]` = "no" only where the request certainly never left.
+    credential is refused). Each carries `metadata["sent"]` = "no" only where the request certainly never left, and
+    `metadata["billed"]` = "no" where the provider answered with a refusal (a 4xx or 5xx status), which it does not
+    charge. Where a call failed after its usage was known, `metadata["input_tokens"]` and `metadata["output_tokens"]`
+    tell it.
     """
 
     name: str
+
+    version: str
+    """Changes whenever the same prompt would be put or answered otherwise: wording of prompts, algorithm, its settings."""
+
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that are served, for people to choose from; the first is the one to recommend."""
+        ...
 
     def abilities(self, model: str) -> Abilities:
         """What the model can do. NotFound for a model that is not served."""
@@ -97,3 +121,78 @@ class Books(Protocol):
     async def record(self, events: tuple[UsageEvent, ...]) -> None:
         """Records events that had no hold, such as answers from the cache."""
         ...
+
+
+class SummaryCache(Protocol):
+    """Summaries that were made a short time ago. It may forget at any moment, and then only speed is lost.
+
+    Neither method raises: a cache that is away is a cache that knows nothing.
+    """
+
+    async def get(self, tenant: str, key: bytes) -> Summary | None:
+        """The summary that was put under the key for the same tenant, or None."""
+        ...
+
+    async def put(self, tenant: str, key: bytes, summary: Summary) -> None:
+        """Keeps the summary for a while."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """An answer that was paid for."""
+
+    answer: Answer
+    event_id: str
+
+
+class Results(Protocol):
+    """Answers that were paid for, and what the ledger has yet to hear of them. Errors: Unavailable, DeadlineExceeded."""
+
+    async def find(self, tenant: str, keys: Sequence[bytes]) -> Mapping[bytes, Committed]:
+        """Those of the keys that have an answer."""
+        ...
+
+    async def commit(self, key: bytes, answer: Answer, delivery: Delivery) -> None:
+        """Keeps the answer and the delivery in one transaction. An answer that is there already stays."""
+        ...
+
+
+class Outbox(Protocol):
+    """What the ledger must hear, kept until it has acknowledged it. Errors: Unavailable, DeadlineExceeded."""
+
+    async def add(self, delivery: Delivery) -> None:
+        """Keeps it; one that is there already stays as it is."""
+        ...
+
+    async def take(self, limit: int, lease_s: float) -> tuple["DueDelivery", ...]:
+        """Up to `limit` deliveries that are due, oldest first; no one else is given them for `lease_s`."""
+        ...
+
+    async def done(self, hold_id: str) -> None:
+        """The ledger has acknowledged it. Unknown ids are fine."""
+        ...
+
+    async def postpone(self, hold_id: str, delay_s: float, reason: str) -> None:
+        """Tries again after `delay_s`; `reason` is for the operator who looks."""
+        ...
+
+    async def backlog(self) -> "Backlog":
+        """How much is waiting."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DueDelivery:
+    """A delivery and how often it was tried before."""
+
+    delivery: Delivery
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What the ledger has not acknowledged yet."""
+
+    depth: int
+    oldest_age_s: float

@@ -202,3 +202,23 @@ class UsageEvent:
     request_id: str
     occurred_at_s: float
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """For whom something is done. `tenant` is the bare id, `actor` such as `apiKeys/{id}`; `project` may be empty."""
+
+    tenant: str
+    actor: str
+    project: str
+    scopes: frozenset[str]
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What the ledger must hear of one call: its usage, or with `event` None that it was never sent."""
+
+    hold_id: str
+    caller: Caller
+    event: UsageEvent | None
