@@ -18,7 +18,8 @@ from services.summarizer.domain.values import (
 )
 
 ActAs = Callable[[Caller], AbstractContextManager[None]]
-"""Makes outgoing calls inside the block speak for this caller, without the deadline of the request it came from."""
+"""Makes outgoing calls inside the block speak for this caller, without the deadline of the caller's request.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,27 +29,27 @@ class Abilities:
     context_tokens: int
     max_output_tokens: int
     writes: bool
-    """False for models that choose sentences of the document: they know no other language and quote exactly."""
+    """False for models that choose sentences of the document: they know no other language, quote exactly."""
 
 
 class Provider(Protocol):
     """A maker of text. One instance serves all models of its name.
 
-    Errors of `complete` and `stream`: Unavailable (down, 5xx, cut stream, unreadable answer), ResourceExhausted with
-    `retry_after_s` (429), DeadlineExceeded, InvalidArgument (the provider refused the input), PermissionDenied (its
-    credential is refused). Each carries `metadata["sent"]` = "no" only where the request certainly never left, and
-    `metadata["billed"]` = "no" where the provider answered with a refusal (a 4xx or 5xx status), which it does not
-    charge. Where a call failed after its usage was known, `metadata["input_tokens"]` and `metadata["output_tokens"]`
-    tell it.
+    Errors of `complete` and `stream`: Unavailable (down, 5xx, cut stream, unreadable answer),
+    ResourceExhausted with `retry_after_s` (429), DeadlineExceeded, InvalidArgument (the provider refused the
+    input), PermissionDenied (its credential is refused). Each carries `metadata["sent"]` = "no" only where
+    the request certainly never left, and `metadata["billed"]` = "no" where the provider answered with a
+    refusal (a 4xx or 5xx status), which it does not charge. Where a call failed after its usage was known,
+    `metadata["input_tokens"]` and `metadata["output_tokens"]` tell it.
     """
 
     name: str
 
     version: str
-    """Changes whenever the same prompt would be put or answered otherwise: wording of prompts, algorithm, its settings."""
+    """Changes whenever the same prompt would be answered otherwise: wording, algorithm, its settings."""
 
     def models(self) -> tuple[str, ...]:
-        """Names of the models that are served, for people to choose from; the first is the one to recommend."""
+        """Names of the models that are served, for people to choose from; the best to recommend first."""
         ...
 
     def abilities(self, model: str) -> Abilities:
@@ -64,7 +65,8 @@ class Provider(Protocol):
         ...
 
     def stream(self, prompt: Prompt) -> AsyncIterator[str | Answer]:
-        """The same, with the text as it is written; the Answer is the last item. Closing the iterator ends the call."""
+        """The same, with the text as it is written and the Answer last. Closing the iterator ends the call.
+        """
         ...
 
 
@@ -84,7 +86,10 @@ class PageFailed:
 
 
 class PageSource(Protocol):
-    """Where pages come from. Errors: NotFound, FailedPrecondition (encrypted, no pages, not readable), Unavailable."""
+    """Where pages come from.
+
+    Errors: NotFound, FailedPrecondition (encrypted, no pages, not readable), Unavailable.
+    """
 
     async def exists(self, document: str) -> None:
         """NotFound where the caller's tenant has no such document."""
@@ -147,7 +152,10 @@ class Committed:
 
 
 class Results(Protocol):
-    """Answers that were paid for, and what the ledger has yet to hear of them. Errors: Unavailable, DeadlineExceeded."""
+    """Answers that were paid for, with what the ledger has yet to hear of them.
+
+    Errors: Unavailable, DeadlineExceeded.
+    """
 
     async def find(self, tenant: str, keys: Sequence[bytes]) -> Mapping[bytes, Committed]:
         """Those of the keys that have an answer."""

@@ -51,7 +51,9 @@ class Style(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the caller wants. Empty `language` and `focus` mean the document's own; `model` is `{provider}/{model}`."""
+    """What the caller wants. Empty `language` and `focus` mean the document's own; `model`:
+    `{provider}/{model}`.
+    """
 
     length: Length
     style: Style
@@ -79,7 +81,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A sentence as a model wrote it, with the words it says it took it from. Nothing of it is checked yet."""
+    """A sentence as a model wrote it, with the words it says it took it from. Nothing of it is checked."""
 
     text: str
     quotes: tuple["Quote", ...]
@@ -132,7 +134,7 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One call to a provider. `chunk` is set for MAP, `claims` for REDUCE (all claims of the parts, in order)."""
+    """One call to a provider. `chunk` is set for MAP, `claims` for REDUCE: claims of the parts, in order."""
 
     stage: Stage
     options: Options
@@ -206,7 +208,9 @@ class UsageEvent:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """For whom something is done. `tenant` is the bare id, `actor` such as `apiKeys/{id}`; `project` may be empty."""
+    """For whom something is done. `tenant` is the bare id, `actor` like `apiKeys/{id}`; `project` may be
+    empty.
+    """
 
     tenant: str
     actor: str
