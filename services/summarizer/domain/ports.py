@@ -65,8 +65,7 @@ class Provider(Protocol):
         ...
 
     def stream(self, prompt: Prompt) -> AsyncIterator[str | Answer]:
-        """The same, with the text as it is written and the Answer last. Closing the iterator ends the call.
-        """
+        """The same, with the text as it is written, the Answer last. Closing the iterator ends the call."""
         ...
 
 
