@@ -24,8 +24,8 @@ def upgrade() -> None:
     """)
     op.execute("""
         COMMENT ON TABLE summarizer.results IS
-        'One row for each answer of a provider that was paid for: it is never asked for again. answer is opaque:
-         text of documents may hold characters that jsonb refuses.'
+        'One row for each answer of a provider that was paid for: it is never asked for again. answer is bytes,
+         because text of documents may hold characters that jsonb refuses.'
     """)
     # For erasing what is known of a document.
     op.execute("CREATE INDEX results_by_document ON summarizer.results (tenant, document)")
@@ -53,7 +53,7 @@ def upgrade() -> None:
     """)
     op.execute("""
         COMMENT ON TABLE summarizer.outbox IS
-        'What the ledger must hear, kept until it has acknowledged it: a usage event settles its hold, a row without
-         one releases it. It is read for all tenants by the feeder and holds no text of documents.'
+        'What the ledger must hear, kept until it has acknowledged it: a usage event settles its hold, a row
+         without one releases it. The feeder reads it for all tenants; it holds no text of documents.'
     """)
     op.execute("CREATE INDEX outbox_by_due_time ON summarizer.outbox (due_time)")
