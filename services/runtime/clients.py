@@ -1,0 +1,157 @@
+"""Calls from one service of the mesh to another: mTLS, identity and trace passed on, deadline, breaker, our errors."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar, cast
+
+import grpc
+
+from services.runtime import status
+from services.runtime.breaker import Breaker
+from services.runtime.call import current_call
+from services.runtime.config import RuntimeSettings
+from services.runtime.errors import DeadlineExceeded
+from services.runtime.server import MAX_MESSAGE_BYTES
+from services.runtime.tls import TlsFolder
+
+Response = TypeVar("Response")
+
+_RETRIES = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                # gRPC retries only what has answered nothing yet, and gives up at the call's deadline.
+                "retryPolicy": {
+                    "maxAttempts": 3,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "0.5s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ],
+        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.2},
+    }
+)
+
+
+class MeshClient:
+    """The way to one peer. Its methods are idempotent by contract, so what could not be delivered is sent again."""
+
+    def __init__(self, *, peer: str, target: str, settings: RuntimeSettings, breaker: Breaker | None = None) -> None:
+        self._peer = peer
+        self._target = target
+        self._server_name = f"{peer}.{settings.trust_domain}"
+        self._tls = TlsFolder(settings.tls_dir)
+        self._breaker = breaker or Breaker(peer)
+        self._open = self._connect()
+        self._closing: set[asyncio.Task[None]] = set()
+        self.channel = cast(grpc.aio.Channel, _FollowingChannel(self._current))
+        """For the generated stub. Calls go over the newest certificate."""
+
+    async def unary(self, method: Callable[..., Any], request: object, *, cap_s: float, margin_s: float = 0.0) -> Any:
+        """One call. Raises our errors; the deadline is `min(cap_s, what remains of the caller's - margin_s)`."""
+        async with self._breaker.guard():
+            try:
+                return await method(request, timeout=_timeout_s(cap_s, margin_s), metadata=_metadata())
+            except grpc.aio.AioRpcError as exc:
+                raise status.from_rpc_error(exc, service=self._peer) from exc
+
+    async def stream(
+        self, method: Callable[..., Any], request: object, *, cap_s: float, margin_s: float = 0.0
+    ) -> AsyncIterator[Any]:
+        """One call with a stream of answers; closing the iterator cancels the call."""
+        async with self._breaker.guard():
+            call = method(request, timeout=_timeout_s(cap_s, margin_s), metadata=_metadata())
+            try:
+                async for response in call:
+                    yield response
+            except grpc.aio.AioRpcError as exc:
+                raise status.from_rpc_error(exc, service=self._peer) from exc
+            finally:
+                call.cancel()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._open.close()
+
+    def _current(self) -> grpc.aio.Channel:
+        if self._tls.refresh():
+            old, self._open = self._open, self._connect()
+            task = asyncio.create_task(old.close(grace=300.0))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        return self._open
+
+    def _connect(self) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(
+            self._target,
+            self._tls.channel_credentials(),
+            options=[
+                # The certificate is the identity, wherever the peer runs.
+                ("grpc.ssl_target_name_override", self._server_name),
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.service_config", _RETRIES),
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.keepalive_timeout_ms", 5_000),
+                ("grpc.max_reconnect_backoff_ms", 2_000),
+            ],
+        )
+
+
+class _FollowingChannel:
+    """Looks like a channel to a stub, and takes each call to the channel that is current when it is made."""
+
+    def __init__(self, current: Callable[[], grpc.aio.Channel]) -> None:
+        self._current = current
+
+    def __getattr__(self, shape: str) -> Callable[..., Any]:
+        def bind(*args: Any, **kwargs: Any) -> Callable[..., Any]:
+            made: tuple[grpc.aio.Channel, Any] | None = None
+
+            def call(*call_args: Any, **call_kwargs: Any) -> Any:
+                nonlocal made
+                channel = self._current()
+                if made is None or made[0] is not channel:
+                    made = (channel, getattr(channel, shape)(*args, **kwargs))
+                return made[1](*call_args, **call_kwargs)
+
+            return call
+
+        return bind
+
+
+def _timeout_s(cap_s: float, margin_s: float) -> float:
+    remaining = None
+    with contextlib.suppress(LookupError):
+        remaining = current_call().remaining_s()
+    if remaining is None:
+        return cap_s
+    if remaining <= margin_s:
+        raise DeadlineExceeded("DEADLINE_EXCEEDED", "Too little of the deadline is left. Allow more time.")
+    return min(cap_s, remaining - margin_s)
+
+
+def _metadata() -> tuple[tuple[str, str], ...]:
+    try:
+        call = current_call()
+    except LookupError:
+        return ()
+    metadata = (("x-request-id", call.request_id), ("traceparent", call.trace.header()))
+    identity = call.identity
+    if identity is None:
+        return metadata
+    return (
+        *metadata,
+        ("x-pagemesh-tenant", identity.tenant),
+        ("x-pagemesh-actor", identity.actor),
+        ("x-pagemesh-project", identity.project),
+        ("x-pagemesh-scopes", " ".join(sorted(identity.scopes))),
+    )

@@ -1,0 +1,90 @@
+"""Liveness and readiness out of named components, each probed in the background."""
+
+import asyncio
+import datetime as dt
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import structlog
+from prometheus_client import Gauge
+
+PROBE_EVERY_S = 2.0
+PROBE_TIMEOUT_S = 1.0
+
+_UP = Gauge("pagemesh_component_up", "1 where the component answered its last probe.", ["component"])
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Component:
+    check: Callable[[], Awaitable[None]]
+    required: bool
+    up: bool = False
+    since: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
+
+
+class Health:
+    """Ready while every required component is up and the service is not stopping."""
+
+    def __init__(self) -> None:
+        self._components: dict[str, _Component] = {}
+        self._stopping = False
+        self._listeners: list[Callable[[bool], Awaitable[None]]] = []
+
+    def add(self, name: str, check: Callable[[], Awaitable[None]], *, required: bool = True) -> None:
+        """Adds a component. `check` raises where it is down; it has PROBE_TIMEOUT_S."""
+        self._components[name] = _Component(check, required)
+
+    def on_change(self, listener: Callable[[bool], Awaitable[None]]) -> None:
+        """Calls `listener(ready)` after each round of probes."""
+        self._listeners.append(listener)
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls should be sent here."""
+        return not self._stopping and all(c.up for c in self._components.values() if c.required)
+
+    def report(self) -> dict[str, object]:
+        """The state as JSON: ready, time, and each component with up, required and since when."""
+        return {
+            "ready": self.ready,
+            "stopping": self._stopping,
+            "time": dt.datetime.now(dt.UTC).isoformat(),
+            "components": {
+                name: {"up": c.up, "required": c.required, "since": c.since.isoformat()}
+                for name, c in self._components.items()
+            },
+        }
+
+    async def stop(self) -> None:
+        """Not ready from now on."""
+        self._stopping = True
+        await self._tell()
+
+    async def probe(self) -> None:
+        """One round over all components."""
+        await asyncio.gather(*(self._probe_one(name, c) for name, c in self._components.items()))
+        await self._tell()
+
+    async def run(self) -> None:
+        """Probes until cancelled."""
+        while True:
+            await self.probe()
+            await asyncio.sleep(PROBE_EVERY_S)
+
+    async def _tell(self) -> None:
+        for listener in self._listeners:
+            await listener(self.ready)
+
+    async def _probe_one(self, name: str, component: _Component) -> None:
+        reason = ""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await component.check()
+        except Exception as exc:  # noqa: BLE001  # whatever a probe raises means down
+            reason = type(exc).__name__
+        up = not reason
+        if up != component.up:
+            component.up, component.since = up, dt.datetime.now(dt.UTC)
+            log.log(20 if up else 40, "component_up" if up else "component_down", component=name, error=reason)
+        _UP.labels(name).set(up)

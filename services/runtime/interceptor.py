@@ -1,0 +1,109 @@
+"""The only place that knows gRPC's four shapes of a call: it wraps each of them in the same concerns."""
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+
+from services.runtime import access
+from services.runtime.call import Call
+from services.runtime.middleware import CONCERNS, Concern, Exchange, Policy
+from services.runtime.tracing import TraceContext
+
+Handler = Callable[[Any, Any], Any]
+RpcHandler = Any
+"""grpc.RpcMethodHandler, which is generic in its stubs alone."""
+
+
+class MeshInterceptor(grpc.aio.ServerInterceptor):
+    """Runs every call through the concerns, in their order."""
+
+    def __init__(self, policy: Policy, concerns: Sequence[Concern] = CONCERNS) -> None:
+        self._policy = policy
+        self._concerns = tuple(concerns)
+        self._access = functools.lru_cache(maxsize=1000)(access.of_method)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[RpcHandler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> RpcHandler | None:
+        """Wraps the handler of one call; an unknown method has none and stays gRPC's to refuse."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        details = handler_call_details
+        shape, wrap = _shape(handler)
+        inner: Handler = getattr(handler, shape)
+        factory: Callable[..., RpcHandler] = getattr(grpc, f"{shape}_rpc_method_handler")
+        return factory(
+            wrap(inner, functools.partial(self._enter, details)),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    async def _enter(
+        self,
+        details: grpc.HandlerCallDetails,
+        stack: AsyncExitStack,
+        context: "grpc.aio.ServicerContext[Any, Any]",
+    ) -> Exchange:
+        metadata = {k: v for k, v in details.invocation_metadata if isinstance(v, str)}
+        method = details.method
+        exchange = Exchange(self._access(method), context, metadata, Call(method, "", TraceContext.new()))
+        for concern in self._concerns:
+            await stack.enter_async_context(concern(exchange, self._policy))
+        return exchange
+
+
+Enter = Callable[[AsyncExitStack, Any], Awaitable[Exchange]]
+
+
+def _shape(handler: RpcHandler) -> tuple[str, Callable[[Handler, Enter], Handler]]:
+    incoming = "stream" if handler.request_streaming else "unary"
+    outgoing = "stream" if handler.response_streaming else "unary"
+    return f"{incoming}_{outgoing}", _to_stream if handler.response_streaming else _to_unary
+
+
+def _to_unary(inner: Handler, enter: Enter) -> Handler:
+    async def handle(request: Any, context: Any) -> Any:
+        async with AsyncExitStack() as stack:
+            exchange = await enter(stack, context)
+            return await inner(_checked(exchange, request), context)
+
+    return handle
+
+
+def _to_stream(inner: Handler, enter: Enter) -> Handler:
+    async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
+        async with AsyncExitStack() as stack:
+            exchange = await enter(stack, context)
+            responses = inner(_checked(exchange, request), context)
+            if inspect.isawaitable(responses):  # a handler that writes its answers itself, as gRPC's own health does
+                await responses
+                return
+            # Closed here and not when it is collected, so that a cancelled call stops its work at once.
+            stack.push_async_callback(responses.aclose)
+            async for response in responses:
+                yield response
+
+    return handle
+
+
+def _checked(exchange: Exchange, request: Any) -> Any:
+    """The request, or the stream of them, with each message checked before it is handed on."""
+    if not hasattr(request, "__aiter__"):
+        for check in exchange.checks:
+            check(request)
+        return request
+
+    async def each() -> AsyncIterator[Any]:
+        async for message in request:
+            for check in exchange.checks:
+                check(message)
+            yield message
+
+    return each()

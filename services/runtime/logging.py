@@ -1,0 +1,60 @@
+"""JSON logs on stdout, one object a line, each with the request and trace it belongs to."""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from services.runtime import call
+
+
+def configure(service: str, level: str) -> None:
+    """Sets structlog and the standard library's logging to one JSON stream."""
+    shared: list[structlog.types.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _bind_service(service),
+        _bind_call,
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    # Libraries log at INFO what belongs to DEBUG here, and some of it carries what they were given.
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _bind_service(service: str) -> structlog.types.Processor:
+    def bind(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["service"] = service
+        return event
+
+    return bind
+
+
+def _bind_call(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    try:
+        current = call.current_call()
+    except LookupError:
+        return event
+    event.setdefault("request_id", current.request_id)
+    event.setdefault("trace_id", current.trace.trace_id)
+    if current.identity is not None:
+        event.setdefault("tenant", current.identity.tenant)
+        event.setdefault("actor", current.identity.actor)
+    return event

@@ -1,0 +1,206 @@
+"""What surrounds every call, one small function for each concern, and the one order in which they stand."""
+
+import asyncio
+import contextlib
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import grpc
+import protovalidate
+import structlog
+from google.protobuf.message import Message
+
+from services.runtime import call, metrics, status
+from services.runtime.access import Access
+from services.runtime.call import Call, Identity
+from services.runtime.errors import (
+    DeadlineExceeded,
+    FieldViolation,
+    InternalError,
+    InvalidArgument,
+    PermissionDenied,
+)
+from services.runtime.tls import peer_name
+from services.runtime.tracing import TraceContext
+
+MAX_CALL_S = 300.0
+"""Longest deadline that is honoured; calls without one get it too."""
+
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{8,128}$")
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One call on its way through the concerns."""
+
+    access: Access
+    context: "grpc.aio.ServicerContext[Any, Any]"
+    metadata: Mapping[str, str]
+    call: Call
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    reason: str = ""
+    checks: list[Callable[[Message], None]] = field(default_factory=list)
+    """Run on each message of the caller before the servicer sees it."""
+
+    def update(self, **changes: Any) -> None:
+        """Changes the current call."""
+        self.call = replace(self.call, **changes)
+        call.enter(self.call)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Whom this service lets in."""
+
+    trust_domain: str
+    peers: frozenset[str]
+
+
+Concern = Callable[[Exchange, Policy], AbstractAsyncContextManager[None]]
+
+
+@contextlib.asynccontextmanager
+async def request_id(exchange: Exchange, _: Policy) -> AsyncIterator[None]:
+    """Takes the caller's id and trace over, or makes them. The edge tells the client; nothing is sent back from here,
+    since headers that go out early would fix the HTTP status of a stream before its first message."""
+    given = exchange.metadata.get("x-request-id", "")
+    exchange.update(
+        request_id=given if _REQUEST_ID.match(given) else str(uuid.uuid4()),
+        trace=TraceContext.continued(exchange.metadata.get("traceparent")),
+    )
+    yield
+
+
+@contextlib.asynccontextmanager
+async def logged(exchange: Exchange, _: Policy) -> AsyncIterator[None]:
+    """One line for each call when it ends."""
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        write = log.debug if exchange.access.infrastructure else log.info
+        write(
+            "call",
+            method=exchange.call.method,
+            code=exchange.code.name,
+            reason=exchange.reason,
+            peer=exchange.call.peer,
+            ms=round((time.perf_counter() - begun) * 1000, 2),
+        )
+
+
+@contextlib.asynccontextmanager
+async def measured(exchange: Exchange, _: Policy) -> AsyncIterator[None]:
+    """Counts the call, its status and its time."""
+    method = exchange.call.method
+    begun = time.perf_counter()
+    with metrics.IN_FLIGHT.labels(method).track_inprogress():
+        try:
+            yield
+        finally:
+            metrics.CALLS.labels(method, exchange.code.name).inc()
+            metrics.SECONDS.labels(method).observe(time.perf_counter() - begun)
+
+
+@contextlib.asynccontextmanager
+async def errors(exchange: Exchange, _: Policy) -> AsyncIterator[None]:
+    """Turns what is raised into a status; what nobody foresaw is told to the log alone."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        exchange.code = grpc.StatusCode.CANCELLED
+        raise
+    except grpc.aio.AbortError:
+        exchange.code = grpc.StatusCode.UNKNOWN
+        raise
+    except Exception as exc:  # the border of the service: everything becomes a status
+        ours = status.known(exc)
+        exchange.code, exchange.reason = status.code_of(ours), ours.reason
+        if isinstance(ours, InternalError):
+            log.error("internal_error", method=exchange.call.method, exc_info=exc)
+        await status.abort(exchange.context, ours)
+
+
+@contextlib.asynccontextmanager
+async def deadline(exchange: Exchange, _: Policy) -> AsyncIterator[None]:
+    """Ends the work when the caller's time is up."""
+    if exchange.access.infrastructure:
+        yield
+        return
+    remaining = exchange.context.time_remaining()
+    limit_s = MAX_CALL_S if remaining is None else min(max(remaining, 0.0), MAX_CALL_S)
+    exchange.update(deadline=asyncio.get_running_loop().time() + limit_s)
+    timer = asyncio.timeout(limit_s)
+    try:
+        async with timer:
+            yield
+    except TimeoutError as exc:
+        if not timer.expired():
+            raise
+        raise DeadlineExceeded(
+            "DEADLINE_EXCEEDED", "The deadline passed before the work was done. Allow more time."
+        ) from exc
+
+
+@contextlib.asynccontextmanager
+async def auth(exchange: Exchange, policy: Policy) -> AsyncIterator[None]:
+    """Lets known peers in, believes the tenant that they name, and asks for the scope that the contract wants."""
+    peer = peer_name(exchange.context.auth_context(), policy.trust_domain)
+    if peer not in policy.peers:
+        raise PermissionDenied("PEER_NOT_ALLOWED", "This service does not talk to that certificate.")
+    exchange.update(peer=peer, identity=_identity(exchange.metadata))
+    exchange.access.check(peer, exchange.call.identity)
+    yield
+
+
+@contextlib.asynccontextmanager
+async def validation(exchange: Exchange, _: Policy) -> AsyncIterator[None]:
+    """Holds each message against its contract."""
+    exchange.checks.append(_validate)
+    yield
+
+
+CONCERNS: tuple[Concern, ...] = (
+    request_id,  # first: everything after it is told apart by the id
+    logged,  # outside of what follows, so that refusals are logged as well
+    measured,  # the same
+    errors,  # outside of all that raises
+    deadline,  # from here on the caller's time runs
+    auth,  # a stranger learns nothing of the contract's rules
+    validation,  # last: only messages that somebody may send are worth the work
+)
+
+
+def _identity(metadata: Mapping[str, str]) -> Identity | None:
+    tenant = metadata.get("x-pagemesh-tenant", "")
+    if not tenant:
+        return None
+    return Identity(
+        tenant=tenant,
+        actor=metadata.get("x-pagemesh-actor", ""),
+        project=metadata.get("x-pagemesh-project", ""),
+        scopes=frozenset(metadata.get("x-pagemesh-scopes", "").split()),
+    )
+
+
+def _validate(message: Message) -> None:
+    try:
+        protovalidate.validate(message)
+    except protovalidate.ValidationError as exc:
+        fields = [_violation(violation) for violation in exc.to_proto().violations]
+        raise InvalidArgument(
+            "INVALID_FIELD", f"{fields[0].field or 'The request'}: {fields[0].description}", fields=fields
+        ) from exc
+
+
+def _violation(violation: Any) -> FieldViolation:
+    path = ""
+    for element in violation.field.elements if violation.field else ():
+        path += ("." if path else "") + element.field_name
+    return FieldViolation(path, violation.message or violation.rule_id)

@@ -1,0 +1,58 @@
+"""Pools of Postgres connections with limits, and what their failures mean to callers."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from services.runtime.errors import Unavailable
+
+Pool = AsyncConnectionPool[psycopg.AsyncConnection[tuple[Any, ...]]]
+
+CONNECT_TIMEOUT_S = 3
+ACQUIRE_TIMEOUT_S = 5.0
+STATEMENT_TIMEOUT_MS = 10_000
+_OPTIONS = (
+    f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000"
+)
+
+
+async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 20) -> Pool:
+    """A pool that connects in the background: a database that is down at the start is waited for, not fatal."""
+    pool: Pool = AsyncConnectionPool(
+        dsn,
+        name=name,
+        min_size=min_size,
+        max_size=max_size,
+        max_waiting=max_size * 16,
+        timeout=ACQUIRE_TIMEOUT_S,
+        reconnect_timeout=30.0,
+        # A connection that died with the server is found out here and not by the request that gets it.
+        check=AsyncConnectionPool.check_connection,
+        kwargs={"connect_timeout": CONNECT_TIMEOUT_S, "options": _OPTIONS, "application_name": f"pagemesh-{name}"},
+        open=False,
+    )
+    await pool.open(wait=False)
+    return pool
+
+
+@contextlib.contextmanager
+def translate(operation: str) -> Iterator[None]:
+    """Turns an absent or overloaded database into Unavailable; mistakes of ours pass and become INTERNAL."""
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed, TooManyRequests) as exc:
+        raise Unavailable(
+            "DATABASE_UNAVAILABLE",
+            "The database does not answer. Nothing was changed; try again.",
+            retry_after_s=1.0,
+            metadata={"operation": operation},
+        ) from exc
+
+
+async def ping(pool: Pool) -> None:
+    """Raises where the database does not answer."""
+    async with pool.connection() as connection:
+        await connection.execute("SELECT 1")
