@@ -1,6 +1,6 @@
 """What the use cases need from outside."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -64,7 +64,7 @@ class Provider(Protocol):
         """One call, one answer. Cancelling the task cancels the call."""
         ...
 
-    def stream(self, prompt: Prompt) -> AsyncIterator[str | Answer]:
+    def stream(self, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:
         """The same, with the text as it is written, the Answer last. Closing the iterator ends the call."""
         ...
 
@@ -94,7 +94,7 @@ class PageSource(Protocol):
         """NotFound where the caller's tenant has no such document."""
         ...
 
-    def pages(self, document: str) -> AsyncIterator[DocumentStart | Page | PageFailed]:
+    def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
         """The pages in order, DocumentStart first. Closing the iterator stops the parser."""
         ...
 

@@ -24,8 +24,8 @@ def upgrade() -> None:
     """)
     op.execute("""
         COMMENT ON TABLE summarizer.results IS
-        'One row for each answer of a provider that was paid for: it is never asked for again. answer is bytes,
-         because text of documents may hold characters that jsonb refuses.'
+        'One row for each answer of a provider that was paid for: it is never asked for again. answer is
+         bytes, because text of documents may hold characters that jsonb refuses.'
     """)
     # For erasing what is known of a document.
     op.execute("CREATE INDEX results_by_document ON summarizer.results (tenant, document)")

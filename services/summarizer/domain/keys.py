@@ -1,0 +1,48 @@
+"""Keys under which answers are kept: everything that could change the answer goes into the key."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from services.summarizer.domain.values import Claim, Options, Prompt
+
+PIPELINE_VERSION = "1"
+"""Changes whenever the way from pages to a summary does: the chunk plan, the tree of reductions, the citations."""
+
+
+def summary_key(tenant: str, document: str, options: Options, *, provider_version: str) -> bytes:
+    """32 bytes that name one summary of one tenant; `options.model` must be resolved."""
+    return _digest(["summary", PIPELINE_VERSION, provider_version, tenant, document, *_options(options), options.model])
+
+
+def content_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
+    """32 bytes that name one answer of a model; `model` is `{provider}/{model}`.
+
+    The document is not part of it: the same words on the same pages are the same question.
+    """
+    chunk = [prompt.chunk.text, prompt.chunk.spans] if prompt.chunk else None
+    return _digest(
+        [
+            "answer",
+            provider_version,
+            model,
+            prompt.stage.value,
+            *_options(prompt.options),
+            prompt.max_sentences,
+            chunk,
+            _claims(prompt.claims),
+        ]
+    )
+
+
+def _options(options: Options) -> list[object]:
+    return [options.length.name, options.style.value, options.language.lower(), options.focus]
+
+
+def _claims(claims: Sequence[Claim]) -> list[object]:
+    return [[claim.text, [[quote.text, quote.page] for quote in claim.quotes]] for claim in claims]
+
+
+def _digest(parts: list[object]) -> bytes:
+    # JSON keeps the borders between the parts; ASCII escapes keep lone surrogates of broken PDFs encodable.
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=True, separators=(",", ":")).encode()).digest()

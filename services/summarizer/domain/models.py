@@ -1,0 +1,53 @@
+"""Which models there are, and which one a request means."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from services.runtime.errors import FieldViolation, InvalidArgument, NotFound
+from services.summarizer.domain.ports import Abilities, Provider
+
+_NAMES_SHOWN = 50
+"""So many names are told in an error; the list of a provider may be long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that is served; `name` is `{provider}/{model}`, `short_name` what the provider calls it."""
+
+    name: str
+    short_name: str
+    provider: Provider
+    abilities: Abilities
+
+
+class Models:
+    """The models of all providers that are configured."""
+
+    def __init__(self, providers: Mapping[str, Provider], *, default: str) -> None:
+        self._providers = dict(providers)
+        self._default = default
+
+    def names(self) -> tuple[str, ...]:
+        """All of them, as `{provider}/{model}`, in the order of the providers."""
+        return tuple(f"{name}/{model}" for name, provider in self._providers.items() for model in provider.models())
+
+    def resolve(self, name: str) -> Model:
+        """The model of that name; the deployment's default for an empty one. Raises InvalidArgument MODEL_UNKNOWN."""
+        name = name or self._default
+        provider_name, _, short_name = name.partition("/")
+        provider = self._providers.get(provider_name)
+        if provider is None:
+            raise self._unknown(name)
+        try:
+            abilities = provider.abilities(short_name)
+        except NotFound as exc:
+            raise self._unknown(name) from exc
+        return Model(name, short_name, provider, abilities)
+
+    def _unknown(self, name: str) -> InvalidArgument:
+        known = ", ".join(self.names()[:_NAMES_SHOWN])
+        return InvalidArgument(
+            "MODEL_UNKNOWN",
+            f"There is no model {name!r} here. Choose one of: {known}.",
+            fields=[FieldViolation("options.model", f"must be one of: {known}")],
+        )

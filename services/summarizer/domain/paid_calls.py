@@ -1,0 +1,208 @@
+"""The only way to a provider: money is set aside before a call and accounted for after it, whatever happens."""
+
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import Enum
+
+from services.runtime.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    PagemeshError,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
+from services.summarizer.domain.models import Model
+from services.summarizer.domain.ports import Books, Held, Outbox, Results
+from services.summarizer.domain.tails import Tails
+from services.summarizer.domain.values import (
+    Answer,
+    Caller,
+    Delivery,
+    Money,
+    Prompt,
+    TokenCount,
+    UsageEvent,
+)
+
+HOLD_TTL_S = 600.0
+"""A hold stands longer than the longest call with its retries; one that runs out counts as UNKNOWN, not as free."""
+
+OnText = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One call to make, and for whom. `key` is its content key."""
+
+    caller: Caller
+    document: str
+    model: Model
+    prompt: Prompt
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """An answer and what it cost; without `settled` the cost is what was set aside."""
+
+    answer: Answer
+    event_id: str
+    cost: Money
+    settled: bool
+
+
+class CallState(Enum):
+    """What an error tells about the money of its call."""
+
+    FREE = "free"
+    """It was never sent, or answered with a refusal that is not charged."""
+    KNOWN = "known"
+    """It failed, but its usage is known."""
+    UNKNOWN = "unknown"
+    """It may have been charged."""
+
+
+class PaidCalls:
+    """Reserve, call, commit, settle.
+
+    One id names a call everywhere: it is the id of the hold, of the usage event and of the outbox row, so that each
+    step may be repeated. After the provider has answered nothing is cancelled any more: the answer is committed and
+    settled even if nobody waits for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        books: Books,
+        results: Results,
+        outbox: Outbox,
+        tails: Tails,
+        new_id: Callable[[], str],
+        now_s: Callable[[], float],
+        observe: Callable[[Model, str], None],
+    ) -> None:
+        self._books = books
+        self._results = results
+        self._outbox = outbox
+        self._tails = tails
+        self._new_id = new_id
+        self._now_s = now_s
+        self._observe = observe
+
+    async def make(self, order: Order, on_text: OnText | None = None) -> Paid:
+        """One call. With `on_text` the text is told as it is written.
+
+        Raises what Books.reserve, Provider and Results.commit raise; where the ledger cannot be asked, nothing is
+        called.
+        """
+        most = order.model.provider.count(order.prompt)
+        held = await self._reserve(order, most)
+        try:
+            answer = await self._ask(order, on_text)
+        except PagemeshError as exc:
+            self._observe(order.model, exc.reason)
+            await self._tails.finish(self._account_for_failure(order, held, exc))
+            raise
+        self._observe(order.model, "ok")
+        return await self._tails.finish(self._conclude(order, held, answer))
+
+    async def _reserve(self, order: Order, most: TokenCount) -> Held:
+        hold_id = self._new_id()
+        try:
+            return await self._books.reserve(hold_id, order.model.name, most, HOLD_TTL_S)
+        except BaseException as exc:
+            if _hold_may_stand(exc):
+                # Lost on the way, or cancelled: its call will certainly never be sent.
+                self._tails.start(self._release(Delivery(hold_id, order.caller, None)))
+            raise
+
+    async def _ask(self, order: Order, on_text: OnText | None) -> Answer:
+        provider = order.model.provider
+        if on_text is None:
+            return await provider.complete(order.prompt)
+        async with aclosing(provider.stream(order.prompt)) as parts:
+            async for part in parts:
+                if isinstance(part, Answer):
+                    return part
+                on_text(part)
+        raise Unavailable("PROVIDER_CUT", "The model's answer broke off. Try again.")
+
+    async def _conclude(self, order: Order, held: Held, answer: Answer) -> Paid:
+        delivery = self._delivery(order, held, answer.tokens)
+        try:
+            await self._results.commit(order.key, answer, delivery)
+        except PagemeshError:
+            # Nobody can say whether it was written. The ledger hears of the call now, and once more if it was.
+            await self._settle(delivery)
+            raise
+        cost = await self._settle(delivery)
+        return Paid(answer, held.hold_id, cost or held.amount, settled=cost is not None)
+
+    async def _account_for_failure(self, order: Order, held: Held, error: PagemeshError) -> None:
+        state = state_of(error)
+        if state is CallState.FREE:
+            await self._release(Delivery(held.hold_id, order.caller, None))
+        elif state is CallState.KNOWN:
+            delivery = self._delivery(order, held, _tokens_of(error))
+            await self._keep(delivery)
+            await self._settle(delivery)
+        # UNKNOWN: the hold stands until it runs out and is reconciled; money that may be spent is never freed.
+
+    async def _settle(self, delivery: Delivery) -> Money | None:
+        """What it cost; None where the ledger did not answer, which the outbox then goes on asking."""
+        assert delivery.event is not None
+        try:
+            cost = await self._books.settle(delivery.hold_id, delivery.event)
+        except PagemeshError:
+            return None
+        self._tails.start(self._outbox.done(delivery.hold_id))
+        return cost
+
+    async def _release(self, delivery: Delivery) -> None:
+        try:
+            await self._books.release(delivery.hold_id)
+        except PagemeshError:
+            await self._keep(delivery)
+
+    async def _keep(self, delivery: Delivery) -> None:
+        try:
+            await self._outbox.add(delivery)
+        except PagemeshError:
+            # The database is away too: the hold stands and runs out as UNKNOWN, which is the safe side.
+            return
+
+    def _delivery(self, order: Order, held: Held, tokens: TokenCount) -> Delivery:
+        event = UsageEvent(
+            event_id=held.hold_id,
+            model=order.model.name,
+            tokens=tokens,
+            operation=order.prompt.stage.value,
+            document=order.document,
+            request_id=order.caller.request_id,
+            occurred_at_s=self._now_s(),
+        )
+        return Delivery(held.hold_id, order.caller, event)
+
+
+def state_of(error: PagemeshError) -> CallState:
+    """What a provider's error tells about the money of its call; nothing is FREE that is not known to be."""
+    if "input_tokens" in error.metadata and "output_tokens" in error.metadata:
+        return CallState.KNOWN
+    if "no" in (error.metadata.get("sent"), error.metadata.get("billed")):
+        return CallState.FREE
+    return CallState.UNKNOWN
+
+
+def _hold_may_stand(error: BaseException) -> bool:
+    """Whether the ledger may have made the hold although asking for it failed."""
+    if isinstance(error, PagemeshError) and error.metadata.get("sent") == "no":
+        return False
+    refusals = (ResourceExhausted, FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated)
+    return not isinstance(error, refusals)
+
+
+def _tokens_of(error: PagemeshError) -> TokenCount:
+    return TokenCount(int(error.metadata["input_tokens"]), int(error.metadata["output_tokens"]))
