@@ -1,0 +1,1 @@
+"""The embedded stack: real Envoy, PostgreSQL and Valkey out of wheels, and the three services, on one machine."""

@@ -1,0 +1,151 @@
+"""Real servers for tests. Each is started once a session, from the same parts as `pagemesh up`, at a free port."""
+
+import datetime as dt
+import itertools
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pagemesh_cli.stack.certificates import CertificateAuthority
+from pagemesh_cli.stack.ports import pick_free_port
+from pagemesh_cli.stack.postgres import SERVICES, SUPERUSER, PostgresServer
+from pagemesh_cli.stack.process import Process
+from pagemesh_cli.stack.valkey import ValkeyServer, command_valkey
+
+_ROOT = Path(__file__).parent.parent
+_ROLES = _ROOT / "deploy" / "postgres" / "roles.sql"
+
+
+@pytest.fixture(scope="session")
+def session_dir() -> Iterator[Path]:
+    """A folder of this session. Not pytest's own: servers log into it, and it goes when the session ends."""
+    with tempfile.TemporaryDirectory(prefix="pagemesh-test-") as directory:
+        yield Path(directory)
+
+
+@dataclass
+class Databases:
+    """A real PostgreSQL, with one migrated template for each service that a test asked for."""
+
+    server: PostgresServer
+    superuser_password: str
+    passwords: dict[str, str]
+    _templates: set[str] = field(default_factory=set)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def superuser_dsn(self) -> str:
+        return self.server.dsn(SUPERUSER, self.superuser_password, database="postgres")
+
+    def dsn(self, service: str, database: str) -> str:
+        """The data source that the service itself would use: its own role, which owns its own schema."""
+        return self.server.dsn(service, self.passwords[service], database=database)
+
+    def create_empty(self) -> str:
+        """A new database with the roles and schemas of all services and no tables; answers its name."""
+        name = f"t{next(self._numbers)}"
+        self.server.execute(f"CREATE DATABASE {name} TEMPLATE with_roles")
+        return name
+
+    def create(self, service: str) -> str:
+        """A new database with the service's tables; answers its name."""
+        template = self._template(service)
+        name = f"t{next(self._numbers)}_{service}"
+        self.server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def drop(self, database: str) -> None:
+        self.server.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+
+    def _template(self, service: str) -> str:
+        from services.runtime.migrate import migrate
+
+        name = f"template_{service}"
+        if name not in self._templates:
+            self.server.execute(f"CREATE DATABASE {name} TEMPLATE with_roles")
+            directory = _ROOT / "services" / service / "migrations"
+            migrate(self.dsn(service, name), directory=directory, schema=service)
+            self._templates.add(name)
+        return name
+
+
+@pytest.fixture(scope="session")
+def postgres_server(session_dir: Path) -> Iterator[Databases]:
+    """A real PostgreSQL 18 with fsync on; `.superuser_dsn`, `.create_empty()`, `.create(service)`, `.dsn(…)`."""
+    superuser_password = secrets.token_hex(16)
+    passwords = {service: secrets.token_hex(16) for service in SERVICES}
+    server = PostgresServer(
+        directory=session_dir / "postgres",
+        port=pick_free_port(),
+        password=superuser_password,
+        log=session_dir / "postgres.log",
+    )
+    server.initialise()
+    process = Process(server.spec())
+    try:
+        process.wait_ready(server.check, timeout_s=30)
+        server.ensure_database("with_roles")
+        server.apply_roles(_ROLES, passwords, database="with_roles")
+        yield Databases(server, superuser_password, passwords)
+    finally:
+        process.stop()
+        server.close()
+
+
+@pytest.fixture
+def database(postgres_server: Databases) -> Iterator[Callable[[str], str]]:
+    """`database("ledger")` answers the DSN of a fresh, migrated database, dropped after the test."""
+    created = []
+
+    def create(service: str) -> str:
+        created.append(postgres_server.create(service))
+        return postgres_server.dsn(service, created[-1])
+
+    yield create
+    for name in created:
+        postgres_server.drop(name)
+
+
+@pytest.fixture(scope="session")
+def valkey_server(session_dir: Path) -> Iterator[ValkeyServer]:
+    """A real Valkey for the session; most tests want `valkey_url`."""
+    server = ValkeyServer(
+        directory=session_dir / "valkey",
+        port=pick_free_port(),
+        password=secrets.token_hex(16),
+        log=session_dir / "valkey.log",
+    )
+    process = Process(server.spec())
+    try:
+        process.wait_ready(server.check, timeout_s=15)
+        yield server
+    finally:
+        process.stop()
+
+
+@pytest.fixture
+def valkey_url(valkey_server: ValkeyServer) -> str:
+    """The URL of a real Valkey that holds nothing yet."""
+    command_valkey(valkey_server.port, valkey_server.password, "FLUSHALL")
+    return valkey_server.url
+
+
+@pytest.fixture(scope="session")
+def mesh_pki(session_dir: Path) -> CertificateAuthority:
+    """A CA with a certificate for each identity: `.ca_file`, `.tls_dir("ledger")`, `.rotate("ledger", now=…)`."""
+    authority = CertificateAuthority(session_dir / "pki")
+    authority.ensure(now=dt.datetime.now(dt.UTC))
+    return authority
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A folder with a short path, for unix sockets and for data directories of whole stacks."""
+    directory = Path(tempfile.mkdtemp(prefix="pm-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)

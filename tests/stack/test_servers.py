@@ -1,0 +1,67 @@
+"""The embedded servers, run for real."""
+
+import psycopg
+import pytest
+
+from pagemesh_cli.stack.errors import StackError
+from pagemesh_cli.stack.valkey import ValkeyServer, check_valkey, command_valkey
+from tests.conftest import Databases
+
+
+def test_each_role_sees_only_its_own_schema(postgres_server: Databases) -> None:
+    name = postgres_server.create_empty()
+    with psycopg.connect(postgres_server.dsn("ledger", name)) as ledger:
+        ledger.execute("CREATE TABLE secret_numbers (n int)")
+    with psycopg.connect(postgres_server.dsn("extractor", name)) as extractor:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            extractor.execute("SELECT * FROM ledger.secret_numbers")
+        extractor.rollback()
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            extractor.execute("CREATE TABLE public.stray (n int)")
+    postgres_server.drop(name)
+
+
+def test_cluster_is_durable_checked_and_the_same_everywhere(postgres_server: Databases) -> None:
+    with psycopg.connect(postgres_server.superuser_dsn) as connection:
+        for setting, wanted in {
+            "fsync": "on",
+            "data_checksums": "on",
+            "password_encryption": "scram-sha-256",
+            "listen_addresses": "127.0.0.1",
+            "server_encoding": "UTF8",
+        }.items():
+            assert connection.execute(f"SHOW {setting}").fetchone() == (wanted,)
+        row = connection.execute(
+            "SELECT datlocprovider, datlocale FROM pg_database WHERE datname = 'postgres'"
+        ).fetchone()
+        assert row == ("b", "C.UTF-8")
+
+
+def test_wrong_password_is_refused(postgres_server: Databases) -> None:
+    server = postgres_server.server
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(server.dsn("ledger", "wrong", database="postgres"))
+
+
+def test_refused_statement_is_named(postgres_server: Databases) -> None:
+    with pytest.raises(StackError, match="already exists"):
+        postgres_server.server.execute("CREATE DATABASE postgres")
+
+
+def test_roles_script_needs_every_password(postgres_server: Databases) -> None:
+    from tests.conftest import _ROLES
+
+    postgres_server.server.apply_roles(_ROLES, postgres_server.passwords, database="with_roles")
+    with pytest.raises(KeyError):
+        postgres_server.server.apply_roles(_ROLES, {"ledger": "x"}, database="with_roles")
+
+
+def test_valkey_wants_its_password(valkey_server: ValkeyServer) -> None:
+    check_valkey(valkey_server.port, valkey_server.password)
+    with pytest.raises(OSError, match="WRONGPASS"):
+        check_valkey(valkey_server.port, "wrong")
+
+
+def test_valkey_url_is_empty(valkey_url: str, valkey_server: ValkeyServer) -> None:
+    assert valkey_url.startswith("redis://:")
+    assert command_valkey(valkey_server.port, valkey_server.password, "SET", "a", "b") == "OK"
