@@ -1,0 +1,109 @@
+"""Answers and summaries as bytes: JSON arrays in a fixed order, ASCII only, with a version in front."""
+
+import json
+from typing import Any
+
+from services.summarizer.domain.values import (
+    Answer,
+    Box,
+    Citation,
+    Claim,
+    Consumption,
+    Money,
+    Quote,
+    Sentence,
+    Summary,
+    TokenCount,
+)
+
+VERSION = 1
+
+
+class Undecodable(ValueError):
+    """The bytes are not what this version writes."""
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """The answer as bytes."""
+    claims = [[claim.text, [[quote.text, quote.page] for quote in claim.quotes]] for claim in answer.claims]
+    return _dump([VERSION, claims, answer.tokens.input_tokens, answer.tokens.output_tokens])
+
+
+def decode_answer(data: bytes) -> Answer:
+    """The answer that was encoded. Raises Undecodable."""
+    try:
+        version, claims, input_tokens, output_tokens = json.loads(data)
+        _check(version)
+        return Answer(
+            tuple(Claim(text, tuple(Quote(words, page) for words, page in quotes)) for text, quotes in claims),
+            TokenCount(input_tokens, output_tokens),
+        )
+    except (ValueError, TypeError) as exc:
+        raise Undecodable("an answer cannot be read") from exc
+
+
+def encode_summary(tenant: str, summary: Summary) -> bytes:
+    """The summary as bytes that name their tenant."""
+    used = summary.consumption
+    return _dump(
+        [
+            VERSION,
+            tenant,
+            summary.document,
+            summary.text,
+            [[sentence.text, [_citation(c) for c in sentence.citations]] for sentence in summary.sentences],
+            summary.model,
+            summary.extractive,
+            summary.failed_pages,
+            [used.tokens.input_tokens, used.tokens.output_tokens, used.provider_calls],
+            [used.cost.currency, used.cost.micros, used.settled],
+            used.usage_event_ids,
+        ]
+    )
+
+
+def decode_summary(tenant: str, data: bytes) -> Summary:
+    """The summary that was encoded. Raises Undecodable, also where it is another tenant's."""
+    try:
+        version, owner, document, text, sentences, model, extractive, failed, counts, cost, ids = json.loads(data)
+        _check(version)
+        if owner != tenant:
+            raise Undecodable("the summary is another tenant's")
+        return Summary(
+            document=document,
+            text=text,
+            sentences=tuple(
+                Sentence(said, tuple(_read_citation(*citation) for citation in citations))
+                for said, citations in sentences
+            ),
+            model=model,
+            extractive=extractive,
+            cached=False,
+            failed_pages=tuple(failed),
+            consumption=Consumption(
+                tokens=TokenCount(counts[0], counts[1]),
+                provider_calls=counts[2],
+                cost=Money(cost[0], cost[1]),
+                settled=cost[2],
+                usage_event_ids=tuple(ids),
+            ),
+        )
+    except (ValueError, TypeError, IndexError) as exc:
+        raise Undecodable("a summary cannot be read") from exc
+
+
+def _citation(citation: Citation) -> list[Any]:
+    return [citation.page, citation.quote, [[box.x0, box.y0, box.x1, box.y1] for box in citation.boxes]]
+
+
+def _read_citation(page: int, quote: str, boxes: list[list[float]]) -> Citation:
+    return Citation(page, quote, tuple(Box(*box) for box in boxes))
+
+
+def _check(version: object) -> None:
+    if version != VERSION:
+        raise Undecodable(f"version {version!r} is not {VERSION}")
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode("ascii")

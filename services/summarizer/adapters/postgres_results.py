@@ -1,0 +1,192 @@
+"""Paid answers and the outbox in Postgres: what was bought and what is owed are one transaction."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+
+from services.runtime.postgres import Pool, translate
+from services.summarizer.adapters.encoding import decode_answer, encode_answer
+from services.summarizer.domain.ports import Backlog, Committed, DueDelivery
+from services.summarizer.domain.values import Answer, Caller, Delivery, TokenCount, UsageEvent
+
+DIRECT_GRACE_S = 5.0
+"""A new delivery is due after this time: until then the one who made it is delivering it himself."""
+MAX_REASON_CHARS = 200
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+_FIND = """
+    SELECT content_key, answer, event_id::text
+    FROM summarizer.results
+    WHERE tenant = %(tenant)s AND content_key = ANY(%(keys)s)
+"""
+# An answer that was committed first stays: what others already read must not change.
+_COMMIT = """
+    INSERT INTO summarizer.results (tenant, content_key, answer, event_id, model, document)
+    VALUES (%(tenant)s, %(key)s, %(answer)s, %(event_id)s, %(model)s, %(document)s)
+    ON CONFLICT (tenant, content_key) DO NOTHING
+"""
+_ADD = """
+    INSERT INTO summarizer.outbox (hold_id, tenant, actor, project, request_id, event, due_time)
+    VALUES (%(hold_id)s, %(tenant)s, %(actor)s, %(project)s, %(request_id)s, %(event)s,
+            now() + make_interval(secs => %(grace_s)s))
+    ON CONFLICT (hold_id) DO NOTHING
+"""
+# SKIP LOCKED lets several replicas take different rows; the new due time is the lease.
+_TAKE = """
+    UPDATE summarizer.outbox AS o
+    SET due_time = now() + make_interval(secs => %(lease_s)s), attempts = o.attempts + 1
+    FROM (
+        SELECT hold_id FROM summarizer.outbox
+        WHERE due_time <= now()
+        ORDER BY due_time
+        LIMIT %(limit)s
+        FOR UPDATE SKIP LOCKED
+    ) AS due
+    WHERE o.hold_id = due.hold_id
+    RETURNING o.hold_id::text, o.tenant, o.actor, o.project, o.request_id, o.event, o.attempts - 1, o.create_time
+"""
+_DONE = "DELETE FROM summarizer.outbox WHERE hold_id = %(hold_id)s"
+_POSTPONE = """
+    UPDATE summarizer.outbox
+    SET due_time = now() + make_interval(secs => %(delay_s)s), last_error = %(reason)s
+    WHERE hold_id = %(hold_id)s
+"""
+_BACKLOG = """
+    SELECT count(*), coalesce(extract(epoch FROM now() - min(create_time)), 0)
+    FROM summarizer.outbox
+"""
+
+
+class PostgresResults:
+    """Results on Postgres. Row-level security shows each transaction its own tenant's answers only."""
+
+    def __init__(self, pool: Pool, *, grace_s: float = DIRECT_GRACE_S) -> None:
+        self._pool = pool
+        self._grace_s = grace_s
+
+    async def find(self, tenant: str, keys: Sequence[bytes]) -> Mapping[bytes, Committed]:
+        """Those of the keys that have an answer of this tenant."""
+        with translate("results.find"):
+            async with self._pool.connection() as connection, connection.transaction():
+                await _as_tenant(connection, tenant)
+                cursor = await connection.execute(_FIND, {"tenant": tenant, "keys": list(keys)})
+                rows = await cursor.fetchall()
+        return {bytes(key): Committed(decode_answer(answer), event_id) for key, answer, event_id in rows}
+
+    async def commit(self, key: bytes, answer: Answer, delivery: Delivery) -> None:
+        """Both rows or none."""
+        assert delivery.event is not None
+        row = {
+            "tenant": delivery.caller.tenant,
+            "key": key,
+            "answer": encode_answer(answer),
+            "event_id": delivery.event.event_id,
+            "model": delivery.event.model,
+            "document": delivery.event.document,
+        }
+        with translate("results.commit"):
+            async with self._pool.connection() as connection, connection.transaction():
+                await _as_tenant(connection, delivery.caller.tenant)
+                await connection.execute(_COMMIT, row)
+                await connection.execute(_ADD, _row(delivery, self._grace_s))
+
+
+class PostgresOutbox:
+    """Outbox on Postgres."""
+
+    def __init__(self, pool: Pool, *, grace_s: float = DIRECT_GRACE_S) -> None:
+        self._pool = pool
+        self._grace_s = grace_s
+
+    async def add(self, delivery: Delivery) -> None:
+        """Keeps it; one that is there already stays as it is."""
+        await self._execute("outbox.add", _ADD, _row(delivery, self._grace_s))
+
+    async def take(self, limit: int, lease_s: float) -> tuple[DueDelivery, ...]:
+        """Up to `limit` deliveries that are due, oldest first."""
+        with translate("outbox.take"):
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(_TAKE, {"limit": limit, "lease_s": lease_s})
+                rows = await cursor.fetchall()
+        return tuple(_due(row) for row in sorted(rows, key=lambda row: row[7]))
+
+    async def done(self, hold_id: str) -> None:
+        """Forgets it."""
+        await self._execute("outbox.done", _DONE, {"hold_id": hold_id})
+
+    async def postpone(self, hold_id: str, delay_s: float, reason: str) -> None:
+        """Tries again after `delay_s`."""
+        row = {"hold_id": hold_id, "delay_s": delay_s, "reason": reason[:MAX_REASON_CHARS]}
+        await self._execute("outbox.postpone", _POSTPONE, row)
+
+    async def backlog(self) -> Backlog:
+        """How much is waiting, and for how long."""
+        with translate("outbox.backlog"):
+            async with self._pool.connection() as connection:
+                row = await (await connection.execute(_BACKLOG)).fetchone()
+        assert row is not None
+        return Backlog(depth=row[0], oldest_age_s=float(row[1]))
+
+    async def _execute(self, operation: str, query: str, row: Mapping[str, object]) -> None:
+        with translate(operation):
+            async with self._pool.connection() as connection:
+                await connection.execute(query, row)
+
+
+async def _as_tenant(connection: Connection, tenant: str) -> None:
+    await connection.execute("SELECT set_config('pagemesh.tenant', %s, true)", (tenant,))
+
+
+def _row(delivery: Delivery, grace_s: float) -> dict[str, object]:
+    caller = delivery.caller
+    return {
+        "hold_id": delivery.hold_id,
+        "tenant": caller.tenant,
+        "actor": caller.actor,
+        "project": caller.project,
+        "request_id": caller.request_id,
+        "event": _encode_event(delivery.event),
+        "grace_s": grace_s,
+    }
+
+
+def _due(row: tuple[Any, ...]) -> DueDelivery:
+    hold_id, tenant, actor, project, request_id, event, attempts, _ = row
+    # The ledger's internal methods ask for no scopes.
+    caller = Caller(tenant, actor, project, frozenset(), request_id)
+    return DueDelivery(Delivery(hold_id, caller, _decode_event(event, request_id)), attempts)
+
+
+def _encode_event(event: UsageEvent | None) -> str | None:
+    if event is None:
+        return None
+    return json.dumps(
+        {
+            "event_id": event.event_id,
+            "model": event.model,
+            "input_tokens": event.tokens.input_tokens,
+            "output_tokens": event.tokens.output_tokens,
+            "operation": event.operation,
+            "document": event.document,
+            "occurred_at_s": event.occurred_at_s,
+            "tags": dict(event.tags),
+        }
+    )
+
+
+def _decode_event(event: dict[str, Any] | None, request_id: str) -> UsageEvent | None:
+    if event is None:
+        return None
+    return UsageEvent(
+        event_id=event["event_id"],
+        model=event["model"],
+        tokens=TokenCount(event["input_tokens"], event["output_tokens"]),
+        operation=event["operation"],
+        document=event["document"],
+        request_id=request_id,
+        occurred_at_s=event["occurred_at_s"],
+        tags=event["tags"],
+    )

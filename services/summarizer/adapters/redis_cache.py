@@ -1,0 +1,89 @@
+"""Summaries in Redis. Whatever Redis does, the service goes on without it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import redis.asyncio as redis
+from prometheus_client import Counter
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from services.runtime.breaker import Breaker
+from services.runtime.errors import PagemeshError, Unavailable
+from services.summarizer.adapters.encoding import VERSION, Undecodable, decode_summary, encode_summary
+from services.summarizer.domain.values import Summary
+
+TIMEOUT_S = 0.05
+MAX_CONNECTIONS = 50
+MAX_VALUE_BYTES = 4 * 1024 * 1024
+"""A larger summary is not kept: reading it would take longer than the time-out allows."""
+
+_LOOKUPS = Counter("pagemesh_summarizer_cache", "Lookups of summaries, by outcome.", ["outcome"])
+T = TypeVar("T")
+
+
+def connect(url: str) -> "redis.Redis":
+    """A client with short time-outs that never tries twice: the caller is waiting."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=TIMEOUT_S,
+        socket_connect_timeout=TIMEOUT_S,
+        max_connections=MAX_CONNECTIONS,
+        retry=Retry(NoBackoff(), 0),
+        protocol=3,
+    )
+
+
+class RedisSummaryCache:
+    """SummaryCache on Redis: one key for each summary, forgotten after `ttl_s`."""
+
+    def __init__(self, client: "redis.Redis", *, ttl_s: int, breaker: Breaker) -> None:
+        self._client = client
+        self._ttl_s = ttl_s
+        self._breaker = breaker
+
+    async def get(self, tenant: str, key: bytes) -> Summary | None:
+        """The summary, or None where there is none, it cannot be read, or Redis does not answer in time."""
+        try:
+            data = await self._guarded(lambda: self._client.get(_name(tenant, key)))
+            summary = decode_summary(tenant, data) if isinstance(data, bytes) else None
+        except PagemeshError:
+            _LOOKUPS.labels("unavailable").inc()
+            return None
+        except Undecodable:
+            _LOOKUPS.labels("unreadable").inc()
+            return None
+        _LOOKUPS.labels("miss" if summary is None else "hit").inc()
+        return summary
+
+    async def put(self, tenant: str, key: bytes, summary: Summary) -> None:
+        """Keeps it, if Redis answers in time."""
+        data = encode_summary(tenant, summary)
+        if len(data) > MAX_VALUE_BYTES:
+            return
+        try:
+            await self._guarded(lambda: self._client.set(_name(tenant, key), data, ex=self._ttl_s))
+        except PagemeshError:
+            _LOOKUPS.labels("put_failed").inc()
+
+    async def ping(self) -> None:
+        """Raises where Redis does not answer in time."""
+        await self._guarded(self._client.ping)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.aclose()
+
+    async def _guarded(self, command: Callable[[], Awaitable[T]]) -> T:
+        async with self._breaker.guard():
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    return await command()
+            except (RedisError, OSError, TimeoutError) as exc:
+                raise Unavailable("CACHE_UNAVAILABLE", "The cache does not answer.") from exc
+
+
+def _name(tenant: str, key: bytes) -> str:
+    return f"pagemesh:summary:{VERSION}:{tenant}:{key.hex()}"

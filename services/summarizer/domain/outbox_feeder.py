@@ -1,0 +1,96 @@
+"""Tells the ledger what it has not acknowledged yet, until it does."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from services.runtime.errors import NotFound, PagemeshError
+from services.summarizer.domain.ports import ActAs, Backlog, Books, DueDelivery, Outbox
+from services.summarizer.domain.values import Delivery
+
+BATCH = 20
+POLL_S = 1.0
+LEASE_S = 60.0
+"""Longer than a batch takes with every call at its cap, so that no other replica takes the same rows meanwhile."""
+FIRST_DELAY_S = 1.0
+MAX_DELAY_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class FeederSignals:
+    """What the feeder tells of itself."""
+
+    delivered: Callable[[], None]
+    refused: Callable[[Delivery, PagemeshError], None]
+    """The ledger did not take it this time."""
+    broken: Callable[[Exception], None]
+    """A whole round failed."""
+    backlog: Callable[[Backlog], None]
+
+
+class OutboxFeeder:
+    """Delivers for any tenant; several replicas may feed from the same outbox.
+
+    A row leaves the outbox only when the ledger has acknowledged it. A delivery that was made but not marked is made
+    again, which the ledger takes for the same.
+    """
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        books: Books,
+        act_as: ActAs,
+        jitter: Callable[[], float],
+        signals: FeederSignals,
+    ) -> None:
+        """`jitter` answers random numbers from 0 to 1."""
+        self._outbox = outbox
+        self._books = books
+        self._act_as = act_as
+        self._jitter = jitter
+        self._signals = signals
+
+    async def run(self) -> None:
+        """Feeds until cancelled."""
+        while True:
+            taken = 0
+            try:
+                taken = await self.feed_once()
+                self._signals.backlog(await self._outbox.backlog())
+            except Exception as exc:  # noqa: BLE001  # a round that fails must not end the feeding
+                self._signals.broken(exc)
+            if taken < BATCH:
+                await asyncio.sleep(POLL_S * (0.5 + self._jitter() / 2))
+
+    async def feed_once(self) -> int:
+        """One batch; answers how many deliveries were due. Raises what Outbox raises."""
+        due = await self._outbox.take(BATCH, LEASE_S)
+        for item in due:
+            await self._deliver(item)
+        return len(due)
+
+    async def _deliver(self, item: DueDelivery) -> None:
+        delivery = item.delivery
+        try:
+            with self._act_as(delivery.caller):
+                await self._tell(delivery)
+        except PagemeshError as exc:
+            self._signals.refused(delivery, exc)
+            await self._outbox.postpone(delivery.hold_id, self._delay_s(item.attempts), exc.reason)
+            return
+        await self._outbox.done(delivery.hold_id)
+        self._signals.delivered()
+
+    async def _tell(self, delivery: Delivery) -> None:
+        if delivery.event is not None:
+            await self._books.settle(delivery.hold_id, delivery.event)
+            return
+        try:
+            await self._books.release(delivery.hold_id)
+        except NotFound:
+            return  # the ledger never made the hold, so nothing is held
+
+    def _delay_s(self, attempts: int) -> float:
+        longest = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(attempts, 20))
+        return longest * (0.5 + self._jitter() / 2)

@@ -1,0 +1,89 @@
+"""Answers that cost nothing are told to the ledger too, so that what they saved can be counted."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+
+from services.runtime.errors import PagemeshError
+from services.summarizer.domain.ports import ActAs, Books
+from services.summarizer.domain.values import Caller, Money, TokenCount, UsageEvent
+
+CAPACITY = 2_000
+BATCH = 500
+"""Most events of one RecordUsage, by contract."""
+GATHER_S = 0.2
+ATTEMPTS = 3
+RETRY_S = 1.0
+
+
+def free_event(
+    *, event_id: str, model: str, document: str, caller: Caller, now_s: float, source: str, saved: Money
+) -> UsageEvent:
+    """An event without tokens; `source` is `cache` or `shared`, `saved` what the answer had cost when it was made."""
+    return UsageEvent(
+        event_id=event_id,
+        model=model,
+        tokens=TokenCount(0, 0),
+        operation=f"summarize.{source}",
+        document=document,
+        request_id=caller.request_id,
+        occurred_at_s=now_s,
+        tags={"saved_micros": str(saved.micros), "saved_currency": saved.currency},
+    )
+
+
+class Savings:
+    """Collects events and records them in batches in the background; nobody ever waits for it."""
+
+    def __init__(self, *, books: Books, act_as: ActAs, dropped: Callable[[int], None]) -> None:
+        """`dropped(n)` is called for events that could not be kept or recorded."""
+        self._books = books
+        self._act_as = act_as
+        self._dropped = dropped
+        self._queue: asyncio.Queue[tuple[Caller, UsageEvent]] = asyncio.Queue(CAPACITY)
+
+    def add(self, caller: Caller, event: UsageEvent) -> None:
+        """Takes the event, or drops it where too many are waiting already."""
+        try:
+            self._queue.put_nowait((caller, event))
+        except asyncio.QueueFull:
+            self._dropped(1)
+
+    async def run(self) -> None:
+        """Records until cancelled."""
+        while True:
+            first = await self._queue.get()
+            await asyncio.sleep(GATHER_S)  # company for the first one
+            await self._record_all([first, *self._rest(BATCH - 1)], attempts=ATTEMPTS)
+
+    async def flush(self, timeout_s: float) -> None:
+        """Records what is waiting, once, for at most `timeout_s` seconds; for the end of the service."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while batch := self._rest(BATCH):
+                    await self._record_all(batch, attempts=1)
+        except TimeoutError:
+            self._dropped(len(self._rest(CAPACITY)))
+
+    def _rest(self, limit: int) -> list[tuple[Caller, UsageEvent]]:
+        return [self._queue.get_nowait() for _ in range(min(limit, self._queue.qsize()))]
+
+    async def _record_all(self, batch: list[tuple[Caller, UsageEvent]], *, attempts: int) -> None:
+        by_payer: dict[tuple[str, str, str], list[tuple[Caller, UsageEvent]]] = defaultdict(list)
+        for caller, event in batch:
+            by_payer[caller.tenant, caller.actor, caller.project].append((caller, event))
+        for group in by_payer.values():
+            await self._record(group[0][0], tuple(event for _, event in group), attempts)
+
+    async def _record(self, caller: Caller, events: tuple[UsageEvent, ...], attempts: int) -> None:
+        for attempt in range(1, attempts + 1):
+            try:
+                with self._act_as(caller):
+                    await self._books.record(events)
+            except PagemeshError:
+                if attempt == attempts:
+                    self._dropped(len(events))
+                else:
+                    await asyncio.sleep(RETRY_S * attempt)
+            else:
+                return
