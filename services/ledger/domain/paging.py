@@ -1,0 +1,46 @@
+"""Page tokens: opaque to callers, bound to the selection that they were made for."""
+
+import base64
+import binascii
+import hashlib
+import struct
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from services.ledger.domain.values import Cursor, Selection
+from services.runtime.errors import FieldViolation, InvalidArgument
+
+_FORM = struct.Struct(">8sq16s")
+"""Digest of the selection, microseconds since 1970, event id."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def encode(cursor: Cursor, selection: Selection) -> str:
+    """The token that asks for what follows `cursor`, 43 characters of base64url."""
+    micros = (cursor.occur_time - _EPOCH) // _MICROSECOND
+    packed = _FORM.pack(_digest(selection), micros, cursor.event_id.bytes)
+    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def decode(token: str, selection: Selection) -> Cursor:
+    """The cursor within a token. Raises InvalidArgument PAGE_TOKEN_INVALID where it is not one of this selection."""
+    try:
+        packed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        digest, micros, event_id = _FORM.unpack(packed)
+        occur_time = _EPOCH + timedelta(microseconds=micros)
+    except (binascii.Error, ValueError, struct.error, OverflowError) as exc:
+        raise _invalid() from exc
+    if digest != _digest(selection):
+        raise _invalid()
+    return Cursor(occur_time, UUID(bytes=event_id))
+
+
+def _digest(selection: Selection) -> bytes:
+    return hashlib.sha256(repr(selection).encode()).digest()[:8]
+
+
+def _invalid() -> InvalidArgument:
+    text = "must be the next_page_token of an answer to the same selection"
+    return InvalidArgument("PAGE_TOKEN_INVALID", f"page_token {text}.", fields=[FieldViolation("page_token", text)])

@@ -1,0 +1,117 @@
+"""What the use cases need from outside. Every method may also raise Unavailable or DeadlineExceeded."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from services.ledger.domain.keys import ApiKey, StoredKey
+from services.ledger.domain.pricing import PriceBook
+from services.ledger.domain.values import Cursor, Hold, Recorded, Selection, UsageRecord, UsageReport
+
+
+class Clock(Protocol):
+    """Tells the time of day."""
+
+    def __call__(self) -> datetime:
+        """Now, in UTC."""
+        ...
+
+
+class HoldStore(Protocol):
+    """Holds and the running totals of hard budgets. Each method is one transaction."""
+
+    async def reserve(self, hold: Hold) -> Hold:
+        """Keeps `hold` and answers it, or answers the one that has its id already, in whatever state.
+
+        ResourceExhausted BUDGET_EXCEEDED where settled + held + amount would pass the tenant's hard budget;
+        FailedPrecondition TENANT_UNKNOWN where the tenant does not exist or is not active.
+        """
+        ...
+
+    async def find(self, tenant: str, hold_id: UUID) -> Hold | None:
+        """The hold, if the tenant has one of that id."""
+        ...
+
+    async def settle(self, hold: Hold, record: UsageRecord) -> UsageRecord:
+        """Closes the hold, keeps the record and moves the totals: all or nothing.
+
+        Answers the record that settled the hold: `record`, or the one that did so before, which may differ.
+        FailedPrecondition HOLD_RELEASED where the hold was released, AlreadyExists EVENT_ID_REUSED where another
+        record has the event's id.
+        """
+        ...
+
+    async def release(self, tenant: str, hold_id: UUID) -> Hold | None:
+        """Frees the hold if it is HELD or UNKNOWN, and answers it as it is then; None where there is none."""
+        ...
+
+    async def expire(self, now: datetime, limit: int) -> int:
+        """Turns up to `limit` holds that are HELD past their time into UNKNOWN; answers how many.
+
+        Several replicas may do so at once: each hold is turned by one of them.
+        """
+        ...
+
+    async def held_micros(self) -> int:
+        """What open holds of all tenants set aside."""
+        ...
+
+
+class UsageStore(Protocol):
+    """The usage records: appended, never changed."""
+
+    async def record(self, records: Sequence[UsageRecord]) -> Recorded:
+        """Keeps the records of one tenant whose event ids are new, each id once; all or none.
+
+        AlreadyExists EVENT_ID_REUSED where an id is known with another event; FailedPrecondition TENANT_UNKNOWN
+        where the tenant does not exist.
+        """
+        ...
+
+    async def report(self, selection: Selection, after: Cursor | None, limit: int) -> UsageReport:
+        """Up to `limit` records after the cursor, newest first, and the sums, all of one moment."""
+        ...
+
+
+class PriceBooks(Protocol):
+    """The versions of the price book."""
+
+    async def current(self) -> PriceBook:
+        """The version that new calls are priced from."""
+        ...
+
+    async def version(self, version: int) -> PriceBook:
+        """That version. LookupError where it does not exist."""
+        ...
+
+
+class KeyStore(Protocol):
+    """API keys."""
+
+    async def add(self, key: ApiKey, key_hash: bytes) -> None:
+        """Keeps a new key. FailedPrecondition TENANT_UNKNOWN where its tenant does not exist."""
+        ...
+
+    async def find(self, key_id: str) -> StoredKey | None:
+        """The key of that id, of whatever tenant."""
+        ...
+
+    async def revoke(self, tenant: str, key_id: str, now: datetime) -> ApiKey | None:
+        """Ends the tenant's key, or leaves its earlier end as it is; None where the tenant has no such key."""
+        ...
+
+
+class TenantStore(Protocol):
+    """Tenants and their hard budgets."""
+
+    async def ensure(self, tenant: str, display_name: str, now: datetime) -> None:
+        """Makes the tenant where it does not exist."""
+        ...
+
+    async def set_hard_budget(self, tenant: str, hard_micros: int) -> None:
+        """Limits what the tenant may spend and hold from its first call on.
+
+        Counts what was spent and is held so far; calls of the tenant that are under way are counted too.
+        """
+        ...

@@ -1,0 +1,60 @@
+"""What a call costs: integers only, rounded in one place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from services.ledger.domain.values import Tokens
+from services.runtime.errors import FailedPrecondition
+
+TOKENS_PER_PRICE = 1_000_000
+"""Prices are for this many tokens, as providers publish them."""
+
+_WILDCARD = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Micro-units for a million tokens, sent and received."""
+
+    input_micros_per_million: int
+    output_micros_per_million: int
+
+
+def cost_micros(price: Price, tokens: Tokens) -> int:
+    """The cost of one call in micro-units.
+
+    ceil((sent x input price + received x output price) / 1,000,000): both parts are added first and the sum is rounded
+    up once for each call. A call that used anything priced therefore never costs nothing, and the rounding
+    adds less than one micro-unit to a call.
+    """
+    parts = tokens.sent * price.input_micros_per_million + tokens.received * price.output_micros_per_million
+    return -(-parts // TOKENS_PER_PRICE)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceBook:
+    """One version of the prices, which never changes.
+
+    `prices` maps `{provider}/{model}`, or the beginning of such a name followed by `*`, to its price.
+    """
+
+    version: int
+    prices: Mapping[str, Price]
+
+    def price(self, model: str) -> Price:
+        """The price of a model: its own, else that of the longest pattern that fits.
+
+        Raises FailedPrecondition MODEL_UNPRICED where there is none: what has no price is refused, never free.
+        """
+        exact = self.prices.get(model)
+        if exact is not None and not model.endswith(_WILDCARD):
+            return exact
+        for length in range(len(model), -1, -1):
+            found = self.prices.get(model[:length] + _WILDCARD)
+            if found is not None:
+                return found
+        raise FailedPrecondition(
+            "MODEL_UNPRICED",
+            f"The price book (version {self.version}) has no price for this model. Use a model that it lists.",
+            metadata={"price_book_version": str(self.version)},
+        )
