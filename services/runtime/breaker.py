@@ -7,7 +7,7 @@ in half-open; its states and storage are sound. This wrapper uses those alone, s
 import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pybreaker
 from prometheus_client import Gauge
@@ -28,8 +28,8 @@ def counts_by_default(error: BaseException) -> bool:
 
 
 class _StateMetric(pybreaker.CircuitBreakerListener):
-    def state_change(self, cb: pybreaker.CircuitBreaker, old_state: object, new_state: object) -> None:
-        _STATE.labels(cb.name).set(_STATE_VALUES[cb.current_state])
+    def state_change(self, cb: Any, old_state: Any, new_state: Any) -> None:
+        _STATE.labels(cb.name).set(_STATE_VALUES[new_state.name])
 
 
 class Breaker:

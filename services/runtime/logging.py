@@ -1,5 +1,6 @@
 """JSON logs on stdout, one object a line, each with the request and trace it belongs to."""
 
+import io
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -8,6 +9,19 @@ from typing import Any
 import structlog
 
 from services.runtime import call
+
+
+class _Stdout(io.TextIOBase):
+    """Standard output as it is when a line is written, so that whoever replaces it gets the lines."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+_STDOUT = _Stdout()
 
 
 def configure(service: str, level: str) -> None:
@@ -22,10 +36,10 @@ def configure(service: str, level: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(_STDOUT),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(_STDOUT)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
