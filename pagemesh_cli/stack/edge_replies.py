@@ -1,0 +1,146 @@
+"""What the edge says itself, when no service answers: one row for each thing that can go wrong there.
+
+Envoy takes two mappers for a row. A JSON caller gets google.rpc.Status as the services' transcoded errors show it; a
+gRPC caller gets the message as text and, where the words are ours, the same Status in `grpc-status-details-bin`.
+"""
+
+import base64
+from dataclasses import dataclass
+
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+DOMAIN = "pagemesh"
+_INFO_TYPE = "type.googleapis.com/google.rpc.ErrorInfo"
+_RETRY_TYPE = "type.googleapis.com/google.rpc.RetryInfo"
+
+Json = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`code` is google.rpc.Code. A row fits where all of `status` (HTTP) and `flag` (Envoy's response flag) fit."""
+
+    reason: str
+    code: int
+    message: str | None = None
+    """None passes on what the ledger or the transcoder said."""
+    status: int | None = None
+    flag: str | None = None
+    answer_status: int | None = None
+    """HTTP status for JSON callers where Envoy's own is not the one that clients expect."""
+    grpc_code: int | None = None
+    """Where Envoy's status for gRPC callers differs from `code`."""
+    retry: bool = False
+    """Whether Envoy sets retry-after."""
+
+
+# The first row that fits is taken.
+REPLIES = (
+    Reply("AUTHORIZER_UNAVAILABLE", 14, "The authorizer cannot be reached. Try again.", status=503, flag="UAEX"),
+    Reply("UPSTREAM_UNAVAILABLE", 14, "The service cannot be reached. Try again.", status=503),
+    Reply("UPSTREAM_UNAVAILABLE", 14, "The service broke the connection. Try again.", status=502),
+    Reply("DEADLINE_EXCEEDED", 4, "The deadline passed before the answer was there.", flag="DT", answer_status=504),
+    Reply("DEADLINE_EXCEEDED", 4, "The service did not answer in time.", status=504, grpc_code=14),
+    Reply("REQUEST_TIMEOUT", 4, "The request did not arrive in time.", status=408),
+    Reply("BODY_TOO_LARGE", 8, "The body is larger than this path allows.", status=413),
+    Reply("HEADERS_TOO_LARGE", 3, "The headers are too many or too large.", status=431),
+    Reply("RATE_LIMITED", 8, "Too many requests. Wait as long as retry-after says.", status=429, retry=True),
+    Reply("NO_ROUTE", 5, "There is nothing at this path.", status=404, grpc_code=12),
+    Reply("UNAUTHENTICATED", 16, status=401),
+    Reply("PERMISSION_DENIED", 7, status=403),
+    Reply("INVALID_REQUEST", 3, status=400),
+    Reply("EDGE_ERROR", 13),
+)
+
+
+def mappers() -> list[Json]:
+    """The table as Envoy's ResponseMapper messages: health first, then gRPC callers, then JSON callers."""
+    return [*_health(), *(_grpc(reply) for reply in REPLIES), *(_json(reply) for reply in REPLIES)]
+
+
+def _health() -> list[Json]:
+    path = _any([_header(":path", {"exact": exact}) for exact in ("/healthz", "/readyz")])
+    ready, not_ready = (_json_body({"ready": state, "time": "%START_TIME%"}) for state in (True, False))
+    return [
+        {"filter": _all([path, _status(200)]), "body_format_override": ready},
+        {"filter": path, "body_format_override": not_ready},
+    ]
+
+
+def _grpc(reply: Reply) -> Json:
+    # A transcoded call has gRPC's content type too, and what it was before in x-envoy-original-path.
+    caller = [
+        _header("content-type", {"prefix": "application/grpc"}),
+        {"header_filter": {"header": {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}}},
+    ]
+    text = "%LOCAL_REPLY_BODY%" if reply.message is None else reply.message
+    mapper: Json = {
+        "filter": _all([*caller, *_conditions(reply)]),
+        "body_format_override": {"text_format_source": {"inline_string": text}},
+    }
+    if reply.message is not None:
+        mapper["headers_to_add"] = [
+            {"header": {"key": "grpc-status-details-bin", "value": _details(reply, reply.message)}}
+        ]
+    return mapper
+
+
+def _details(reply: Reply, message: str) -> str:
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason=reply.reason, domain=DOMAIN))
+    code = reply.code if reply.grpc_code is None else reply.grpc_code
+    status = status_pb2.Status(code=code, message=message, details=[info])
+    return base64.b64encode(status.SerializeToString(deterministic=True)).decode().rstrip("=")
+
+
+def _json(reply: Reply) -> Json:
+    details: list[Json] = [{"@type": _INFO_TYPE, "reason": reply.reason, "domain": DOMAIN}]
+    if reply.retry:
+        details.append({"@type": _RETRY_TYPE, "retryDelay": "%RESP(RETRY-AFTER)%s"})
+    message = "%LOCAL_REPLY_BODY%" if reply.message is None else reply.message
+    mapper: Json = {
+        "filter": _all(_conditions(reply)),
+        "body_format_override": _json_body({"code": reply.code, "message": message, "details": details}),
+    }
+    if reply.answer_status is not None:
+        mapper["status_code"] = reply.answer_status
+    return mapper
+
+
+def _conditions(reply: Reply) -> list[Json]:
+    conditions: list[Json] = []
+    if reply.status is not None:
+        conditions.append(_status(reply.status))
+    if reply.flag is not None:
+        conditions.append({"response_flag_filter": {"flags": [reply.flag]}})
+    return conditions
+
+
+def _status(status: int) -> Json:
+    value = {"default_value": status, "runtime_key": f"edge.status_{status}"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
+
+def _header(name: str, match: Json) -> Json:
+    return {"header_filter": {"header": {"name": name, "string_match": match}}}
+
+
+def _all(filters: list[Json]) -> Json:
+    """Envoy's and_filter wants two filters or more."""
+    if not filters:
+        return _status_at_least(0)
+    return filters[0] if len(filters) == 1 else {"and_filter": {"filters": filters}}
+
+
+def _any(filters: list[Json]) -> Json:
+    return {"or_filter": {"filters": filters}}
+
+
+def _status_at_least(status: int) -> Json:
+    value = {"default_value": status, "runtime_key": f"edge.from_status_{status}"}
+    return {"status_code_filter": {"comparison": {"op": "GE", "value": value}}}
+
+
+def _json_body(body: Json) -> Json:
+    return {"content_type": "application/json", "json_format": body}
