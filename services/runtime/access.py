@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
-from pagemesh.common.v1 import access_pb2
 
+from pagemesh.common.v1 import access_pb2
 from services.runtime.call import Identity
 from services.runtime.errors import PermissionDenied, Unauthenticated
 

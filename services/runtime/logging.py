@@ -4,7 +4,7 @@ import io
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -36,7 +36,7 @@ def configure(service: str, level: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
-        logger_factory=structlog.WriteLoggerFactory(_STDOUT),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _STDOUT)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(_STDOUT)
