@@ -1,0 +1,66 @@
+"""The extractor as the summarizer's source of pages."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import cast
+
+from google.protobuf import field_mask_pb2
+
+from pagemesh.common.v1 import page_pb2
+from pagemesh.extractor.v1 import extractor_service_pb2 as extractor_pb2
+from pagemesh.extractor.v1 import extractor_service_pb2_grpc
+from services.runtime.clients import MeshClient
+from services.runtime.errors import Unavailable
+from services.summarizer.domain.ports import DocumentStart, PageFailed
+from services.summarizer.domain.values import Box, Page, Word
+
+LOOK_CAP_S = 5.0
+READ_CAP_S = 300.0
+MARGIN_S = 0.5
+"""Kept back of the caller's deadline, so that there is time to say what went wrong."""
+
+_READ_MASK = field_mask_pb2.FieldMask(paths=["text", "words"])
+
+
+class ExtractorPages:
+    """PageSource on the ExtractorService."""
+
+    def __init__(self, client: MeshClient) -> None:
+        self._client = client
+        self._stub = extractor_service_pb2_grpc.ExtractorServiceStub(client.channel)
+
+    async def exists(self, document: str) -> None:
+        """NotFound where the caller's tenant has no such document."""
+        request = extractor_pb2.GetDocumentRequest(name=document)
+        await self._client.unary(self._stub.GetDocument, request, cap_s=LOOK_CAP_S)
+
+    async def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
+        """The pages in order, DocumentStart first. Closing it cancels the extraction."""
+        request = extractor_pb2.ExtractPagesRequest(name=document, read_mask=_READ_MASK)
+        stream = cast(
+            AsyncGenerator[extractor_pb2.ExtractPagesResponse, None],
+            self._client.stream(self._stub.ExtractPages, request, cap_s=READ_CAP_S, margin_s=MARGIN_S),
+        )
+        ended = False
+        async with aclosing(stream) as responses:
+            async for response in responses:
+                # An `error` event is left out: the same error follows as the status and is raised by the client.
+                if response.HasField("start"):
+                    yield DocumentStart(response.start.page_count)
+                elif response.HasField("page"):
+                    yield _page(response.page)
+                elif response.HasField("failed_page"):
+                    yield PageFailed(response.failed_page.number, response.failed_page.reason)
+                elif response.HasField("end"):
+                    ended = True
+        if not ended:
+            raise Unavailable("EXTRACTION_CUT", "Reading the document broke off. Try again.")
+
+
+def _page(page: page_pb2.Page) -> Page:
+    return Page(page.number, page.text, tuple(_word(word) for word in page.words))
+
+
+def _word(word: page_pb2.Word) -> Word:
+    box = word.box
+    return Word(word.text, Box(box.x0, box.y0, box.x1, box.y1), word.block, word.line)

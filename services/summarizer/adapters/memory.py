@@ -1,0 +1,227 @@
+"""The ports in memory, for tests and for trying things out: each behaves as the real one does, in one process."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from services.runtime.call import current_identity
+from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound, QuotaViolation, ResourceExhausted
+from services.summarizer.domain.ports import (
+    Backlog,
+    Committed,
+    DocumentStart,
+    DueDelivery,
+    Held,
+    PageFailed,
+)
+from services.summarizer.domain.values import Answer, Delivery, Money, Page, Summary, TokenCount, UsageEvent
+
+TOKENS_PER_PRICE = 1_000_000
+
+
+class MemoryPages:
+    """PageSource over documents that are put in by tenant."""
+
+    def __init__(self) -> None:
+        self._documents: dict[tuple[str, str], tuple[Page | PageFailed, ...]] = {}
+
+    def put(self, tenant: str, document: str, *pages: Page | PageFailed) -> None:
+        """Keeps a document."""
+        self._documents[tenant, document] = pages
+
+    def delete(self, tenant: str, document: str) -> None:
+        """Forgets a document."""
+        del self._documents[tenant, document]
+
+    async def exists(self, document: str) -> None:
+        """NotFound where the caller's tenant has no such document."""
+        self._find(document)
+
+    async def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
+        """The pages in order, DocumentStart first."""
+        pages = self._find(document)
+        yield DocumentStart(len(pages))
+        for page in pages:
+            yield page
+
+    def _find(self, document: str) -> tuple[Page | PageFailed, ...]:
+        found = self._documents.get((current_identity().tenant, document))
+        if found is None:
+            raise NotFound("DOCUMENT_NOT_FOUND", f"There is no {document}.")
+        return found
+
+
+class HoldState(Enum):
+    """Where a hold is in its life."""
+
+    HELD = "held"
+    SETTLED = "settled"
+    RELEASED = "released"
+
+
+@dataclass(slots=True)
+class Hold:
+    """Money set aside, and the arguments it was asked for with."""
+
+    tenant: str
+    asked: tuple[str, TokenCount, float]
+    amount: Money
+    state: HoldState = HoldState.HELD
+    settled_by: UsageEvent | None = None
+    cost: Money | None = None
+
+
+@dataclass
+class MemoryBooks:
+    """Books with prices in micro-units for a million tokens, sent and received, and an optional hard budget."""
+
+    prices: Mapping[str, tuple[int, int]]
+    budget_micros: int | None = None
+    holds: dict[str, Hold] = field(default_factory=dict)
+    events: dict[tuple[str, str], UsageEvent] = field(default_factory=dict)
+    """By tenant and event id: what is in the books."""
+
+    async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float) -> Held:
+        """Sets the highest possible price aside."""
+        tenant = current_identity().tenant
+        asked = (model, most, ttl_s)
+        hold = self.holds.get(hold_id)
+        if hold is None:
+            amount = self._price(model, most)
+            self._check_budget(tenant, amount)
+            hold = self.holds[hold_id] = Hold(tenant, asked, amount)
+        elif hold.asked != asked:
+            raise AlreadyExists("HOLD_ID_REUSED", "This hold id was used with other arguments.")
+        return Held(hold_id, hold.amount)
+
+    async def settle(self, hold_id: str, event: UsageEvent) -> Money:
+        """Records the call and closes the hold."""
+        hold = self._hold(hold_id)
+        if hold.state is HoldState.RELEASED:
+            raise FailedPrecondition("HOLD_RELEASED", "The hold was released.")
+        if hold.settled_by is None:
+            hold.cost = self._price(event.model, event.tokens)
+            hold.settled_by, hold.state = event, HoldState.SETTLED
+            self.events[hold.tenant, event.event_id] = event
+        elif hold.settled_by != event:
+            raise FailedPrecondition("HOLD_ALREADY_SETTLED", "Another usage event settled this hold.")
+        assert hold.cost is not None
+        return hold.cost
+
+    async def release(self, hold_id: str) -> None:
+        """Frees the hold."""
+        hold = self._hold(hold_id)
+        if hold.state is HoldState.SETTLED:
+            raise FailedPrecondition("HOLD_ALREADY_SETTLED", "The call of this hold is in the books.")
+        hold.state = HoldState.RELEASED
+
+    async def record(self, events: tuple[UsageEvent, ...]) -> None:
+        """Records events that had no hold: each id once."""
+        tenant = current_identity().tenant
+        for event in events:
+            self._price(event.model, event.tokens)
+        for event in events:
+            self.events.setdefault((tenant, event.event_id), event)
+
+    def held_micros(self) -> int:
+        """What open holds set aside."""
+        return sum(hold.amount.micros for hold in self.holds.values() if hold.state is HoldState.HELD)
+
+    def settled_micros(self) -> int:
+        """What was spent."""
+        return sum(hold.cost.micros for hold in self.holds.values() if hold.cost is not None)
+
+    def _hold(self, hold_id: str) -> Hold:
+        hold = self.holds.get(hold_id)
+        if hold is None or hold.tenant != current_identity().tenant:
+            raise NotFound("HOLD_NOT_FOUND", "There is no such hold.")
+        return hold
+
+    def _price(self, model: str, tokens: TokenCount) -> Money:
+        if model not in self.prices:
+            raise FailedPrecondition("MODEL_UNPRICED", f"The model {model!r} has no price.")
+        sent, received = self.prices[model]
+        parts = tokens.input_tokens * sent + tokens.output_tokens * received
+        return Money("USD", -(-parts // TOKENS_PER_PRICE))
+
+    def _check_budget(self, tenant: str, amount: Money) -> None:
+        spent = self.settled_micros() + self.held_micros()
+        if self.budget_micros is not None and spent + amount.micros > self.budget_micros:
+            quota = QuotaViolation(f"tenants/{tenant}", f"hard budget: {self.budget_micros} micros")
+            raise ResourceExhausted("BUDGET_EXCEEDED", "The hard budget has no room.", quota=quota)
+
+
+class MemoryCache:
+    """SummaryCache that forgets when it is told to."""
+
+    def __init__(self) -> None:
+        self._summaries: dict[tuple[str, bytes], Summary] = {}
+
+    async def get(self, tenant: str, key: bytes) -> Summary | None:
+        """The summary that was put, or None."""
+        return self._summaries.get((tenant, key))
+
+    async def put(self, tenant: str, key: bytes, summary: Summary) -> None:
+        """Keeps the summary."""
+        self._summaries[tenant, key] = summary
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._summaries.clear()
+
+
+@dataclass(slots=True)
+class _Row:
+    delivery: Delivery
+    created_s: float
+    due_s: float
+    attempts: int = 0
+
+
+class MemoryStore:
+    """Results and Outbox in one, as they are in one database; `now_s` is a monotonic clock in seconds."""
+
+    def __init__(self, now_s: Callable[[], float], *, grace_s: float = 5.0) -> None:
+        self._now_s = now_s
+        self._grace_s = grace_s
+        self._results: dict[tuple[str, bytes], Committed] = {}
+        self._outbox: dict[str, _Row] = {}
+
+    async def find(self, tenant: str, keys: Sequence[bytes]) -> Mapping[bytes, Committed]:
+        """Those of the keys that have an answer of this tenant."""
+        return {key: self._results[tenant, key] for key in keys if (tenant, key) in self._results}
+
+    async def commit(self, key: bytes, answer: Answer, delivery: Delivery) -> None:
+        """Keeps both."""
+        assert delivery.event is not None
+        committed = Committed(answer, delivery.event.event_id)
+        self._results.setdefault((delivery.caller.tenant, key), committed)
+        await self.add(delivery)
+
+    async def add(self, delivery: Delivery) -> None:
+        """Keeps it; one that is there already stays as it is."""
+        now = self._now_s()
+        self._outbox.setdefault(delivery.hold_id, _Row(delivery, now, now + self._grace_s))
+
+    async def take(self, limit: int, lease_s: float) -> tuple[DueDelivery, ...]:
+        """Up to `limit` deliveries that are due, oldest first."""
+        now = self._now_s()
+        due = sorted((row for row in self._outbox.values() if row.due_s <= now), key=lambda row: row.due_s)[:limit]
+        taken = tuple(DueDelivery(row.delivery, row.attempts) for row in due)
+        for row in due:
+            row.due_s, row.attempts = now + lease_s, row.attempts + 1
+        return taken
+
+    async def done(self, hold_id: str) -> None:
+        """Forgets it."""
+        self._outbox.pop(hold_id, None)
+
+    async def postpone(self, hold_id: str, delay_s: float, reason: str) -> None:
+        """Tries again after `delay_s`."""
+        if hold_id in self._outbox:
+            self._outbox[hold_id].due_s = self._now_s() + delay_s
+
+    async def backlog(self) -> Backlog:
+        """How much is waiting, and for how long."""
+        oldest = min((row.created_s for row in self._outbox.values()), default=self._now_s())
+        return Backlog(len(self._outbox), self._now_s() - oldest)

@@ -1,0 +1,174 @@
+"""Asks a model about every chunk, then about its own answers, until one answer is left; pays for nothing twice."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from services.runtime.errors import FailedPrecondition
+from services.summarizer.domain.keys import content_key
+from services.summarizer.domain.models import Model
+from services.summarizer.domain.paid_calls import OnText, Order, Paid, PaidCalls
+from services.summarizer.domain.ports import Results
+from services.summarizer.domain.reading import CONTEXT_SHARE
+from services.summarizer.domain.values import (
+    Answer,
+    Caller,
+    Chunk,
+    Claim,
+    Consumption,
+    Money,
+    Options,
+    Prompt,
+    Stage,
+    TokenCount,
+)
+
+FAN_OUT = 4
+"""Calls of one request that are under way at once."""
+MAX_PARTS = 16
+"""Most answers that are reduced in one call: more would be read less closely."""
+CURRENCY = "USD"
+"""Currency of a sum of nothing; every price is in it."""
+
+Part = tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked, for whom, of which model; `options.model` is resolved."""
+
+    caller: Caller
+    document: str
+    options: Options
+    model: Model
+
+
+@dataclass(slots=True)
+class Bill:
+    """The calls that were paid for so far."""
+
+    calls: list[Paid] = field(default_factory=list)
+
+    def consumption(self) -> Consumption:
+        """Their sum."""
+        return Consumption(
+            tokens=TokenCount(
+                sum(call.answer.tokens.input_tokens for call in self.calls),
+                sum(call.answer.tokens.output_tokens for call in self.calls),
+            ),
+            provider_calls=len(self.calls),
+            cost=Money(
+                self.calls[0].cost.currency if self.calls else CURRENCY,
+                sum(call.cost.micros for call in self.calls),
+            ),
+            settled=all(call.settled for call in self.calls),
+            usage_event_ids=tuple(call.event_id for call in self.calls),
+        )
+
+
+class MapReduce:
+    """The calls of one kind of request. Raises what PaidCalls.make and Results.find raise."""
+
+    def __init__(self, *, results: Results, paid: PaidCalls) -> None:
+        self._results = results
+        self._paid = paid
+
+    async def answer(
+        self, job: Job, chunks: Sequence[Chunk], bill: Bill, *, chunk_done: Callable[[], None], on_text: OnText
+    ) -> Part:
+        """The claims of the last answer, whose text `on_text` hears as it is written.
+
+        `chunk_done` is called for each chunk, `bill` is filled as calls are paid for.
+        """
+        prompts = [_prompt(job, Stage.MAP, chunk=chunk) for chunk in chunks]
+        last = on_text if len(prompts) == 1 else None
+        parts = await self._ask_all(job, prompts, bill, done=chunk_done, on_text=last)
+        while len(parts) > 1:
+            groups = list(_groups(job, parts))
+            if len(groups) == len(parts):
+                raise FailedPrecondition(
+                    "MODEL_TOO_SMALL", f"The context of {job.model.name} cannot hold two parts of this summary."
+                )
+            prompts = [_prompt(job, Stage.REDUCE, claims=group) for group in groups]
+            last = on_text if len(prompts) == 1 else None
+            parts = await self._ask_all(job, prompts, bill, done=_nothing, on_text=last)
+        return parts[0] if parts else ()
+
+    async def _ask_all(
+        self,
+        job: Job,
+        prompts: Sequence[Prompt],
+        bill: Bill,
+        *,
+        done: Callable[[], None],
+        on_text: OnText | None,
+    ) -> list[Part]:
+        """An answer for each prompt, in order, without those that say nothing."""
+        version = job.model.provider.version
+        keys = [content_key(prompt, model=job.model.name, provider_version=version) for prompt in prompts]
+        known = await self._results.find(job.caller.tenant, keys)
+        answers = {key: committed.answer for key, committed in known.items()}
+        # The same text may stand in a document twice: one call answers both.
+        missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in answers}
+        for _ in range(len(prompts) - len(missing)):
+            done()
+        orders = [Order(job.caller, job.document, job.model, prompt, key) for key, prompt in missing.items()]
+        answers.update(await self._buy(orders, bill, done, on_text))
+        return [claims for key in keys if (claims := answers[key].claims)]
+
+    async def _buy(
+        self, orders: Sequence[Order], bill: Bill, done: Callable[[], None], on_text: OnText | None
+    ) -> Mapping[bytes, Answer]:
+        """Buys at most FAN_OUT at once.
+
+        After a failure no further call begins, but those under way end: they are being paid for, and what they
+        answer is there for the next try.
+        """
+        answers: dict[bytes, Answer] = {}
+        failures: list[Exception] = []
+        waiting = iter(orders)
+
+        async def worker() -> None:
+            for order in waiting:
+                if failures:
+                    return
+                try:
+                    paid = await self._paid.make(order, on_text)
+                except Exception as exc:  # noqa: BLE001  # raised below, when the others have ended
+                    failures.append(exc)
+                    return
+                bill.calls.append(paid)
+                answers[order.key] = paid.answer
+                done()
+
+        await asyncio.gather(*(worker() for _ in range(min(FAN_OUT, len(orders)))))
+        if failures:
+            raise failures[0]
+        return answers
+
+
+def _prompt(job: Job, stage: Stage, *, chunk: Chunk | None = None, claims: Part = ()) -> Prompt:
+    sentences = job.options.length.value
+    return Prompt(stage, job.options, job.model.short_name, sentences, chunk=chunk, claims=claims)
+
+
+def _groups(job: Job, parts: Sequence[Part]) -> Iterator[Part]:
+    """Neighbouring parts, as many together as one call can take."""
+    group: Part = ()
+    size = 0
+    for part in parts:
+        if size and (size == MAX_PARTS or not _fits(job, group + part)):
+            yield group
+            group, size = (), 0
+        group, size = group + part, size + 1
+    yield group
+
+
+def _fits(job: Job, claims: Part) -> bool:
+    most = job.model.provider.count(_prompt(job, Stage.REDUCE, claims=claims))
+    room = int(job.model.abilities.context_tokens * CONTEXT_SHARE)
+    return most.input_tokens + most.output_tokens <= room
+
+
+def _nothing() -> None:
+    """Reductions are not counted as chunks."""

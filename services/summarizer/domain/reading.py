@@ -1,0 +1,86 @@
+"""Reads a document once: what is kept of it are its chunks for the model and an index of its words for citations."""
+
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from services.runtime.errors import FailedPrecondition
+from services.summarizer.domain.chunking import MIN_TOKENS, ChunkBuilder
+from services.summarizer.domain.citations import Locator
+from services.summarizer.domain.models import Model
+from services.summarizer.domain.ports import DocumentStart, PageFailed, PageSource
+from services.summarizer.domain.values import Chunk, Options, Prompt, Stage
+
+MAX_CHUNK_TOKENS = 16_000
+"""Larger chunks save calls, smaller ones are read more closely and run side by side."""
+CONTEXT_SHARE = 0.95
+"""Share of a model's context that is planned for; tokenizers differ a little from what is counted."""
+PROGRESS_STEPS = 50
+"""Progress is told about so many times while pages are read, however long the document is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read. `failed_pages` are the numbers of those that could not be."""
+
+    page_count: int
+    pages_read: int
+    failed_pages: tuple[int, ...]
+    chunks: tuple[Chunk, ...]
+    locator: Locator
+
+
+async def read(source: PageSource, document: str, builder: ChunkBuilder, told: Callable[[int, int], None]) -> Reading:
+    """Reads all pages; `told(pages_read, page_count)` hears of it now and then.
+
+    Raises what PageSource raises, and FailedPrecondition where no page has any text.
+    """
+    locator, chunks, failed = Locator(), list[Chunk](), list[int]()
+    page_count = pages_read = 0
+    async with aclosing(source.pages(document)) as items:
+        async for item in items:
+            if isinstance(item, DocumentStart):
+                page_count = item.page_count
+                told(0, page_count)
+                continue
+            if isinstance(item, PageFailed):
+                failed.append(item.number)
+                continue
+            pages_read += 1
+            locator.add(item)
+            chunks.extend(builder.add(item))
+            if pages_read % max(1, page_count // PROGRESS_STEPS) == 0:
+                told(pages_read, page_count)
+    chunks.extend(builder.finish())
+    if not chunks:
+        raise _nothing_to_read(failed)
+    return Reading(page_count, pages_read, tuple(failed), tuple(chunks), locator)
+
+
+def builder_for(model: Model, options: Options) -> ChunkBuilder:
+    """A builder of chunks that fit the model together with what is asked of it.
+
+    Raises FailedPrecondition where its context has no room for both.
+    """
+    empty = Chunk(0, "", ())
+    prompt = Prompt(Stage.MAP, options, model.short_name, options.length.value, chunk=empty)
+    frame = model.provider.count(prompt)
+
+    def count(text: str) -> int:
+        chunk = replace(empty, text=text, spans=((0, len(text), 1),))
+        return model.provider.count(replace(prompt, chunk=chunk)).input_tokens - frame.input_tokens
+
+    room = int(model.abilities.context_tokens * CONTEXT_SHARE) - frame.input_tokens - frame.output_tokens
+    if room < MIN_TOKENS:
+        raise FailedPrecondition(
+            "MODEL_TOO_SMALL", f"The context of {model.name} is too small for this request. Choose another model."
+        )
+    return ChunkBuilder(max_tokens=min(MAX_CHUNK_TOKENS, room), count=count)
+
+
+def _nothing_to_read(failed: list[int]) -> FailedPrecondition:
+    if failed:
+        return FailedPrecondition("DOCUMENT_UNREADABLE", f"None of its {len(failed)} pages could be read.")
+    return FailedPrecondition(
+        "DOCUMENT_HAS_NO_TEXT", "No page of the document carries text; it may be a scan. Upload it with a text layer."
+    )

@@ -1,0 +1,188 @@
+"""The use case: a cited summary of a document, made once and told to everyone who asks for it at the time."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from services.summarizer.domain.events import Event, Finished, Progress, SentenceReady, TextDelta
+from services.summarizer.domain.grounding import ground, text_of
+from services.summarizer.domain.keys import summary_key
+from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
+from services.summarizer.domain.models import Models
+from services.summarizer.domain.ports import ActAs, PageSource, SummaryCache
+from services.summarizer.domain.reading import Reading, builder_for, read
+from services.summarizer.domain.savings import Savings, free_event
+from services.summarizer.domain.single_flight import Emit, SingleFlight
+from services.summarizer.domain.values import Caller, Consumption, Money, Options, Sentence, Summary, TokenCount
+
+MAX_DELTA_CHARS = 100_000
+"""The contract's bound of StreamSummarizeResponse.text_delta."""
+
+FlightKey = tuple[str, str, bytes]
+Flights = SingleFlight[FlightKey, Event]
+
+
+class SummaryMaker:
+    """Makes one summary: pages, chunks, paid answers, checked citations."""
+
+    def __init__(self, *, pages: PageSource, map_reduce: MapReduce) -> None:
+        self._pages = pages
+        self._map_reduce = map_reduce
+
+    async def make(self, job: Job, emit: Emit[Event]) -> Summary:
+        """The summary; its progress, text and sentences are emitted on the way.
+
+        Raises what PageSource, Results, Books and Provider raise.
+        """
+        builder = builder_for(job.model, job.options)
+        reading = await read(self._pages, job.document, builder, lambda done, of: emit(Progress(done, of, 0, 0)))
+        tell = _ChunkProgress(reading, emit)
+        tell.begun()
+        bill = Bill()
+        claims = await self._map_reduce.answer(
+            job,
+            reading.chunks,
+            bill,
+            chunk_done=tell.chunk_done,
+            on_text=lambda text: _emit_text(text, emit),
+        )
+        sentences: list[Sentence] = []
+        for sentence in ground(claims, reading.locator):
+            sentences.append(sentence)
+            emit(SentenceReady(sentence))
+        return _summary(job, reading, tuple(sentences), bill)
+
+
+class StreamSummarize:
+    """Answers from the cache, from a run that is under way, or by a new run."""
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        pages: PageSource,
+        cache: SummaryCache,
+        flights: Flights,
+        maker: SummaryMaker,
+        savings: Savings,
+        act_as: ActAs,
+        new_id: Callable[[], str],
+        now_s: Callable[[], float],
+    ) -> None:
+        self._models = models
+        self._pages = pages
+        self._cache = cache
+        self._flights = flights
+        self._maker = maker
+        self._savings = savings
+        self._act_as = act_as
+        self._new_id = new_id
+        self._now_s = now_s
+
+    async def __call__(self, caller: Caller, document: str, options: Options) -> AsyncGenerator[Event, None]:
+        """Events of the summary, Finished last. Closing the iterator gives up; a run with no listener is cancelled.
+
+        Raises InvalidArgument (unknown model), NotFound (no such document of this tenant, whatever the cache holds),
+        FailedPrecondition (no text), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
+        """
+        model = self._models.resolve(options.model)
+        options = replace(options, model=model.name)
+        key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
+        cached = await self._look(caller, document, key)
+        if cached is not None:
+            self._record_saving(caller, cached, "cache")
+            yield Finished(replace(_free(cached), cached=True))
+            return
+        job = Job(caller, document, options, model)
+        # Who pays is part of the key: a listener must not fail, or be served, on another one's budget.
+        flight_key = (caller.actor, caller.project, key)
+        with self._flights.join(flight_key, lambda emit: self._run(job, key, emit)) as seat:
+            async for event in seat:
+                if isinstance(event, Finished) and not seat.leads:
+                    self._record_saving(caller, event.summary, "shared")
+                    yield Finished(_free(event.summary))
+                else:
+                    yield event
+
+    async def _look(self, caller: Caller, document: str, key: bytes) -> Summary | None:
+        looking = asyncio.create_task(self._cache.get(caller.tenant, key))
+        try:
+            await self._pages.exists(document)
+            return await looking
+        finally:
+            looking.cancel()
+
+    async def _run(self, job: Job, key: bytes, emit: Emit[Event]) -> None:
+        with self._act_as(job.caller):
+            summary = await self._maker.make(job, emit)
+            # Without some of its pages it is not kept: the next one who asks may have more luck with them.
+            if not summary.failed_pages:
+                await self._cache.put(job.caller.tenant, key, summary)
+            emit(Finished(summary))
+
+    def _record_saving(self, caller: Caller, summary: Summary, source: str) -> None:
+        event = free_event(
+            event_id=self._new_id(),
+            model=summary.model,
+            document=summary.document,
+            caller=caller,
+            now_s=self._now_s(),
+            source=source,
+            saved=summary.consumption.cost,
+        )
+        self._savings.add(caller, event)
+
+
+class Summarize:
+    """The same for those who only want the summary."""
+
+    def __init__(self, stream: StreamSummarize) -> None:
+        self._stream = stream
+
+    async def __call__(self, caller: Caller, document: str, options: Options) -> Summary:
+        """The summary. Raises what StreamSummarize raises."""
+        async with aclosing(self._stream(caller, document, options)) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    return event.summary
+        raise AssertionError("a stream of events ended without its last one")
+
+
+@dataclass(slots=True)
+class _ChunkProgress:
+    reading: Reading
+    emit: Emit[Event]
+    done: int = 0
+
+    def begun(self) -> None:
+        self.emit(Progress(self.reading.pages_read, self.reading.page_count, self.done, len(self.reading.chunks)))
+
+    def chunk_done(self) -> None:
+        self.done += 1
+        self.begun()
+
+
+def _emit_text(text: str, emit: Emit[Event]) -> None:
+    for start in range(0, len(text), MAX_DELTA_CHARS):
+        emit(TextDelta(text[start : start + MAX_DELTA_CHARS]))
+
+
+def _summary(job: Job, reading: Reading, sentences: tuple[Sentence, ...], bill: Bill) -> Summary:
+    return Summary(
+        document=job.document,
+        text=text_of(sentences, job.options.style),
+        sentences=sentences,
+        model=job.model.name,
+        extractive=not job.model.abilities.writes,
+        cached=False,
+        failed_pages=reading.failed_pages,
+        consumption=bill.consumption(),
+    )
+
+
+def _free(summary: Summary) -> Summary:
+    """The summary as it is for those for whom nothing was paid."""
+    currency = summary.consumption.cost.currency
+    nothing = Consumption(TokenCount(0, 0), provider_calls=0, cost=Money(currency, 0), settled=True, usage_event_ids=())
+    return replace(summary, consumption=nothing)
