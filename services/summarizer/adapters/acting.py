@@ -1,24 +1,11 @@
-"""The caller of the summarizer's use cases, taken from the incoming call and put on outgoing ones."""
+"""Puts a caller of the domain on outgoing calls."""
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
-from services.runtime.call import Call, Identity, acting_as, current_call, current_identity, entered
-from services.runtime.errors import Unauthenticated
+from services.runtime.call import Call, Identity, acting_as, current_call, enter
 from services.summarizer.domain.values import Caller
-
-
-def current_caller() -> Caller:
-    """For whom the current call is made. Raises Unauthenticated where it names nobody."""
-    identity = current_identity()
-    return Caller(
-        tenant=identity.tenant,
-        actor=identity.actor,
-        project=identity.project,
-        scopes=identity.scopes,
-        request_id=current_call().request_id,
-    )
 
 
 @contextlib.contextmanager
@@ -28,13 +15,20 @@ def act_as(caller: Caller) -> Iterator[None]:
     Inside the call that the caller made, its trace goes on; elsewhere a new one begins.
     """
     identity = Identity(caller.tenant, caller.actor, caller.project, caller.scopes)
-    call = _call_of(caller)
-    with entered(replace(call, deadline=None)) if call else acting_as(identity, request_id=caller.request_id):
-        yield
-
-
-def _call_of(caller: Caller) -> Call | None:
+    call = _incoming_call()
+    if call is None or (call.identity, call.request_id) != (identity, caller.request_id):
+        with acting_as(identity, request_id=caller.request_id):
+            yield
+        return
+    enter(replace(call, deadline=None))
     try:
-        return current_call() if current_caller() == caller else None
-    except (LookupError, Unauthenticated):
+        yield
+    finally:
+        enter(call)
+
+
+def _incoming_call() -> Call | None:
+    try:
+        return current_call()
+    except LookupError:
         return None

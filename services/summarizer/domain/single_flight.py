@@ -77,7 +77,9 @@ class Seat(Generic[E]):
 class SingleFlight(Generic[K, E]):
     """Runs by key. A run is cancelled when its last listener leaves; one that ended is forgotten at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, joined: Callable[[], None]) -> None:
+        """`joined` is called for each listener who found a run under way."""
+        self._joined = joined
         self._flights: dict[K, _Flight[E]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -90,6 +92,8 @@ class SingleFlight(Generic[K, E]):
             flight.task = asyncio.create_task(run(flight.emit))
             self._tasks.add(flight.task)
             flight.task.add_done_callback(self._lander(key, flight))
+        else:
+            self._joined()
         flight.listeners += 1
         return Seat(flight, leads=leads, leave=self._leaver(key, flight))
 

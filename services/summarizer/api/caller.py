@@ -1,0 +1,16 @@
+"""Who calls."""
+
+from services.runtime.call import current_call, current_identity
+from services.summarizer.domain.values import Caller
+
+
+def current_caller() -> Caller:
+    """For whom the current call is made. Raises Unauthenticated where it names nobody."""
+    identity = current_identity()
+    return Caller(
+        tenant=identity.tenant,
+        actor=identity.actor,
+        project=identity.project,
+        scopes=identity.scopes,
+        request_id=current_call().request_id,
+    )

@@ -1,0 +1,71 @@
+"""SummarizerService: requests in, use case, answers out."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from google.rpc import status_pb2
+from prometheus_client import Gauge, Histogram
+
+from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
+from pagemesh.summarizer.v1 import summarizer_service_pb2_grpc
+from services.runtime.stream_errors import with_error_event
+from services.summarizer.api.caller import current_caller
+from services.summarizer.api.mapping import from_event, from_summary, to_options
+from services.summarizer.domain.events import Finished
+from services.summarizer.domain.summarize import StreamSummarize, Summarize
+from services.summarizer.domain.values import Summary
+
+_ACTIVE = Gauge("ai_requests_active", "Requests for answers that are being worked on.")
+_GROUNDED = Histogram(
+    "pagemesh_summarizer_grounded_share",
+    "Share of the sentences of a summary that are grounded.",
+    buckets=(0, 0.25, 0.5, 0.75, 0.9, 0.99, 1),
+)
+
+
+class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
+    """Translates; decides nothing."""
+
+    def __init__(self, *, summarize: Summarize, stream_summarize: StreamSummarize) -> None:
+        self._summarize = summarize
+        self._stream_summarize = stream_summarize
+
+    async def Summarize(
+        self, request: service_pb2.SummarizeRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> service_pb2.SummarizeResponse:
+        """A summary."""
+        with _ACTIVE.track_inprogress():
+            summary = await self._summarize(current_caller(), request.document, to_options(request.options))
+        _observe(summary)
+        return service_pb2.SummarizeResponse(summary=from_summary(summary))
+
+    async def StreamSummarize(
+        self, request: service_pb2.StreamSummarizeRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> AsyncIterator[service_pb2.StreamSummarizeResponse]:
+        """A summary as it comes into being."""
+        # Closed here, so that a caller who hangs up ends the work at once.
+        async with aclosing(self._events(request)) as events:
+            async for response in with_error_event(events, make=_error_event):
+                yield response
+
+    async def _events(
+        self, request: service_pb2.StreamSummarizeRequest
+    ) -> AsyncGenerator[service_pb2.StreamSummarizeResponse, None]:
+        stream = self._stream_summarize(current_caller(), request.document, to_options(request.options))
+        with _ACTIVE.track_inprogress():
+            async with aclosing(stream) as events:
+                async for event in events:
+                    if isinstance(event, Finished):
+                        _observe(event.summary)
+                    yield from_event(event)
+
+
+def _error_event(status: status_pb2.Status) -> service_pb2.StreamSummarizeResponse:
+    return service_pb2.StreamSummarizeResponse(error=status)
+
+
+def _observe(summary: Summary) -> None:
+    if not summary.cached:
+        _GROUNDED.observe(summary.grounded_share)
