@@ -7,14 +7,20 @@ import struct
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from services.ledger.domain.values import Cursor, Selection
-from services.runtime.errors import FieldViolation, InvalidArgument
+from services.ledger.domain.checks import invalid_field
+from services.ledger.domain.values import Cursor, Selection, UsageRecord
+from services.runtime.errors import InvalidArgument
 
 _FORM = struct.Struct(">8sq16s")
 """Digest of the selection, microseconds since 1970, event id."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+
+def cursor_of(record: UsageRecord) -> Cursor:
+    """The place of a record in the list."""
+    return Cursor(record.event.occur_time, record.event.event_id)
 
 
 def encode(cursor: Cursor, selection: Selection) -> str:
@@ -42,5 +48,6 @@ def _digest(selection: Selection) -> bytes:
 
 
 def _invalid() -> InvalidArgument:
-    text = "must be the next_page_token of an answer to the same selection"
-    return InvalidArgument("PAGE_TOKEN_INVALID", f"page_token {text}.", fields=[FieldViolation("page_token", text)])
+    return invalid_field(
+        "page_token", "must be the next_page_token of an answer to the same selection", reason="PAGE_TOKEN_INVALID"
+    )

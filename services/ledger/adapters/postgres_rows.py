@@ -1,0 +1,93 @@
+"""Rows of the ledger's tables as values, and the statements that several stores share."""
+
+from collections.abc import Sequence
+from typing import Any, LiteralString
+
+from psycopg import sql
+
+from services.ledger.domain.keys import ApiKey
+from services.ledger.domain.values import Hold, HoldState, Tokens, UsageEvent, UsageRecord
+
+Row = Sequence[Any]
+
+SHARE_TENANT = "SELECT pg_advisory_xact_lock_shared(%s, hashtext(%s))"
+"""First statement of every transaction that moves a tenant's money.
+
+It waits for nobody but the rare transaction that gives the tenant its first budget and sums up what was spent
+before: every other transaction is either in that sum or sees the budget. Unlike a row lock it writes nothing.
+"""
+OWN_TENANT = "SELECT pg_advisory_xact_lock(%s, hashtext(%s))"
+TENANT_LOCK = 7101
+"""Key space of these locks among the database's advisory locks."""
+
+_HOLD_COLUMNS = sql.SQL(
+    "tenant, hold_id, state, model, max_input_tokens, max_output_tokens, amount_micros, price_book_version, actor,"
+    " create_time, expire_time"
+)
+USAGE_COLUMNS = sql.SQL(
+    "tenant, event_id, model, input_tokens, output_tokens, operation, document, request_id, occur_time, tags,"
+    " cost_micros, price_book_version, hold_id, actor, record_time"
+)
+_KEY_COLUMNS = sql.SQL("id, tenant, display_name, scopes, create_time, expire_time, revoke_time")
+
+
+def statement(text: LiteralString) -> bytes:
+    """A statement with `{hold}`, `{usage}` and `{key}` replaced by the columns that the functions below expect."""
+    return sql.SQL(text).format(hold=_HOLD_COLUMNS, usage=USAGE_COLUMNS, key=_KEY_COLUMNS).as_bytes()
+
+
+def hold_of(row: Row) -> Hold:
+    """A row of {hold}."""
+    tenant, hold_id, state, model, sent, received, amount, version, actor, created, expires = row
+    return Hold(
+        tenant=tenant,
+        hold_id=hold_id,
+        state=HoldState(state),
+        model=model,
+        most=Tokens(sent, received),
+        amount_micros=amount,
+        price_book_version=version,
+        actor=actor,
+        create_time=created,
+        expire_time=expires,
+    )
+
+
+def hold_values(hold: Hold) -> tuple[Any, ...]:
+    """The values of {hold}."""
+    return (
+        hold.tenant,
+        hold.hold_id,
+        hold.state.value,
+        hold.model,
+        hold.most.sent,
+        hold.most.received,
+        hold.amount_micros,
+        hold.price_book_version,
+        hold.actor,
+        hold.create_time,
+        hold.expire_time,
+    )
+
+
+def record_of(row: Row) -> UsageRecord:
+    """A row of {usage}."""
+    tenant, event_id, model, sent, received, operation, document, request_id, occurred, tags = row[:10]
+    cost, version, hold_id, actor, recorded = row[10:]
+    event = UsageEvent(
+        event_id=event_id,
+        model=model,
+        tokens=Tokens(sent, received),
+        operation=operation,
+        document=document,
+        request_id=request_id,
+        occur_time=occurred,
+        tags=tags,
+    )
+    return UsageRecord(tenant, event, cost, version, hold_id, actor, recorded)
+
+
+def key_of(row: Row) -> ApiKey:
+    """A row of {key}."""
+    key_id, tenant, display_name, scopes, created, expires, revoked = row
+    return ApiKey(key_id, tenant, display_name, frozenset(scopes), created, expires, revoked)

@@ -1,0 +1,109 @@
+"""envoy.service.auth.v3.Authorization: Envoy asks it about every request before anything else sees it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from google.protobuf import struct_pb2, wrappers_pb2
+from google.rpc import code_pb2, status_pb2
+from prometheus_client import Counter
+
+from services.ledger.domain.identity import Authenticator, Denial, Principal
+from services.runtime.errors import PagemeshError
+from xdsapi.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
+from xdsapi.envoy.service.auth.v3.external_auth_pb2 import (
+    CheckRequest,
+    CheckResponse,
+    DeniedHttpResponse,
+    OkHttpResponse,
+)
+from xdsapi.envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationServicer
+from xdsapi.envoy.type.v3.http_status_pb2 import HttpStatus, StatusCode
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_CHECKS = Counter("pagemesh_ledger_checks", "Checks for the edge, by `ok` or why not.", ["outcome"])
+_CREDENTIAL_HEADERS = ("authorization", "x-api-key")
+_DENIED_TEXT = "API key is missing, unknown, expired or revoked"
+"""One text for all reasons: which of them it was would help only somebody who guesses."""
+
+
+class CheckServicer(AuthorizationServicer):
+    """Answers 200 with who it is, or 401. A failure of ours fails the RPC, and Envoy answers 503."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    async def Check(self, request: CheckRequest, context: Context) -> CheckResponse:
+        """Who sends the request that Envoy describes."""
+        try:
+            found = await self._authenticator.authenticate(_credential(request.attributes.request.http.headers))
+        except PagemeshError as exc:
+            _CHECKS.labels(exc.reason.lower()).inc()
+            raise
+        if isinstance(found, Denial):
+            _CHECKS.labels(found.value).inc()
+            return _denied()
+        _CHECKS.labels("ok").inc()
+        return _ok(found)
+
+
+def _credential(headers: Mapping[str, str]) -> str:
+    """What follows `Bearer` in authorization, else x-api-key; empty where neither is there.
+
+    Envoy gives header names in lower case. An authorization header that is not a Bearer is no credential of ours and
+    does not hide an x-api-key.
+    """
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return headers.get("x-api-key", "").strip()
+
+
+def _ok(principal: Principal) -> CheckResponse:
+    scopes = sorted(principal.scopes)
+    identity = {
+        "x-pagemesh-tenant": principal.tenant,
+        "x-pagemesh-actor": principal.actor,
+        "x-pagemesh-project": principal.project,
+        "x-pagemesh-scopes": " ".join(scopes),
+    }
+    # For rate limits, access log and rules of the edge.
+    metadata = struct_pb2.Struct()
+    metadata.update(
+        {
+            "tenant": principal.tenant,
+            "actor": principal.actor,
+            "project": principal.project,
+            "scopes": scopes,
+        }
+    )
+    return CheckResponse(
+        status=status_pb2.Status(code=code_pb2.OK),
+        ok_response=OkHttpResponse(
+            headers=[_overwrite(name, value) for name, value in identity.items()],
+            headers_to_remove=_CREDENTIAL_HEADERS,
+        ),
+        dynamic_metadata=metadata,
+    )
+
+
+def _denied() -> CheckResponse:
+    return CheckResponse(
+        status=status_pb2.Status(code=code_pb2.UNAUTHENTICATED),
+        denied_response=DeniedHttpResponse(
+            status=HttpStatus(code=StatusCode.Unauthorized),
+            headers=[_overwrite("www-authenticate", "Bearer"), _overwrite("content-type", "text/plain")],
+            body=_DENIED_TEXT,
+        ),
+    )
+
+
+def _overwrite(name: str, value: str) -> HeaderValueOption:
+    # Both spellings of the same: Envoy's filter looks at the older one, everything else at the newer.
+    return HeaderValueOption(
+        header=HeaderValue(key=name, value=value),
+        append=wrappers_pb2.BoolValue(value=False),
+        append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+        keep_empty_value=True,
+    )

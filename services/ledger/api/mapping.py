@@ -1,0 +1,142 @@
+"""Messages of the contract to values of the domain and back. Messages were held against the contract before."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pagemesh.common.v1 import money_pb2
+from pagemesh.ledger.v1 import hold_pb2, identity_pb2, ledger_service_pb2, usage_pb2
+from services.ledger.domain.checks import invalid_field
+from services.ledger.domain.keys import ApiKey
+from services.ledger.domain.values import (
+    CURRENCY,
+    Caller,
+    Hold,
+    HoldState,
+    Selection,
+    Tokens,
+    UsageEvent,
+    UsageRecord,
+)
+from services.runtime.call import current_identity
+
+_STATES = {
+    HoldState.HELD: hold_pb2.HOLD_STATE_HELD,
+    HoldState.SETTLED: hold_pb2.HOLD_STATE_SETTLED,
+    HoldState.RELEASED: hold_pb2.HOLD_STATE_RELEASED,
+    HoldState.UNKNOWN: hold_pb2.HOLD_STATE_UNKNOWN,
+}
+
+
+def caller() -> Caller:
+    """Who calls. Raises Unauthenticated where nobody is named."""
+    identity = current_identity()
+    return Caller(identity.tenant, identity.actor, identity.scopes)
+
+
+def money(micros: int) -> money_pb2.Money:
+    """An amount in the ledger's currency."""
+    return money_pb2.Money(currency=CURRENCY, micros=micros)
+
+
+def time_of(timestamp: Timestamp, path: str) -> datetime:
+    """UTC, cut to whole microseconds. Raises InvalidArgument for what is no time of the years 1 to 9999."""
+    try:
+        return timestamp.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as exc:
+        raise invalid_field(path, "is not a time between the years 1 and 9999") from exc
+
+
+def timestamp_of(time: datetime) -> Timestamp:
+    """The same moment."""
+    timestamp = Timestamp()
+    timestamp.FromDatetime(time)
+    return timestamp
+
+
+def ttl_of(duration: Duration) -> timedelta:
+    """The same length, cut to whole microseconds."""
+    return timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1000)
+
+
+def hold_message(hold: Hold) -> hold_pb2.Hold:
+    """A hold as callers see it."""
+    return hold_pb2.Hold(
+        hold_id=str(hold.hold_id),
+        state=_STATES[hold.state],
+        model=hold.model,
+        amount=money(hold.amount_micros),
+        price_book_version=hold.price_book_version,
+        create_time=timestamp_of(hold.create_time),
+        expire_time=timestamp_of(hold.expire_time),
+    )
+
+
+def event_of(message: usage_pb2.UsageEvent, path: str) -> UsageEvent:
+    """What a caller reports; `path` is where it stands in the request."""
+    return UsageEvent(
+        event_id=UUID(message.event_id),
+        model=message.model,
+        tokens=Tokens(message.input_tokens, message.output_tokens),
+        operation=message.operation,
+        document=message.document,
+        request_id=message.request_id,
+        occur_time=time_of(message.occur_time, f"{path}.occur_time"),
+        tags=dict(message.tags),
+    )
+
+
+def record_message(record: UsageRecord) -> usage_pb2.UsageRecord:
+    """A record as callers see it."""
+    event = record.event
+    return usage_pb2.UsageRecord(
+        event=usage_pb2.UsageEvent(
+            event_id=str(event.event_id),
+            model=event.model,
+            input_tokens=event.tokens.sent,
+            output_tokens=event.tokens.received,
+            operation=event.operation,
+            document=event.document,
+            request_id=event.request_id,
+            occur_time=timestamp_of(event.occur_time),
+            tags=event.tags,
+        ),
+        cost=money(record.cost_micros),
+        price_book_version=record.price_book_version,
+        hold_id="" if record.hold_id is None else str(record.hold_id),
+        actor=record.actor,
+        record_time=timestamp_of(record.record_time),
+    )
+
+
+def selection_of(request: ledger_service_pb2.QueryUsageRequest, tenant: str) -> Selection:
+    """Which records are asked for."""
+    return Selection(
+        tenant=tenant,
+        start=time_of(request.start_time, "start_time") if request.HasField("start_time") else None,
+        end=time_of(request.end_time, "end_time") if request.HasField("end_time") else None,
+        request_id=request.request_id,
+        document=request.document,
+    )
+
+
+def key_id_of_name(name: str) -> str:
+    """The id within `apiKeys/{id}`."""
+    return name.removeprefix("apiKeys/")
+
+
+def key_message(key: ApiKey) -> identity_pb2.ApiKey:
+    """A key as callers see it."""
+    message = identity_pb2.ApiKey(
+        name=key.name,
+        display_name=key.display_name,
+        scopes=sorted(key.scopes),
+        create_time=timestamp_of(key.create_time),
+    )
+    if key.expire_time is not None:
+        message.expire_time.CopyFrom(timestamp_of(key.expire_time))
+    if key.revoke_time is not None:
+        message.revoke_time.CopyFrom(timestamp_of(key.revoke_time))
+    return message

@@ -1,0 +1,43 @@
+"""Settings of the ledger."""
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.runtime.config import CommaList, RuntimeSettings
+
+Pepper = Annotated[SecretStr, Field(min_length=32)]
+
+
+class DatabaseSettings(BaseSettings):
+    """What migrations need."""
+
+    model_config = SettingsConfigDict(env_prefix="PAGEMESH_", frozen=True)
+
+    database_url: SecretStr
+    """libpq URL of the ledger's own role."""
+
+
+class BootstrapSettings(DatabaseSettings):
+    """What making the first key needs."""
+
+    key_pepper: Pepper
+    """Secret under which API keys are hashed, at least 32 characters; changing it ends every key."""
+
+
+class LedgerSettings(RuntimeSettings):
+    """What serving needs."""
+
+    peers: CommaList = ("edge", "extractor", "summarizer")
+    """Who may connect; which methods each of them may call is in the contract."""
+    key_pepper: Pepper
+    """Secret under which API keys are hashed, at least 32 characters; changing it ends every key."""
+    database_pool: Annotated[int, Field(ge=2, le=32)] = 20
+    """Most connections to Postgres, besides the one that listens for changes."""
+    key_cache_keys: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Most keys whose check is remembered."""
+    key_cache_ttl_s: Annotated[float, Field(gt=0, le=30)] = 30.0
+    """How long a check is remembered while changes are heard; a key that is revoked meanwhile is dropped at once."""
+    expiry_interval_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """How often holds past their time are looked for."""

@@ -1,0 +1,200 @@
+"""The ledger's use cases: setting money aside, settling, recording and telling."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+from services.ledger.domain import paging, refusals
+from services.ledger.domain.checks import check_text, check_time
+from services.ledger.domain.ports import Clock, HoldStore, PriceBooks, UsageStore
+from services.ledger.domain.pricing import cost_micros
+from services.ledger.domain.values import (
+    Caller,
+    Hold,
+    HoldState,
+    Recorded,
+    Selection,
+    Tokens,
+    UsageEvent,
+    UsageRecord,
+    UsageReport,
+)
+from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound
+
+DEFAULT_PAGE = 50
+EXPIRE_BATCH = 500
+EXPIRE_BATCHES = 20
+"""Most batches of one round: what is left over waits for the next one."""
+
+
+class Books:
+    """What each tenant holds and has spent."""
+
+    def __init__(self, *, holds: HoldStore, usage: UsageStore, prices: PriceBooks, clock: Clock) -> None:
+        self._holds = holds
+        self._usage = usage
+        self._prices = prices
+        self._clock = clock
+
+    async def reserve(self, caller: Caller, hold_id: UUID, model: str, most: Tokens, ttl: timedelta) -> Hold:
+        """Sets the highest possible price of one call aside. The same id and arguments again answer the same hold.
+
+        Raises AlreadyExists HOLD_ID_REUSED (same id, other arguments), FailedPrecondition MODEL_UNPRICED or
+        TENANT_UNKNOWN, ResourceExhausted BUDGET_EXCEEDED; in this order.
+        """
+        now = self._clock()
+        book = await self._prices.current()
+        try:
+            amount = cost_micros(book.price(model), most)
+        except FailedPrecondition:
+            # The price may be gone since the hold was made: a replay is answered all the same.
+            known = await self._holds.find(caller.tenant, hold_id)
+            if known is None:
+                raise
+            return _replayed(known, model, most, ttl)
+        asked = Hold(
+            tenant=caller.tenant,
+            hold_id=hold_id,
+            state=HoldState.HELD,
+            model=model,
+            most=most,
+            amount_micros=amount,
+            price_book_version=book.version,
+            actor=caller.actor,
+            create_time=now,
+            expire_time=now + ttl,
+        )
+        return _replayed(await self._holds.reserve(asked), model, most, ttl)
+
+    async def settle(self, caller: Caller, hold_id: UUID, event: UsageEvent) -> tuple[Hold, UsageRecord]:
+        """Records the call that the hold was made for and closes the hold. The same event again answers the same.
+
+        The cost comes from the event's model and tokens at the hold's version of the price book. It is the truth even
+        where it is more than was held: a call that was made is never left out.
+
+        Raises NotFound HOLD_NOT_FOUND, FailedPrecondition HOLD_ALREADY_SETTLED (by another event), HOLD_RELEASED or
+        MODEL_UNPRICED, AlreadyExists EVENT_ID_REUSED.
+        """
+        _check_event(event, "event")
+        hold = await self._holds.find(caller.tenant, hold_id)
+        if hold is None:
+            raise _not_found()
+        book = await self._prices.version(hold.price_book_version)
+        record = UsageRecord(
+            tenant=caller.tenant,
+            event=event,
+            cost_micros=cost_micros(book.price(event.model), event.tokens),
+            price_book_version=book.version,
+            hold_id=hold_id,
+            actor=caller.actor,
+            record_time=self._clock(),
+        )
+        kept = await self._holds.settle(hold, record)
+        if kept.event != event:
+            raise FailedPrecondition(
+                "HOLD_ALREADY_SETTLED", "Another usage event settled this hold. Make one hold for each call."
+            )
+        return replace(hold, state=HoldState.SETTLED), kept
+
+    async def release(self, caller: Caller, hold_id: UUID) -> Hold:
+        """Frees the hold of a call that was never sent; again, it answers the same.
+
+        A hold that ran out is freed too: who releases knows what the ledger could not.
+
+        Raises NotFound HOLD_NOT_FOUND, FailedPrecondition HOLD_ALREADY_SETTLED.
+        """
+        hold = await self._holds.release(caller.tenant, hold_id)
+        if hold is None:
+            raise _not_found()
+        if hold.state is HoldState.SETTLED:
+            raise FailedPrecondition(
+                "HOLD_ALREADY_SETTLED", "The call of this hold is in the books; it cannot be released."
+            )
+        return hold
+
+    async def record(self, caller: Caller, events: Sequence[UsageEvent]) -> Recorded:
+        """Records events that had no hold, at the current prices: each id once, all or none.
+
+        They are recorded whatever the budget, because they have happened.
+
+        Raises AlreadyExists EVENT_ID_REUSED (an id with another event), FailedPrecondition MODEL_UNPRICED or
+        TENANT_UNKNOWN.
+        """
+        for index, event in enumerate(events):
+            _check_event(event, f"events[{index}]")
+        book = await self._prices.current()
+        now = self._clock()
+        records = [
+            UsageRecord(
+                tenant=caller.tenant,
+                event=event,
+                cost_micros=cost_micros(book.price(event.model), event.tokens),
+                price_book_version=book.version,
+                hold_id=None,
+                actor=caller.actor,
+                record_time=now,
+            )
+            for event in _distinct(events)
+        ]
+        kept = await self._usage.record(records)
+        return replace(kept, already_known=kept.already_known + len(events) - len(records))
+
+    async def report(self, selection: Selection, page_size: int, page_token: str) -> tuple[UsageReport, str]:
+        """One part of the records, newest first, the sums over all of them, and the token for the next part.
+
+        The token is empty at the end. `page_size` 0 means DEFAULT_PAGE.
+
+        Raises InvalidArgument PAGE_TOKEN_INVALID.
+        """
+        check_text(selection.request_id, "request_id")
+        size = page_size or DEFAULT_PAGE
+        after = paging.decode(page_token, selection) if page_token else None
+        report = await self._usage.report(selection, after, size + 1)
+        if len(report.records) <= size:
+            return report, ""
+        shown = report.records[:size]
+        token = paging.encode(paging.cursor_of(shown[-1]), selection)
+        return replace(report, records=shown), token
+
+    async def expire(self) -> int:
+        """Turns holds past their time into UNKNOWN, in batches; answers how many."""
+        total = 0
+        for _ in range(EXPIRE_BATCHES):
+            turned = await self._holds.expire(self._clock(), EXPIRE_BATCH)
+            total += turned
+            if turned < EXPIRE_BATCH:
+                break
+        return total
+
+    async def held_micros(self) -> int:
+        """What open holds of all tenants set aside."""
+        return await self._holds.held_micros()
+
+
+def _replayed(hold: Hold, model: str, most: Tokens, ttl: timedelta) -> Hold:
+    if (hold.model, hold.most, hold.ttl) != (model, most, ttl):
+        raise AlreadyExists(
+            "HOLD_ID_REUSED", "This hold id was used with other arguments. Make a new id for each call."
+        )
+    return hold
+
+
+def _distinct(events: Sequence[UsageEvent]) -> list[UsageEvent]:
+    """Each id once; one id with two events is refused."""
+    by_id: dict[UUID, UsageEvent] = {}
+    for event in events:
+        if by_id.setdefault(event.event_id, event) != event:
+            raise refusals.event_id_reused()
+    return list(by_id.values())
+
+
+def _not_found() -> NotFound:
+    return NotFound("HOLD_NOT_FOUND", "There is no such hold.")
+
+
+def _check_event(event: UsageEvent, path: str) -> None:
+    check_time(event.occur_time, f"{path}.occur_time")
+    check_text(event.request_id, f"{path}.request_id")
+    for key, value in event.tags.items():
+        check_text(value, f"{path}.tags[{key}]")
