@@ -35,19 +35,23 @@ check: $(STAMP) ## Format, lint, types, contracts, generated code
 	$(VENV)/bin/buf lint
 	@if git rev-parse --quiet --verify refs/remotes/origin/main >/dev/null; then base=refs/remotes/origin/main; else base=main; fi; \
 	 echo "buf breaking against $$base"; $(VENV)/bin/buf breaking --against ".git#ref=$$(git rev-parse $$base)"
-	@$(MAKE) --no-print-directory gen GEN=$(VENV)/gen-check && diff -r -x __pycache__ gen $(VENV)/gen-check \
-	 || { echo "gen/ is not what proto/ says: run make gen"; exit 1; }
+	@$(MAKE) --no-print-directory gen GEN=$(VENV)/gen-check APIDOC=$(VENV)/gen-check-api && diff -r -x __pycache__ gen $(VENV)/gen-check \
+	 && diff -r docs/api $(VENV)/gen-check-api \
+	 || { echo "gen/ or docs/api/ is not what proto/ says: run make gen"; exit 1; }
 
 format: $(STAMP) ## Format the code
 	$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
 
 GEN ?= gen
 PROTOC = $(PY) -m grpc_tools.protoc -I proto -I proto/third_party
-gen: $(STAMP) ## Generate gen/ from proto/
+APIDOC ?= docs/api
+gen: $(STAMP) ## Generate gen/ and docs/api/ from proto/
 	@rm -rf $(GEN) && mkdir -p $(GEN)
 	@$(PROTOC) --plugin=protoc-gen-mypy=$(VENV)/bin/protoc-gen-mypy --python_out=$(GEN) --mypy_out=quiet:$(GEN) $(PROTOS)
 	@$(PROTOC) --plugin=protoc-gen-mypy_grpc=$(VENV)/bin/protoc-gen-mypy_grpc --grpc_python_out=$(GEN) \
 	 --mypy_grpc_out=quiet:$(GEN) $(SERVICE_PROTOS)
+	@$(PROTOC) --include_imports --include_source_info --descriptor_set_out=$(VENV)/api.binpb $(SERVICE_PROTOS)
+	@$(PY) tools/apidoc.py $(VENV)/api.binpb $(APIDOC)
 
 lock: ## Resolve the locks anew
 	$(VENV)/bin/$(COMPILE) pyproject.toml --extra stack --group dev -o locks/dev.txt
