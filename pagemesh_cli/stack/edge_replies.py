@@ -70,7 +70,7 @@ def _health() -> list[Json]:
 
 def _grpc(reply: Reply) -> Json:
     # A transcoded call has gRPC's content type too, and what it was before in x-envoy-original-path.
-    caller = [
+    caller: list[Json] = [
         _header("content-type", {"prefix": "application/grpc"}),
         {"header_filter": {"header": {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}}},
     ]
