@@ -1,5 +1,6 @@
 """Processes that are started, watched and stopped without ever leaving one behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -42,13 +43,17 @@ class ProcessId:
     def alive(self) -> bool:
         return _start_mark(self.pid) == self.start_mark
 
-    def signal(self, number: signal.Signals) -> None:
-        """Sends the signal if the process still runs; a process that is gone is not an error."""
+    def terminate(self) -> None:
+        """Asks it to stop; a process that is gone is not an error."""
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
         if self.alive():
-            try:
+            with contextlib.suppress(ProcessLookupError):  # it ended in between
                 os.kill(self.pid, number)
-            except ProcessLookupError:
-                return
 
     def wait_gone(self, timeout_s: float) -> bool:
         """True as soon as the process has ended, False after `timeout_s`."""
@@ -164,6 +169,12 @@ class Process:
         if self.exit_code() is None:
             self._popen.send_signal(self.spec.stop_signal)
 
+    def kill(self) -> None:
+        """Ends it and everything in its process group at once."""
+        # Nothing may be left of the group; macOS says EPERM where only a zombie is.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
     def stop(self) -> bool:
         """Asks it to stop, then kills it after `stop_timeout_s`; True where asking was enough.
 
@@ -177,11 +188,7 @@ class Process:
             self._popen.kill()
             self._popen.wait(self.spec.stop_timeout_s)
             clean = False
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            # Nothing is left of the group; macOS says EPERM where only a zombie is.
-            return clean
+        self.kill()
         return clean
 
     def log_tail(self) -> str:

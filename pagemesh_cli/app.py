@@ -1,0 +1,42 @@
+"""The `pagemesh` command: which verbs there are."""
+
+import importlib.metadata
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from pagemesh_cli.verbs import account, documents, stack, summaries
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Documents in, cited summaries out, and what each cost. Exit codes are in docs/cli.md.",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pagemesh {importlib.metadata.version('pagemesh')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+_VERBS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Stack": (stack.up, stack.down, stack.status),
+    "Documents": (documents.upload, documents.extract, summaries.summarize),
+    "Account": (account.usage, account.whoami),
+}
+for panel, verbs in _VERBS.items():
+    for verb in verbs:
+        app.command(rich_help_panel=panel)(verb)
+app.add_typer(account.keys, name="keys", rich_help_panel="Account")

@@ -1,0 +1,131 @@
+"""Calls through the edge, as any other gRPC client would make them."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import grpc
+from google.api import httpbody_pb2
+
+from pagemesh.extractor.v1 import document_pb2, extractor_service_pb2, extractor_service_pb2_grpc
+from pagemesh.ledger.v1 import (
+    identity_service_pb2_grpc,
+    ledger_service_pb2,
+    ledger_service_pb2_grpc,
+    usage_pb2,
+)
+from pagemesh.summarizer.v1 import summarizer_service_pb2_grpc
+from pagemesh_cli.connection import Connection
+from pagemesh_cli.failures import from_rpc_error
+
+CHUNK_BYTES = 256 * 1024
+"""Of an upload; the contract allows 1 MiB, and nothing gets faster above this."""
+UNARY_TIMEOUT_S = 30.0
+STREAM_TIMEOUT_S = 300.0
+_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+_USAGE_PAGE = 1000
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class Client:
+    """One channel to one edge. Every failing call raises Failure.
+
+    Each client has one request id, sent with all its calls: what a command did can be found by it in logs and usage.
+    """
+
+    def __init__(self, connection: Connection, *, request_id: str | None = None) -> None:
+        self.request_id = request_id or str(uuid.uuid4())
+        self._channel = grpc.secure_channel(
+            connection.target,
+            grpc.composite_channel_credentials(
+                grpc.ssl_channel_credentials(connection.ca),
+                grpc.access_token_call_credentials(connection.key),
+            ),
+            options=[
+                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+                ("grpc.enable_http_proxy", 0 if connection.local else 1),
+                ("grpc.primary_user_agent", "pagemesh-cli"),
+            ],
+        )
+        self.extractor = extractor_service_pb2_grpc.ExtractorServiceStub(self._channel)
+        self.summarizer = summarizer_service_pb2_grpc.SummarizerServiceStub(self._channel)
+        self.identity = identity_service_pb2_grpc.IdentityServiceStub(self._channel)
+        self.ledger = ledger_service_pb2_grpc.LedgerServiceStub(self._channel)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def unary(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[Request, Response]",
+        request: Request,
+        *,
+        timeout_s: float = UNARY_TIMEOUT_S,
+    ) -> Response:
+        """One call; its answer."""
+        with self._failures():
+            return method(request, timeout=timeout_s, metadata=self._metadata())
+
+    def stream(
+        self,
+        method: "grpc.UnaryStreamMultiCallable[Request, Response]",
+        request: Request,
+        *,
+        timeout_s: float = STREAM_TIMEOUT_S,
+    ) -> Iterator[Response]:
+        """One call with many answers; leaving the loop early cancels it."""
+        with self._failures():
+            call = method(request, timeout=timeout_s, metadata=self._metadata())
+            try:
+                yield from call
+            finally:
+                call.cancel()
+
+    def upload(
+        self, path: Path, *, sent: Callable[[int], None], timeout_s: float = STREAM_TIMEOUT_S
+    ) -> extractor_service_pb2.UploadDocumentResponse:
+        """Stores the file; `sent` is told the bytes of each piece. OSError where it cannot be read."""
+        with self._failures(), path.open("rb") as file:
+            pieces = _pieces(file, path.name, sent)
+            return self.extractor.UploadDocument(pieces, timeout=timeout_s, metadata=self._metadata())
+
+    def get_document(self, name: str) -> document_pb2.Document:
+        request = extractor_service_pb2.GetDocumentRequest(name=name)
+        return self.unary(self.extractor.GetDocument, request).document
+
+    def usage_of_request(self, request_id: str) -> list[usage_pb2.UsageRecord]:
+        """Every usage record of calls that were made for the request, newest first."""
+        request = ledger_service_pb2.QueryUsageRequest(request_id=request_id, page_size=_USAGE_PAGE)
+        return list(self.unary(self.ledger.QueryUsage, request).records)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("x-request-id", self.request_id),)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, request_id=self.request_id) from error
+
+
+def _pieces(
+    file: BinaryIO, display_name: str, sent: Callable[[int], None]
+) -> Iterator[extractor_service_pb2.UploadDocumentRequest]:
+    """The file as upload messages; an empty file is one empty message, so that the service can say what is wrong."""
+    name = display_name[:255]
+    while True:
+        data = file.read(CHUNK_BYTES)
+        if not data and not name:
+            return
+        content = httpbody_pb2.HttpBody(content_type="application/octet-stream", data=data)
+        yield extractor_service_pb2.UploadDocumentRequest(content=content, display_name=name)
+        sent(len(data))
+        name = ""

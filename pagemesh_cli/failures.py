@@ -1,0 +1,111 @@
+"""How the command fails: exit codes that scripts can rely on, and words that say what to do."""
+
+import enum
+from dataclasses import dataclass, field
+
+import grpc
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+
+class ExitCode(enum.IntEnum):
+    """Documented in docs/cli.md; a number never changes its meaning."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    REFUSED = 4
+    NOT_FOUND = 5
+    LIMIT = 6
+    TIMED_OUT = 7
+    INCOMPLETE = 8
+    INTERRUPTED = 130
+
+
+@dataclass
+class Failure(Exception):
+    """A command that could not do what it was asked for."""
+
+    message: str
+    exit_code: ExitCode = ExitCode.FAILED
+    reason: str = "FAILED"
+    fields: dict[str, str] = field(default_factory=dict)
+    """What is wrong with each field of the request."""
+    advice: str = ""
+    request_id: str = ""
+
+    def __str__(self) -> str:
+        return self.message
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "error": {
+                "reason": self.reason,
+                "message": self.message,
+                "fields": self.fields,
+                "advice": self.advice,
+                "requestId": self.request_id,
+                "exitCode": int(self.exit_code),
+            }
+        }
+
+
+_EXIT_CODES = {
+    code_pb2.INVALID_ARGUMENT: ExitCode.USAGE,
+    code_pb2.OUT_OF_RANGE: ExitCode.USAGE,
+    code_pb2.UNAVAILABLE: ExitCode.UNREACHABLE,
+    code_pb2.UNAUTHENTICATED: ExitCode.REFUSED,
+    code_pb2.PERMISSION_DENIED: ExitCode.REFUSED,
+    code_pb2.NOT_FOUND: ExitCode.NOT_FOUND,
+    code_pb2.RESOURCE_EXHAUSTED: ExitCode.LIMIT,
+    code_pb2.DEADLINE_EXCEEDED: ExitCode.TIMED_OUT,
+    code_pb2.CANCELLED: ExitCode.INTERRUPTED,
+}
+_ADVICE = {
+    ExitCode.UNREACHABLE: "Is the stack up? `pagemesh status` tells; `pagemesh doctor` looks further.",
+    ExitCode.REFUSED: "Check the key (--key, PAGEMESH_API_KEY) and what it may do (`pagemesh whoami`).",
+    ExitCode.LIMIT: "Wait and try again, or ask for a higher limit or budget.",
+    ExitCode.TIMED_OUT: "Try again, or allow more time with --timeout.",
+}
+
+
+def from_rpc_error(error: grpc.RpcError, *, request_id: str) -> Failure:
+    """What a call's status means to the person at the terminal."""
+    call: object = error  # the error of a call is that call, which its type does not say
+    if not isinstance(call, grpc.Call):
+        return Failure(str(error), request_id=request_id)
+    status = rpc_status.from_call(call)
+    if status is None:
+        status = status_pb2.Status(code=call.code().value[0], message=call.details() or "")
+    failure = from_status(status, request_id=request_id)
+    for name, value in call.trailing_metadata() or ():
+        if name == "retry-after":
+            failure.advice = f"Try again in {value!s} s."
+    return failure
+
+
+def from_status(status: status_pb2.Status, *, request_id: str) -> Failure:
+    """The same for the status that a stream carries as its last message."""
+    exit_code = _EXIT_CODES.get(status.code, ExitCode.FAILED)
+    failure = Failure(
+        message=status.message or f"The call ended with {code_pb2.Code.Name(status.code)}.",
+        exit_code=exit_code,
+        reason=code_pb2.Code.Name(status.code),
+        advice=_ADVICE.get(exit_code, ""),
+        request_id=request_id,
+    )
+    info = error_details_pb2.ErrorInfo()
+    bad_request = error_details_pb2.BadRequest()
+    retry = error_details_pb2.RetryInfo()
+    quota = error_details_pb2.QuotaFailure()
+    for detail in status.details:
+        if detail.Unpack(info):
+            failure.reason = info.reason
+        elif detail.Unpack(bad_request):
+            failure.fields = {item.field: item.description for item in bad_request.field_violations}
+        elif detail.Unpack(retry):
+            failure.advice = f"Try again in {retry.retry_delay.ToTimedelta().total_seconds():g} s."
+        elif detail.Unpack(quota):
+            failure.fields |= {item.subject: item.description for item in quota.violations}
+    return failure

@@ -1,0 +1,88 @@
+"""What the command prints: results on stdout, everything else on stderr."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from pagemesh_cli.failures import Failure
+
+
+class Output:
+    """`as_json`: stdout carries JSON and nothing else, one object a line."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.console = Console(highlight=False)
+        self.errors = Console(stderr=True, highlight=False)
+
+    def write(self, text: str) -> None:
+        """Plain text, neither marked up nor wrapped; on a terminal, without anything that the terminal would obey."""
+        sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+        sys.stdout.flush()
+
+    def result(self, value: Any) -> None:
+        """One JSON object on stdout."""
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def note(self, text: str, style: str = "") -> None:
+        """Something about the work, not its result. Not said where a machine listens."""
+        if not self.as_json:
+            self.errors.print(Text(printable(text), style=style))
+
+    def warn(self, text: str) -> None:
+        self.errors.print(Text(printable(f"warning: {text}"), style="yellow"))
+
+    def failure(self, failure: Failure) -> None:
+        """Tells on stderr what went wrong and what to do: as JSON where stdout is JSON too."""
+        if self.as_json:
+            sys.stderr.write(json.dumps(failure.as_json(), ensure_ascii=False) + "\n")
+            return
+        self.errors.print(Text(printable(f"{failure.reason}: {failure.message}"), style="bold red"))
+        for name, description in failure.fields.items():
+            self.errors.print(Text(printable(f"  {name}: {description}")))
+        if failure.advice:
+            self.errors.print(Text(printable(f"  {failure.advice}")))
+        if failure.request_id:
+            self.errors.print(Text(f"  request id {failure.request_id}", style="dim"))
+
+    @contextmanager
+    def progress(self, what: str, total: float | None = None) -> Iterator["Meter"]:
+        """A bar on stderr while the block runs, where stderr is a terminal and nobody asked for JSON."""
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        shown = self.errors.is_terminal and not self.as_json
+        with Progress(*columns, console=self.errors, transient=True, disable=not shown) as progress:
+            yield Meter(progress, progress.add_task(what, total=total))
+
+
+class Meter:
+    """How far a piece of work is."""
+
+    def __init__(self, progress: Progress, task: Any) -> None:
+        self._progress = progress
+        self._task = task
+
+    def at(self, done: float, total: float | None = None) -> None:
+        self._progress.update(self._task, completed=done, total=total)
+
+    def advance(self, done: float) -> None:
+        self._progress.advance(self._task, done)
+
+
+def message_json(message: Message) -> dict[str, Any]:
+    """The message as the HTTP API shows it: lowerCamelCase, every field, 64-bit integers as strings."""
+    value: dict[str, Any] = MessageToDict(message, always_print_fields_with_no_presence=True)
+    return value
+
+
+def printable(text: str) -> str:
+    """The text without control characters: a document must not be able to steer the terminal that shows it."""
+    return "".join(char if char.isprintable() or char in "\n\t\f" else "\N{REPLACEMENT CHARACTER}" for char in text)

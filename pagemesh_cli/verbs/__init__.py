@@ -1,0 +1,1 @@
+"""The verbs of the `pagemesh` command, one file for each noun."""

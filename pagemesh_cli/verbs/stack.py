@@ -1,0 +1,182 @@
+"""`pagemesh up`, `down` and `status`: the stack on this machine."""
+
+import datetime as dt
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pagemesh_cli.failures import ExitCode, Failure
+from pagemesh_cli.output import Output
+from pagemesh_cli.stack.layout import DataDir, default_root
+from pagemesh_cli.stack.state import PartState, Phase, StackState, load_state
+from pagemesh_cli.verbs.options import DataDirectory, Json, failing
+
+_DOWN_TIMEOUT_S = 90.0
+
+
+def up(
+    *,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the stack is up; it runs on.")] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of the edge; 0 takes any free one. All others move out of the way. [default: 8443]",
+        ),
+    ] = None,
+    rate_limits: Annotated[
+        bool, typer.Option("--rate-limits/--no-rate-limits", help="Without limits only for load tests.")
+    ] = True,
+    data_dir: DataDirectory = None,
+) -> None:
+    """Start the whole stack on this machine: Envoy, PostgreSQL, Valkey and the three services."""
+    output = Output()
+    root = (data_dir or default_root()).absolute()
+    with failing(output):
+        # Imported here: the servers come with pagemesh[stack], and the client verbs do without.
+        from pagemesh_cli.stack.preflight import require_packages  # noqa: PLC0415
+
+        require_packages()
+        from pagemesh_cli.stack.launch import UpOptions, run_stack  # noqa: PLC0415
+
+        begun = time.monotonic()
+        if detach:
+            _up_detached(output, root, port, rate_limits=rate_limits)
+            return
+        options = UpOptions(root=root, edge_port=port, rate_limits=rate_limits)
+        run_stack(options, output.note, lambda state, secret: _announce(output, root, state, secret, begun))
+
+
+def _announce(output: Output, root: Path, state: StackState, secret: str | None, begun: float) -> None:
+    output.note(f"the stack is up after {time.monotonic() - begun:.1f} s", "green")
+    output.write(f"url      {state.url}\nca file  {DataDir(root).ca_file}\ndata     {root}\n")
+    if secret is not None:
+        output.write(f"key      {secret}\n")
+        output.note("this key is shown once; the client verbs on this machine find it in the data directory")
+
+
+def _up_detached(output: Output, root: Path, port: int | None, *, rate_limits: bool) -> None:
+    from pagemesh_cli.stack.background import start_in_background  # noqa: PLC0415
+    from pagemesh_cli.stack.credentials import load_admin_key  # noqa: PLC0415
+
+    data = DataDir(root)
+    running = load_state(data) if root.exists() else None
+    if running is not None and running.phase is Phase.RUNNING and data.is_locked():
+        output.note(f"a stack is already running (pid {running.supervisor.pid})")
+        output.write(f"url      {running.url}\n")
+        return
+    begun, first = time.monotonic(), load_admin_key(data) is None
+    state = start_in_background(root, port, rate_limits=rate_limits, report=output.note)
+    key = load_admin_key(data)
+    _announce(output, root, state, key.secret if first and key is not None else None, begun)
+
+
+def down(data_dir: DataDirectory = None) -> None:
+    """Stop the stack of the data directory, in good order."""
+    output = Output()
+    with failing(output):
+        data = DataDir((data_dir or default_root()).absolute())
+        state = load_state(data)
+        if state is None:
+            output.note("no stack is running")
+            return
+        stop_stack(data, state, output.note)
+
+
+def stop_stack(data: DataDir, state: StackState, report: Callable[[str], None]) -> None:
+    """Stops the stack and waits until nothing of it runs. Raises Failure where that cannot be reached."""
+    from pagemesh_cli.stack.preflight import clear_leftovers  # noqa: PLC0415
+
+    if state.supervisor.alive():
+        state.supervisor.terminate()
+        if not state.supervisor.wait_gone(_DOWN_TIMEOUT_S):
+            report(f"it did not stop within {_DOWN_TIMEOUT_S:g} s: killing it")
+            state.supervisor.kill()
+            state.supervisor.wait_gone(_DOWN_TIMEOUT_S)
+    with data.locked():
+        clear_leftovers(data, report)
+    report("the stack is down")
+
+
+def status(as_json: Json = False, data_dir: DataDirectory = None) -> None:
+    """Show every process of the stack; exit code 0 only where all of them are well."""
+    output = Output(as_json=as_json)
+    with failing(output):
+        data = DataDir((data_dir or default_root()).absolute())
+        state = load_state(data)
+        if state is None:
+            raise Failure(f"No stack is running on {data.root}.", ExitCode.UNREACHABLE, "NO_STACK")
+        rows = inspect(data, state)
+        supervised = state.supervisor.alive()
+        healthy = supervised and state.phase is Phase.RUNNING and all(row["healthy"] for row in rows)
+        if as_json:
+            output.result(
+                {
+                    "healthy": healthy,
+                    "phase": state.phase if supervised else "dead",
+                    "url": state.url,
+                    "supervisorPid": state.supervisor.pid,
+                    "parts": rows,
+                }
+            )
+        else:
+            _print_status(output, state, rows, supervised=supervised)
+        if not healthy:
+            raise typer.Exit(ExitCode.FAILED)
+
+
+def inspect(data: DataDir, state: StackState) -> list[dict[str, object]]:
+    """Each part, asked just now whether it is well."""
+    from pagemesh_cli.stack.credentials import load_credentials  # noqa: PLC0415
+    from pagemesh_cli.stack.health import checks  # noqa: PLC0415
+
+    ask = checks(state.ports, load_credentials(data)) if data.secrets_file.exists() else {}
+    now = dt.datetime.now(dt.UTC)
+    rows: list[dict[str, object]] = []
+    for part in state.parts:
+        problem = _problem(part, ask.get(part.name))
+        uptime = (now - dt.datetime.fromisoformat(part.started_at)).total_seconds() if part.started_at else 0.0
+        rows.append(
+            {
+                "name": part.name,
+                "pid": part.process.pid if part.process else None,
+                "port": part.port,
+                "uptimeSeconds": round(max(uptime, 0.0)),
+                "healthy": problem is None,
+                "problem": problem,
+                "restarts": part.restarts,
+                "lastExit": part.last_exit,
+            }
+        )
+    return rows
+
+
+def _problem(part: PartState, check: Callable[[], None] | None) -> str | None:
+    if part.process is None:
+        return f"down: it {part.last_exit}; a restart is due"
+    if not part.process.alive():
+        return "its process is gone"
+    if check is None:
+        return "cannot be asked: the stack's secrets are missing"
+    try:
+        check()
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _print_status(output: Output, state: StackState, rows: list[dict[str, object]], *, supervised: bool) -> None:
+    table = Table("part", "pid", "port", "uptime", "restarts", "health", box=None, pad_edge=False)
+    for row in rows:
+        health = "[green]healthy[/]" if row["healthy"] else f"[red]{row['problem']}[/]"
+        pid = "-" if row["pid"] is None else str(row["pid"])
+        uptime = str(dt.timedelta(seconds=int(str(row["uptimeSeconds"]))))
+        table.add_row(str(row["name"]), pid, str(row["port"]), uptime, str(row["restarts"]), health)
+    output.console.print(table)
+    phase = state.phase.value if supervised else "dead: its supervisor is gone; `pagemesh up` starts it anew"
+    output.console.print(f"\n{phase}, {state.url}, supervisor pid {state.supervisor.pid}")

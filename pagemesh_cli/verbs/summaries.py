@@ -1,0 +1,182 @@
+"""`pagemesh summarize`."""
+
+import enum
+import time
+from typing import Annotated
+
+import typer
+
+from pagemesh.ledger.v1 import usage_pb2
+from pagemesh.summarizer.v1 import summarizer_service_pb2, summary_pb2
+from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
+from pagemesh_cli.failures import Failure, from_status
+from pagemesh_cli.output import Output, message_json
+from pagemesh_cli.verbs.documents import Source, as_document
+from pagemesh_cli.verbs.money import money
+from pagemesh_cli.verbs.options import CaFile, DataDirectory, Json, Key, Timeout, Url, connected
+
+# The ledger acknowledges before the answer as a rule; where it was away, its rows follow within seconds.
+_USAGE_WAIT_S = 5.0
+_USAGE_POLL_S = 0.2
+
+
+class Length(enum.StrEnum):
+    """SummaryLength of the contract."""
+
+    SHORT = "short"
+    MEDIUM = "medium"
+    LONG = "long"
+
+
+class Style(enum.StrEnum):
+    """SummaryStyle of the contract."""
+
+    PARAGRAPH = "paragraph"
+    BULLETS = "bullets"
+
+
+def summarize(
+    source: Source,
+    *,
+    length: Annotated[Length, typer.Option(help="About 3, 7 or 15 sentences.")] = Length.MEDIUM,
+    style: Annotated[Style, typer.Option(help="Running text, or a list.")] = Style.PARAGRAPH,
+    language: Annotated[
+        str, typer.Option(help="Language to write in, such as `de`; the document's own by default.")
+    ] = "",
+    focus: Annotated[str, typer.Option(help="What the reader cares about.")] = "",
+    model: Annotated[str, typer.Option(help="`provider/model`; the stack's default otherwise.")] = "",
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print each sentence as soon as its citations are checked.")
+    ] = False,
+    as_json: Json = False,
+    timeout: Timeout = STREAM_TIMEOUT_S,
+    url: Url = None,
+    key: Key = None,
+    ca_file: CaFile = None,
+    data_dir: DataDirectory = None,
+) -> None:
+    """Summarise a document: every sentence with page, quote and boxes, then what it cost."""
+    output = Output(as_json=as_json)
+    options = summary_options(length, style, language, focus, model)
+    with connected(output, url=url, key=key, ca_file=ca_file, data_dir=data_dir) as client:
+        document = as_document(client, output, source, timeout_s=timeout).name
+        if stream:
+            summary = _streamed(client, output, document, options, timeout_s=timeout)
+        else:
+            summary = fetch_summary(client, output, document, options, timeout_s=timeout)
+            if not as_json:
+                for number, sentence in enumerate(summary.sentences, start=1):
+                    print_sentence(output, number, sentence)
+        records = settled_usage(client, summary)
+        if as_json and not stream:
+            usage = [message_json(record) for record in records]
+            output.result({"summary": message_json(summary), "usage": usage, "requestId": client.request_id})
+        elif as_json:
+            output.result({"usage": [message_json(record) for record in records], "requestId": client.request_id})
+        else:
+            print_consumption(output, summary, records)
+
+
+def summary_options(
+    length: Length, style: Style, language: str, focus: str, model: str
+) -> summarizer_service_pb2.SummaryOptions:
+    """The options as the contract has them; the service checks what is free text."""
+    return summarizer_service_pb2.SummaryOptions(
+        length=summary_pb2.SummaryLength.Value(f"SUMMARY_LENGTH_{length.name}"),
+        style=summary_pb2.SummaryStyle.Value(f"SUMMARY_STYLE_{style.name}"),
+        language=language,
+        focus=focus,
+        model=model,
+    )
+
+
+def fetch_summary(
+    client: Client,
+    output: Output,
+    document: str,
+    options: summarizer_service_pb2.SummaryOptions,
+    *,
+    timeout_s: float,
+) -> summary_pb2.Summary:
+    """The whole summary in one answer."""
+    with output.progress("summarising"):
+        request = summarizer_service_pb2.SummarizeRequest(document=document, options=options)
+        return client.unary(client.summarizer.Summarize, request, timeout_s=timeout_s).summary
+
+
+def _streamed(
+    client: Client,
+    output: Output,
+    document: str,
+    options: summarizer_service_pb2.SummaryOptions,
+    *,
+    timeout_s: float,
+) -> summary_pb2.Summary:
+    """The same, printed as it comes into being. Raises Failure where the stream breaks off."""
+    request = summarizer_service_pb2.StreamSummarizeRequest(document=document, options=options)
+    number = 0
+    with output.progress("summarising") as meter:
+        for event in client.stream(client.summarizer.StreamSummarize, request, timeout_s=timeout_s):
+            kind = event.WhichOneof("event")
+            if kind == "error":
+                raise from_status(event.error, request_id=client.request_id)
+            if output.as_json:
+                output.result(message_json(event))
+            elif kind == "sentence":
+                number += 1
+                print_sentence(output, number, event.sentence)
+            if kind == "progress":
+                parts = event.progress.chunk_count
+                done = event.progress.chunks_done if parts else event.progress.pages_read
+                meter.at(done, parts or event.progress.page_count)
+            if kind == "summary":
+                return event.summary
+    raise Failure("The summary broke off before its end.", reason="CUT_OFF", request_id=client.request_id)
+
+
+def settled_usage(client: Client, summary: summary_pb2.Summary) -> list[usage_pb2.UsageRecord]:
+    """The ledger's rows for this request, waiting a few seconds for those that are still on their way."""
+    wanted = set(summary.consumption.usage_event_ids)
+    deadline = time.monotonic() + _USAGE_WAIT_S
+    while True:
+        records = client.usage_of_request(client.request_id)
+        if wanted <= {record.event.event_id for record in records} or time.monotonic() >= deadline:
+            return records
+        time.sleep(_USAGE_POLL_S)
+
+
+def print_sentence(output: Output, number: int, sentence: summary_pb2.SummarySentence) -> None:
+    """The sentence, then each of its citations on a line of its own: page, quote, boxes in points."""
+    output.write(f"{number:>3}. {sentence.text.removeprefix('- ').strip()}\n")
+    for citation in sentence.citations:
+        boxes = " ".join(f"[{box.x0:.1f} {box.y0:.1f} {box.x1:.1f} {box.y1:.1f}]" for box in citation.boxes)
+        output.write(f"     page {citation.page}, {boxes}\n       \u201c{citation.quote}\u201d\n")
+    if not sentence.grounded:
+        output.write("     not grounded: nothing like it was found in the document\n")
+
+
+def print_consumption(output: Output, summary: summary_pb2.Summary, records: list[usage_pb2.UsageRecord]) -> None:
+    """What it cost, and the ledger's own rows for it."""
+    used = summary.consumption
+    how = "chosen from the document" if summary.extractive else "written"
+    cached = ", from the cache" if summary.cached else ""
+    output.write(
+        f"\n{summary.grounded_share:.0%} of the sentences are grounded; {how} by {summary.model}{cached}.\n"
+        f"cost {money(used.cost)} for {used.input_tokens} + {used.output_tokens} tokens "
+        f"in {used.provider_calls} calls{'' if used.settled else ' (reserved; the exact amount follows)'}\n"
+    )
+    if summary.failed_pages:
+        output.warn(f"pages that could not be read: {', '.join(map(str, summary.failed_pages))}")
+    for record in records:
+        output.write(f"usage {usage_line(record)}\n")
+    if not set(used.usage_event_ids) <= {record.event.event_id for record in records}:
+        output.warn("the ledger has not recorded every call yet; see `pagemesh usage` later")
+
+
+def usage_line(record: usage_pb2.UsageRecord) -> str:
+    """One usage record on one line."""
+    event = record.event
+    return (
+        f"{event.event_id}  {event.occur_time.ToJsonString()}  {event.operation}  {event.model}  "
+        f"{event.input_tokens}+{event.output_tokens} tokens  {money(record.cost)}  {record.actor}"
+    )
