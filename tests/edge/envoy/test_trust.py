@@ -13,8 +13,8 @@ import pytest
 from pagemesh.ledger.v1.identity_service_pb2 import WhoAmIRequest
 from pagemesh.ledger.v1.identity_service_pb2_grpc import IdentityServiceStub
 from pagemesh_cli.stack.certificates import CertificateAuthority
-from tests.edge.envoy_edge import KEY, Edge, metadata
-from tests.edge.envoy_upstreams import Mesh
+from tests.edge.envoy.edge import KEY, Edge, metadata
+from tests.edge.envoy.upstreams import Mesh
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
