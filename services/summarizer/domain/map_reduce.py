@@ -82,17 +82,22 @@ class MapReduce:
         """
         prompts = [_prompt(job, Stage.MAP, chunk=chunk) for chunk in chunks]
         last = on_text if len(prompts) == 1 else None
-        parts = await self._ask_all(job, prompts, bill, done=chunk_done, on_text=last)
+        parts = _saying(await self._ask_all(job, prompts, bill, done=chunk_done, on_text=last))
         while len(parts) > 1:
-            groups = list(_groups(job, parts))
-            if len(groups) == len(parts):
-                raise FailedPrecondition(
-                    "MODEL_TOO_SMALL", f"The context of {job.model.name} cannot hold two parts of this summary."
-                )
-            prompts = [_prompt(job, Stage.REDUCE, claims=group) for group in groups]
-            last = on_text if len(prompts) == 1 else None
-            parts = await self._ask_all(job, prompts, bill, done=_nothing, on_text=last)
+            parts = _saying(await self._reduce(job, parts, bill, on_text))
         return parts[0] if parts else ()
+
+    async def _reduce(self, job: Job, parts: Sequence[Part], bill: Bill, on_text: OnText) -> list[Part]:
+        """Fewer parts out of many: one call for each group of neighbours that one call can take."""
+        groups = list(_groups(job, parts))
+        if len(groups) == len(parts):
+            raise FailedPrecondition(
+                "MODEL_TOO_SMALL", f"The context of {job.model.name} cannot hold two parts of this summary."
+            )
+        prompts = [_prompt(job, Stage.REDUCE, claims=_joined(group)) for group in groups if len(group) > 1]
+        last = on_text if len(groups) == 1 else None
+        answers = iter(await self._ask_all(job, prompts, bill, done=_nothing, on_text=last))
+        return [next(answers) if len(group) > 1 else group[0] for group in groups]
 
     async def _ask_all(
         self,
@@ -103,7 +108,7 @@ class MapReduce:
         done: Callable[[], None],
         on_text: OnText | None,
     ) -> list[Part]:
-        """An answer for each prompt, in order, without those that say nothing."""
+        """The claims of an answer to each prompt, in order."""
         version = job.model.provider.version
         keys = [content_key(prompt, model=job.model.name, provider_version=version) for prompt in prompts]
         known = await self._results.find(job.caller.tenant, keys)
@@ -114,7 +119,7 @@ class MapReduce:
             done()
         orders = [Order(job.caller, job.document, job.model, prompt, key) for key, prompt in missing.items()]
         answers.update(await self._buy(orders, bill, done, on_text))
-        return [claims for key in keys if (claims := answers[key].claims)]
+        return [answers[key].claims for key in keys]
 
     async def _buy(
         self, orders: Sequence[Order], bill: Bill, done: Callable[[], None], on_text: OnText | None
@@ -152,16 +157,24 @@ def _prompt(job: Job, stage: Stage, *, chunk: Chunk | None = None, claims: Part 
     return Prompt(stage, job.options, job.model.short_name, sentences, chunk=chunk, claims=claims)
 
 
-def _groups(job: Job, parts: Sequence[Part]) -> Iterator[Part]:
+def _groups(job: Job, parts: Sequence[Part]) -> Iterator[list[Part]]:
     """Neighbouring parts, as many together as one call can take."""
-    group: Part = ()
-    size = 0
+    group: list[Part] = []
     for part in parts:
-        if size and (size == MAX_PARTS or not _fits(job, group + part)):
+        if group and (len(group) == MAX_PARTS or not _fits(job, _joined([*group, part]))):
             yield group
-            group, size = (), 0
-        group, size = group + part, size + 1
+            group = []
+        group.append(part)
     yield group
+
+
+def _joined(group: Sequence[Part]) -> Part:
+    return tuple(claim for part in group for claim in part)
+
+
+def _saying(parts: Sequence[Part]) -> list[Part]:
+    """Those that say anything."""
+    return [part for part in parts if part]
 
 
 def _fits(job: Job, claims: Part) -> bool:
