@@ -91,8 +91,8 @@ class ChunkBuilder:
         spans = tuple((start, min(end, len(text)), page) for start, end, page in self._spans if start < len(text))
         self._parts, self._spans, self._chars, self._tokens = [], [], 0, 0
         if text:
-            yield Chunk(self._index, text, spans)
             self._index += 1
+            yield Chunk(self._index - 1, text, spans)
 
     def _append(self, text: str, tokens: int, page: int) -> None:
         start, end = self._chars, self._chars + len(text)

@@ -112,6 +112,5 @@ def speaks(text: str, tag: str) -> bool:
 
 
 def function_words(languages: Iterable[str]) -> frozenset[str]:
-    """Function words of these languages; of all known ones where none of them is known."""
-    known = [FUNCTION_WORDS[language] for language in languages if language in FUNCTION_WORDS]
-    return frozenset().union(*(known or FUNCTION_WORDS.values()))
+    """Function words of these languages; empty where none of them is known."""
+    return frozenset().union(*(FUNCTION_WORDS.get(language, frozenset()) for language in languages))
