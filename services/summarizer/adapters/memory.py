@@ -223,5 +223,6 @@ class MemoryStore:
 
     async def backlog(self) -> Backlog:
         """How much is waiting, and for how long."""
-        oldest = min((row.created_s for row in self._outbox.values()), default=self._now_s())
-        return Backlog(len(self._outbox), self._now_s() - oldest)
+        now = self._now_s()
+        oldest = min((row.created_s for row in self._outbox.values()), default=now)
+        return Backlog(len(self._outbox), now - oldest)
