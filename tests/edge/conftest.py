@@ -1,63 +1,77 @@
-"""The edge alone: a real Envoy in front of small real services. One for the session, for tests that leave it as it is;
-`new_edge` for those that need other limits, other services, or a restart."""
+"""The whole stack with two tenants, their keys, and documents of every kind, for all cases of a session."""
 
-import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import pytest_asyncio
+from google.api import httpbody_pb2
 
-from pagemesh_cli.stack.certificates import CertificateAuthority
-from tests.edge.envoy_edge import Edge
-from tests.edge.envoy_upstreams import Mesh
+from pagemesh.extractor.v1 import extractor_service_pb2
+from tests.edge import files
+from tests.edge.calling import Edge
 
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def mesh(mesh_pki: CertificateAuthority) -> AsyncIterator[Mesh]:
-    """The services behind `edge`."""
-    services = Mesh(mesh_pki.tls_dir)
-    await services.start()
-    yield services
-    await services.stop()
+UPLOAD = "pagemesh.extractor.v1.ExtractorService/UploadDocument"
+CREATE_KEY = "pagemesh.ledger.v1.IdentityService/CreateApiKey"
+REVOKE_KEY = "pagemesh.ledger.v1.IdentityService/RevokeApiKey"
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def edge(mesh: Mesh, mesh_pki: CertificateAuthority) -> AsyncIterator[Edge]:
-    """An edge without rate limits."""
-    with tempfile.TemporaryDirectory(prefix="pm-edge-") as directory:
-        envoy = Edge(Path(directory), mesh, tls_dir=mesh_pki.tls_dir("edge"), ca_file=mesh_pki.ca_file)
-        await envoy.start()
-        yield envoy
-        await asyncio.to_thread(envoy.stop)
+@dataclass(frozen=True)
+class World:
+    """What the cases speak of: `keys` by role, and the names behind `$NAME` in their requests."""
+
+    edge: Edge
+    keys: dict[str, str]
+    names: dict[str, str]
 
 
-@pytest.fixture
-def clean(mesh: Mesh) -> Mesh:
-    """The services behind `edge`, with nothing noted and nothing held back."""
-    mesh.journal.calls.clear()
-    mesh.authorizer.asked.clear()
-    mesh.extracting.gate.set()
-    mesh.summarizing.gate.set()
-    mesh.summarizing.cancelled.clear()
-    mesh.identities.fail_next.clear()
-    return mesh
+def chunks(content: bytes, display_name: str = "") -> list[extractor_service_pb2.UploadDocumentRequest]:
+    """A file as the messages of an upload, 256 KiB each."""
+    size = 256 * 1024
+    pieces = [content[start : start + size] for start in range(0, len(content), size)] or [b""]
+    return [
+        extractor_service_pb2.UploadDocumentRequest(
+            content=httpbody_pb2.HttpBody(data=piece), display_name=display_name if index == 0 else ""
+        )
+        for index, piece in enumerate(pieces)
+    ]
 
 
-@pytest.fixture
-def new_edge(short_dir: Path, mesh_pki: CertificateAuthority) -> Iterator[Callable[..., Awaitable[Edge]]]:
-    """`await new_edge(mesh, limits=…)` starts another Envoy, which ends with the test."""
-    started: list[Edge] = []
+@pytest.fixture(scope="session")
+def world(stack: Any) -> World:
+    edge = Edge(stack.host, stack.port, stack.ca_file)
+    admin, other = stack.admin_key, stack.new_tenant("second")
+    keys = {
+        "admin": admin,
+        "other": other,
+        "none": "",
+        "nonsense": "not-a-key",
+        "wrong": f"pm_{'0' * 16}_{'x' * 43}",
+    }
 
-    async def start(mesh: Mesh, **options: Any) -> Edge:
-        options.setdefault("tls_dir", mesh_pki.tls_dir("edge"))
-        envoy = Edge(short_dir / f"edge{len(started)}", mesh, ca_file=mesh_pki.ca_file, **options)
-        started.append(envoy)
-        await envoy.start()
-        return envoy
+    def create(display_name: str, scopes: list[str], key: str = admin) -> dict[str, Any]:
+        made = edge.grpc(CREATE_KEY, {"display_name": display_name, "scopes": scopes}, key)
+        assert made.code == "OK", made
+        return made.messages[0]
 
-    yield start
-    for envoy in started:
-        envoy.stop()
+    keys["reader"] = create("reader", ["documents.read"])["secret"]
+    revoked = create("revoked", ["documents.read"])
+    keys["revoked"] = revoked["secret"]
+    assert edge.grpc(REVOKE_KEY, {"name": revoked["apiKey"]["name"]}, admin).code == "OK"
+
+    def upload(content: bytes, key: str = admin) -> str:
+        stored = edge.grpc(UPLOAD, chunks(content), key)
+        assert stored.code == "OK", stored
+        return str(stored.messages[0]["document"]["name"])
+
+    names = {
+        "GOOD": upload(files.good()),
+        "ENCRYPTED": upload(files.encrypted()),
+        "WITHOUT_PAGES": upload(files.without_pages()),
+        "HEADER_ONLY": upload(files.header_only()),
+        "TRUNCATED": upload(files.truncated()),
+        "OTHER": upload(files.good(2), other),
+        "OTHER_KEY": create("theirs", ["documents.read"], other)["apiKey"]["name"],
+        "UNKNOWN": f"documents/{'0' * 32}",
+        "LONG_TEXT": "x" * 501,
+    }
+    return World(edge, keys, names)
