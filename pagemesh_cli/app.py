@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pagemesh_cli.verbs import account, documents, stack, summaries
+from pagemesh_cli.verbs import account, demo, doctor, documents, stack, summaries
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +32,7 @@ def root(
 
 
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Stack": (stack.up, stack.down, stack.status),
+    "Stack": (stack.up, stack.down, stack.status, doctor.doctor, demo.demo),
     "Documents": (documents.upload, documents.extract, summaries.summarize),
     "Account": (account.usage, account.whoami),
 }

@@ -36,23 +36,27 @@ class Output:
     def note(self, text: str, style: str = "") -> None:
         """Something about the work, not its result. Not said where a machine listens."""
         if not self.as_json:
-            self.errors.print(Text(printable(text), style=style))
+            self._say(Text(printable(text), style=style))
 
     def warn(self, text: str) -> None:
-        self.errors.print(Text(printable(f"warning: {text}"), style="yellow"))
+        self._say(Text(printable(f"warning: {text}"), style="yellow"))
 
     def failure(self, failure: Failure) -> None:
         """Tells on stderr what went wrong and what to do: as JSON where stdout is JSON too."""
         if self.as_json:
             sys.stderr.write(json.dumps(failure.as_json(), ensure_ascii=False) + "\n")
             return
-        self.errors.print(Text(printable(f"{failure.reason}: {failure.message}"), style="bold red"))
+        self._say(Text(printable(f"{failure.reason}: {failure.message}"), style="bold red"))
         for name, description in failure.fields.items():
-            self.errors.print(Text(printable(f"  {name}: {description}")))
+            self._say(Text(printable(f"  {name}: {description}")))
         if failure.advice:
-            self.errors.print(Text(printable(f"  {failure.advice}")))
+            self._say(Text(printable(f"  {failure.advice}")))
         if failure.request_id:
-            self.errors.print(Text(f"  request id {failure.request_id}", style="dim"))
+            self._say(Text(f"  request id {failure.request_id}", style="dim"))
+
+    def _say(self, text: Text) -> None:
+        # Soft: the terminal may break the line, and a file or a pipe gets it whole.
+        self.errors.print(text, soft_wrap=True)
 
     @contextmanager
     def progress(self, what: str, total: float | None = None) -> Iterator["Meter"]:

@@ -1,15 +1,18 @@
-"""A stack that runs on after the command which started it has returned."""
+"""Stacks that run beside the command which started them: on their own after it, or only as long as it does."""
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 
 from pagemesh_cli.stack.errors import StackError
 from pagemesh_cli.stack.layout import DataDir
 from pagemesh_cli.stack.preflight import require_free
-from pagemesh_cli.stack.process import describe_exit, log_tail, wait_until
+from pagemesh_cli.stack.process import Process, ProcessSpec, describe_exit, log_tail, wait_until
 from pagemesh_cli.stack.services import find_checkout
 from pagemesh_cli.stack.state import Phase, StackState, load_state
 
@@ -17,10 +20,10 @@ UP_TIMEOUT_S = 300.0
 
 
 def up_command(root: Path, port: int | None, *, rate_limits: bool) -> tuple[str, ...]:
-    """The command line of a supervisor: `pagemesh up` in the foreground of its own session."""
+    """The command line of a supervisor: `pagemesh up`, which keeps the first key to itself because it writes a log."""
     options: Sequence[str] = () if port is None else ("--port", str(port))
     limits = "--rate-limits" if rate_limits else "--no-rate-limits"
-    return (sys.executable, "-m", "pagemesh_cli", "up", "--data-dir", str(root), limits, *options)
+    return (sys.executable, "-m", "pagemesh_cli", "up", "--hide-key", "--data-dir", str(root), limits, *options)
 
 
 def start_in_background(
@@ -42,29 +45,67 @@ def start_in_background(
         supervisor = subprocess.Popen(  # noqa: S603 - our own command
             up_command(root, port, rate_limits=rate_limits),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # it prints the first key, which belongs in no log
+            stdout=file,
             stderr=file,
             start_new_session=True,
         )
     report(f"starting; log in {log}")
     try:
-        return _wait_running(data, supervisor, log)
+        return _wait_running(data, supervisor.pid, supervisor.poll, log)
     except BaseException:
         supervisor.terminate()
         supervisor.wait(UP_TIMEOUT_S)
         raise
 
 
-def _wait_running(data: DataDir, supervisor: "subprocess.Popen[bytes]", log: Path) -> StackState:
+class Supervised:
+    """A whole stack for the time of a `with` block, out of the same command as any other.
+
+    It stops in good order at the end of the block, and also when the process that entered it dies. Raises StackError
+    where it cannot start.
+    """
+
+    def __init__(self, root: Path, *, port: int, environment: Mapping[str, str], rate_limits: bool = True) -> None:
+        """`environment` is the supervisor's whole environment; its PAGEMESH_ settings reach the services."""
+        self._data = DataDir(root)
+        self._spec = ProcessSpec(
+            name="the stack",
+            command=up_command(root, port, rate_limits=rate_limits),
+            log=root / "logs" / "supervisor.log",
+            environment=environment,
+            directory=find_checkout(),
+            orphan_signal=signal.SIGTERM,
+            stop_timeout_s=120.0,
+        )
+
+    def __enter__(self) -> "Supervised":
+        self._data.prepare()
+        begun = time.monotonic()
+        self.process = Process(self._spec)
+        try:
+            self.state = _wait_running(self._data, self.process.pid, self.process.exit_code, self._spec.log)
+        except BaseException:
+            self.process.stop()
+            raise
+        self.seconds = time.monotonic() - begun
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self.process.stop() and error is None:
+            raise StackError(f"The stack did not stop within {self._spec.stop_timeout_s:g} s and was killed.")
+
+
+def _wait_running(data: DataDir, pid: int, exit_code: Callable[[], int | None], log: Path) -> StackState:
     def settled() -> bool:
         state = load_state(data)
-        return supervisor.poll() is not None or (
-            state is not None and state.phase is Phase.RUNNING and state.supervisor.pid == supervisor.pid
-        )
+        running = state is not None and state.phase is Phase.RUNNING and state.supervisor.pid == pid
+        return running or exit_code() is not None
 
     if not wait_until(settled, timeout_s=UP_TIMEOUT_S, poll_s=0.1):
         raise StackError(f"The stack was not up within {UP_TIMEOUT_S:g} s.{log_tail(log)}")
     state = load_state(data)
-    if supervisor.poll() is not None or state is None:
-        raise StackError(f"The stack {describe_exit(supervisor.poll())}.{log_tail(log)}")
+    if exit_code() is not None or state is None:
+        raise StackError(f"The stack {describe_exit(exit_code())}.{log_tail(log)}")
     return state

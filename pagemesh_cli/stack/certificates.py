@@ -56,11 +56,15 @@ class CertificateAuthority:
         return due
 
     def remaining(self, identity: str, *, now: dt.datetime) -> dt.timedelta:
-        """How long the identity's certificate is still good; negative or zero where it is not, or is absent."""
-        path = self.tls_dir(identity) / "tls.crt"
-        if not path.exists():
+        """How long the identity's certificate is still good; zero or less where it is not, is absent, or is of
+        another CA.
+        """
+        folder = self.tls_dir(identity)
+        if not all((folder / name).exists() for name in _FILES):
             return dt.timedelta(0)
-        return _read_certificate(path).not_valid_after_utc - now
+        if (folder / "ca.crt").read_bytes() != self.ca_file.read_bytes():
+            return dt.timedelta(0)
+        return _read_certificate(folder / "tls.crt").not_valid_after_utc - now
 
     def ca_remaining(self, *, now: dt.datetime) -> dt.timedelta:
         return _read_certificate(self.ca_file).not_valid_after_utc - now

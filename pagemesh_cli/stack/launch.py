@@ -128,7 +128,7 @@ class Stack:
         self._report = report
         self._phase = Phase.STARTING
         self._parts: tuple[PartState, ...] = ()
-        self._authority = CertificateAuthority(data.root / "pki")
+        self._authority = CertificateAuthority(data.folder("pki"))
         self._postgres: PostgresServer | None = None
         self._admin_socket_dir: Path | None = None
         self.supervisor = Supervisor(changed=self._on_change, report=report)

@@ -32,6 +32,9 @@ def up(
     rate_limits: Annotated[
         bool, typer.Option("--rate-limits/--no-rate-limits", help="Without limits only for load tests.")
     ] = True,
+    show_key: Annotated[
+        bool, typer.Option("--show-key/--hide-key", help="Whether the first admin key is printed when it is made.")
+    ] = True,
     data_dir: DataDirectory = None,
 ) -> None:
     """Start the whole stack on this machine: Envoy, PostgreSQL, Valkey and the three services."""
@@ -46,10 +49,14 @@ def up(
 
         begun = time.monotonic()
         if detach:
-            _up_detached(output, root, port, rate_limits=rate_limits)
+            _up_detached(output, root, port, rate_limits=rate_limits, show_key=show_key)
             return
         options = UpOptions(root=root, edge_port=port, rate_limits=rate_limits)
-        run_stack(options, output.note, lambda state, secret: _announce(output, root, state, secret, begun))
+
+        def ready(state: StackState, secret: str | None) -> None:
+            _announce(output, root, state, secret if show_key else None, begun)
+
+        run_stack(options, output.note, ready)
 
 
 def _announce(output: Output, root: Path, state: StackState, secret: str | None, begun: float) -> None:
@@ -60,7 +67,7 @@ def _announce(output: Output, root: Path, state: StackState, secret: str | None,
         output.note("this key is shown once; the client verbs on this machine find it in the data directory")
 
 
-def _up_detached(output: Output, root: Path, port: int | None, *, rate_limits: bool) -> None:
+def _up_detached(output: Output, root: Path, port: int | None, *, rate_limits: bool, show_key: bool) -> None:
     from pagemesh_cli.stack.background import start_in_background  # noqa: PLC0415
     from pagemesh_cli.stack.credentials import load_admin_key  # noqa: PLC0415
 
@@ -70,10 +77,10 @@ def _up_detached(output: Output, root: Path, port: int | None, *, rate_limits: b
         output.note(f"a stack is already running (pid {running.supervisor.pid})")
         output.write(f"url      {running.url}\n")
         return
-    begun, first = time.monotonic(), load_admin_key(data) is None
+    begun, show_key = time.monotonic(), show_key and load_admin_key(data) is None
     state = start_in_background(root, port, rate_limits=rate_limits, report=output.note)
     key = load_admin_key(data)
-    _announce(output, root, state, key.secret if first and key is not None else None, begun)
+    _announce(output, root, state, key.secret if show_key and key is not None else None, begun)
 
 
 def down(data_dir: DataDirectory = None) -> None:

@@ -1,0 +1,78 @@
+"""`pagemesh demo`: a fresh stack, a real PDF through its edge, what it cost, and an end without leftovers."""
+
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pagemesh.summarizer.v1 import summary_pb2
+from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
+from pagemesh_cli.connection import resolve
+from pagemesh_cli.failures import Failure
+from pagemesh_cli.output import Output
+from pagemesh_cli.stack.layout import DataDir
+from pagemesh_cli.verbs.documents import upload_file
+from pagemesh_cli.verbs.options import failing
+from pagemesh_cli.verbs.summaries import (
+    Length,
+    Style,
+    fetch_summary,
+    print_consumption,
+    print_sentence,
+    settled_usage,
+    summary_options,
+)
+
+
+def demo(
+    file: Annotated[Path | None, typer.Argument(help="Another document than the one that comes along.")] = None,
+) -> None:
+    """Start a stack in a temporary directory, summarise a PDF through it, show the bill, stop the stack."""
+    output = Output()
+    with failing(output):
+        from pagemesh_cli.stack.preflight import require_packages  # noqa: PLC0415 - see `up`
+
+        require_packages()
+        with tempfile.TemporaryDirectory(prefix="pagemesh-demo-") as directory:
+            root = Path(directory) / "data"
+            _with_stack(output, root, file or _own_document())
+
+
+def _own_document() -> Path:
+    return Path(str(resources.files("pagemesh_cli.demo") / "document.pdf"))
+
+
+def _with_stack(output: Output, root: Path, file: Path) -> None:
+    from pagemesh_cli.stack.background import Supervised  # noqa: PLC0415 - see `up`
+
+    output.note(f"starting a stack in {root}", "bold")
+    with Supervised(root, port=0, environment=dict(os.environ)) as stack:
+        output.note(f"the stack is up at {stack.state.url} after {stack.seconds:.1f} s", "green")
+        with Client(resolve(url=None, key=None, ca_file=None, data_dir=root, environment={})) as client:
+            document = upload_file(client, output, file, timeout_s=STREAM_TIMEOUT_S).document.name
+            options = summary_options(Length.MEDIUM, Style.PARAGRAPH, "", "", "")
+            summary = fetch_summary(client, output, document, options, timeout_s=STREAM_TIMEOUT_S)
+            for number, sentence in enumerate(summary.sentences, start=1):
+                print_sentence(output, number, sentence)
+            records = settled_usage(client, summary)
+            print_consumption(output, summary, records)
+            check_promises(summary, recorded={record.event.event_id for record in records})
+    if DataDir(root).state_file.exists():
+        raise Failure("The stack did not stop in good order.", reason="NOT_STOPPED")
+    output.note("the stack stopped cleanly; its directory is removed", "green")
+
+
+def check_promises(summary: summary_pb2.Summary, *, recorded: set[str]) -> None:
+    """Raises Failure where a sentence lacks page, quote or box, or a model call lacks its row in the ledger."""
+    if not summary.sentences:
+        raise Failure("The summary is empty.", reason="EMPTY_SUMMARY")
+    for sentence in summary.sentences:
+        whole = all(citation.page and citation.quote and citation.boxes for citation in sentence.citations)
+        if not sentence.grounded or not sentence.citations or not whole:
+            raise Failure(f"A sentence has no page, quote and box: {sentence.text}", reason="UNGROUNDED")
+    missing = set(summary.consumption.usage_event_ids) - recorded
+    if missing or not recorded:
+        raise Failure("The ledger has no row for a call that was made.", reason="UNRECORDED")
