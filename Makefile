@@ -60,7 +60,7 @@ lock: ## Resolve the locks anew
 	$(VENV)/bin/$(COMPILE) pyproject.toml --extra stack -c locks/dev.txt -o locks/stack.txt
 
 bench: $(STAMP) ## Run every benchmark; each prints one JSON line
-	@for bench in bench/bench_*.py; do $(PY) $$bench || exit 1; done
+	@for bench in bench/bench_*.py; do $(PY) -m bench.$$(basename $$bench .py) || exit 1; done
 
 tools: ## Install grpcurl where Go is there
 	@if command -v go >/dev/null; then GOBIN=$(CURDIR)/.tools go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3; \
