@@ -1,0 +1,212 @@
+"""The summarizer: `serve` (the default) and `migrate`."""
+
+import argparse
+import asyncio
+import contextlib
+import random
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from pagemesh.summarizer.v1 import summarizer_service_pb2
+from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import add_SummarizerServiceServicer_to_server
+from services.runtime.breaker import Breaker
+from services.runtime.clients import MeshClient
+from services.runtime.config import EX_CONFIG, load_settings
+from services.runtime.errors import InvalidArgument, PagemeshError, Unavailable
+from services.runtime.health import Health
+from services.runtime.migrate import migrate
+from services.runtime.postgres import Pool, open_pool, ping
+from services.runtime.server import MeshServer
+from services.summarizer.adapters import signals
+from services.summarizer.adapters.acting import act_as
+from services.summarizer.adapters.extractor_client import ExtractorPages
+from services.summarizer.adapters.ledger_client import LedgerBooks
+from services.summarizer.adapters.offline import OfflineProvider
+from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
+from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
+from services.summarizer.api.servicer import SummarizerServicer
+from services.summarizer.config import DatabaseSettings, SummarizerSettings
+from services.summarizer.domain.map_reduce import MapReduce
+from services.summarizer.domain.models import Models
+from services.summarizer.domain.outbox_feeder import OutboxFeeder
+from services.summarizer.domain.paid_calls import PaidCalls
+from services.summarizer.domain.ports import Provider
+from services.summarizer.domain.savings import Savings
+from services.summarizer.domain.single_flight import SingleFlight
+from services.summarizer.domain.summarize import Flights, StreamSummarize, Summarize, SummaryMaker
+from services.summarizer.domain.tails import Tails
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_SERVICE = summarizer_service_pb2.DESCRIPTOR.services_by_name["SummarizerService"].full_name
+_PEER_HEALTH_CAP_S = 1.0
+_TAILS_GRACE_S = 5.0
+_SAVINGS_GRACE_S = 2.0
+_CACHE_REST_S = 5.0
+"""A cache that kept failing is asked again so soon: asking costs 50 ms at most."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; answers the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.command == "migrate":
+        database = load_settings(DatabaseSettings)
+        migrate(database.database_url.get_secret_value(), directory=_MIGRATIONS, schema="summarizer")
+        return 0
+    return _run(_serve(load_settings(SummarizerSettings)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="services.summarizer", description=__doc__)
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("serve", help="answer calls until stopped (the default)")
+    commands.add_parser("migrate", help="bring the database schema to the newest revision")
+    return parser
+
+
+def _run(command: Coroutine[None, None, None]) -> int:
+    """One command on an event loop; an error that is ours is told in one line."""
+    code = 0
+    try:
+        uvloop.run(command)
+    except* (PagemeshError, OSError) as failed:
+        code = 1
+        for error in failed.exceptions:
+            print(f"services.summarizer: {error}", file=sys.stderr)
+    return code
+
+
+async def _serve(settings: SummarizerSettings) -> None:
+    health = Health()
+    server = MeshServer(name="summarizer", settings=settings, health=health)
+    async with contextlib.AsyncExitStack() as stack:
+        world = await stack.enter_async_context(_outside(settings, health))
+        flights: Flights = SingleFlight(joined=signals.joined)
+        tails = Tails()
+        savings = Savings(books=world.books, act_as=act_as, dropped=signals.savings_dropped)
+        # Left in the opposite order: runs end first, then what they owe is written down, then told.
+        stack.push_async_callback(savings.flush, _SAVINGS_GRACE_S)
+        stack.push_async_callback(tails.close, _TAILS_GRACE_S)
+        stack.push_async_callback(flights.close)
+        stream = _use_case(settings, world, flights, tails, savings)
+        servicer = SummarizerServicer(summarize=Summarize(stream), stream_summarize=stream)
+        server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
+        feeder = OutboxFeeder(
+            outbox=PostgresOutbox(world.pool),
+            books=world.books,
+            act_as=act_as,
+            jitter=random.random,
+            signals=signals.feeder_signals(),
+        )
+        async with asyncio.TaskGroup() as background:
+            tasks = [background.create_task(feeder.run()), background.create_task(savings.run())]
+            try:
+                await server.run()
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+
+@dataclass(frozen=True)
+class _Outside:
+    """Everything that the use case talks to."""
+
+    pool: Pool
+    cache: RedisSummaryCache
+    pages: ExtractorPages
+    books: LedgerBooks
+    providers: dict[str, Provider]
+
+
+@contextlib.asynccontextmanager
+async def _outside(settings: SummarizerSettings, health: Health) -> AsyncIterator[_Outside]:
+    """Opens it, watches its health, and closes it."""
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await open_pool(settings.database_url.get_secret_value(), name="summarizer", min_size=2)
+        stack.push_async_callback(pool.close)
+        cache = RedisSummaryCache(
+            connect(settings.redis_url.get_secret_value()),
+            ttl_s=settings.summary_ttl_s,
+            breaker=Breaker("redis", reset_timeout_s=_CACHE_REST_S),
+        )
+        stack.push_async_callback(cache.close)
+        extractor = MeshClient(peer="extractor", target=settings.extractor_target, settings=settings)
+        stack.push_async_callback(extractor.close)
+        ledger = MeshClient(peer="ledger", target=settings.ledger_target, settings=settings)
+        stack.push_async_callback(ledger.close)
+        health.add("database", lambda: ping(pool))
+        # Without it answers are slower, and nothing else is worse.
+        health.add("redis", cache.ping, required=False)
+        # Every replica would leave the edge at once if a peer were away: better a clear error from each call.
+        health.add("extractor", _peer_check(extractor), required=False)
+        health.add("ledger", _peer_check(ledger), required=False)
+        providers = await _providers(settings, stack)
+        yield _Outside(pool, cache, ExtractorPages(extractor), LedgerBooks(ledger), providers)
+
+
+async def _providers(settings: SummarizerSettings, stack: contextlib.AsyncExitStack) -> dict[str, Provider]:
+    offline = await stack.enter_async_context(OfflineProvider())
+    return {offline.name: offline}
+
+
+def _peer_check(client: MeshClient) -> Callable[[], Awaitable[None]]:
+    stub = health_pb2_grpc.HealthStub(client.channel)
+
+    async def check() -> None:
+        request = health_pb2.HealthCheckRequest()
+        answer = await client.unary(stub.Check, request, cap_s=_PEER_HEALTH_CAP_S)
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            raise Unavailable("PEER_NOT_SERVING", "The peer says that it is not serving.")
+
+    return check
+
+
+def _use_case(
+    settings: SummarizerSettings, world: _Outside, flights: Flights, tails: Tails, savings: Savings
+) -> StreamSummarize:
+    results = PostgresResults(world.pool)
+    paid = PaidCalls(
+        books=world.books,
+        results=results,
+        outbox=PostgresOutbox(world.pool),
+        tails=tails,
+        new_id=_new_id,
+        now_s=time.time,
+        observe=signals.called,
+    )
+    return StreamSummarize(
+        models=_models(settings, world.providers),
+        pages=world.pages,
+        cache=world.cache,
+        flights=flights,
+        maker=SummaryMaker(pages=world.pages, map_reduce=MapReduce(results=results, paid=paid)),
+        savings=savings,
+        act_as=act_as,
+        new_id=_new_id,
+        now_s=time.time,
+    )
+
+
+def _models(settings: SummarizerSettings, providers: dict[str, Provider]) -> Models:
+    """The models; a default that is not served is a wrong configuration, found at the start."""
+    models = Models(providers, default=settings.default_model)
+    try:
+        models.resolve("")
+    except InvalidArgument as exc:
+        print(f"The configuration has 1 fault(s):\n  PAGEMESH_DEFAULT_MODEL: {exc.message}", file=sys.stderr)
+        raise SystemExit(EX_CONFIG) from exc
+    return models
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
