@@ -26,7 +26,8 @@ SERVICES = ("ledger", "extractor", "summarizer")
 # sockaddr_un(7): a path of 108 bytes with its final NUL.
 _SOCKET_PATH_BYTES = 107
 _INCLUDE = re.compile(r"^( *)\$\{include ([a-z_]+\.yaml)(?: ([a-z]+))?\}$", re.MULTILINE)
-_PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
+# The second alternative finds what is not a placeholder but looks like one.
+_PLACEHOLDER = re.compile(r"\$\{([A-Z_]+)\}|\$\{.{0,30}")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def render(
     addresses: EdgeAddresses,
     limits: EdgeLimits = EdgeLimits(),
     allowed_origins: tuple[str, ...] = (),
+    templates: Path = TEMPLATES,
 ) -> Path:
     """Writes the configuration into `directory` and answers the path of the file that Envoy is started with.
 
@@ -106,11 +108,11 @@ def render(
     values = _values(directory, addresses, limits, allowed_origins)
     unused = set(values)
     for name in ("envoy.yaml", "tls_identity.yaml", "tls_authority.yaml"):
-        text, used = _fill(_with_includes(name), values)
+        text, used = _fill(_with_includes(templates, name), values)
         (directory / name).write_text(text)
         unused -= used
     if unused:
-        raise StackError(f"envoy/*.yaml has no place for {', '.join(sorted(unused))}.")
+        raise StackError(f"The edge's templates have no place for {', '.join(sorted(unused))}.")
     return directory / "envoy.yaml"
 
 
@@ -204,17 +206,17 @@ def _socket_path(path: Path) -> str:
     return absolute
 
 
-def _with_includes(name: str) -> str:
+def _with_includes(templates: Path, name: str) -> str:
     """The template with its includes; `${include service.yaml ledger}` makes ${SERVICE…} ${LEDGER…} in what it adds."""
 
     def included(match: re.Match[str]) -> str:
         indent, file, service = match.groups()
-        text = _with_includes(file)
+        text = _with_includes(templates, file)
         if service:
             text = text.replace("${SERVICE", "${" + service.upper())
         return "\n".join(indent + line if line else line for line in text.rstrip().split("\n"))
 
-    return _INCLUDE.sub(included, (TEMPLATES / name).read_text())
+    return _INCLUDE.sub(included, (templates / name).read_text())
 
 
 def _fill(text: str, values: Mapping[str, object]) -> tuple[str, set[str]]:
@@ -222,10 +224,9 @@ def _fill(text: str, values: Mapping[str, object]) -> tuple[str, set[str]]:
     used: set[str] = set()
 
     def filled(match: re.Match[str]) -> str:
-        name = match[1]
-        if name not in values:
-            raise StackError(f"envoy/*.yaml names ${{{name}}}, which nobody fills.")
-        used.add(name)
-        return json.dumps(values[name])
+        if match[1] not in values:
+            raise StackError(f"The edge's templates say {match[0]}, which nobody fills.")
+        used.add(match[1])
+        return json.dumps(values[match[1]])
 
     return _PLACEHOLDER.sub(filled, text), used

@@ -40,6 +40,10 @@ class Answer:
         return str(self.json["details"][0]["reason"])
 
 
+def _answer(response: http.client.HTTPResponse) -> Answer:
+    return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+
+
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over the admin socket."""
 
@@ -117,6 +121,15 @@ class Edge:
     def connection(self, *, client: Path | None = None) -> http.client.HTTPSConnection:
         return http.client.HTTPSConnection("localhost", self.port, context=self.tls(client=client), timeout=_TIMEOUT_S)
 
+    def raw(self, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
+        """A TLS connection, for what http.client would not say."""
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=_TIMEOUT_S)
+        try:
+            return (context or self.tls()).wrap_socket(plain, server_hostname="localhost")
+        except BaseException:
+            plain.close()
+            raise
+
     def channel(self) -> grpc.aio.Channel:
         credentials = grpc.ssl_channel_credentials(self.ca_file.read_bytes())
         return grpc.aio.secure_channel(self.target, credentials, options=[("grpc.use_local_subchannel_pool", 1)])
@@ -138,12 +151,20 @@ class Edge:
             connection = self.connection(client=client)
             try:
                 connection.request(method, path, body=body, headers=dict(headers))  # type: ignore[arg-type]
-                response = connection.getresponse()
-                return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+                return _answer(connection.getresponse())
             finally:
                 connection.close()
 
         return await asyncio.to_thread(exchange)
+
+    def plain(self, path: str, method: str = "GET") -> Answer:
+        """One request to the listener for metrics."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=_TIMEOUT_S)
+        try:
+            connection.request(method, path)
+            return _answer(connection.getresponse())
+        finally:
+            connection.close()
 
     def admin(self, path: str, method: str = "GET") -> str:
         connection = UnixConnection(self.directory / "admin.sock")

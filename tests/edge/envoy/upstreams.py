@@ -73,7 +73,10 @@ class Authorizer(external_auth_pb2_grpc.AuthorizationServicer):
             return auth_pb2.CheckResponse(
                 status=status_pb2.Status(code=code_pb2.PERMISSION_DENIED if forbidden else code_pb2.UNAUTHENTICATED),
                 denied_response=auth_pb2.DeniedHttpResponse(
-                    status=http_status_pb2.HttpStatus(code=403 if forbidden else 401), body="Send a key."
+                    status=http_status_pb2.HttpStatus(
+                        code=http_status_pb2.Forbidden if forbidden else http_status_pb2.Unauthorized
+                    ),
+                    body="As the authorizer says.",
                 ),
             )
         _, tenant, key = credential.removeprefix("Bearer ").split("_")
@@ -111,6 +114,12 @@ class Identities(identity_service_pb2_grpc.IdentityServiceServicer):
             await context.abort(self.fail_next.pop(0), "as the test asked")
         return identity_pb2.CreateApiKeyResponse(secret="pm_x_y")
 
+    async def RevokeApiKey(
+        self, request: identity_pb2.RevokeApiKeyRequest, context: Context
+    ) -> identity_pb2.RevokeApiKeyResponse:
+        self._journal.note("RevokeApiKey", context)
+        return identity_pb2.RevokeApiKeyResponse()
+
 
 class Ledger(ledger_service_pb2_grpc.LedgerServiceServicer):
     def __init__(self, journal: Journal) -> None:
@@ -119,6 +128,20 @@ class Ledger(ledger_service_pb2_grpc.LedgerServiceServicer):
     async def Reserve(self, request: ledger_pb2.ReserveRequest, context: Context) -> ledger_pb2.ReserveResponse:
         self._journal.note("Reserve", context)
         return ledger_pb2.ReserveResponse()
+
+    async def Settle(self, request: ledger_pb2.SettleRequest, context: Context) -> ledger_pb2.SettleResponse:
+        self._journal.note("Settle", context)
+        return ledger_pb2.SettleResponse()
+
+    async def Release(self, request: ledger_pb2.ReleaseRequest, context: Context) -> ledger_pb2.ReleaseResponse:
+        self._journal.note("Release", context)
+        return ledger_pb2.ReleaseResponse()
+
+    async def RecordUsage(
+        self, request: ledger_pb2.RecordUsageRequest, context: Context
+    ) -> ledger_pb2.RecordUsageResponse:
+        self._journal.note("RecordUsage", context)
+        return ledger_pb2.RecordUsageResponse()
 
     async def QueryUsage(
         self, request: ledger_pb2.QueryUsageRequest, context: Context
@@ -160,6 +183,18 @@ class Extractor(extractor_service_pb2_grpc.ExtractorServiceServicer):
         if request.name == MISSING:
             await context.abort(grpc.StatusCode.NOT_FOUND, "There is no such document.")
         return extractor_pb2.GetDocumentResponse(document=document_pb2.Document(name=request.name))
+
+    async def ListDocuments(
+        self, request: extractor_pb2.ListDocumentsRequest, context: Context
+    ) -> extractor_pb2.ListDocumentsResponse:
+        self._journal.note("ListDocuments", context)
+        return extractor_pb2.ListDocumentsResponse(next_page_token="more")
+
+    async def DeleteDocument(
+        self, request: extractor_pb2.DeleteDocumentRequest, context: Context
+    ) -> extractor_pb2.DeleteDocumentResponse:
+        self._journal.note("DeleteDocument", context)
+        return extractor_pb2.DeleteDocumentResponse(receipt=document_pb2.DeletionReceipt(document=request.name))
 
     async def ExtractPages(
         self, request: extractor_pb2.ExtractPagesRequest, context: Context

@@ -1,0 +1,205 @@
+"""What is reachable from outside is what the contracts call public, and nothing else; the configuration's own rules."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import yaml
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
+
+from pagemesh.common.v1 import access_pb2
+from pagemesh_cli.stack.edge import EdgeAddresses, EdgeLimits, descriptor_set, render
+from pagemesh_cli.stack.errors import StackError
+from tests.edge.envoy.edge import KEY, Edge, metadata
+from tests.edge.envoy.upstreams import Mesh
+
+INFRASTRUCTURE = {
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+    "/grpc.health.v1.Health/",
+}
+CHECK = "/envoy.service.auth.v3.Authorization/Check"
+
+
+def methods() -> Iterator[MethodDescriptor]:
+    """Every method of the contracts."""
+    pool = descriptor_pool.Default()
+    for file in descriptor_set().file:
+        for service in pool.FindFileByName(file.name).services_by_name.values():
+            yield from service.methods
+
+
+def path_of(method: MethodDescriptor) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"
+
+
+def is_public(method: MethodDescriptor) -> bool:
+    access = method.GetOptions().Extensions[access_pb2.access]
+    return bool(access.scope) or access.any_scope
+
+
+def streams(method: MethodDescriptor) -> bool:
+    return bool(method.client_streaming or method.server_streaming)
+
+
+def may_repeat(method: MethodDescriptor) -> bool:
+    levels = descriptor_pb2.MethodOptions
+    return method.GetOptions().idempotency_level in (levels.NO_SIDE_EFFECTS, levels.IDEMPOTENT)
+
+
+PUBLIC = [method for method in methods() if is_public(method)]
+INTERNAL = [path_of(method) for method in methods() if not is_public(method)] + [CHECK]
+
+
+def addresses(directory: Path, **changes: Any) -> EdgeAddresses:
+    values: dict[str, Any] = {
+        "listen": "127.0.0.1:8443",
+        "metrics_listen": "127.0.0.1:8444",
+        "ledger": "127.0.0.1:7001",
+        "extractor": "127.0.0.1:7002",
+        "summarizer": "127.0.0.1:7003",
+        "tls_dir": directory / "tls",
+        "access_log": directory / "access.log",
+        "trust_domain": "pagemesh.local",
+    }
+    return EdgeAddresses(**values | changes)
+
+
+@pytest.fixture
+def rendered(tmp_path: Path) -> dict[str, Any]:
+    """The whole configuration as Envoy gets it."""
+    config: dict[str, Any] = yaml.safe_load(render(tmp_path, addresses=addresses(tmp_path)).read_text())
+    return config
+
+
+def manager(config: dict[str, Any]) -> dict[str, Any]:
+    listener = config["static_resources"]["listeners"][0]
+    found: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return found
+
+
+@pytest.fixture
+def routes(rendered: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Route actions by gRPC path or prefix."""
+    table = manager(rendered)["route_config"]["virtual_hosts"][0]["routes"]
+    by_match = {r["match"].get("path") or r["match"].get("prefix"): r["route"] for r in table}
+    return {match: route for match, route in by_match.items() if match and not match.startswith("/v1/")}
+
+
+def test_the_routes_are_the_public_methods(routes: dict[str, dict[str, Any]]) -> None:
+    assert routes.keys() == {path_of(m) for m in PUBLIC} | INFRASTRUCTURE | {"/"}
+    assert "cluster" not in routes["/"]
+
+
+@pytest.mark.parametrize("method", PUBLIC, ids=[m.name for m in PUBLIC])
+def test_each_route_is_what_the_contract_asks_for(routes: dict[str, dict[str, Any]], method: MethodDescriptor) -> None:
+    route = routes[path_of(method)]
+    assert route["cluster"] == method.containing_service.full_name.split(".")[1]
+    assert route["timeout"] == "0s"
+    assert route["max_stream_duration"]["max_stream_duration"] == ("300s" if streams(method) else "30s")
+    assert route["max_stream_duration"]["grpc_timeout_header_max"] == "300s"
+    assert ("retry_policy" in route) == (may_repeat(method) and not streams(method))
+
+
+def test_every_public_method_speaks_json(rendered: dict[str, Any]) -> None:
+    filters = {f["name"]: f["typed_config"] for f in manager(rendered)["http_filters"]}
+    transcoded = filters["envoy.filters.http.grpc_json_transcoder"]["services"]
+    assert set(transcoded) == {m.containing_service.full_name for m in PUBLIC}
+    assert [m.name for m in PUBLIC if not m.GetOptions().HasExtension(annotations_pb2.http)] == []
+
+
+def test_no_internal_method_speaks_json() -> None:
+    internal = [m for m in methods() if not is_public(m)]
+    assert {m.name for m in internal} == {"Reserve", "Settle", "Release", "RecordUsage"}
+    assert [m.name for m in internal if m.GetOptions().HasExtension(annotations_pb2.http)] == []
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize("path", [*INTERNAL, "/pagemesh.ledger.v1.LedgerService/NoSuchMethod", "/no.such.Service/Call"])
+async def test_what_is_not_public_is_not_there(edge: Edge, clean: Mesh, path: str) -> None:
+    async with edge.channel() as channel:
+        call = channel.unary_unary(path, request_serializer=bytes, response_deserializer=bytes)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(b"", metadata=metadata(), timeout=10)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    for headers in (KEY, {**KEY, "content-type": "application/json"}):
+        answer = await edge.call("POST", path, body=b"{}", headers=headers)
+        assert (answer.status, answer.json["code"], answer.reason) == (404, 5, "NO_ROUTE")
+    web = {**KEY, "content-type": "application/grpc-web+proto"}
+    assert "grpc-status" in (await edge.call("POST", path, body=bytes(5), headers=web)).headers
+    assert clean.journal.calls == []
+    assert len(clean.authorizer.asked) == 4, "the edge's own questions only"
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize(
+    "path", ["/", "/v1/nothing", "/v1/documents/x/y", "/v2/documents", "/metrics", "/stats", "/ready"]
+)
+async def test_unknown_paths_are_404(edge: Edge, clean: Mesh, path: str) -> None:
+    answer = await edge.call("GET", path)
+    assert (answer.status, answer.json["code"], answer.reason) == (404, 5, "NO_ROUTE")
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize("path", ["/v1/documents%2Fx", "/v1/documents/..%2f..%2fadmin"])
+async def test_paths_that_could_be_read_two_ways_are_refused(edge: Edge, clean: Mesh, path: str) -> None:
+    answer = await edge.call("GET", path)
+    assert (answer.status, answer.reason) == (400, "INVALID_REQUEST")
+
+
+def test_the_defaults_are_100_a_minute_and_2_uploads_a_second() -> None:
+    defaults = EdgeLimits()
+    for bucket in (defaults.key, defaults.tenant):
+        assert bucket.burst == 10
+        assert bucket.refill / bucket.every_s * 60 == 100
+    assert defaults.uploads.burst == 2
+    assert defaults.uploads.refill / defaults.uploads.every_s == 2
+    assert defaults.upload_bytes == 50 * 1024 * 1024
+
+
+def test_descriptors_come_after_what_they_import() -> None:
+    seen: set[str] = set()
+    for file in descriptor_set().file:
+        assert seen.issuperset(file.dependency)
+        seen.add(file.name)
+    assert "google/rpc/error_details.proto" in seen
+
+
+def test_several_replicas(tmp_path: Path) -> None:
+    replicas = addresses(tmp_path, extractor="10.0.0.1:7002, extractor.internal:7002,[::1]:7002")
+    config = yaml.safe_load(render(tmp_path, addresses=replicas).read_text())
+    cluster = next(c for c in config["static_resources"]["clusters"] if c["name"] == "extractor")
+    endpoints = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    hosts = [e["endpoint"]["address"]["socket_address"]["address"] for e in endpoints]
+    assert hosts == ["10.0.0.1", "extractor.internal", "::1"]
+
+
+@pytest.mark.parametrize("wrong", ["", "localhost", ":7001", "host:", "host:port", "host:70000", "a:1,,b:2"])
+def test_a_wrong_address_is_told(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(StackError, match="host:port"):
+        render(tmp_path, addresses=addresses(tmp_path, ledger=wrong))
+
+
+def test_a_path_too_long_for_a_socket_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="too long"):
+        render(tmp_path, addresses=addresses(tmp_path, admin_socket=tmp_path / ("x" * 120)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: ${NOBODY}", r"\$\{NOBODY\}"),
+        ("a: ${LISTEN", "nobody fills"),
+        ("a: ${listen}", "nobody fills"),
+        ("a: 1", "no place"),
+    ],
+)
+def test_templates_and_values_fit_each_other(tmp_path: Path, text: str, message: str) -> None:
+    for name in ("envoy.yaml", "tls_identity.yaml", "tls_authority.yaml"):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(StackError, match=message):
+        render(tmp_path / "out", addresses=addresses(tmp_path), templates=tmp_path)
