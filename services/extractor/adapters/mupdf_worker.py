@@ -1,0 +1,146 @@
+"""One parser process: takes orders from its socket, reads files with MuPDF and answers page by page."""
+
+import contextlib
+import gc
+import mmap
+import os
+import socket
+from collections.abc import Iterator
+
+from services.extractor.adapters import parser_protocol as wire
+from services.extractor.adapters import sandbox
+from services.extractor.adapters.mupdf_pages import image_page, pymupdf, text_page
+from services.extractor.adapters.parser_protocol import Fault, FlagBit, Format, Order, OrderKind, PartBit
+
+_FILE_TYPE = {Format.PDF: "pdf", Format.JPEG: "jpeg", Format.PNG: "png"}
+_OPEN_FILES = 16
+_OUT_OF_MEMORY = ("malloc", "calloc", "realloc", "out of memory", "exception_alloc")
+
+
+def work(orders: socket.socket, *, parent_pid: int, memory_bytes: int) -> None:
+    """Obeys until the other end is closed."""
+    sandbox.die_with(parent_pid)
+    sandbox.limit(memory_bytes=memory_bytes, open_files=_OPEN_FILES)
+    try:
+        sandboxed = sandbox.forbid_system_calls()
+    except OSError:
+        sandboxed = False
+    worker = Worker(orders)
+    orders.sendall(wire.ready(sandboxed=sandboxed))
+    # The service ends a process by closing its socket, whatever is on the way.
+    with contextlib.suppress(ConnectionError):
+        while worker.obey():
+            pass
+
+
+class Worker:
+    """The reading of files, one task after the other."""
+
+    def __init__(self, orders: socket.socket) -> None:
+        self._socket = orders
+        self._credits = 0
+        self._task = 0
+
+    def obey(self) -> bool:
+        """Waits for one order and carries it out. False where there will be no more."""
+        record, descriptors, _, _ = socket.recv_fds(self._socket, Order.SIZE, 1)
+        if len(record) != Order.SIZE:
+            return False
+        order = Order.unpack(record)
+        if order.kind is not OrderKind.PARSE:
+            return True  # a credit for a task that has ended
+        self._credits, self._task = wire.CREDITS, order.task
+        try:
+            self._parse(order, descriptors[0])
+        finally:
+            os.close(descriptors[0])
+            _forget()
+        return True
+
+    def _parse(self, order: Order, descriptor: int) -> None:
+        try:
+            with _opened(descriptor, Format(order.format)) as document:
+                self._send_document(document, order)
+        except Exception as exc:  # noqa: BLE001  # whatever MuPDF raises means that it cannot read the file
+            self._socket.sendall(wire.refused(Fault.MEMORY if _is_memory(exc) else Fault.CORRUPT))
+
+    def _send_document(self, document: pymupdf.Document, order: Order) -> None:
+        if order.format == Format.PDF and not document.is_pdf:
+            self._socket.sendall(wire.refused(Fault.CORRUPT))
+            return
+        if document.needs_pass:
+            self._socket.sendall(wire.refused(Fault.ENCRYPTED))
+            return
+        page_count = document.page_count
+        if page_count < 1:
+            self._socket.sendall(wire.refused(Fault.NO_PAGES))
+            return
+        self._socket.sendall(wire.opened(page_count, _flags(document)))
+        for number in range(order.first_page, min(order.last_page, page_count) + 1):
+            self._await_credit()
+            self._socket.sendall(_page_answer(document, number, order))
+        self._socket.sendall(wire.done())
+
+    def _await_credit(self) -> None:
+        """Goes on only as far ahead of the reader as it allows."""
+        while self._credits == 0:
+            record = self._socket.recv(Order.SIZE, socket.MSG_WAITALL)
+            if len(record) != Order.SIZE:
+                os._exit(0)
+            order = Order.unpack(record)
+            self._credits += order.kind is OrderKind.CREDIT and order.task == self._task
+        self._credits -= 1
+
+
+def _page_answer(document: pymupdf.Document, number: int, order: Order) -> bytes:
+    try:
+        page = document[number - 1]
+        if order.format == Format.PDF:
+            return wire.page(number, text_page(page, number, PartBit(order.parts)))
+        return wire.page(number, image_page(page, number))
+    except Exception as exc:  # noqa: BLE001  # whatever MuPDF raises costs this page only
+        return wire.page_failed(number, Fault.MEMORY if _is_memory(exc) else Fault.CORRUPT)
+
+
+@contextlib.contextmanager
+def _opened(descriptor: int, file_format: Format) -> Iterator[pymupdf.Document]:
+    """The document, read through a mapping of the file: nothing is copied, and no path is needed."""
+    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as mapping:
+        view = memoryview(mapping)
+        document = pymupdf.open(stream=view, filetype=_FILE_TYPE[file_format])
+        try:
+            yield document
+        finally:
+            document.close()
+            document.stream = None
+            # MuPDF reads through a pointer into the mapping: whatever still holds it goes before the mapping does.
+            del document
+            gc.collect(0)
+            view.release()
+
+
+def _flags(document: pymupdf.Document) -> FlagBit:
+    flags = FlagBit(0)
+    if document.is_pdf and document.is_repaired:
+        flags |= FlagBit.REPAIRED
+    if document.is_pdf and (document.metadata or {}).get("encryption"):
+        flags |= FlagBit.ENCRYPTED
+    return flags
+
+
+def _forget() -> None:
+    """Gives back what MuPDF keeps between documents: decoded streams, fonts, glyphs, warnings."""
+    pymupdf.TOOLS.store_shrink(100)
+    pymupdf.TOOLS.glyph_cache_empty()
+    pymupdf.TOOLS.reset_mupdf_warnings()
+
+
+def _is_memory(exc: BaseException) -> bool:
+    """Whether a fault is the memory limit; MuPDF says so in its message only, which goes no further than here."""
+    seen: BaseException | None = exc
+    while seen is not None:
+        text = str(seen).lower()
+        if isinstance(seen, MemoryError) or any(word in text for word in _OUT_OF_MEMORY):
+            return True
+        seen = seen.__cause__
+    return False

@@ -1,0 +1,143 @@
+"""One parser process as the service sees it: orders out, answers in, and how long it has been at what it does."""
+
+import asyncio
+import socket
+from collections import deque
+from enum import Enum, auto
+
+from services.extractor.adapters.parser_protocol import (
+    CREDITS,
+    Answer,
+    AnswerKind,
+    AnswerReader,
+    Order,
+    OrderKind,
+    ProtocolError,
+)
+
+_READ_BYTES = 256 * 1024
+_MAX_BACKLOG = CREDITS + 2
+"""Answers that a process can send before it needs an order or a credit: its pages, what opens and what ends."""
+_LAST = (AnswerKind.DONE, AnswerKind.REFUSED)
+
+
+class End(Enum):
+    """Why a process is no more. DIED is what it did by itself; the rest was done to it."""
+
+    DIED = auto()
+    TIMEOUT = auto()
+    MEMORY = auto()
+    PROTOCOL = auto()
+    ABANDONED = auto()
+    STALLED = auto()
+    RECYCLED = auto()
+    OTHER_TENANT = auto()
+    STOPPED = auto()
+
+
+class ParserProcess:
+    """Answers are taken off the socket as they come, so that what is measured is the process and not the reader."""
+
+    def __init__(self, pid: int, orders: socket.socket) -> None:
+        self.pid = pid
+        self.tenant: str | None = None
+        """Whose files it has seen; it never sees another's."""
+        self.pages = 0
+        self.end: End | None = None
+        self.sandboxed = False
+        self.task = 0
+        self.progress = 0
+        """Grows with every answer and every credit after a pause."""
+        self.since = 0.0
+        """Loop time of the last progress."""
+        self._outstanding = 0
+        self._busy = False
+        self._socket = orders
+        self._reader = AnswerReader()
+        self._answers: deque[Answer] = deque()
+        self._arrived = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(orders, self._readable)
+
+    @property
+    def working(self) -> bool:
+        """Whether the process is computing something that was asked for."""
+        return self._busy and self._outstanding > 0
+
+    @property
+    def starved(self) -> bool:
+        """Whether it waits for its reader."""
+        return self._busy and self._outstanding == 0
+
+    def begin(self, order: Order, descriptor: int) -> None:
+        """Gives it a task and the file that the task is about. Raises OSError where the process is gone."""
+        self.task = order.task
+        self._busy, self._outstanding = True, CREDITS
+        self._advance()
+        socket.send_fds(self._socket, [order.pack()], [descriptor])
+
+    def credit(self) -> None:
+        """Allows one more page of the current task."""
+        if not self._busy or self.end is not None:
+            return
+        if self._outstanding == 0:
+            self._advance()
+        self._outstanding += 1
+        try:
+            self._socket.send(Order(OrderKind.CREDIT, self.task).pack())
+        except OSError:
+            self.close(End.DIED)
+
+    async def answer(self) -> Answer | None:
+        """The next answer; None once the process is gone and all that it said was heard."""
+        while not self._answers:
+            if self.end is not None:
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._answers.popleft()
+
+    def close(self, end: End) -> None:
+        """Stops listening, for the first reason that is given."""
+        if self.end is not None:
+            return
+        self.end = end
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._arrived.set()
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close(End.DIED)
+            return
+        try:
+            for answer in self._reader.feed(data):
+                self._take(answer)
+        except ProtocolError:
+            self.close(End.PROTOCOL)
+
+    def _take(self, answer: Answer) -> None:
+        if len(self._answers) >= _MAX_BACKLOG:
+            raise ProtocolError("more answers than were asked for")
+        if answer.kind in (AnswerKind.PAGE, AnswerKind.PAGE_FAILED):
+            if not self.working:
+                raise ProtocolError("a page that nobody asked for")
+            self._outstanding -= 1
+            self.pages += 1
+        if answer.kind in _LAST:
+            self._busy = False
+        self._advance()
+        self._answers.append(answer)
+        self._arrived.set()
+
+    def _advance(self) -> None:
+        self.progress += 1
+        self.since = self._loop.time()
+
+

@@ -1,0 +1,188 @@
+"""What the service and its parser processes say to each other, over one Unix socket for each process.
+
+Orders to a process are records of one size; answers are frames with a length. Nothing is pickled and nothing is
+text that the file could choose, so a process that a file has taken over can send wrong pages and no more than that.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+MAX_PAGE_BYTES = 8 * 1024 * 1024
+"""Largest page on the wire: half of a gRPC message, and parsed by the service within 50 ms."""
+CREDITS = 4
+"""How many pages a process may be ahead of who reads them."""
+
+
+class OrderKind(IntEnum):
+    """What an order means. A credit lets the process send one more page of the task with that id."""
+
+    PARSE = 1
+    CREDIT = 2
+
+
+class Format(IntEnum):
+    """Which of MuPDF's readers is to open the file."""
+
+    PDF = 1
+    JPEG = 2
+    PNG = 3
+
+
+class PartBit(IntFlag):
+    """Parts of a page, as bits."""
+
+    TEXT = 1
+    BLOCKS = 2
+    WORDS = 4
+
+
+class AnswerKind(IntEnum):
+    """What a frame carries."""
+
+    OPENED = 1
+    PAGE = 2
+    PAGE_FAILED = 3
+    REFUSED = 4
+    DONE = 5
+    READY = 6
+
+
+class FlagBit(IntFlag):
+    """What is known of an opened document."""
+
+    REPAIRED = 1
+    ENCRYPTED = 2
+
+
+class Fault(IntEnum):
+    """Why a page or a document was not read."""
+
+    CORRUPT = 1
+    MEMORY = 2
+    ENCRYPTED = 3
+    NO_PAGES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One record to a process; a PARSE order travels with the file's descriptor."""
+
+    kind: OrderKind
+    task: int
+    format: int = 0
+    parts: int = 0
+    first_page: int = 0
+    last_page: int = 0
+
+    _RECORD = struct.Struct("<BBBxIII")
+    SIZE = _RECORD.size
+
+    def pack(self) -> bytes:
+        """SIZE bytes."""
+        return self._RECORD.pack(self.kind, self.format, self.parts, self.task, self.first_page, self.last_page)
+
+    @classmethod
+    def unpack(cls, record: bytes) -> "Order":
+        """The order in SIZE bytes. Raises struct.error or ValueError."""
+        kind, file_format, parts, task, first_page, last_page = cls._RECORD.unpack(record)
+        return cls(OrderKind(kind), task, file_format, parts, first_page, last_page)
+
+
+_HEAD = struct.Struct("<IB")
+_OPENED = struct.Struct("<QB")
+_NUMBER = struct.Struct("<I")
+_NUMBER_FAULT = struct.Struct("<IB")
+_MAX_PAYLOAD = _NUMBER.size + MAX_PAGE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One frame from a process. `number` is a page, or for OPENED how many there are."""
+
+    kind: AnswerKind
+    number: int = 0
+    code: int = 0
+    content: bytes = b""
+
+
+class ProtocolError(Exception):
+    """A process sent what no parser of ours sends."""
+
+
+def ready(*, sandboxed: bool) -> bytes:
+    """The frame that a process sends before its first task."""
+    return _frame(AnswerKind.READY, bytes([sandboxed]))
+
+
+def opened(page_count: int, flags: int) -> bytes:
+    """The frame that begins a task."""
+    return _frame(AnswerKind.OPENED, _OPENED.pack(page_count, flags))
+
+
+def page(number: int, content: bytes) -> bytes:
+    """The frame for a page, at most MAX_PAGE_BYTES of content."""
+    return _frame(AnswerKind.PAGE, _NUMBER.pack(number) + content)
+
+
+def page_failed(number: int, fault: Fault) -> bytes:
+    """The frame for a page that can not be read by a process that lives on."""
+    return _frame(AnswerKind.PAGE_FAILED, _NUMBER_FAULT.pack(number, fault))
+
+
+def refused(fault: Fault) -> bytes:
+    """The frame that ends a task before its first page."""
+    return _frame(AnswerKind.REFUSED, bytes([fault]))
+
+
+def done() -> bytes:
+    """The frame that ends a task."""
+    return _frame(AnswerKind.DONE, b"")
+
+
+def _frame(kind: AnswerKind, payload: bytes) -> bytes:
+    return _HEAD.pack(len(payload), kind) + payload
+
+
+class AnswerReader:
+    """Cuts what arrives into answers."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Answer]:
+        """The answers that are complete now. Raises ProtocolError."""
+        self._buffer += data
+        begin = 0
+        try:
+            while len(self._buffer) - begin >= _HEAD.size:
+                length, kind = _HEAD.unpack_from(self._buffer, begin)
+                if length > _MAX_PAYLOAD:
+                    raise ProtocolError("a frame is too long")
+                end = begin + _HEAD.size + length
+                if len(self._buffer) < end:
+                    break
+                payload = bytes(self._buffer[begin + _HEAD.size : end])
+                begin = end
+                yield _answer(kind, payload)
+        finally:
+            del self._buffer[:begin]
+
+
+def _answer(kind: int, payload: bytes) -> Answer:
+    try:
+        if kind == AnswerKind.PAGE:
+            return Answer(AnswerKind.PAGE, _NUMBER.unpack_from(payload)[0], content=payload[_NUMBER.size :])
+        if kind == AnswerKind.OPENED:
+            return Answer(AnswerKind.OPENED, *_OPENED.unpack(payload))
+        if kind == AnswerKind.PAGE_FAILED:
+            return Answer(AnswerKind.PAGE_FAILED, *_NUMBER_FAULT.unpack(payload))
+        if kind in (AnswerKind.REFUSED, AnswerKind.READY):
+            (code,) = payload
+            return Answer(AnswerKind(kind), code=code)
+        if payload:
+            raise ProtocolError("a frame has a payload where none belongs")
+        return Answer(AnswerKind(kind))
+    except (struct.error, ValueError) as exc:
+        raise ProtocolError("a frame is malformed") from exc

@@ -1,0 +1,59 @@
+"""File names for people: made harmless, or refused where they try to look like something else."""
+
+import re
+import unicodedata
+
+from services.extractor.domain.media import MediaType
+from services.runtime.errors import FieldViolation, InvalidArgument
+
+MAX_NAME_CHARS = 255
+
+_NOT_ALLOWED = re.compile(r"[^a-zA-Z0-9._-]")
+_EXTENSION = {MediaType.PDF: "pdf", MediaType.JPEG: "jpg", MediaType.PNG: "png"}
+_DEVICE = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
+_RUNS_AT_THE_END = frozenset(
+    "apk app asp aspx bat cgi chm cmd com cpl dll dmg exe hta htm html iso jar js jse jsp lnk mht mhtml msi msp php "
+    "phtml pif ps1 reg scr sh shtml svg sys url vb vbe vbs wsf wsh xhtml xml".split()
+)
+"""Extensions that run or render code where such a name is opened."""
+_RUNS_INSIDE = frozenset(
+    "asp aspx bat cgi cmd dll exe hta jar jse jsp lnk msi php phtml pif ps1 scr shtml vbe vbs wsf".split()
+)
+"""Those that some servers act upon even before a last extension, as in `shell.php.pdf`."""
+
+
+def clean_display_name(given: str, media_type: MediaType) -> str:
+    """`given` in letters, digits, dot, underscore and hyphen, 1 to 255 of them; `document.<type>` where it is empty.
+
+    Accented letters lose their accent, everything else becomes an underscore. Raises InvalidArgument
+    SUSPICIOUS_FILE_NAME for names that hide something: control or direction characters, a leading dot, `..`, device
+    names, extensions that run code.
+    """
+    if not given:
+        return f"document.{_EXTENSION[media_type]}"
+    if any(unicodedata.category(char) in ("Cc", "Cf", "Cs") for char in given):
+        raise _suspicious("it contains control or text-direction characters")
+    decomposed = (char for char in unicodedata.normalize("NFKD", given) if not unicodedata.combining(char))
+    name = _NOT_ALLOWED.sub("_", "".join(decomposed))
+    _refuse_disguises(name)
+    if len(name) <= MAX_NAME_CHARS:
+        return name
+    stem, dot, extension = name.rpartition(".")
+    if not dot or len(extension) > 10:
+        return name[:MAX_NAME_CHARS]
+    return stem[: MAX_NAME_CHARS - len(extension) - 1] + dot + extension
+
+
+def _refuse_disguises(name: str) -> None:
+    if name.startswith(".") or ".." in name:
+        raise _suspicious("it begins with a dot or contains two in a row")
+    if _DEVICE.match(name):
+        raise _suspicious("it is the name of a device")
+    *inside, last = (part.lower() for part in name.split(".")[1:] or [""])
+    if last in _RUNS_AT_THE_END or _RUNS_INSIDE.intersection(inside):
+        raise _suspicious("its extension belongs to a program or a web page")
+
+
+def _suspicious(why: str) -> InvalidArgument:
+    message = f"The file name is refused: {why}. Rename the file."
+    return InvalidArgument("SUSPICIOUS_FILE_NAME", message, fields=[FieldViolation("display_name", message)])

@@ -1,0 +1,145 @@
+"""What the use cases need of the outside world."""
+
+import datetime as dt
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from services.extractor.domain.documents import Cursor, Document
+from services.extractor.domain.media import MediaType
+from services.extractor.domain.pages import ParserEvent, Part
+
+
+class Clock(Protocol):
+    """The time of day."""
+
+    def now(self) -> dt.datetime:
+        """In UTC."""
+
+
+class SpooledFile(Protocol):
+    """One file on its way in, on disk."""
+
+    @property
+    def path(self) -> Path:
+        """Where the bytes are, once `finish` was called."""
+
+    async def write(self, data: bytes) -> None:
+        """Appends. Raises ResourceExhausted SPOOL_FULL where the disk is full."""
+
+    async def finish(self) -> str:
+        """Writes out what is left and answers the SHA-256 of it all in hexadecimal digits."""
+
+
+class Spool(Protocol):
+    """Where uploads wait until they are whole."""
+
+    def file(self) -> AbstractAsyncContextManager[SpooledFile]:
+        """A new file that is gone when the context ends. Raises ResourceExhausted where too many are open."""
+
+
+class ReadableFile(Protocol):
+    """Stored bytes, opened for reading; deleting the object meanwhile does no harm."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+
+
+class ObjectStore(Protocol):
+    """Bytes by key. A key is seen whole or not at all. Every method raises Unavailable where the store is down."""
+
+    async def put(self, key: str, source: Path) -> None:
+        """Stores the file's bytes, durably when this returns, in the place of what was there."""
+
+    async def size_bytes(self, key: str) -> int | None:
+        """Size of the object; None where there is none."""
+
+    def open(self, key: str) -> AbstractAsyncContextManager[ReadableFile]:
+        """The object as an open local file. Raises FileNotFoundError."""
+
+    async def delete(self, key: str) -> bool:
+        """Removes the object; False where there was none."""
+
+    async def check(self) -> None:
+        """Raises where the store cannot be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """A document whose deletion was begun and is not known to be complete."""
+
+    tenant: str
+    document_id: str
+
+
+class DocumentRecord(Protocol):
+    """One document's row, locked against all other writers until the context ends; changes are committed then."""
+
+    async def read(self) -> Document | None:
+        """The document; None where there is none or it is being erased."""
+
+    async def read_erased(self) -> Document | None:
+        """The document that is being erased; None where there is none or it is alive."""
+
+    async def insert(self, document: Document) -> None:
+        """Adds the document, over an erased one of the same id if need be."""
+
+    async def mark_erased(self, at: dt.datetime) -> None:
+        """Hides the document from everybody but `read_erased` and `erasures`."""
+
+    async def remove(self) -> None:
+        """Forgets the document."""
+
+
+class DocumentRepository(Protocol):
+    """Documents by tenant and id. Every method raises Unavailable where the database is down."""
+
+    async def get(self, tenant: str, document_id: str) -> Document | None:
+        """One document; None where the tenant has no such one."""
+
+    async def list(self, tenant: str, *, limit: int, after: Cursor | None) -> Sequence[Document]:
+        """At most `limit` documents, newest first, behind `after`."""
+
+    async def set_page_count(self, tenant: str, document_id: str, page_count: int) -> None:
+        """Notes how many pages the document has. Does nothing where it is gone."""
+
+    def locked(self, tenant: str, document_id: str) -> AbstractAsyncContextManager[DocumentRecord]:
+        """The document's row under a lock that holds whether or not there is one."""
+
+    async def erasures(self, *, before: dt.datetime, limit: int) -> Sequence[Erasure]:
+        """Deletions that were begun before `before` and are not complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParseTask:
+    """Work for one parser process: pages `first_page` to `last_page` of a file, as far as it has them.
+
+    `alone` asks for a process that has parsed nothing before. `wait_s` bounds the time in the queue.
+    """
+
+    tenant: str
+    file: ReadableFile
+    media_type: MediaType
+    first_page: int
+    last_page: int
+    parts: Part
+    alone: bool = False
+    wait_s: float | None = None
+
+
+class Parser(Protocol):
+    """Parser processes, each of which does one task at a time."""
+
+    def parse(self, task: ParseTask) -> AbstractAsyncContextManager[AsyncIterator[ParserEvent]]:
+        """Begins the task: `Opened` and then pages and failed pages in order, or `Refused`.
+
+        The events may end early, where the process is needed elsewhere; the caller then asks for the rest. Leaving
+        the context stops the work at once. Iterating raises ParserLost where the process is gone. Entering raises
+        ResourceExhausted PARSER_BUSY where too many wait already and after `wait_s`, Unavailable where no process can
+        be started.
+        """
+
+    async def check(self) -> None:
+        """Raises where no parser process can be had."""

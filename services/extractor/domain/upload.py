@@ -1,0 +1,103 @@
+"""Taking a document in: spooled and hashed as it comes, stored whole or not at all."""
+
+from collections.abc import AsyncIterator
+
+from services.extractor.domain.documents import Document, Uploaded
+from services.extractor.domain.keys import object_key
+from services.extractor.domain.media import SNIFF_BYTES, sniff
+from services.extractor.domain.names import clean_display_name
+from services.extractor.domain.ports import Clock, DocumentRepository, ObjectStore, Spool, SpooledFile
+from services.runtime.errors import Aborted, FieldViolation, InvalidArgument
+
+_COMMIT_ATTEMPTS = 3
+
+
+class UploadDocument:
+    """Stores bytes once for each tenant.
+
+    The object is written first and the row second, so that a crash in between leaves bytes that nobody can see and
+    that the next upload of the same bytes replaces. The row is only written while the object is known to be there:
+    a deletion that runs meanwhile takes the same lock.
+    """
+
+    def __init__(
+        self,
+        *,
+        repository: DocumentRepository,
+        store: ObjectStore,
+        spool: Spool,
+        clock: Clock,
+        max_upload_bytes: int,
+    ) -> None:
+        self._repository = repository
+        self._store = store
+        self._spool = spool
+        self._clock = clock
+        self._max_upload_bytes = max_upload_bytes
+
+    async def __call__(self, tenant: str, display_name: str, pieces: AsyncIterator[bytes]) -> Uploaded:
+        """Reads `pieces` to their end and stores them.
+
+        Raises InvalidArgument EMPTY_FILE, FILE_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE or SUSPICIOUS_FILE_NAME as soon as
+        it is known, ResourceExhausted where the spool is full, Unavailable where store or database are down.
+        """
+        async with self._spool.file() as spooled:
+            head, size_bytes = await self._receive(pieces, spooled, display_name)
+            media_type = sniff(head)
+            sha256 = await spooled.finish()
+            document = Document(
+                tenant=tenant,
+                sha256=sha256,
+                display_name=clean_display_name(display_name, media_type),
+                media_type=media_type,
+                size_bytes=size_bytes,
+                create_time=self._clock.now(),
+            )
+            return await self._commit(document, spooled)
+
+    async def _receive(
+        self, pieces: AsyncIterator[bytes], spooled: SpooledFile, display_name: str
+    ) -> tuple[bytes, int]:
+        head = b""
+        size_bytes = 0
+        checked = False
+        async for piece in pieces:
+            size_bytes += len(piece)
+            if size_bytes > self._max_upload_bytes:
+                raise self._too_large()
+            if not checked:
+                head += piece[:SNIFF_BYTES]
+                if len(head) >= SNIFF_BYTES:
+                    # A file of the wrong kind is refused now, not after its last byte.
+                    clean_display_name(display_name, sniff(head))
+                    checked = True
+            await spooled.write(piece)
+        if size_bytes == 0:
+            raise _content("EMPTY_FILE", "The upload holds no bytes. Send the file's content.")
+        return head, size_bytes
+
+    async def _commit(self, document: Document, spooled: SpooledFile) -> Uploaded:
+        key = object_key(document.tenant, document.sha256)
+        existing = await self._repository.get(document.tenant, document.id)
+        if existing is not None:
+            return Uploaded(existing, created=False)
+        for _ in range(_COMMIT_ATTEMPTS):
+            await self._store.put(key, spooled.path)
+            async with self._repository.locked(document.tenant, document.id) as record:
+                existing = await record.read()
+                if existing is not None:
+                    return Uploaded(existing, created=False)
+                # A deletion of the same bytes may have removed the object since it was put.
+                if await self._store.size_bytes(key) == document.size_bytes:
+                    await record.insert(document)
+                    return Uploaded(document, created=True)
+        raise Aborted("UPLOAD_CONTENDED", "The same file is being deleted again and again. Try again.")
+
+    def _too_large(self) -> InvalidArgument:
+        return _content("FILE_TOO_LARGE", f"The file is larger than {self._max_upload_bytes} bytes, the limit here.")
+
+
+def _content(reason: str, message: str) -> InvalidArgument:
+    return InvalidArgument(reason, message, fields=[FieldViolation("content", message)])
+
+
