@@ -1,10 +1,12 @@
 """Holds and the running totals of budgets in Postgres.
 
-The statements of a transaction are sent together (pipeline), so that it takes two round trips: one for the statements,
-one for its end. The budget's row, which all calls of a tenant share, is changed last and locked for that end only.
+A transaction takes two round trips: one finds out whether the call is new, the other moves the money and commits. The
+budget's row, which all calls of a tenant share, is changed in the second one only: it is never locked while the server
+waits for us.
 """
 
 from datetime import datetime
+from enum import Enum
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -32,11 +34,15 @@ _INSERT_HOLD = statement("""
 """)
 _FIND_HOLD = statement("SELECT {hold} FROM ledger.holds WHERE tenant = %s AND hold_id = %s")
 
-# Re-read under the row's lock, so concurrent reservations cannot both fit into the same room.
+# The update is decided under the row's lock, so concurrent reservations cannot both fit into the same room. Where there
+# is no room, the hold that this transaction has just inserted goes again: the commit can be sent in the same breath.
 _TAKE_FROM_BUDGET = """
-    UPDATE ledger.budgets SET held_micros = held_micros + %(amount)s
-    WHERE tenant = %(tenant)s AND settled_micros + held_micros + %(amount)s <= hard_micros
-    RETURNING hard_micros
+    WITH taken AS (
+        UPDATE ledger.budgets SET held_micros = held_micros + %(amount)s
+        WHERE tenant = %(tenant)s AND settled_micros + held_micros + %(amount)s <= hard_micros RETURNING 1
+    )
+    DELETE FROM ledger.holds WHERE tenant = %(tenant)s AND hold_id = %(hold_id)s AND NOT EXISTS (SELECT FROM taken)
+    AND EXISTS (SELECT FROM ledger.budgets WHERE tenant = %(tenant)s) RETURNING 1
 """
 _READ_BUDGET = "SELECT hard_micros, settled_micros, held_micros FROM ledger.budgets WHERE tenant = %s"
 _MOVE_BUDGET = """
@@ -64,6 +70,12 @@ _EXPIRE = """
 _HELD = "SELECT coalesce(sum(amount_micros), 0)::bigint FROM ledger.holds WHERE state IN ('HELD', 'UNKNOWN')"
 
 
+class _Inserted(Enum):
+    KEPT = "the hold is in the books"
+    NOT_NEW = "its id was there before, or its tenant does not exist"
+    NO_ROOM = "the budget has no room for it"
+
+
 class PostgresHolds:
     """HoldStore."""
 
@@ -73,8 +85,13 @@ class PostgresHolds:
     async def reserve(self, hold: Hold) -> Hold:
         with translate("reserve"):
             async with self._pool.connection() as connection:
-                if await self._insert(connection, hold):
-                    return hold
+                match await self._insert(connection, hold):
+                    case _Inserted.KEPT:
+                        return hold
+                    case _Inserted.NO_ROOM:
+                        budget = await _one(connection, _READ_BUDGET, (hold.tenant,))
+                        hard, settled, held = budget or (0, 0, 0)
+                        raise refusals.budget_exceeded(hold, hard_micros=hard, settled_micros=settled, held_micros=held)
                 known = await _one(connection, _FIND_HOLD, (hold.tenant, hold.hold_id))
         if known is None:
             raise refusals.tenant_unknown()
@@ -121,22 +138,17 @@ class PostgresHolds:
         return 0 if row is None else int(row[0])
 
     @staticmethod
-    async def _insert(connection: Connection, hold: Hold) -> bool:
-        """One transaction: the hold and the budget's total. False, and nothing done, where the hold was there."""
-        amount = {"tenant": hold.tenant, "amount": hold.amount_micros}
+    async def _insert(connection: Connection, hold: Hold) -> "_Inserted":
+        """One transaction: the hold and the budget's total, or nothing."""
+        taking = {"tenant": hold.tenant, "hold_id": hold.hold_id, "amount": hold.amount_micros}
         async with connection.pipeline(), connection.transaction():
             await connection.execute(SHARE_TENANT, (TENANT_LOCK, hold.tenant))
             inserted = await connection.execute(_INSERT_HOLD, (*hold_values(hold), hold.tenant))
-            taken = await connection.execute(_TAKE_FROM_BUDGET, amount)
-            read = await connection.execute(_READ_BUDGET, (hold.tenant,))
-            fresh = await inserted.fetchone() is not None
-            if not fresh:
-                raise Rollback
-            fits, budget = await taken.fetchone(), await read.fetchone()
-            if budget is not None and fits is None:
-                hard, settled, held = budget
-                raise refusals.budget_exceeded(hold, hard_micros=hard, settled_micros=settled, held_micros=held)
-        return fresh
+            if await inserted.fetchone() is None:
+                return _Inserted.NOT_NEW
+            # Sent together with the commit.
+            undone = await connection.execute(_TAKE_FROM_BUDGET, taking)
+        return _Inserted.KEPT if await undone.fetchone() is None else _Inserted.NO_ROOM
 
     @staticmethod
     async def _close_with(connection: Connection, hold: Hold, record: UsageRecord) -> bool:
@@ -146,12 +158,13 @@ class PostgresHolds:
             await connection.execute(SHARE_TENANT, (TENANT_LOCK, hold.tenant))
             closed = await connection.execute(_CLOSE_HOLD, (HoldState.SETTLED.value, hold.tenant, hold.hold_id))
             kept = await connection.execute(_INSERT_RECORD, _record_values(record))
-            await connection.execute(_MOVE_BUDGET, moved)
             was_open = await closed.fetchone() is not None
             if not was_open:
                 raise Rollback
             if await kept.fetchone() is None:
                 raise refusals.event_id_reused()
+            # Sent together with the commit.
+            await connection.execute(_MOVE_BUDGET, moved)
         return was_open
 
 

@@ -1,0 +1,128 @@
+"""Holds, events and stores for tests."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from services.ledger.adapters.memory import (
+    MemoryHolds,
+    MemoryKeys,
+    MemoryLedger,
+    MemoryPrices,
+    MemoryTenants,
+    MemoryUsage,
+)
+from services.ledger.adapters.postgres_holds import PostgresHolds
+from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
+from services.ledger.adapters.postgres_prices import PostgresPrices
+from services.ledger.adapters.postgres_usage import PostgresUsage
+from services.ledger.domain.ports import HoldStore, KeyStore, PriceBooks, TenantStore, UsageStore
+from services.ledger.domain.pricing import Price, PriceBook
+from services.ledger.domain.values import Caller, Hold, HoldState, Tokens, UsageEvent, UsageRecord
+from services.runtime.postgres import open_pool
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MODEL = "offline/lexrank"
+BOOK = PriceBook(1, {MODEL: Price(20_000, 0), "mistral/mistral-large-latest": Price(2_000_000, 6_000_000)})
+ACME = Caller("acme", "apiKeys/0000000000000000", frozenset({"usage.read"}))
+OTHER = Caller("other", "apiKeys/1111111111111111", frozenset({"usage.read"}))
+STORES = ("memory", "postgres")
+
+
+class FixedClock:
+    """A clock that tests move."""
+
+    def __init__(self, now: datetime = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@dataclass
+class Stores:
+    """Every store over the same books; the tenants acme and other exist."""
+
+    holds: HoldStore
+    usage: UsageStore
+    prices: PriceBooks
+    keys: KeyStore
+    tenants: TenantStore
+
+
+@contextlib.asynccontextmanager
+async def open_stores(kind: str, database: Callable[[str], str]) -> AsyncIterator[Stores]:
+    """The stores in memory, or in a fresh database."""
+    async with contextlib.AsyncExitStack() as stack:
+        if kind == "memory":
+            ledger = MemoryLedger()
+            stores = Stores(
+                MemoryHolds(ledger),
+                MemoryUsage(ledger),
+                MemoryPrices({1: BOOK}),
+                MemoryKeys(ledger),
+                MemoryTenants(ledger),
+            )
+        else:
+            pool = await open_pool(database("ledger"), name="test", max_size=16)
+            stack.push_async_callback(pool.close)
+            stores = Stores(
+                PostgresHolds(pool),
+                PostgresUsage(pool),
+                PostgresPrices(pool, monotonic_s=time.monotonic),
+                PostgresKeys(pool),
+                PostgresTenants(pool),
+            )
+        for tenant in (ACME.tenant, OTHER.tenant):
+            await stores.tenants.ensure(tenant, tenant, NOW)
+        yield stores
+
+
+def a_hold(
+    amount_micros: int = 1000, *, tenant: str = "acme", hold_id: uuid.UUID | None = None, ttl_s: float = 60
+) -> Hold:
+    """A new hold, made NOW."""
+    return Hold(
+        tenant=tenant,
+        hold_id=hold_id or uuid.uuid4(),
+        state=HoldState.HELD,
+        model=MODEL,
+        most=Tokens(50_000, 0),
+        amount_micros=amount_micros,
+        price_book_version=1,
+        actor="apiKeys/0000000000000000",
+        create_time=NOW,
+        expire_time=NOW + timedelta(seconds=ttl_s),
+    )
+
+
+def an_event(
+    event_id: uuid.UUID | None = None,
+    *,
+    sent: int = 50_000,
+    after_s: float = 0,
+    document: str = "",
+    request_id: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> UsageEvent:
+    """An event that occurred `after_s` after NOW."""
+    return UsageEvent(
+        event_id=event_id or uuid.uuid4(),
+        model=MODEL,
+        tokens=Tokens(sent, 7),
+        operation="summarize.map",
+        document=document,
+        request_id=request_id,
+        occur_time=NOW + timedelta(seconds=after_s),
+        tags=tags or {},
+    )
+
+
+def a_record(
+    event: UsageEvent, *, tenant: str = "acme", cost_micros: int = 900, hold_id: uuid.UUID | None = None
+) -> UsageRecord:
+    """The event in the books."""
+    return UsageRecord(tenant, event, cost_micros, 1, hold_id, "apiKeys/0000000000000000", NOW)
