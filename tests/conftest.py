@@ -2,6 +2,7 @@
 
 import datetime as dt
 import itertools
+import os
 import secrets
 import shutil
 import tempfile
@@ -11,10 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from pagemesh_cli.stack.background import Supervised
 from pagemesh_cli.stack.certificates import CertificateAuthority
+from pagemesh_cli.stack.credentials import AdminKey, load_admin_key, load_credentials
+from pagemesh_cli.stack.layout import DataDir
 from pagemesh_cli.stack.ports import pick_free_port
 from pagemesh_cli.stack.postgres import SERVICES, SUPERUSER, PostgresServer
 from pagemesh_cli.stack.process import Process
+from pagemesh_cli.stack.services import ServiceRunner
+from pagemesh_cli.stack.state import StackState
 from pagemesh_cli.stack.valkey import ValkeyServer, command_valkey
 
 _ROOT = Path(__file__).parent.parent
@@ -141,6 +147,68 @@ def mesh_pki(session_dir: Path) -> CertificateAuthority:
     authority = CertificateAuthority(session_dir / "pki")
     authority.ensure(now=dt.datetime.now(dt.UTC))
     return authority
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """A whole stack that runs for the session: Envoy, PostgreSQL, Valkey and the services, started by `pagemesh up`.
+
+    Rate limits are off, as many tests share it; tests of the limits start an edge of their own.
+    """
+
+    data: DataDir
+    state: StackState
+    admin: AdminKey
+
+    @property
+    def url(self) -> str:
+        return self.state.url
+
+    @property
+    def host(self) -> str:
+        return "localhost"
+
+    @property
+    def port(self) -> int:
+        return self.state.ports["edge"]
+
+    @property
+    def grpc_target(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def ca_file(self) -> Path:
+        return self.data.ca_file
+
+    @property
+    def admin_key(self) -> str:
+        """Of the tenant `local`, with every scope."""
+        return self.admin.secret
+
+    def tls_dir(self, identity: str) -> Path:
+        return CertificateAuthority(self.data.root / "pki").tls_dir(identity)
+
+    def new_tenant(self, tenant: str) -> str:
+        """Another tenant, made if absent; answers a new key with every scope."""
+        authority, credentials = CertificateAuthority(self.data.root / "pki"), load_credentials(self.data)
+        runner = ServiceRunner(_ROOT, self.data, authority, credentials, self.state.ports, stack_environment())
+        return runner.bootstrap(tenant).secret
+
+
+def stack_environment(**settings: str) -> dict[str, str]:
+    """The environment of a stack in tests: nothing of the caller's own settings, and a short wait for the edge."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PAGEMESH_")}
+    return {**kept, "PAGEMESH_DRAIN_S": "0.2", **settings}
+
+
+@pytest.fixture(scope="session")
+def stack(session_dir: Path) -> Iterator[RunningStack]:
+    """The whole stack; see RunningStack."""
+    data = DataDir(session_dir / "stack")
+    with Supervised(data.root, port=0, rate_limits=False, environment=stack_environment()) as running:
+        admin = load_admin_key(data)
+        assert admin is not None
+        yield RunningStack(data, running.state, admin)
 
 
 @pytest.fixture

@@ -170,7 +170,7 @@ class Process:
             self._popen.send_signal(self.spec.stop_signal)
 
     def kill(self) -> None:
-        """Ends it and everything in its process group at once."""
+        """Ends it and everything in its process group at once, without waiting: a signal handler may call it."""
         # Nothing may be left of the group; macOS says EPERM where only a zombie is.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)

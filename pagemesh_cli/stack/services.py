@@ -94,11 +94,11 @@ class ServiceRunner:
                 _wait_success(process, timeout_s=_MIGRATE_TIMEOUT_S)
         finally:
             for process in running:
-                process.kill()
+                process.stop()
 
-    def bootstrap(self) -> AdminKey:
-        """Makes the stack's tenant and a key with every scope."""
-        command = (sys.executable, "-m", "services.ledger", "bootstrap", "--tenant", TENANT)
+    def bootstrap(self, tenant: str = TENANT) -> AdminKey:
+        """Makes the tenant, where it is not there yet, and a new key with every scope."""
+        command = (sys.executable, "-m", "services.ledger", "bootstrap", "--tenant", tenant)
         result = subprocess.run(  # noqa: S603 - a fixed command
             leashed(command, account=None, orphan_signal=signal.SIGKILL),
             env=self.environment("ledger"),

@@ -73,6 +73,7 @@ def subject(tmp_path: Path) -> Iterator[Subject]:
     made = Subject(tmp_path)
     yield made
     made.supervisor.kill()
+    made.supervisor.stop([state.name for state in made.states])
 
 
 def test_restarts_what_dies_after_a_delay(subject: Subject) -> None:
