@@ -1,5 +1,6 @@
 """Which TCP port a process gets, and who holds one that is taken."""
 
+import contextlib
 import errno
 import random
 import socket
@@ -51,14 +52,25 @@ def holder(port: int) -> Holder | None:
     if not inodes:
         return None
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            open_files = {str(link.readlink()) for link in (process / "fd").iterdir()}
-            if open_files & inodes:
+        if _has_open(process, inodes):
+            try:
                 words = (process / "cmdline").read_bytes().split(b"\0")
-                return Holder(int(process.name), b" ".join(words[:3]).decode(errors="replace").strip())
-        except OSError:
-            continue  # it ended meanwhile, or is not ours to look at
+            except OSError:
+                return None  # it ended just now, and the port with it
+            return Holder(int(process.name), b" ".join(words[:3]).decode(errors="replace").strip())
     return None
+
+
+def _has_open(process: Path, names: set[str]) -> bool:
+    try:
+        links = list((process / "fd").iterdir())
+    except OSError:
+        return False  # it ended meanwhile, or is not ours to look at
+    for link in links:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if str(link.readlink()) in names:
+                return True
+    return False
 
 
 def _listening_inodes(port: int) -> set[str]:

@@ -1,0 +1,102 @@
+"""Before a start: ports, leftovers of a dead stack, parts that are not installed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pagemesh_cli.stack.background import start_in_background
+from pagemesh_cli.stack.errors import MissingPart, StackError
+from pagemesh_cli.stack.layout import DataDir
+from pagemesh_cli.stack.ports import holder, is_free, pick_free_port
+from pagemesh_cli.stack.preflight import choose_ports, clear_leftovers, require_free, require_packages
+from pagemesh_cli.stack.process import ProcessId
+from pagemesh_cli.stack.state import PartState, Phase, StackState, load_state, save_state
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_taken_port_names_its_holder_and_the_way_out(taken_port: int) -> None:
+    assert not is_free(taken_port)
+    found = holder(taken_port)
+    assert found is not None
+    assert found.pid == os.getpid()
+    with pytest.raises(StackError, match=rf"Port {taken_port} is in use by process {os.getpid()} .*--port 0"):
+        require_free(taken_port)
+
+
+def test_the_edge_gets_its_port_or_nothing(taken_port: int) -> None:
+    with pytest.raises(StackError, match=str(taken_port)):
+        choose_ports(taken_port)
+
+
+def test_private_ports_move_out_of_the_way() -> None:
+    wanted = pick_free_port()
+    chosen = choose_ports(wanted)
+    assert chosen["edge"] == wanted
+    with socket.create_server(("127.0.0.1", chosen["ledger"])):
+        assert choose_ports(wanted)["ledger"] != chosen["ledger"]
+    assert len(set(chosen.values())) == len(chosen)
+
+
+def test_the_edge_may_take_the_default_of_another_part() -> None:
+    if is_free(7001):
+        chosen = choose_ports(7001)
+        assert chosen["edge"] == 7001
+        assert chosen["ledger"] != 7001
+
+
+def test_free_ports_are_outside_the_range_of_outgoing_connections() -> None:
+    assert pick_free_port() < 32768
+    with pytest.raises(StackError, match="No free TCP port"):
+        pick_free_port(avoid=frozenset(range(65536)))
+
+
+def test_leftovers_of_a_dead_stack_are_stopped_and_forgotten(tmp_path: Path) -> None:
+    data = DataDir(tmp_path / "data")
+    data.prepare()
+    with subprocess.Popen([sys.executable, "-c", "print(1, flush=True); input()"], stdin=-1, stdout=-1) as orphan:
+        assert orphan.stdout is not None
+        orphan.stdout.readline()
+        identity = ProcessId.of(orphan.pid)
+        assert identity is not None
+        dead = ProcessId(orphan.pid, "an earlier boot/1")
+        parts = (PartState("ledger", 1, identity, None), PartState("edge", 2, dead, None))
+        save_state(data, StackState(Phase.RUNNING, dead, {"edge": 2}, parts))
+        told: list[str] = []
+        clear_leftovers(data, told.append)
+        assert orphan.wait(10) == -signal.SIGTERM
+    assert load_state(data) is None
+    assert len(told) == 2, "the number of the dead one was given to another process, which must be left alone"
+
+
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    data = DataDir(tmp_path / "data")
+    data.prepare()
+    data.state_file.write_text('{"phase": "dancing"}')
+    with pytest.raises(StackError, match=r"state\.json is damaged"):
+        load_state(data)
+    data.state_file.write_text("[]")
+    with pytest.raises(StackError, match="damaged"):
+        load_state(data)
+
+
+def test_in_the_background_too_a_taken_port_is_told_at_once(tmp_path: Path, taken_port: int) -> None:
+    with pytest.raises(StackError, match=f"Port {taken_port} is in use"):
+        start_in_background(tmp_path / "data", taken_port, rate_limits=True, report=lambda _: None)
+
+
+def test_a_part_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_packages()
+    monkeypatch.setattr("pagemesh_cli.stack.preflight.PACKAGES", {"no_such_module": "no-such-package"})
+    with pytest.raises(MissingPart, match=r"no-such-package is not installed.*pagemesh\[stack\]"):
+        require_packages()
