@@ -90,8 +90,10 @@ _SENTENCE_END = re.compile(r"[.!?:;\u3002\uff01\uff1f][)\]\"'\u2019\u201d\u00bb]
 
 _NUMBERED = re.compile(r"(?:\d{1,2}(?:\.\d{1,2}){0,3}|[IVX]{1,5}|[A-H])[.)]?\s+[^\W\d_].*")
 
-# Ligatures as their letters; NUL and the replacement character say nothing.
-_READABLE = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)} | {0: "", 0xFFFD: ""}
+# Ligatures as their letters; controls and the replacement character say nothing.
+_READABLE = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)} | dict.fromkeys(
+    [*range(0x09), *range(0x0E, 0x1C), 0x7F, 0xFFFD], ""
+)
 
 _EDGE_LINES = 3
 _HEADING_CHARS = 80

@@ -1,0 +1,175 @@
+"""A provider with what every call to it needs: a place in the queue, a breaker, retries within the deadline.
+
+Only what certainly cost nothing is tried again: a request that never left, and a refusal for load (429, or 503 with
+Retry-After), which no provider charges. A call that broke off or timed out after it was sent may have to be paid, so it
+is the caller's to decide, who set the money for one call aside.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar
+
+from services.runtime.breaker import Breaker
+from services.runtime.errors import DeadlineExceeded, PagemeshError, ResourceExhausted, Unavailable
+from services.summarizer.domain.ports import Abilities, Provider
+from services.summarizer.domain.values import Answer, Prompt, TokenCount
+
+T = TypeVar("T")
+
+CONCURRENCY = 10
+"""Calls to one model at once."""
+MAX_WAITING = 200
+"""Calls that wait for a place. With more, an answer would come too late for most of them."""
+RETRIES = 3
+_FIRST_BACKOFF_S = 0.5
+_MAX_BACKOFF_S = 8.0
+_QUEUE_RETRY_AFTER_S = 1.0
+_NOT_SENT = {"sent": "no", "billed": "no"}
+
+
+class GuardedProvider:
+    """The same port around any provider.
+
+    `remaining_s` says how much time the caller has left, None for no limit; `sleep` and `jitter` (uniform in 0 to 1)
+    are there to be injected.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        remaining_s: Callable[[], float | None],
+        breaker_for: Callable[[str], Breaker] = Breaker,
+        concurrency: int = CONCURRENCY,
+        max_waiting: int = MAX_WAITING,
+        retries: int = RETRIES,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = provider.name
+        self.version = provider.version
+        self._provider = provider
+        self._remaining_s = remaining_s
+        self._breaker_for = breaker_for
+        self._concurrency = concurrency
+        self._max_waiting = max_waiting
+        self._retries = retries
+        self._sleep = sleep
+        self._jitter = jitter
+        self._lanes: dict[str, _Lane] = {}
+
+    def models(self) -> tuple[str, ...]:
+        """The provider's."""
+        return self._provider.models()
+
+    def abilities(self, model: str) -> Abilities:
+        """The provider's."""
+        return self._provider.abilities(model)
+
+    def count(self, prompt: Prompt) -> TokenCount:
+        """The provider's: a retry follows only a call that cost nothing."""
+        return self._provider.count(prompt)
+
+    async def complete(self, prompt: Prompt) -> Answer:
+        """The provider's answer. Raises also Unavailable BREAKER_OPEN, ResourceExhausted PROVIDER_QUEUE_FULL and
+        DeadlineExceeded PROVIDER_QUEUE_TIMEOUT; none of these was sent."""
+        async with self._place(prompt.model) as lane:
+            for attempt in range(self._retries + 1):
+                try:
+                    return await lane.breaker.call(lambda: self._provider.complete(prompt))
+                except PagemeshError as exc:
+                    await self._pause(exc, attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:
+        """The same; after the first piece nothing is tried again."""
+        async with self._place(prompt.model) as lane:
+            for attempt in range(self._retries + 1):
+                begun = False
+                try:
+                    async with lane.breaker.guard(), aclosing(_generator(self._provider, prompt)) as items:
+                        async for item in items:
+                            begun = True
+                            yield item
+                    return
+                except PagemeshError as exc:
+                    if begun:
+                        raise
+                    await self._pause(exc, attempt)
+
+    @asynccontextmanager
+    async def _place(self, model: str) -> AsyncGenerator["_Lane", None]:
+        """A place among the model's calls, first come first served."""
+        self._provider.abilities(model)  # an unknown model gets no lane
+        lane = self._lanes.get(model)
+        if lane is None:
+            lane = self._lanes[model] = _Lane(self._breaker_for(f"{self.name}/{model}"), self._concurrency)
+        if lane.waiting >= self._max_waiting:
+            raise ResourceExhausted(
+                "PROVIDER_QUEUE_FULL",
+                f"{lane.waiting} calls are waiting for {self.name}/{model} already.",
+                retry_after_s=_QUEUE_RETRY_AFTER_S,
+                metadata=_NOT_SENT,
+            )
+        await lane.enter(self._remaining_s())
+        try:
+            yield lane
+        finally:
+            lane.leave()
+
+    async def _pause(self, error: PagemeshError, attempt: int) -> None:
+        """Waits until the call may be tried again; raises the error where it may not, or not in time."""
+        if attempt == self._retries or not _cost_nothing(error):
+            raise error
+        wait_s = self._jitter() * min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2.0**attempt)
+        if error.retry_after_s is not None:
+            # Everybody who was refused was told the same moment: the jitter comes on top.
+            wait_s += error.retry_after_s
+        remaining_s = self._remaining_s()
+        if remaining_s is not None and wait_s >= remaining_s:
+            raise error
+        await self._sleep(wait_s)
+
+
+class _Lane:
+    """The calls to one model."""
+
+    def __init__(self, breaker: Breaker, concurrency: int) -> None:
+        self.breaker = breaker
+        self.waiting = 0
+        self._places = asyncio.Semaphore(concurrency)
+
+    async def enter(self, timeout_s: float | None) -> None:
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._places.acquire()
+        except TimeoutError as exc:
+            raise DeadlineExceeded(
+                "PROVIDER_QUEUE_TIMEOUT", "The time ran out in the queue for the model.", metadata=_NOT_SENT
+            ) from exc
+        finally:
+            self.waiting -= 1
+
+    def leave(self) -> None:
+        self._places.release()
+
+
+def _generator(provider: Provider, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:
+    items = provider.stream(prompt)
+    assert isinstance(items, AsyncGenerator), "a stream has to be closable"
+    return items
+
+
+def _cost_nothing(error: PagemeshError) -> bool:
+    if error.reason == "BREAKER_OPEN":
+        # The breaker has said how long it rests; asking again at once is what it is there to prevent.
+        return False
+    if error.metadata.get("sent") == "no":
+        return isinstance(error, Unavailable)
+    is_load = isinstance(error, ResourceExhausted) or (
+        isinstance(error, Unavailable) and error.metadata.get("status") == "503" and error.retry_after_s is not None
+    )
+    return is_load and error.metadata.get("billed") == "no"
