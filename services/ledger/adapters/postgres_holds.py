@@ -61,7 +61,7 @@ _INSERT_RECORD = statement("""
 _RECORD_OF_HOLD = statement("SELECT {usage} FROM ledger.usage_records WHERE tenant = %s AND hold_id = %s")
 
 # SKIP LOCKED: replicas share the work instead of waiting for each other, or for a settlement under way.
-_EXPIRE = """
+EXPIRE = """
     UPDATE ledger.holds SET state = 'UNKNOWN' WHERE (tenant, hold_id) IN (
         SELECT tenant, hold_id FROM ledger.holds WHERE state = 'HELD' AND expire_time <= %s
         ORDER BY expire_time LIMIT %s FOR UPDATE SKIP LOCKED
@@ -128,7 +128,7 @@ class PostgresHolds:
     async def expire(self, now: datetime, limit: int) -> int:
         with translate("expire_holds"):
             async with self._pool.connection() as connection:
-                cursor = await connection.execute(_EXPIRE, (now, limit))
+                cursor = await connection.execute(EXPIRE, (now, limit))
                 return len(await cursor.fetchall())
 
     async def held_micros(self) -> int:

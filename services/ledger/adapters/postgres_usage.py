@@ -30,7 +30,7 @@ _KNOWN_RECORDS = statement("SELECT {usage} FROM ledger.usage_records WHERE tenan
 _SPEND = "UPDATE ledger.budgets SET settled_micros = settled_micros + %s WHERE tenant = %s"
 
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_HELD = """
+HELD = """
     SELECT coalesce(sum(amount_micros), 0)::bigint FROM ledger.holds
     WHERE tenant = %s AND state IN ('HELD', 'UNKNOWN')
 """
@@ -66,17 +66,8 @@ class PostgresUsage:
         return Recorded(len(new), len(known))
 
     async def report(self, selection: Selection, after: Cursor | None, limit: int) -> UsageReport:
-        chosen, rest = _conditions(selection, None), _conditions(selection, after)
-        values = {
-            "tenant": selection.tenant,
-            "start": selection.start,
-            "end": selection.end,
-            "request_id": selection.request_id,
-            "document": selection.document,
-            "after_time": after.occur_time if after else None,
-            "after_id": after.event_id if after else None,
-            "limit": limit,
-        }
+        rows_of, sums_of = list_statements(selection, after)
+        values = list_values(selection, after, limit)
         with translate("report_usage"):
             async with (
                 self._pool.connection() as connection,
@@ -84,9 +75,9 @@ class PostgresUsage:
                 connection.transaction(),
             ):
                 await connection.execute(_SNAPSHOT)
-                page = await connection.execute(_LIST.format(usage=USAGE_COLUMNS, chosen=rest), values)
-                total = await connection.execute(_TOTAL.format(chosen=chosen), values)
-                held = await connection.execute(_HELD, (selection.tenant,))
+                page = await connection.execute(rows_of, values)
+                total = await connection.execute(sums_of, values)
+                held = await connection.execute(HELD, (selection.tenant,))
                 rows = await page.fetchall()
                 ((cost, count),) = await total.fetchall()
                 ((held_micros,),) = await held.fetchall()
@@ -122,6 +113,26 @@ def _columns(records: Sequence[UsageRecord]) -> dict[str, Any]:
         "occur_time": [e.occur_time for e in events],
         "tags": [json.dumps(dict(e.tags)) for e in events],
         "cost": [Int8(r.cost_micros) for r in ordered],
+    }
+
+
+def list_statements(selection: Selection, after: Cursor | None) -> tuple[sql.Composed, sql.Composed]:
+    """The statements for one part of the records and for the sums over all; both take `list_values`."""
+    rows = _LIST.format(usage=USAGE_COLUMNS, chosen=_conditions(selection, after))
+    return rows, _TOTAL.format(chosen=_conditions(selection, None))
+
+
+def list_values(selection: Selection, after: Cursor | None, limit: int) -> dict[str, Any]:
+    """What the placeholders of `list_statements` stand for."""
+    return {
+        "tenant": selection.tenant,
+        "start": selection.start,
+        "end": selection.end,
+        "request_id": selection.request_id,
+        "document": selection.document,
+        "after_time": after.occur_time if after else None,
+        "after_id": after.event_id if after else None,
+        "limit": limit,
     }
 
 
