@@ -25,9 +25,11 @@ from services.runtime.migrate import migrate
 from services.runtime.postgres import Pool, open_pool, ping
 from services.runtime.server import MeshServer
 from services.summarizer.adapters import signals
-from services.summarizer.adapters.acting import act_as
+from services.summarizer.adapters.acting import act_as, remaining_s
 from services.summarizer.adapters.extractor_client import ExtractorPages
+from services.summarizer.adapters.guarded import GuardedProvider
 from services.summarizer.adapters.ledger_client import LedgerBooks
+from services.summarizer.adapters.mistral import MistralProvider, tekken_counter
 from services.summarizer.adapters.offline import OfflineProvider
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         database = load_settings(DatabaseSettings)
         migrate(database.database_url.get_secret_value(), directory=_MIGRATIONS, schema="summarizer")
         return 0
-    return _run(_serve(load_settings(SummarizerSettings)))
+    return _run(serve(load_settings(SummarizerSettings)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,7 +84,10 @@ def _run(command: Coroutine[None, None, None]) -> int:
     return code
 
 
-async def _serve(settings: SummarizerSettings) -> None:
+async def serve(
+    settings: SummarizerSettings, *, started: asyncio.Event | None = None, stop: asyncio.Event | None = None
+) -> None:
+    """The whole service, until it is told to stop; see MeshServer.run for `started` and `stop`."""
     health = Health()
     server = MeshServer(name="summarizer", settings=settings, health=health)
     async with contextlib.AsyncExitStack() as stack:
@@ -107,7 +112,7 @@ async def _serve(settings: SummarizerSettings) -> None:
         async with asyncio.TaskGroup() as background:
             tasks = [background.create_task(feeder.run()), background.create_task(savings.run())]
             try:
-                await server.run()
+                await server.run(started=started, stop=stop)
             finally:
                 for task in tasks:
                     task.cancel()
@@ -151,8 +156,17 @@ async def _outside(settings: SummarizerSettings, health: Health) -> AsyncIterato
 
 
 async def _providers(settings: SummarizerSettings, stack: contextlib.AsyncExitStack) -> dict[str, Provider]:
+    """Those that are configured; the one that needs no configuration is always there."""
     offline = await stack.enter_async_context(OfflineProvider())
-    return {offline.name: offline}
+    providers: list[Provider] = [offline]
+    if settings.mistral_api_key is not None:
+        # The tokenizer takes a second to load, and health checks are waiting.
+        count_text = await asyncio.to_thread(tekken_counter)
+        mistral = MistralProvider(
+            api_key=settings.mistral_api_key, url=str(settings.mistral_url), count_text=count_text
+        )
+        providers.append(await stack.enter_async_context(mistral))
+    return {provider.name: GuardedProvider(provider, remaining_s=remaining_s) for provider in providers}
 
 
 def _peer_check(client: MeshClient) -> Callable[[], Awaitable[None]]:

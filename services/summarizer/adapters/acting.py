@@ -1,34 +1,53 @@
 """Puts a caller of the domain on outgoing calls."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field
 
 from services.runtime.call import Call, Identity, acting_as, current_call, enter
+from services.runtime.tracing import TraceContext
+from services.summarizer.domain.ports import Deadline, no_deadline
 from services.summarizer.domain.values import Caller
 
 
+@dataclass(frozen=True, slots=True)
+class _Acting(Call):
+    """A call whose end may move while it runs, because others wait for it too."""
+
+    latest: Deadline = field(default=no_deadline)
+
+    def remaining_s(self) -> float | None:
+        """Seconds until the latest deadline that is now known, never below 0; None without one."""
+        deadline = self.latest()
+        return None if deadline is None else max(0.0, deadline - asyncio.get_running_loop().time())
+
+
 @contextlib.contextmanager
-def act_as(caller: Caller) -> Iterator[None]:
-    """Outgoing calls inside the block are made for `caller`, without a deadline of an incoming call.
+def act_as(caller: Caller, deadline: Deadline = no_deadline) -> Iterator[None]:
+    """Outgoing calls inside the block are made for `caller` and end by `deadline`.
 
     Inside the call that the caller made, its trace goes on; elsewhere a new one begins.
     """
     identity = Identity(caller.tenant, caller.actor, caller.project, caller.scopes)
-    call = _incoming_call()
-    if call is None or (call.identity, call.request_id) != (identity, caller.request_id):
-        with acting_as(identity, request_id=caller.request_id):
-            yield
-        return
-    enter(replace(call, deadline=None))
-    try:
+    trace = _trace_of(caller)
+    with acting_as(identity, request_id=caller.request_id) as call:
+        enter(_Acting(call.method, call.request_id, trace or call.trace, identity=identity, latest=deadline))
         yield
-    finally:
-        enter(call)
 
 
-def _incoming_call() -> Call | None:
+def remaining_s() -> float | None:
+    """Seconds that are left for what this task works on; None without a limit."""
     try:
-        return current_call()
+        return current_call().remaining_s()
     except LookupError:
         return None
+
+
+def _trace_of(caller: Caller) -> TraceContext | None:
+    """The trace of the incoming call, where that is the caller's own."""
+    try:
+        call = current_call()
+    except LookupError:
+        return None
+    return call.trace if call.request_id == caller.request_id else None

@@ -4,6 +4,11 @@ from services.runtime.call import current_call, current_identity
 from services.summarizer.domain.values import Caller
 
 
+def current_deadline() -> float | None:
+    """Until when the caller waits, in the event loop's time; None for ever."""
+    return current_call().deadline
+
+
 def current_caller() -> Caller:
     """For whom the current call is made. Raises Unauthenticated where it names nobody."""
     identity = current_identity()

@@ -11,7 +11,7 @@ from prometheus_client import Gauge, Histogram
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2_grpc
 from services.runtime.stream_errors import with_error_event
-from services.summarizer.api.caller import current_caller
+from services.summarizer.api.caller import current_caller, current_deadline
 from services.summarizer.api.mapping import from_event, from_summary, to_options
 from services.summarizer.domain.events import Finished
 from services.summarizer.domain.summarize import StreamSummarize, Summarize
@@ -37,7 +37,9 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
     ) -> service_pb2.SummarizeResponse:
         """A summary."""
         with _ACTIVE.track_inprogress():
-            summary = await self._summarize(current_caller(), request.document, to_options(request.options))
+            summary = await self._summarize(
+                current_caller(), request.document, to_options(request.options), deadline=current_deadline()
+            )
         _observe(summary)
         return service_pb2.SummarizeResponse(summary=from_summary(summary))
 
@@ -53,7 +55,9 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
     async def _events(
         self, request: service_pb2.StreamSummarizeRequest
     ) -> AsyncGenerator[service_pb2.StreamSummarizeResponse, None]:
-        stream = self._stream_summarize(current_caller(), request.document, to_options(request.options))
+        stream = self._stream_summarize(
+            current_caller(), request.document, to_options(request.options), deadline=current_deadline()
+        )
         with _ACTIVE.track_inprogress():
             async with aclosing(stream) as events:
                 async for event in events:

@@ -17,9 +17,20 @@ from services.summarizer.domain.values import (
     UsageEvent,
 )
 
-ActAs = Callable[[Caller], AbstractContextManager[None]]
-"""Makes outgoing calls inside the block speak for this caller, without the deadline of the caller's request.
-"""
+Deadline = Callable[[], float | None]
+"""When somebody stops waiting, in the event loop's time, as it is now known; None for never."""
+
+
+def no_deadline() -> None:
+    """For work that nobody waits for."""
+
+
+class ActAs(Protocol):
+    """Makes outgoing calls inside a block speak for a caller and end by a deadline."""
+
+    def __call__(self, caller: Caller, deadline: Deadline = no_deadline) -> AbstractContextManager[None]:
+        """The block; it knows nothing of the deadline of a call that it may stand in."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
 from services.runtime.errors import Unavailable
+from services.summarizer.domain.ports import Deadline
 
 K = TypeVar("K", bound=Hashable)
 E = TypeVar("E")
 
 Emit = Callable[[E], None]
-Run = Callable[[Emit[E]], Coroutine[Any, Any, None]]
+Run = Callable[[Emit[E], Deadline], Coroutine[Any, Any, None]]
+"""What is run: it emits events, and may ask until when anybody listens."""
 
 
 class _Flight(Generic[E]):
@@ -18,7 +20,8 @@ class _Flight(Generic[E]):
 
     def __init__(self) -> None:
         self.log: list[E] = []
-        self.listeners = 0
+        self.deadlines: list[float | None] = []
+        """One for each listener."""
         self.ended = False
         self.error: BaseException | None = None
         self.task: asyncio.Task[None] | None = None
@@ -31,6 +34,11 @@ class _Flight(Generic[E]):
     def end(self, error: BaseException | None) -> None:
         self.ended, self.error = True, error
         self._wake()
+
+    def deadline(self) -> float | None:
+        """When the most patient listener stops waiting; None where one always does, or none is left."""
+        known = [deadline for deadline in self.deadlines if deadline is not None]
+        return max(known) if known and len(known) == len(self.deadlines) else None
 
     async def more(self) -> None:
         """Returns once something was emitted or the run ended, after this call began."""
@@ -83,19 +91,22 @@ class SingleFlight(Generic[K, E]):
         self._flights: dict[K, _Flight[E]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def join(self, key: K, run: Run[E]) -> Seat[E]:
-        """A seat in the run under the key, which is begun as `run(emit)` where there is none."""
+    def join(self, key: K, run: Run[E], *, deadline: float | None = None) -> Seat[E]:
+        """A seat in the run under the key, which is begun as `run(emit, deadline)` where there is none.
+
+        `deadline` is when this listener stops waiting; the run is told the latest of all.
+        """
         flight = self._flights.get(key)
         leads = flight is None
         if flight is None:
             flight = self._flights[key] = _Flight()
-            flight.task = asyncio.create_task(run(flight.emit))
+            flight.task = asyncio.create_task(run(flight.emit, flight.deadline))
             self._tasks.add(flight.task)
             flight.task.add_done_callback(self._lander(key, flight))
         else:
             self._joined()
-        flight.listeners += 1
-        return Seat(flight, leads=leads, leave=self._leaver(key, flight))
+        flight.deadlines.append(deadline)
+        return Seat(flight, leads=leads, leave=self._leaver(key, flight, deadline))
 
     async def close(self) -> None:
         """Cancels all runs and waits for their end; their listeners get Unavailable."""
@@ -115,7 +126,7 @@ class SingleFlight(Generic[K, E]):
 
         return landed
 
-    def _leaver(self, key: K, flight: _Flight[E]) -> Callable[[], None]:
+    def _leaver(self, key: K, flight: _Flight[E], deadline: float | None) -> Callable[[], None]:
         left = False
 
         def leave() -> None:
@@ -123,8 +134,8 @@ class SingleFlight(Generic[K, E]):
             if left:
                 return
             left = True
-            flight.listeners -= 1
-            if flight.listeners == 0 and flight.task is not None:
+            flight.deadlines.remove(deadline)
+            if not flight.deadlines and flight.task is not None:
                 # Forgotten first: who comes now must not be seated in a run that is being cancelled.
                 self._forget(key, flight)
                 flight.task.cancel()

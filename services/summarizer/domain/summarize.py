@@ -10,7 +10,7 @@ from services.summarizer.domain.grounding import ground, text_of
 from services.summarizer.domain.keys import summary_key
 from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
 from services.summarizer.domain.models import Models
-from services.summarizer.domain.ports import ActAs, PageSource, SummaryCache
+from services.summarizer.domain.ports import ActAs, Deadline, PageSource, SummaryCache
 from services.summarizer.domain.reading import Reading, builder_for, read
 from services.summarizer.domain.savings import Savings, free_event
 from services.summarizer.domain.single_flight import Emit, SingleFlight
@@ -80,8 +80,12 @@ class StreamSummarize:
         self._new_id = new_id
         self._now_s = now_s
 
-    async def __call__(self, caller: Caller, document: str, options: Options) -> AsyncGenerator[Event, None]:
+    async def __call__(
+        self, caller: Caller, document: str, options: Options, *, deadline: float | None = None
+    ) -> AsyncGenerator[Event, None]:
         """Events of the summary, Finished last. Closing the iterator gives up; a run with no listener is cancelled.
+
+        `deadline`, in the event loop's time, is until when the caller waits; a run goes by its most patient listener.
 
         Raises InvalidArgument (unknown model), NotFound (no such document of this tenant, whatever the cache holds),
         FailedPrecondition (no text), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
@@ -97,7 +101,8 @@ class StreamSummarize:
         job = Job(caller, document, options, model)
         # Who pays is part of the key: a listener must not fail, or be served, on another one's budget.
         flight_key = (caller.actor, caller.project, key)
-        with self._flights.join(flight_key, lambda emit: self._run(job, key, emit)) as seat:
+        seat = self._flights.join(flight_key, lambda emit, latest: self._run(job, key, emit, latest), deadline=deadline)
+        with seat:
             async for event in seat:
                 if isinstance(event, Finished) and not seat.leads:
                     self._record_saving(caller, event.summary, "shared")
@@ -113,8 +118,8 @@ class StreamSummarize:
         finally:
             looking.cancel()
 
-    async def _run(self, job: Job, key: bytes, emit: Emit[Event]) -> None:
-        with self._act_as(job.caller):
+    async def _run(self, job: Job, key: bytes, emit: Emit[Event], deadline: Deadline) -> None:
+        with self._act_as(job.caller, deadline):
             summary = await self._maker.make(job, emit)
             # Without some of its pages it is not kept: the next one who asks may have more luck with them.
             if not summary.failed_pages:
@@ -140,9 +145,11 @@ class Summarize:
     def __init__(self, stream: StreamSummarize) -> None:
         self._stream = stream
 
-    async def __call__(self, caller: Caller, document: str, options: Options) -> Summary:
+    async def __call__(
+        self, caller: Caller, document: str, options: Options, *, deadline: float | None = None
+    ) -> Summary:
         """The summary. Raises what StreamSummarize raises."""
-        async with aclosing(self._stream(caller, document, options)) as events:
+        async with aclosing(self._stream(caller, document, options, deadline=deadline)) as events:
             async for event in events:
                 if isinstance(event, Finished):
                     return event.summary

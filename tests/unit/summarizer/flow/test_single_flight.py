@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from services.runtime.errors import ResourceExhausted, Unavailable
+from services.summarizer.domain.ports import Deadline, no_deadline
 from services.summarizer.domain.single_flight import Emit, Seat, SingleFlight
 from tests.unit.summarizer.flow.parts import until
 
@@ -18,8 +19,10 @@ class Runs:
         self.cancelled = 0
         self.go_on = asyncio.Event()
         self.error: Exception | None = None
+        self.deadline: Deadline = no_deadline
 
-    async def __call__(self, emit: Emit[int]) -> None:
+    async def __call__(self, emit: Emit[int], deadline: Deadline) -> None:
+        self.deadline = deadline
         self.begun += 1
         emit(1)
         try:
@@ -137,3 +140,19 @@ async def test_closing_cancels_the_runs_and_tells_the_listeners(flights: SingleF
             await task
         assert caught.value.reason == "SHUTTING_DOWN"
     assert run.cancelled == 1
+
+
+async def test_the_run_goes_by_its_most_patient_listener(flights: SingleFlight[str, int]) -> None:
+    run = Runs()
+    short = flights.join("key", run, deadline=10.0)
+    await until(lambda: run.begun == 1)
+    assert run.deadline() == 10.0
+    long = flights.join("key", run, deadline=20.0)
+    assert run.deadline() == 20.0
+    endless = flights.join("key", run)
+    assert run.deadline() is None
+    endless.leave()
+    long.leave()
+    assert run.deadline() == 10.0
+    short.leave()
+    assert run.deadline() is None

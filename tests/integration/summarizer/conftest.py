@@ -1,0 +1,172 @@
+"""The whole summarizer in this process, over mTLS, with a real Postgres, Valkey and ledger behind breakable wires."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import pytest
+
+from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
+from pagemesh.summarizer.v1 import summary_pb2
+from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import SummarizerServiceStub
+from pagemesh_cli.stack.certificates import CertificateAuthority
+from pagemesh_cli.stack.ports import pick_free_port
+from services.runtime import status
+from services.runtime.tls import TlsFolder
+from services.summarizer.__main__ import serve
+from services.summarizer.config import SummarizerSettings
+from tests.integration.summarizer.peers import (
+    Ledger,
+    ScriptedExtractor,
+    extractor_registration,
+    running_ledger,
+    serving,
+)
+from tests.integration.summarizer.tcp_proxy import TcpProxy
+
+TENANT = "acme"
+DOCUMENT = "documents/" + "d" * 32
+SCOPES = "documents.read summaries.create"
+
+
+@dataclass
+class Client:
+    """Calls the summarizer as the edge does; errors come back as ours."""
+
+    stub: Any
+
+    async def summarize(
+        self, document: str = DOCUMENT, *, timeout_s: float = 30, tenant: str = TENANT, **options: Any
+    ) -> summary_pb2.Summary:
+        request = service_pb2.SummarizeRequest(document=document, options=service_pb2.SummaryOptions(**options))
+        try:
+            answer = await self.stub.Summarize(request, timeout=timeout_s, metadata=metadata(tenant))
+        except grpc.aio.AioRpcError as exc:
+            raise status.from_rpc_error(exc, service="summarizer") from exc
+        summary: summary_pb2.Summary = answer.summary
+        return summary
+
+    def stream(self, document: str = DOCUMENT, *, timeout_s: float = 30, **options: Any) -> Any:
+        request = service_pb2.StreamSummarizeRequest(document=document, options=service_pb2.SummaryOptions(**options))
+        return self.stub.StreamSummarize(request, timeout=timeout_s, metadata=metadata(TENANT))
+
+
+def metadata(tenant: str) -> tuple[tuple[str, str], ...]:
+    return (
+        ("x-pagemesh-tenant", tenant),
+        ("x-pagemesh-actor", "apiKeys/test"),
+        ("x-pagemesh-project", ""),
+        ("x-pagemesh-scopes", SCOPES),
+    )
+
+
+@dataclass
+class World:
+    """Everything around the summarizer; each wire can be cut, frozen and mended."""
+
+    pki: CertificateAuthority
+    ledger: Ledger
+    extractor: ScriptedExtractor
+    wires: Mapping[str, TcpProxy]
+    """By name: ledger, extractor, postgres, valkey."""
+    environment: Mapping[str, Any]
+    """The summarizer's settings, by field, without its ports."""
+    database_url: str
+    """The summarizer's database, past the wire."""
+
+    def settings(self, **changes: Any) -> SummarizerSettings:
+        return SummarizerSettings(**{**self.environment, **changes})
+
+
+def behind(url: str, wire: TcpProxy) -> str:
+    """The same server at the other end of the wire."""
+    parts = urlsplit(url)
+    account = parts.netloc.rpartition("@")[0]
+    return parts._replace(netloc=f"{account}@127.0.0.1:{wire.port}").geturl()
+
+
+@contextlib.asynccontextmanager
+async def wire_to(url: str) -> AsyncIterator[TcpProxy]:
+    parts = urlsplit(url)
+    async with TcpProxy(parts.hostname or "127.0.0.1", parts.port or 0).running() as wire:
+        yield wire
+
+
+@pytest.fixture
+async def world(
+    database: Callable[[str], str], valkey_url: str, mesh_pki: CertificateAuthority
+) -> AsyncIterator[World]:
+    async with AsyncExitStack() as stack:
+        open_up = stack.enter_async_context
+        ledger = await open_up(running_ledger(database("ledger"), mesh_pki.tls_dir("ledger")))
+        await ledger.admit(TENANT)
+        extractor = ScriptedExtractor()
+        registration = extractor_registration(extractor)
+        extractor_target = await open_up(serving("extractor", mesh_pki.tls_dir("extractor"), registration))
+        database_url = database("summarizer")
+        wires = {
+            "ledger": await open_up(wire_to(f"grpc://{ledger.target}")),
+            "extractor": await open_up(wire_to(f"grpc://{extractor_target}")),
+            "postgres": await open_up(wire_to(database_url)),
+            "valkey": await open_up(wire_to(valkey_url)),
+        }
+        environment = {
+            "tls_dir": mesh_pki.tls_dir("summarizer"),
+            "database_url": behind(database_url, wires["postgres"]),
+            "redis_url": behind(valkey_url, wires["valkey"]),
+            "extractor_target": wires["extractor"].target,
+            "ledger_target": wires["ledger"].target,
+            "drain_s": 0,
+            "shutdown_s": 2,
+        }
+        yield World(mesh_pki, ledger, extractor, wires, environment, database_url)
+
+
+@contextlib.asynccontextmanager
+async def connected(pki: CertificateAuthority, target: str) -> AsyncIterator[Client]:
+    """A client with the edge's certificate, which never tries twice."""
+    credentials = TlsFolder(pki.tls_dir("edge")).channel_credentials()
+    options = [
+        ("grpc.ssl_target_name_override", "summarizer.pagemesh.local"),
+        ("grpc.enable_retries", 0),
+    ]
+    async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
+        yield Client(SummarizerServiceStub(channel))
+
+
+Start = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture
+async def start(world: World) -> AsyncIterator[Start]:
+    """`await start(**settings)` runs the summarizer and answers a client of it."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(**changes: Any) -> Client:
+            port = pick_free_port()
+            listen = {"grpc_listen": f"127.0.0.1:{port}", "http_listen": "127.0.0.1:0"}
+            started, stop = asyncio.Event(), asyncio.Event()
+            task = asyncio.create_task(serve(world.settings(**{**listen, **changes}), started=started, stop=stop))
+            stack.push_async_callback(_end, task, stop)
+            async with asyncio.timeout(20):
+                await started.wait()
+            return await stack.enter_async_context(connected(world.pki, f"127.0.0.1:{port}"))
+
+        yield begin
+
+
+async def _end(task: "asyncio.Task[None]", stop: asyncio.Event) -> None:
+    stop.set()
+    async with asyncio.timeout(30):
+        await task
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PAGEMESH_MISTRAL_API_KEY", "PAGEMESH_DEFAULT_MODEL"):
+        monkeypatch.delenv(name, raising=False)

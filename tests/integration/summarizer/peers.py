@@ -1,0 +1,203 @@
+"""The summarizer's peers: the real ledger in this process, and an extractor that reads what a test wrote."""
+
+import asyncio
+import contextlib
+import datetime as dt
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, LiteralString
+
+import grpc
+
+from pagemesh.common.v1 import page_pb2
+from pagemesh.extractor.v1 import extraction_pb2
+from pagemesh.extractor.v1 import extractor_service_pb2 as extractor_pb2
+from pagemesh.extractor.v1.extractor_service_pb2_grpc import (
+    ExtractorServiceServicer,
+    add_ExtractorServiceServicer_to_server,
+)
+from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
+from services.ledger.adapters.postgres_holds import PostgresHolds
+from services.ledger.adapters.postgres_identity import PostgresTenants
+from services.ledger.adapters.postgres_prices import PostgresPrices
+from services.ledger.adapters.postgres_usage import PostgresUsage
+from services.ledger.api import contract
+from services.ledger.api.ledger_servicer import LedgerServicer
+from services.ledger.domain.books import Books
+from services.runtime.call import current_identity
+from services.runtime.config import RuntimeSettings
+from services.runtime.errors import NotFound, Unimplemented
+from services.runtime.health import Health
+from services.runtime.postgres import Pool, open_pool
+from services.runtime.server import MeshServer
+
+EXTRACTOR = "pagemesh.extractor.v1.ExtractorService"
+Registration = tuple[Callable[[Any, Any], None], object, str]
+
+
+def settings(tls_dir: Path, **changes: Any) -> RuntimeSettings:
+    """Settings of a server on free ports, or of a client."""
+    values: dict[str, Any] = {
+        "grpc_listen": "127.0.0.1:0",
+        "http_listen": "127.0.0.1:0",
+        "tls_dir": tls_dir,
+        "peers": "edge,summarizer",
+        "database_url": "postgresql://nobody@localhost/none",
+        "drain_s": 0,
+        "shutdown_s": 2,
+    }
+    return RuntimeSettings(**{**values, **changes})
+
+
+@contextlib.asynccontextmanager
+async def serving(name: str, tls_dir: Path, registration: Registration) -> AsyncIterator[str]:
+    """A mesh server with one service; answers its target."""
+    server = MeshServer(name=name, settings=settings(tls_dir), health=Health())
+    server.add(*registration)
+    started, stop = asyncio.Event(), asyncio.Event()
+    task = asyncio.create_task(server.run(started=started, stop=stop))
+    try:
+        async with asyncio.timeout(10):
+            await started.wait()
+        yield f"127.0.0.1:{server.grpc_port}"
+    finally:
+        stop.set()
+        await task
+
+
+@dataclass
+class Ledger:
+    """A running ledger, and a look into its books."""
+
+    target: str
+    pool: Pool
+
+    async def admit(self, tenant: str, *, budget_micros: int | None = None) -> None:
+        """Makes a tenant, with a hard budget where one is given."""
+        tenants = PostgresTenants(self.pool)
+        await tenants.ensure(tenant, tenant, now())
+        if budget_micros is not None:
+            await tenants.set_hard_budget(tenant, budget_micros)
+
+    async def holds(self) -> dict[str, str]:
+        """The state of each hold, by its id, the oldest first."""
+        rows = await self._rows("SELECT hold_id::text, state::text FROM ledger.holds ORDER BY create_time")
+        return dict(rows)
+
+    async def events(self) -> list[tuple[str, int, int, int]]:
+        """Operation, tokens sent and received, and cost in micro-units of each record, the oldest first."""
+        return await self._rows(
+            "SELECT operation, input_tokens, output_tokens, cost_micros FROM ledger.usage_records "
+            "ORDER BY record_time, event_id"
+        )
+
+    async def _rows(self, query: LiteralString) -> list[Any]:
+        async with self.pool.connection() as connection:
+            return await (await connection.execute(query)).fetchall()
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+@contextlib.asynccontextmanager
+async def running_ledger(dsn: str, tls_dir: Path) -> AsyncIterator[Ledger]:
+    """The ledger's real service on a real database."""
+    pool = await open_pool(dsn, name="ledger", max_size=4)
+    books = Books(
+        holds=PostgresHolds(pool),
+        usage=PostgresUsage(pool),
+        prices=PostgresPrices(pool, monotonic_s=asyncio.get_running_loop().time),
+        clock=now,
+    )
+    registration = (add_LedgerServiceServicer_to_server, LedgerServicer(books), contract.LEDGER)
+    async with serving("ledger", tls_dir, registration) as target:
+        yield Ledger(target, pool)
+    await pool.close()
+
+
+@dataclass
+class Script:
+    """What one document does when it is read."""
+
+    pages: tuple[str | None, ...]
+    """The text of each page; None is one that cannot be read."""
+    cut_after: int | None = None
+    """After so many pages the stream breaks off."""
+    hang_after: int | None = None
+    """After so many pages nothing comes any more."""
+
+
+@dataclass
+class ScriptedExtractor(ExtractorServiceServicer):
+    """Speaks the contract; its documents are what a test wrote."""
+
+    documents: dict[tuple[str, str], Script] = field(default_factory=dict)
+    reading: int = 0
+    cancelled: int = 0
+
+    async def GetDocument(
+        self, request: extractor_pb2.GetDocumentRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> extractor_pb2.GetDocumentResponse:
+        self._find(request.name)
+        response = extractor_pb2.GetDocumentResponse()
+        response.document.name = request.name
+        return response
+
+    async def ExtractPages(
+        self, request: extractor_pb2.ExtractPagesRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> AsyncIterator[extractor_pb2.ExtractPagesResponse]:
+        script = self._find(request.name)
+        assert sorted(request.read_mask.paths) == ["text", "words"]
+        self.reading += 1
+        try:
+            async for response in _responses(script):
+                yield response
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+
+    async def UploadDocument(self, request_iterator: object, context: object) -> Any:
+        raise Unimplemented("UNIMPLEMENTED", "Documents are put in by the test.")
+
+    async def ListDocuments(self, request: object, context: object) -> Any:
+        raise Unimplemented("UNIMPLEMENTED", "The summarizer never asks.")
+
+    async def DeleteDocument(self, request: object, context: object) -> Any:
+        raise Unimplemented("UNIMPLEMENTED", "The summarizer never asks.")
+
+    def _find(self, name: str) -> Script:
+        found = self.documents.get((current_identity().tenant, name))
+        if found is None:
+            raise NotFound("DOCUMENT_NOT_FOUND", "There is no such document.")
+        return found
+
+
+async def _responses(script: Script) -> AsyncIterator[extractor_pb2.ExtractPagesResponse]:
+    count = len(script.pages)
+    start = extraction_pb2.ExtractionStart(page_count=count, first_page=1, last_page=count)
+    yield extractor_pb2.ExtractPagesResponse(start=start)
+    for number, text in enumerate(script.pages, start=1):
+        if script.cut_after is not None and number > script.cut_after:
+            return
+        if script.hang_after is not None and number > script.hang_after:
+            await asyncio.Event().wait()
+        yield _page(number, text)
+    yield extractor_pb2.ExtractPagesResponse(end=extraction_pb2.ExtractionEnd(pages_sent=count))
+
+
+def _page(number: int, text: str | None) -> extractor_pb2.ExtractPagesResponse:
+    if text is None:
+        failed = extraction_pb2.FailedPage(number=number, reason="PAGE_CORRUPT")
+        return extractor_pb2.ExtractPagesResponse(failed_page=failed)
+    page = page_pb2.Page(number=number, width_pt=600, height_pt=800, text=text)
+    for line, row in enumerate(text.split("\n")):
+        for column, word in enumerate(row.split()):
+            box = page_pb2.BoundingBox(x0=40.0 * column, y0=12.0 * line, x1=40.0 * column + 38, y1=12.0 * line + 10)
+            page.words.add(text=word, box=box, block=0, line=line)
+    return extractor_pb2.ExtractPagesResponse(page=page)
+
+
+def extractor_registration(extractor: ScriptedExtractor) -> Registration:
+    return add_ExtractorServiceServicer_to_server, extractor, EXTRACTOR
