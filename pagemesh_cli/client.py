@@ -96,9 +96,9 @@ class Client:
             pieces = _pieces(file, path.name, sent)
             return self.extractor.UploadDocument(pieces, timeout=timeout_s, metadata=self._metadata())
 
-    def get_document(self, name: str) -> document_pb2.Document:
+    def get_document(self, name: str, *, timeout_s: float = UNARY_TIMEOUT_S) -> document_pb2.Document:
         request = extractor_service_pb2.GetDocumentRequest(name=name)
-        return self.unary(self.extractor.GetDocument, request).document
+        return self.unary(self.extractor.GetDocument, request, timeout_s=timeout_s).document
 
     def usage_of_request(self, request_id: str) -> list[usage_pb2.UsageRecord]:
         """Every usage record of calls that were made for the request, newest first."""

@@ -14,13 +14,16 @@ from rich.text import Text
 
 from pagemesh_cli.failures import Failure
 
+_PIPE_WIDTH = 200
+
 
 class Output:
     """`as_json`: stdout carries JSON and nothing else, one object a line."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        self.console = Console(highlight=False)
+        # A table that goes into a file or a pipe must not be folded to the width of a terminal that is not there.
+        self.console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
         self.errors = Console(stderr=True, highlight=False)
 
     def write(self, text: str) -> None:

@@ -81,11 +81,11 @@ class StopSignals:
 
 def run_stack(
     options: UpOptions, report: Callable[[str], None], ready: Callable[[StackState, str | None], None]
-) -> None:
+) -> bool:
     """Starts the stack, keeps it running until a signal, stops it. Nothing of it runs any more when this returns.
 
-    `ready` is called once all parts are well, with the first admin key's secret where it was made just now. Raises
-    StackError where the stack cannot start; what had started is stopped before.
+    `ready` is called once all parts are well, with the first admin key's secret where it was made just now. False
+    where the signal came before that. Raises StackError where the stack cannot start; what had started is stopped.
     """
     require_packages()
     checkout = find_checkout()
@@ -94,20 +94,26 @@ def run_stack(
         report(note)
     signals = StopSignals()
     with data.locked(), signals.handled():
-        clear_leftovers(data, report)
-        ports = choose_ports(options.edge_port)
-        stack = Stack(options, data, checkout, ports, report)
-        signals.at_once = stack.supervisor.kill
         try:
-            secret = stack.start()
-            signals.starting = False
-            ready(stack.state(Phase.RUNNING), secret)
-            stack.watch(signals.requested)
+            clear_leftovers(data, report)
+            ports = choose_ports(options.edge_port)
+            _run(Stack(options, data, checkout, ports, report), signals, ready)
         except StopRequested:
-            report("stopping before everything was up")
-        finally:
-            signals.starting = False
-            stack.stop()
+            report("it was stopped before everything was up")
+            return False
+    return True
+
+
+def _run(stack: "Stack", signals: StopSignals, ready: Callable[[StackState, str | None], None]) -> None:
+    signals.at_once = stack.supervisor.kill
+    try:
+        secret = stack.start()
+        signals.starting = False
+        ready(stack.state(Phase.RUNNING), secret)
+        stack.watch(signals.requested)
+    finally:
+        signals.starting = False
+        stack.stop()
 
 
 class Stack:

@@ -32,16 +32,17 @@ _CLIENT_SETTINGS = frozenset(
 _PROXY_SETTINGS = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-def find_checkout() -> Path:
-    """The root of the checkout that `services` is imported from.
+def find_checkout(packages: Sequence[Path] | None = None) -> Path:
+    """The root of the checkout that `services` is imported from; `packages` are the places of that package.
 
     Raises StackError where there is none: the published package holds the client and the stubs, not the services.
     """
-    found = importlib.util.find_spec("services")
-    for location in (found.submodule_search_locations or []) if found is not None else []:
-        root = Path(location).parent
-        if all((root / "services" / name).is_dir() for name in SERVICES):
-            return root
+    if packages is None:
+        found = importlib.util.find_spec("services")
+        packages = [Path(place) for place in (found.submodule_search_locations or [] if found is not None else [])]
+    for package in packages:
+        if all((package / name).is_dir() for name in SERVICES):
+            return package.parent
     raise StackError(
         "`pagemesh up` needs a checkout of Pagemesh: the services are not part of the installed package. "
         "Clone the repository, run `make setup` and start it there; "

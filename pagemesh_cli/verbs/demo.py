@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from pagemesh.summarizer.v1 import summary_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.connection import resolve
+from pagemesh_cli.demo import document_path
 from pagemesh_cli.failures import Failure
 from pagemesh_cli.output import Output
 from pagemesh_cli.stack.layout import DataDir
@@ -38,11 +38,7 @@ def demo(
         require_packages()
         with tempfile.TemporaryDirectory(prefix="pagemesh-demo-") as directory:
             root = Path(directory) / "data"
-            _with_stack(output, root, file or _own_document())
-
-
-def _own_document() -> Path:
-    return Path(str(resources.files("pagemesh_cli.demo") / "document.pdf"))
+            _with_stack(output, root, file or document_path())
 
 
 def _with_stack(output: Output, root: Path, file: Path) -> None:

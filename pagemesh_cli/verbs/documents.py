@@ -98,7 +98,7 @@ def page_range(text: str) -> tuple[int, int]:
 def as_document(client: Client, output: Output, source: str, *, timeout_s: float) -> document_pb2.Document:
     """The document that is named, or the one that the file becomes."""
     if _DOCUMENT.match(source):
-        return client.get_document(source)
+        return client.get_document(source, timeout_s=timeout_s)
     return upload_file(client, output, Path(source), timeout_s=timeout_s).document
 
 

@@ -56,7 +56,8 @@ def up(
         def ready(state: StackState, secret: str | None) -> None:
             _announce(output, root, state, secret if show_key else None, begun)
 
-        run_stack(options, output.note, ready)
+        if not run_stack(options, output.note, ready):
+            raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 def _announce(output: Output, root: Path, state: StackState, secret: str | None, begun: float) -> None:

@@ -16,6 +16,7 @@ from pagemesh_cli.stack.layout import DataDir
 from pagemesh_cli.stack.ports import holder, is_free, pick_free_port
 from pagemesh_cli.stack.preflight import choose_ports, clear_leftovers, require_free, require_packages
 from pagemesh_cli.stack.process import ProcessId
+from pagemesh_cli.stack.services import find_checkout
 from pagemesh_cli.stack.state import PartState, Phase, StackState, load_state, save_state
 
 
@@ -100,3 +101,12 @@ def test_a_part_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("pagemesh_cli.stack.preflight.PACKAGES", {"no_such_module": "no-such-package"})
     with pytest.raises(MissingPart, match=r"no-such-package is not installed.*pagemesh\[stack\]"):
         require_packages()
+
+
+def test_an_installed_package_without_services_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="needs a checkout"):
+        find_checkout([])
+    (tmp_path / "services").mkdir()
+    with pytest.raises(StackError, match="needs a checkout"):
+        find_checkout([tmp_path / "services"])
+    assert (find_checkout() / "services" / "ledger").is_dir()
