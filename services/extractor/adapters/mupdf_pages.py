@@ -1,17 +1,11 @@
 """MuPDF's page, written as `pagemesh.common.v1.Page` within the contract's bounds."""
 
 import math
-import sys
 from typing import Any
 
-# Importing pymupdf loads its layout models, 90 MB that text does not need. It tolerates that they are not there.
-for _optional in ("pymupdf.layout", "pymupdf4llm"):
-    sys.modules.setdefault(_optional, None)  # type: ignore[arg-type]  # how Python is told that a module is absent
-
-import pymupdf  # noqa: E402  # after what must be out of its way
-from pagemesh.common.v1 import page_pb2  # noqa: E402
-
-from services.extractor.adapters.parser_protocol import MAX_PAGE_BYTES, PartBit  # noqa: E402
+from pagemesh.common.v1 import page_pb2
+from services.extractor.adapters.mupdf_import import pymupdf
+from services.extractor.adapters.parser_protocol import MAX_PAGE_BYTES, PartBit
 
 # The bounds of pagemesh/common/v1/page.proto, in characters and items.
 MAX_TEXT_CHARS = 4_000_000

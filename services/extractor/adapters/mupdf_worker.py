@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from services.extractor.adapters import parser_protocol as wire
 from services.extractor.adapters import sandbox
-from services.extractor.adapters.mupdf_pages import image_page, pymupdf, text_page
+from services.extractor.adapters.mupdf_import import pymupdf
+from services.extractor.adapters.mupdf_pages import image_page, text_page
 from services.extractor.adapters.parser_protocol import Fault, FlagBit, Format, Order, OrderKind, PartBit
 
 _FILE_TYPE = {Format.PDF: "pdf", Format.JPEG: "jpeg", Format.PNG: "png"}

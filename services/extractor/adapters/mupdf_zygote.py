@@ -13,7 +13,8 @@ import sys
 from typing import NoReturn
 
 from services.extractor.adapters import sandbox
-from services.extractor.adapters.mupdf_pages import pymupdf, text_page
+from services.extractor.adapters.mupdf_import import pymupdf
+from services.extractor.adapters.mupdf_pages import text_page
 from services.extractor.adapters.mupdf_worker import work
 from services.extractor.adapters.parser_protocol import PartBit
 from services.extractor.adapters.zygote_protocol import Command, CommandKind, Event, EventKind

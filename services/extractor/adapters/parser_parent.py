@@ -35,44 +35,51 @@ class ParserParent:
         self._ready: asyncio.Future[None] | None = None
         self._forks: deque[asyncio.Future[int]] = deque()
         self._buffer = bytearray()
-        self._starting = asyncio.Lock()
+        self._starting: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
         """The process's id while it runs."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def running(self) -> bool:
+        """Whether the process is up and has said that it is ready."""
+        return self._control is not None and self._ready is not None and self._ready.done()
+
     async def start(self) -> None:
         """Starts the process if it does not run. Raises Unavailable PARSER_UNAVAILABLE."""
-        async with self._starting:
-            if self._control is not None:
-                return
-            await self._reap()
-            loop = asyncio.get_running_loop()
-            ours, theirs = socket.socketpair()
-            with theirs:
-                # In this thread on purpose: the kernel ties the child's life to the thread that made it.
-                self._process = subprocess.Popen(  # noqa: ASYNC220, S603  # returns once exec has begun; own module
-                    [sys.executable, "-m", _MODULE, str(theirs.fileno()), str(self._memory_bytes)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,
-                    # Nothing that a parser could tell: no database, no keys.
-                    env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MALLOC_ARENA_MAX": "1"},
-                )
-            ours.setblocking(False)
-            self._control, self._ready = ours, loop.create_future()
-            loop.add_reader(ours, self._readable)
-            try:
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    await self._ready
-            except TimeoutError as exc:
-                self._lost()
-                raise _unavailable() from exc
-            except BaseException:
-                self._lost()
-                raise
+        if self.running:
+            return
+        if self._starting is None or self._starting.done():
+            self._starting = asyncio.create_task(self._start(), name="parser-parent-start")
+        # Whoever gives up waiting does not stop the start for the others.
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        await self._reap()
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # In this thread on purpose: the kernel ties the child's life to the thread that made it.
+            self._process = subprocess.Popen(  # noqa: ASYNC220, S603  # returns once exec has begun; own module
+                [sys.executable, "-m", _MODULE, str(theirs.fileno()), str(self._memory_bytes)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                # Nothing that a parser could tell: no database, no keys.
+                env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MALLOC_ARENA_MAX": "1"},
+            )
+        ours.setblocking(False)
+        self._control, self._ready = ours, loop.create_future()
+        loop.add_reader(ours, self._readable)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self._ready
+        except TimeoutError as exc:
+            self._lost()
+            raise _unavailable() from exc
 
     async def fork(self) -> tuple[int, socket.socket]:
         """A new parser process and the socket that it obeys. Raises Unavailable PARSER_UNAVAILABLE."""
@@ -104,6 +111,9 @@ class ParserParent:
 
     async def stop(self) -> None:
         """Ends the process, and with it its children."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
         self._lost()
         await self._reap()
 

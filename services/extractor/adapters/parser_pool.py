@@ -1,4 +1,4 @@
-"""The pool of parser processes: who gets one, how long it may take and how much it may hold, and when it is replaced."""
+"""The pool of parser processes: who gets one, how long it may take, how much it may hold, when it is replaced."""
 
 import asyncio
 import contextlib
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import psutil
 import structlog
 from google.protobuf.message import DecodeError
-from pagemesh.common.v1 import page_pb2
 from prometheus_client import Counter, Gauge, Histogram
 
+from pagemesh.common.v1 import page_pb2
 from services.extractor.adapters.fair_slots import FairSlots
 from services.extractor.adapters.parser_parent import START_TIMEOUT_S, ParserParent
 from services.extractor.adapters.parser_process import End, ParserProcess
@@ -94,9 +94,7 @@ class ParserPool:
     def __init__(self, limits: ParserLimits) -> None:
         self._limits = limits
         self._slots = FairSlots(size=limits.processes, max_waiting=limits.max_waiting)
-        self._parent = ParserParent(
-            memory_bytes=limits.memory_bytes + _ADDRESS_SPACE_SLACK_BYTES, on_exit=self._exited
-        )
+        self._parent = ParserParent(memory_bytes=limits.memory_bytes + _ADDRESS_SPACE_SLACK_BYTES, on_exit=self._exited)
         self._busy: dict[ParserProcess, _Meter] = {}
         self._idle: list[ParserProcess] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,7 +104,10 @@ class ParserPool:
     async def start(self) -> None:
         """Starts the parent and a first process. Raises Unavailable."""
         await self._parent.start()
-        self._idle.append(await self._spawn())
+        first = await self._spawn()
+        if not first.sandboxed:
+            log.warning("parser_not_sandboxed", why="this system has no seccomp filter to offer; limits still hold")
+        self._idle.append(first)
         self._tasks = [
             asyncio.create_task(self._watch(), name="parser-watch"),
             asyncio.create_task(self._keep_spare(), name="parser-spare"),
@@ -123,8 +124,10 @@ class ParserPool:
         await self._parent.stop()
 
     async def check(self) -> None:
-        """Raises Unavailable where no parser process can be had."""
-        await self._parent.start()
+        """Raises Unavailable where no parser process can be had; one is then on its way."""
+        if not self._parent.running:
+            self._spare_wanted.set()
+            raise Unavailable("PARSER_UNAVAILABLE", "The parser processes are being started.", retry_after_s=1.0)
 
     @contextlib.asynccontextmanager
     async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[ParserEvent]]:

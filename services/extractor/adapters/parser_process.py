@@ -139,5 +139,3 @@ class ParserProcess:
     def _advance(self) -> None:
         self.progress += 1
         self.since = self._loop.time()
-
-

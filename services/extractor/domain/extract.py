@@ -1,6 +1,6 @@
 """Extraction: which pages are asked of which parser process, and what the loss of one costs."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -81,7 +81,7 @@ class ExtractPages:
 
     async def __call__(
         self, extraction: Extraction, *, remaining_s: Callable[[], float | None]
-    ) -> AsyncIterator[ExtractionEvent]:
+    ) -> AsyncGenerator[ExtractionEvent, None]:
         """Yields ExtractionStart, then Page and FailedPage in order, then ExtractionEnd.
 
         Raises NotFound, FailedPrecondition with a DocumentFault or TOO_MANY_PAGES, OutOfRange PAGE_OUT_OF_RANGE, and
@@ -92,7 +92,14 @@ class ExtractPages:
             raise not_found(extraction.name)
         try:
             async with self._store.open(object_key(document.tenant, document.sha256)) as file:
-                run = _Run(self._parser, self._limits, document, extraction, file, remaining_s)
+                run = _Run(
+                    parser=self._parser,
+                    limits=self._limits,
+                    document=document,
+                    extraction=extraction,
+                    file=file,
+                    remaining_s=remaining_s,
+                )
                 async with aclosing(run.events()) as events:
                     async for event in events:
                         if isinstance(event, ExtractionStart) and document.page_count != event.page_count:
@@ -107,6 +114,7 @@ class _Run:
 
     def __init__(
         self,
+        *,
         parser: Parser,
         limits: ExtractionLimits,
         document: Document,
@@ -136,7 +144,7 @@ class _Run:
             parts=extraction.parts,
         )
 
-    async def events(self) -> AsyncIterator[ExtractionEvent]:
+    async def events(self) -> AsyncGenerator[ExtractionEvent, None]:
         while self._last is None or self._next <= self._last:
             try:
                 async with self._parser.parse(self._slice()) as parsed:

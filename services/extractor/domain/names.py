@@ -11,13 +11,14 @@ MAX_NAME_CHARS = 255
 _NOT_ALLOWED = re.compile(r"[^a-zA-Z0-9._-]")
 _EXTENSION = {MediaType.PDF: "pdf", MediaType.JPEG: "jpg", MediaType.PNG: "png"}
 _DEVICE = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
-_RUNS_AT_THE_END = frozenset(
-    "apk app asp aspx bat cgi chm cmd com cpl dll dmg exe hta htm html iso jar js jse jsp lnk mht mhtml msi msp php "
-    "phtml pif ps1 reg scr sh shtml svg sys url vb vbe vbs wsf wsh xhtml xml".split()
+_RUNS_AT_THE_END = re.compile(
+    r"^(apk|app|aspx?|bat|cgi|chm|cmd|com|cpl|dll|dmg|exe|hta|html?|iso|jar|jse?|jsp|lnk|mht|mhtml|msi|msp|php|phtml"
+    r"|pif|ps1|reg|scr|sh|shtml|svg|sys|url|vb[es]?|ws[fh]|xhtml|xml)$",
+    re.IGNORECASE,
 )
 """Extensions that run or render code where such a name is opened."""
-_RUNS_INSIDE = frozenset(
-    "asp aspx bat cgi cmd dll exe hta jar jse jsp lnk msi php phtml pif ps1 scr shtml vbe vbs wsf".split()
+_RUNS_INSIDE = re.compile(
+    r"^(aspx?|bat|cgi|cmd|dll|exe|hta|jar|jse|jsp|lnk|msi|php|phtml|pif|ps1|scr|shtml|vb[es]|wsf)$", re.IGNORECASE
 )
 """Those that some servers act upon even before a last extension, as in `shell.php.pdf`."""
 
@@ -49,8 +50,8 @@ def _refuse_disguises(name: str) -> None:
         raise _suspicious("it begins with a dot or contains two in a row")
     if _DEVICE.match(name):
         raise _suspicious("it is the name of a device")
-    *inside, last = (part.lower() for part in name.split(".")[1:] or [""])
-    if last in _RUNS_AT_THE_END or _RUNS_INSIDE.intersection(inside):
+    *inside, last = name.split(".")[1:] or [""]
+    if _RUNS_AT_THE_END.match(last) or any(_RUNS_INSIDE.match(part) for part in inside):
         raise _suspicious("its extension belongs to a program or a web page")
 
 

@@ -27,7 +27,7 @@ class SpooledFile(Protocol):
         """Where the bytes are, once `finish` was called."""
 
     async def write(self, data: bytes) -> None:
-        """Appends. Raises ResourceExhausted SPOOL_FULL where the disk is full."""
+        """Appends. Raises Unavailable where the disk is full."""
 
     async def finish(self) -> str:
         """Writes out what is left and answers the SHA-256 of it all in hexadecimal digits."""

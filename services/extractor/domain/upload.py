@@ -99,5 +99,3 @@ class UploadDocument:
 
 def _content(reason: str, message: str) -> InvalidArgument:
     return InvalidArgument(reason, message, fields=[FieldViolation("content", message)])
-
-

@@ -1,0 +1,14 @@
+"""PyMuPDF without its layout models, which text does not need: 0.2 s and 47 MB instead of 0.6 s and 136 MB.
+
+PyMuPDF imports them when they are installed and does without when they are not, so here they are made absent.
+"""
+
+import sys
+
+for _optional in ("pymupdf.layout", "pymupdf4llm"):
+    # A None in sys.modules makes an import fail as if nothing were installed.
+    sys.modules.setdefault(_optional, None)  # type: ignore[arg-type]
+
+import pymupdf  # noqa: E402  # after what must be out of its way
+
+__all__ = ["pymupdf"]

@@ -1,0 +1,173 @@
+"""Documents' bytes through obstore: a local directory or S3, chosen by a URL."""
+
+import asyncio
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import from_url
+
+from services.extractor.domain.ports import ReadableFile
+from services.runtime.errors import Unavailable
+
+CALL_TIMEOUT_S = 10.0
+TRANSFER_TIMEOUT_S = 60.0
+_CONNECT_TIMEOUT_S = 3
+_RETRIES = 3
+_READ_BYTES = 1024 * 1024
+_STAGING_AGE_S = 3600.0
+"""A put that a crash cut off leaves a staging file; none takes as long as this."""
+
+
+class ObstoreObjectStore:
+    """Implements the port `ObjectStore` for `file:///absolute/path` and `s3://bucket/prefix`.
+
+    obstore renames into place but does not flush: what is put locally is flushed here before it counts as stored.
+    """
+
+    def __init__(self, url: str, *, spool_dir: Path) -> None:
+        """Objects that are not local files are read through files in `spool_dir`. Raises ValueError for a bad URL."""
+        self._spool_dir = spool_dir
+        self._root = _local_root(url)
+        if self._root is not None:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._store: Any = from_url(self._root.as_uri())
+            return
+        self._store = from_url(
+            url,
+            client_options={
+                "timeout": timedelta(seconds=CALL_TIMEOUT_S),
+                "connect_timeout": timedelta(seconds=_CONNECT_TIMEOUT_S),
+            },
+            retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=TRANSFER_TIMEOUT_S)},
+        )
+
+    async def put(self, key: str, source: Path) -> None:
+        """See the port."""
+        with _translated("put"):
+            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
+                await obstore.put_async(self._store, key, source)
+                if self._root is not None:
+                    await asyncio.to_thread(_flush, self._root / key, self._root)
+
+    async def size_bytes(self, key: str) -> int | None:
+        """See the port."""
+        with _translated("head"):
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                try:
+                    return int((await obstore.head_async(self._store, key))["size"])
+                except FileNotFoundError:
+                    return None
+
+    @contextlib.asynccontextmanager
+    async def open(self, key: str) -> AsyncIterator[ReadableFile]:
+        """See the port."""
+        with _translated("get"):
+            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
+                if self._root is not None:
+                    file: Any = await asyncio.to_thread(open, self._root / key, "rb", 0)
+                else:
+                    file = await self._download(key)
+        with file:
+            yield file
+
+    async def delete(self, key: str) -> bool:
+        """See the port."""
+        if await self.size_bytes(key) is None:
+            return False
+        with _translated("delete"):
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                with contextlib.suppress(FileNotFoundError):
+                    await obstore.delete_async(self._store, key)
+                    if self._root is not None:
+                        await asyncio.to_thread(_flush_directory, (self._root / key).parent)
+        return True
+
+    async def check(self) -> None:
+        """See the port."""
+        if self._root is not None:
+            await asyncio.to_thread(_require_writable, self._root)
+            return
+        # Whether the object is there does not matter, only that somebody answers.
+        await self.size_bytes("health")
+
+    async def sweep(self) -> None:
+        """Removes what puts left behind that a crash cut off. S3 does that itself, by a lifecycle rule."""
+        if self._root is not None:
+            await asyncio.to_thread(_remove_staging, self._root, time.time() - _STAGING_AGE_S)
+
+    async def _download(self, key: str) -> Any:
+        # Without a name from the start: it is gone with its last descriptor, whatever happens.
+        file = tempfile.TemporaryFile(dir=self._spool_dir, buffering=0)  # noqa: SIM115  # the caller closes it
+        try:
+            result = await obstore.get_async(self._store, key)
+            async for piece in result.stream(min_chunk_size=_READ_BYTES):
+                await asyncio.to_thread(file.write, piece)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+
+def _local_root(url: str) -> Path | None:
+    parts = urlsplit(url)
+    if parts.scheme == "s3" and parts.netloc:
+        return None
+    if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
+        raise ValueError("the object store is file:///absolute/path or s3://bucket")
+    return Path(unquote(parts.path))
+
+
+def _flush(path: Path, root: Path) -> None:
+    """Makes a file and the names that lead to it survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    _flush_directory(path.parent)
+    _flush_directory(root)
+
+
+def _flush_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _require_writable(root: Path) -> None:
+    if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
+        raise Unavailable("STORE_UNAVAILABLE", "The object store is not writable.")
+
+
+def _remove_staging(root: Path, before: float) -> None:
+    # obstore stages `name` as `name#1`; no key of ours has a `#`.
+    for path in root.glob("*/*#*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _translated(operation: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (BaseError, OSError, TimeoutError) as exc:
+        raise Unavailable(
+            "STORE_UNAVAILABLE",
+            "The object store does not answer or is full. Nothing was kept; try again.",
+            retry_after_s=2.0,
+            metadata={"operation": operation},
+        ) from exc

@@ -1,0 +1,52 @@
+"""Settings of the extractor, from the environment."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.runtime.config import Address, CommaList, HostPort, RuntimeSettings
+
+_MIB = 1024 * 1024
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("write it as an absolute path")
+    return path
+
+
+class DatabaseSettings(BaseSettings):
+    """What migrations need."""
+
+    model_config = SettingsConfigDict(env_prefix="PAGEMESH_", frozen=True)
+
+    database_url: SecretStr
+    """libpq URL of the extractor's own role."""
+
+
+class ExtractorSettings(RuntimeSettings):
+    """Every setting is PAGEMESH_ and its name in capitals."""
+
+    grpc_listen: Address = HostPort(host="127.0.0.1", port=7002)
+    http_listen: Address = HostPort(host="127.0.0.1", port=7102)
+    peers: CommaList = ("edge", "summarizer", "operator")
+    object_store_url: Annotated[str, Field(pattern=r"^(file:///|s3://[a-z0-9])")]
+    """Where documents are kept: `file:///absolute/path` or `s3://bucket/prefix` (credentials as for any S3 client)."""
+    spool_dir: Annotated[Path, AfterValidator(_absolute)]
+    """Folder of this process alone for uploads on their way in; a real disk, at least max_uploads times
+    max_upload_bytes."""
+    max_upload_bytes: Annotated[int, Field(ge=1, le=4096 * _MIB)] = 50 * _MIB
+    """Largest document."""
+    max_uploads: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Uploads at a time."""
+    max_pages: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    """Documents with more pages are not extracted."""
+    parser_processes: Annotated[int, Field(ge=1, le=256)] = os.cpu_count() or 1
+    """Extractions that are parsed at a time."""
+    parser_memory_bytes: Annotated[int, Field(ge=192 * _MIB)] = 768 * _MIB
+    """Resident memory of one parser process; MuPDF itself takes about 60 MiB of it."""
+    page_timeout_s: Annotated[float, Field(ge=0.1, le=120)] = 5.0
+    """CPU time for opening a file and for each page; on the clock it may take one and a half times that."""
