@@ -17,6 +17,7 @@ from mistralai.client import Mistral
 from mistralai.client.errors import MistralError, NoResponseError, ResponseValidationError
 from mistralai.client.models import CompletionEvent, TextChunk, UsageInfo
 from mistralai.client.utils.eventstreaming import EventStreamAsync
+from mistralai.client.utils.logger import NoOpLogger
 from pydantic import SecretStr, ValidationError
 
 from services.runtime.errors import NotFound
@@ -87,7 +88,10 @@ class MistralProvider:
             server_url=url.rstrip("/"),
             async_client=self._http,
             timeout_ms=round(timeout_s * 1000),
+            # Its debug log, which an environment variable turns on, and its spans repeat messages and answers.
+            debug_logger=NoOpLogger(),
         )
+        self._sdk.sdk_configuration.__dict__["telemetry"] = False
 
     def models(self) -> tuple[str, ...]:
         """Names as Mistral knows them."""

@@ -23,6 +23,7 @@ from services.summarizer.domain.values import TokenCount
 MAX_RETRY_AFTER_S = 3_600.0
 """A longer wait is not waited for; the number only has to stay sane."""
 
+_PERHAPS_CHARGED = (408, 504)
 _NOT_SENT = {"sent": "no", "billed": "no"}
 
 
@@ -56,8 +57,13 @@ def unreadable(provider: str, why: str, tokens: TokenCount | None) -> PagemeshEr
 
 
 def refused(provider: str, status: int, headers: Mapping[str, str], *, now_s: Callable[[], float]) -> PagemeshError:
-    """The error for an HTTP status that is no success; such a request is not charged. `now_s` is Unix time."""
-    metadata = {"provider": provider, "status": str(status), "billed": "no"}
+    """The error for an HTTP status that is no success. `now_s` is Unix time.
+
+    A refused request is not charged. Where a time-out was answered somebody may have worked in vain and charge for it.
+    """
+    metadata = {"provider": provider, "status": str(status)}
+    if status not in _PERHAPS_CHARGED:
+        metadata["billed"] = "no"
     wait_s = retry_after_s(headers.get("retry-after"), now_s=now_s)
     if status == 429:
         return ResourceExhausted(

@@ -1,0 +1,298 @@
+"""A server that speaks Mistral's /v1/chat/completions and misbehaves as it is told.
+
+In a test: `with MistralServer() as server: server.script("429:1", "ok")`. Each call takes the next behaviour of the
+script, and "ok" when there is none left. By hand, or for a service in another process:
+
+    python -m tests.fakes.mistral_server --port 8080
+    curl localhost:8080/control/script -d '["500", "ok"]'
+    curl localhost:8080/control/calls
+
+Behaviours: ok, slow:SECONDS, hang, hang_midway, STATUS or STATUS:RETRY_AFTER (such as 401, 422, 429:2, 500, 503:1),
+cut, not_http, invalid_json, schema, schema_sentence, empty, no_choice, length, over_long, wrong_usage, no_usage,
+say:JSON.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import math
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+_MAX_BODY_BYTES = 32 * 2**20
+_PIECE_CHARS = 7
+_CHARS_PER_TOKEN = 6
+"""Fewer tokens than the real tokenizer counts, as a bill has to be no more than what was counted before."""
+_OVER_LONG_BYTES = 20 * 2**20
+_START_TIMEOUT_S = 10.0
+
+_MATERIAL = re.compile(r"^BEGIN (?P<fence>\S+)\n(?P<material>.*)\nEND (?P=fence)$", re.DOTALL | re.MULTILINE)
+_WANTED = re.compile(r"at most (\d+) sentences")
+_SENTENCE = re.compile(r"[^\s.!?][^.!?]{20,}[.!?]")
+
+
+@dataclass
+class Books:
+    """What the server was asked, and what it charges for; a cut answer is charged, a refused or hung one is not."""
+
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cancelled: int = 0
+
+
+class MistralServer:
+    """Runs in a thread of its own, on a free port unless told otherwise."""
+
+    def __init__(self, *, port: int = 0) -> None:
+        self.books = Books()
+        self._port = port
+        self._script: list[str] = []
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Base URL."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def calls(self) -> int:
+        """Calls to the API so far."""
+        return len(self.books.calls)
+
+    def script(self, *behaviours: str) -> None:
+        """Behaviours of the next calls, in order."""
+        with self._lock:
+            self._script = list(behaviours)
+
+    def __enter__(self) -> "MistralServer":
+        self._thread.start()
+        assert self._ready.wait(_START_TIMEOUT_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(_START_TIMEOUT_S)
+
+    def wait(self) -> None:
+        """Until it is stopped."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        with contextlib.closing(self._loop):
+            self._loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        self._connections: set[asyncio.Task[None]] = set()
+        server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+        self._port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            while await self._one_request(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client hung up: that is its right
+        except asyncio.CancelledError:
+            pass  # the server stops
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _one_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Whether the connection may be used again."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, path, _ = head[0].split(" ")
+        headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
+        size = int(headers.get("content-length", "0"))
+        assert size <= _MAX_BODY_BYTES
+        body = json.loads(await reader.readexactly(size) or b"null")
+        if path == "/control/script":
+            self.script(*body)
+            return await _send(writer, 200, {})
+        if path == "/control/calls":
+            books = self.books
+            told = {"calls": len(books.calls), "input_tokens": books.input_tokens, "output_tokens": books.output_tokens}
+            return await _send(writer, 200, told)
+        if (method, path) != ("POST", "/v1/chat/completions"):
+            return await _send(writer, 404, {"message": "no such route"})
+        self.books.calls.append(body | {"authorization": headers.get("authorization", "")})
+        with self._lock:
+            behaviour = self._script.pop(0) if self._script else "ok"
+        return await self._behave(behaviour, body, reader, writer)
+
+    async def _behave(
+        self, behaviour: str, body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        name, _, detail = behaviour.partition(":")
+        if name.isdigit():
+            extra = {"retry-after": detail} if detail else {}
+            return await _send(writer, int(name), {"message": "refused, and the document said SECRET"}, extra)
+        if name == "hang":
+            return await self._hang(reader)
+        if name == "slow":
+            await asyncio.sleep(float(detail))
+        if name == "not_http":
+            writer.write(b"this is not HTTP\r\n\r\n")
+            await writer.drain()
+            return False
+        usage = self._charge(name, body)
+        content = _content(name, detail, body)
+        if body.get("stream"):
+            finish_reason = "length" if name == "length" else "stop"
+            return await self._stream(
+                name, _pieces(name, content), (body["model"], finish_reason, usage), reader, writer
+            )
+        if name == "over_long":
+            return await _send(writer, 200, {"padding": "x" * _OVER_LONG_BYTES})
+        message = {"role": "assistant", "content": content}
+        choice = {"index": 0, "message": message, "finish_reason": "length" if name == "length" else "stop"}
+        answer = {"id": "cmpl-1", "object": "chat.completion", "created": int(time.time()), "model": body["model"]}
+        answer |= {"choices": [] if name == "no_choice" else [choice], "usage": usage}
+        if name == "cut":
+            writer.write(_head(200, {"content-type": "application/json", "content-length": "100000"}))
+            writer.write(json.dumps(answer).encode()[:50])
+            await writer.drain()
+            return False
+        return await _send(writer, 200, answer)
+
+    async def _stream(
+        self,
+        name: str,
+        pieces: list[str],
+        end: tuple[str, str, dict[str, int]],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> bool:
+        writer.write(_head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"}))
+        breaks_off = name in ("cut", "hang_midway")
+        for event in _events(pieces, *end):
+            if breaks_off and "usage" in event:
+                break
+            _write_chunk(writer, f"data: {json.dumps(event)}\n\n".encode())
+            await writer.drain()
+        if breaks_off:
+            return await self._hang(reader) if name == "hang_midway" else False
+        _write_chunk(writer, b"data: [DONE]\n\n")
+        _write_chunk(writer, b"")
+        await writer.drain()
+        return True
+
+    async def _hang(self, reader: asyncio.StreamReader) -> bool:
+        """Says nothing until the client hangs up."""
+        await reader.read()
+        self.books.cancelled += 1
+        return False
+
+    def _charge(self, name: str, body: dict[str, Any]) -> dict[str, int]:
+        said = _content(name, "", body)
+        asked = sum(len(message["content"]) for message in body["messages"])
+        usage = {
+            "prompt_tokens": math.ceil(asked / _CHARS_PER_TOKEN),
+            "completion_tokens": min(math.ceil(len(said) / _CHARS_PER_TOKEN), body["max_tokens"]),
+        }
+        self.books.input_tokens += usage["prompt_tokens"]
+        self.books.output_tokens += usage["completion_tokens"]
+        if name == "wrong_usage":
+            return {"prompt_tokens": -5, "completion_tokens": 10**9, "total_tokens": 0}
+        if name == "no_usage":
+            return {}
+        return usage | {"total_tokens": sum(usage.values())}
+
+
+def _content(name: str, detail: str, body: dict[str, Any]) -> str:
+    """What the model says."""
+    fixed = {
+        "invalid_json": '{"sentences": [{"text": "It stops',
+        "schema": '{"answer": "no sentences"}',
+        "schema_sentence": '{"sentences": [{"text": 7, "quotes": "none"}]}',
+        "empty": "",
+    }
+    if name == "say":
+        return detail
+    return fixed.get(name) or ("" if name == "empty" else json.dumps(_summary(body), ensure_ascii=False))
+
+
+def _summary(body: dict[str, Any]) -> dict[str, Any]:
+    """The first sentences of the material, each quoting itself: what an honest and lazy model would say."""
+    asked = body["messages"][-1]["content"]
+    found, wanted = _MATERIAL.search(asked), _WANTED.search(asked)
+    assert found is not None, "the material is fenced"
+    assert wanted is not None, "the number of sentences is said"
+    most, fence, material = int(wanted[1]), found["fence"], found["material"]
+    if "sources" in json.dumps(body["response_format"]):
+        lines = [line.partition(". ") for line in material.splitlines() if line]
+        return {"sentences": [{"text": text, "sources": [int(number)]} for number, _, text in lines[:most]]}
+    sentences: list[dict[str, Any]] = []
+    for part in material.split(f"[{fence} page ")[1:]:
+        page, _, text = part.partition("]\n")
+        for match in _SENTENCE.finditer(text):
+            words = " ".join(match.group().split())
+            sentences.append({"text": words, "quotes": [{"quote": words, "page": int(page)}]})
+    return {"sentences": sentences[:most]}
+
+
+def _pieces(name: str, content: str) -> list[str]:
+    if name == "over_long":
+        return ["x" * 2**16] * (_OVER_LONG_BYTES // 2**16)
+    pieces = [content[i : i + _PIECE_CHARS] for i in range(0, len(content), _PIECE_CHARS)]
+    return pieces[: len(pieces) // 2] if name in ("cut", "hang_midway") else pieces
+
+
+def _events(pieces: list[str], model: str, finish_reason: str, usage: dict[str, int]) -> Iterator[dict[str, Any]]:
+    for piece in pieces:
+        delta = {"index": 0, "delta": {"content": piece}, "finish_reason": None}
+        yield {"id": "cmpl-1", "model": model, "choices": [delta]}
+    last = {"index": 0, "delta": {"content": ""}, "finish_reason": finish_reason}
+    yield {"id": "cmpl-1", "model": model, "choices": [last], "usage": usage}
+
+
+async def _send(
+    writer: asyncio.StreamWriter, status: int, answer: dict[str, Any], extra: dict[str, str] | None = None
+) -> bool:
+    payload = json.dumps(answer).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(payload))} | (extra or {})
+    writer.write(_head(status, headers) + payload)
+    await writer.drain()
+    return True
+
+
+def _head(status: int, headers: dict[str, str]) -> bytes:
+    lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def _write_chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+
+def main() -> None:
+    """Serves until it is interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=0)
+    with MistralServer(port=parser.parse_args().port) as server:
+        print(server.url, flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.wait()
+
+
+if __name__ == "__main__":
+    main()
