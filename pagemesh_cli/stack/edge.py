@@ -1,7 +1,4 @@
-"""The edge's configuration: the files of envoy/ with addresses, paths and limits filled in.
-
-`python -m pagemesh_cli.stack.edge DIRECTORY` renders it out of PAGEMESH_EDGE_* variables, as the container image does.
-"""
+"""The edge's configuration: the files of envoy/ with addresses, paths and limits filled in."""
 
 import dataclasses
 import importlib
@@ -56,7 +53,16 @@ class TokenBucket:
     refill: int
     every_s: float
 
+    @classmethod
+    def parse(cls, text: str) -> "TokenBucket":
+        """Reads `10+5/3s`: 10 at once, and 5 more every 3 seconds. Raises StackError."""
+        match = re.fullmatch(r"(\d{1,10})\+(\d{1,10})/(\d{1,6}(?:\.\d{1,3})?)s", text)
+        if match is None:
+            raise StackError(f"{text!r} is not a limit; write 10+5/3s for 10 at once and 5 more every 3 seconds.")
+        return cls(int(match[1]), int(match[2]), float(match[3]))
+
     def to_envoy(self) -> dict[str, object]:
+        """envoy.type.v3.TokenBucket."""
         return {"max_tokens": self.burst, "tokens_per_fill": self.refill, "fill_interval": f"{self.every_s:g}s"}
 
 

@@ -30,7 +30,7 @@ class Reply:
     answer_status: int | None = None
     """HTTP status for JSON callers where Envoy's own is not the one that clients expect."""
     grpc_code: int | None = None
-    """Where Envoy's status for gRPC callers differs from `code`."""
+    """The code for gRPC callers where it is not `code`."""
     retry: bool = False
     """Whether Envoy sets retry-after."""
 
@@ -41,7 +41,7 @@ REPLIES = (
     Reply("UPSTREAM_UNAVAILABLE", 14, "The service cannot be reached. Try again.", status=503),
     Reply("UPSTREAM_UNAVAILABLE", 14, "The service broke the connection. Try again.", status=502),
     Reply("DEADLINE_EXCEEDED", 4, "The deadline passed before the answer was there.", flag="DT", answer_status=504),
-    Reply("DEADLINE_EXCEEDED", 4, "The service did not answer in time.", status=504, grpc_code=14),
+    Reply("DEADLINE_EXCEEDED", 4, "The service did not answer in time.", status=504),
     Reply("REQUEST_TIMEOUT", 4, "The request did not arrive in time.", status=408),
     Reply("BODY_TOO_LARGE", 3, "The body is larger than this path allows.", status=413),
     Reply("HEADERS_TOO_LARGE", 3, "The headers are too many or too large.", status=431),
@@ -49,8 +49,9 @@ REPLIES = (
     Reply("NO_ROUTE", 5, "There is nothing at this path.", status=404, grpc_code=12),
     Reply("UNAUTHENTICATED", 16, "The API key is missing, unknown, expired or revoked.", status=401),
     Reply("PERMISSION_DENIED", 7, status=403),
+    Reply("INVALID_REQUEST", 3, "This is not valid HTTP.", status=400, flag="DPE"),
     Reply("INVALID_REQUEST", 3, status=400),
-    Reply("EDGE_ERROR", 13),
+    Reply("EDGE_ERROR", 13, "The edge could not handle the request."),
 )
 
 
@@ -74,22 +75,22 @@ def _grpc(reply: Reply) -> Json:
         _header("content-type", {"prefix": "application/grpc"}),
         {"header_filter": {"header": {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}}},
     ]
+    code = reply.code if reply.grpc_code is None else reply.grpc_code
+    # Envoy derives a code from the HTTP status unless it finds one.
+    headers = {"grpc-status": str(code)}
+    if reply.message is not None:
+        headers["grpc-status-details-bin"] = _details(code, reply.reason, reply.message)
     text = "%LOCAL_REPLY_BODY%" if reply.message is None else reply.message
-    mapper: Json = {
+    return {
         "filter": _all([*caller, *_conditions(reply)]),
         "body_format_override": {"text_format_source": {"inline_string": text}},
+        "headers_to_add": [{"header": {"key": key, "value": value}} for key, value in headers.items()],
     }
-    if reply.message is not None:
-        mapper["headers_to_add"] = [
-            {"header": {"key": "grpc-status-details-bin", "value": _details(reply, reply.message)}}
-        ]
-    return mapper
 
 
-def _details(reply: Reply, message: str) -> str:
+def _details(code: int, reason: str, message: str) -> str:
     info = any_pb2.Any()
-    info.Pack(error_details_pb2.ErrorInfo(reason=reply.reason, domain=DOMAIN))
-    code = reply.code if reply.grpc_code is None else reply.grpc_code
+    info.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
     status = status_pb2.Status(code=code, message=message, details=[info])
     return base64.b64encode(status.SerializeToString(deterministic=True)).decode().rstrip("=")
 
