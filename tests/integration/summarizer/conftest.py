@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,10 @@ from services.runtime import status
 from services.runtime.tls import TlsFolder
 from services.summarizer.__main__ import serve
 from services.summarizer.config import SummarizerSettings
+from tests.fakes.mistral_server import MistralServer
 from tests.integration.summarizer.peers import (
     Ledger,
+    Script,
     ScriptedExtractor,
     extractor_registration,
     running_ledger,
@@ -32,6 +34,13 @@ from tests.integration.summarizer.tcp_proxy import TcpProxy
 TENANT = "acme"
 DOCUMENT = "documents/" + "d" * 32
 SCOPES = "documents.read summaries.create"
+MODEL = "mistral/mistral-small-latest"
+BEES = (
+    "Bees make honey from the nectar of flowers. They live together in hives that they build. "
+    "A hive holds one queen and many thousands of workers. The workers gather nectar and pollen all summer. "
+    "The queen lays all the eggs of the hive. Honey feeds the whole hive through the winter."
+)
+DANCES = "Bees dance in order to tell where the flowers stand. The dance points to the sun and the distance."
 
 
 @dataclass
@@ -167,6 +176,35 @@ async def _end(task: "asyncio.Task[None]", stop: asyncio.Event) -> None:
 
 
 @pytest.fixture
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PAGEMESH_MISTRAL_API_KEY", "PAGEMESH_DEFAULT_MODEL"):
-        monkeypatch.delenv(name, raising=False)
+def mistral() -> Iterator[MistralServer]:
+    """A server that speaks Mistral's API and keeps its own bill."""
+    with MistralServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def client(start: Start, mistral: MistralServer) -> Client:
+    """A client of a summarizer whose default model is Mistral's."""
+    return await start(default_model=MODEL, mistral_api_key="a key", mistral_url=mistral.url)
+
+
+@pytest.fixture
+def document(world: World) -> Script:
+    """What the document of the tests is; a test may change it."""
+    script = Script((BEES, DANCES))
+    world.extractor.documents[TENANT, DOCUMENT] = script
+    return script
+
+
+async def until(condition: Callable[[], bool], *, timeout_s: float = 10) -> None:
+    """Waits for something that happens in a server of the test."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def until_so(condition: Callable[[], Awaitable[bool]], *, timeout_s: float = 30) -> None:
+    """The same for a question that takes time itself."""
+    async with asyncio.timeout(timeout_s):
+        while not await condition():
+            await asyncio.sleep(0.05)
