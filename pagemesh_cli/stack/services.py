@@ -21,6 +21,8 @@ SERVICES = ("ledger", "extractor", "summarizer")
 DATABASE = "pagemesh"
 TENANT = "local"
 """The tenant of an embedded stack."""
+DRAIN_S = 1.5
+"""How long a service that stops waits for the edge to see it, which looks every second; PAGEMESH_DRAIN_S overrides."""
 _MIGRATE_TIMEOUT_S = 120.0
 _BOOTSTRAP_TIMEOUT_S = 60.0
 # Drain and shut-down of a service as configured, and this much for the rest.
@@ -119,6 +121,7 @@ class ServiceRunner:
         """The whole environment of a service's process."""
         return {
             **self._basics(),
+            "PAGEMESH_DRAIN_S": f"{DRAIN_S:g}",
             **self._passed_on(service),
             "PAGEMESH_GRPC_LISTEN": f"{LOOPBACK}:{self.ports[service]}",
             "PAGEMESH_HTTP_LISTEN": f"{LOOPBACK}:{self.ports[f'{service}_http']}",
@@ -165,7 +168,7 @@ class ServiceRunner:
         return {**settings, **proxies, "NO_PROXY": f"localhost,{LOOPBACK},{self.inherited.get('NO_PROXY', '')}"}
 
     def _stop_timeout_s(self) -> float:
-        drain_s = _seconds(self.inherited, "PAGEMESH_DRAIN_S", 3.0)
+        drain_s = _seconds(self.inherited, "PAGEMESH_DRAIN_S", DRAIN_S)
         return drain_s + _seconds(self.inherited, "PAGEMESH_SHUTDOWN_S", 20.0) + _STOP_MARGIN_S
 
 

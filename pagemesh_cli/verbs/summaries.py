@@ -114,7 +114,7 @@ def _streamed(
 ) -> summary_pb2.Summary:
     """The same, printed as it comes into being. Raises Failure where the stream breaks off."""
     request = summarizer_service_pb2.StreamSummarizeRequest(document=document, options=options)
-    number = 0
+    printed = 0
     with output.progress("summarising") as meter:
         for event in client.stream(client.summarizer.StreamSummarize, request, timeout_s=timeout_s):
             kind = event.WhichOneof("event")
@@ -123,8 +123,12 @@ def _streamed(
             if output.as_json:
                 output.result(message_json(event))
             elif kind == "sentence":
-                number += 1
-                print_sentence(output, number, event.sentence)
+                printed += 1
+                print_sentence(output, printed, event.sentence)
+            elif kind == "summary":
+                # An answer that was known already comes whole, without its sentences before it.
+                for number, sentence in enumerate(event.summary.sentences[printed:], start=printed + 1):
+                    print_sentence(output, number, sentence)
             if kind == "progress":
                 parts = event.progress.chunk_count
                 done = event.progress.chunks_done if parts else event.progress.pages_read
@@ -160,10 +164,11 @@ def print_consumption(output: Output, summary: summary_pb2.Summary, records: lis
     used = summary.consumption
     how = "chosen from the document" if summary.extractive else "written"
     cached = ", from the cache" if summary.cached else ""
+    calls = "1 model call" if used.provider_calls == 1 else f"{used.provider_calls} model calls"
+    pending = "" if used.settled else " (reserved; the exact amount follows)"
     output.write(
         f"\n{summary.grounded_share:.0%} of the sentences are grounded; {how} by {summary.model}{cached}.\n"
-        f"cost {money(used.cost)} for {used.input_tokens} + {used.output_tokens} tokens "
-        f"in {used.provider_calls} calls{'' if used.settled else ' (reserved; the exact amount follows)'}\n"
+        f"cost {money(used.cost)} for {used.input_tokens} + {used.output_tokens} tokens in {calls}{pending}\n"
     )
     if summary.failed_pages:
         output.warn(f"pages that could not be read: {', '.join(map(str, summary.failed_pages))}")

@@ -75,11 +75,15 @@ def test_summary_for_people_shows_page_quote_box_and_bill(pagemesh: Command, doc
         assert part in out
 
 
-def test_stream_ends_with_the_whole_summary(pagemesh: Command, document: str) -> None:
-    events = pagemesh("summarize", document, "--length", "short", "--stream", "--json").lines
+def test_stream_brings_each_sentence_and_ends_with_the_whole_summary(pagemesh: Command, document: str) -> None:
+    request = ("summarize", document, "--focus", "prices", "--stream")
+    events = pagemesh(*request, "--json").lines
     kinds = [next(iter(event)) for event in events]
-    assert kinds.count("sentence") == len(events[kinds.index("summary")]["summary"]["sentences"])
+    sentences = events[kinds.index("summary")]["summary"]["sentences"]
+    assert kinds.count("sentence") == len(sentences) > 0
     assert kinds[-1] == "usage"
+    known = pagemesh(*request).out
+    assert f"{len(sentences):>3}. " in known, "an answer out of the cache has all its sentences, too"
 
 
 def test_usage_adds_up(pagemesh: Command, document: str) -> None:
