@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from services.runtime import status
 from services.runtime.tls import TlsFolder
 from services.summarizer.__main__ import serve
 from services.summarizer.config import SummarizerSettings
+from tests.conftest import Databases
 from tests.fakes.mistral_server import MistralServer
 from tests.integration.summarizer.peers import (
     Ledger,
@@ -31,7 +33,6 @@ from tests.integration.summarizer.peers import (
 )
 from tests.integration.summarizer.tcp_proxy import TcpProxy
 
-TENANT = "acme"
 DOCUMENT = "documents/" + "d" * 32
 SCOPES = "documents.read summaries.create"
 MODEL = "mistral/mistral-small-latest"
@@ -48,13 +49,14 @@ class Client:
     """Calls the summarizer as the edge does; errors come back as ours."""
 
     stub: Any
+    tenant: str
 
     async def summarize(
-        self, document: str = DOCUMENT, *, timeout_s: float = 30, tenant: str = TENANT, **options: Any
+        self, document: str = DOCUMENT, *, timeout_s: float = 30, tenant: str = "", **options: Any
     ) -> summary_pb2.Summary:
         request = service_pb2.SummarizeRequest(document=document, options=service_pb2.SummaryOptions(**options))
         try:
-            answer = await self.stub.Summarize(request, timeout=timeout_s, metadata=metadata(tenant))
+            answer = await self.stub.Summarize(request, timeout=timeout_s, metadata=metadata(tenant or self.tenant))
         except grpc.aio.AioRpcError as exc:
             raise status.from_rpc_error(exc, service="summarizer") from exc
         summary: summary_pb2.Summary = answer.summary
@@ -62,7 +64,7 @@ class Client:
 
     def stream(self, document: str = DOCUMENT, *, timeout_s: float = 30, **options: Any) -> Any:
         request = service_pb2.StreamSummarizeRequest(document=document, options=service_pb2.SummaryOptions(**options))
-        return self.stub.StreamSummarize(request, timeout=timeout_s, metadata=metadata(TENANT))
+        return self.stub.StreamSummarize(request, timeout=timeout_s, metadata=metadata(self.tenant))
 
 
 def metadata(tenant: str) -> tuple[tuple[str, str], ...]:
@@ -79,6 +81,8 @@ class World:
     """Everything around the summarizer; each wire can be cut, frozen and mended."""
 
     pki: CertificateAuthority
+    tenant: str
+    """One of this test's own: the databases are shared by the tests of a module."""
     ledger: Ledger
     extractor: ScriptedExtractor
     wires: Mapping[str, TcpProxy]
@@ -106,18 +110,25 @@ async def wire_to(url: str) -> AsyncIterator[TcpProxy]:
         yield wire
 
 
+@pytest.fixture(scope="module")
+def databases(postgres_server: Databases) -> Iterator[dict[str, str]]:
+    """Fresh databases of the ledger and the summarizer, as DSNs."""
+    names = {service: postgres_server.create(service) for service in ("ledger", "summarizer")}
+    yield {service: postgres_server.dsn(service, name) for service, name in names.items()}
+    for name in names.values():
+        postgres_server.drop(name)
+
+
 @pytest.fixture
-async def world(
-    database: Callable[[str], str], valkey_url: str, mesh_pki: CertificateAuthority
-) -> AsyncIterator[World]:
+async def world(databases: dict[str, str], valkey_url: str, mesh_pki: CertificateAuthority) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         open_up = stack.enter_async_context
-        ledger = await open_up(running_ledger(database("ledger"), mesh_pki.tls_dir("ledger")))
-        await ledger.admit(TENANT)
+        tenant = f"t-{uuid.uuid4().hex}"
+        ledger = await open_up(running_ledger(databases["ledger"], mesh_pki.tls_dir("ledger"), tenant))
         extractor = ScriptedExtractor()
         registration = extractor_registration(extractor)
         extractor_target = await open_up(serving("extractor", mesh_pki.tls_dir("extractor"), registration))
-        database_url = database("summarizer")
+        database_url = databases["summarizer"]
         wires = {
             "ledger": await open_up(wire_to(f"grpc://{ledger.target}")),
             "extractor": await open_up(wire_to(f"grpc://{extractor_target}")),
@@ -133,11 +144,11 @@ async def world(
             "drain_s": 0,
             "shutdown_s": 2,
         }
-        yield World(mesh_pki, ledger, extractor, wires, environment, database_url)
+        yield World(mesh_pki, tenant, ledger, extractor, wires, environment, database_url)
 
 
 @contextlib.asynccontextmanager
-async def connected(pki: CertificateAuthority, target: str) -> AsyncIterator[Client]:
+async def connected(pki: CertificateAuthority, target: str, tenant: str) -> AsyncIterator[Client]:
     """A client with the edge's certificate, which never tries twice."""
     credentials = TlsFolder(pki.tls_dir("edge")).channel_credentials()
     options = [
@@ -145,7 +156,7 @@ async def connected(pki: CertificateAuthority, target: str) -> AsyncIterator[Cli
         ("grpc.enable_retries", 0),
     ]
     async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
-        yield Client(SummarizerServiceStub(channel))
+        yield Client(SummarizerServiceStub(channel), tenant)
 
 
 Start = Callable[..., Awaitable[Client]]
@@ -164,7 +175,7 @@ async def start(world: World) -> AsyncIterator[Start]:
             stack.push_async_callback(_end, task, stop)
             async with asyncio.timeout(20):
                 await started.wait()
-            return await stack.enter_async_context(connected(world.pki, f"127.0.0.1:{port}"))
+            return await stack.enter_async_context(connected(world.pki, f"127.0.0.1:{port}", world.tenant))
 
         yield begin
 
@@ -192,7 +203,7 @@ async def client(start: Start, mistral: MistralServer) -> Client:
 def document(world: World) -> Script:
     """What the document of the tests is; a test may change it."""
     script = Script((BEES, DANCES))
-    world.extractor.documents[TENANT, DOCUMENT] = script
+    world.extractor.documents[world.tenant, DOCUMENT] = script
     return script
 
 

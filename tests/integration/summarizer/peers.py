@@ -68,33 +68,37 @@ async def serving(name: str, tls_dir: Path, registration: Registration) -> Async
 
 @dataclass
 class Ledger:
-    """A running ledger, and a look into its books."""
+    """A running ledger, and a look into the books of one tenant."""
 
     target: str
     pool: Pool
+    tenant: str
 
-    async def admit(self, tenant: str, *, budget_micros: int | None = None) -> None:
-        """Makes a tenant, with a hard budget where one is given."""
-        tenants = PostgresTenants(self.pool)
-        await tenants.ensure(tenant, tenant, now())
-        if budget_micros is not None:
-            await tenants.set_hard_budget(tenant, budget_micros)
+    async def admit(self, tenant: str) -> None:
+        """Makes a tenant."""
+        await PostgresTenants(self.pool).ensure(tenant, tenant, now())
+
+    async def limit(self, budget_micros: int) -> None:
+        """Sets a hard budget."""
+        await PostgresTenants(self.pool).set_hard_budget(self.tenant, budget_micros)
 
     async def holds(self) -> dict[str, str]:
         """The state of each hold, by its id, the oldest first."""
-        rows = await self._rows("SELECT hold_id::text, state::text FROM ledger.holds ORDER BY create_time")
+        rows = await self._rows(
+            "SELECT hold_id::text, state::text FROM ledger.holds WHERE tenant = %s ORDER BY create_time"
+        )
         return dict(rows)
 
     async def events(self) -> list[tuple[str, int, int, int]]:
         """Operation, tokens sent and received, and cost in micro-units of each record, the oldest first."""
         return await self._rows(
             "SELECT operation, input_tokens, output_tokens, cost_micros FROM ledger.usage_records "
-            "ORDER BY record_time, event_id"
+            "WHERE tenant = %s ORDER BY record_time, event_id"
         )
 
     async def _rows(self, query: LiteralString) -> list[Any]:
         async with self.pool.connection() as connection:
-            return await (await connection.execute(query)).fetchall()
+            return await (await connection.execute(query, (self.tenant,))).fetchall()
 
 
 def now() -> dt.datetime:
@@ -102,8 +106,8 @@ def now() -> dt.datetime:
 
 
 @contextlib.asynccontextmanager
-async def running_ledger(dsn: str, tls_dir: Path) -> AsyncIterator[Ledger]:
-    """The ledger's real service on a real database."""
+async def running_ledger(dsn: str, tls_dir: Path, tenant: str) -> AsyncIterator[Ledger]:
+    """The ledger's real service on a real database, with one tenant."""
     pool = await open_pool(dsn, name="ledger", max_size=4)
     books = Books(
         holds=PostgresHolds(pool),
@@ -113,7 +117,9 @@ async def running_ledger(dsn: str, tls_dir: Path) -> AsyncIterator[Ledger]:
     )
     registration = (add_LedgerServiceServicer_to_server, LedgerServicer(books), contract.LEDGER)
     async with serving("ledger", tls_dir, registration) as target:
-        yield Ledger(target, pool)
+        ledger = Ledger(target, pool, tenant)
+        await ledger.admit(tenant)
+        yield ledger
     await pool.close()
 
 

@@ -13,7 +13,7 @@ from services.runtime.errors import (
     ResourceExhausted,
 )
 from tests.fakes.mistral_server import MistralServer
-from tests.integration.summarizer.conftest import BEES, DOCUMENT, TENANT, Client, Start, World, until_so
+from tests.integration.summarizer.conftest import BEES, DOCUMENT, Client, Start, World, until_so
 from tests.integration.summarizer.peers import Script
 
 OTHER_TENANT = "globex"
@@ -81,7 +81,7 @@ async def test_a_stream_tells_progress_text_sentences_and_the_summary_last(clien
 
 async def test_a_long_document_is_mapped_and_reduced(client: Client, world: World, mistral: MistralServer) -> None:
     pages = tuple(f"Chapter {n} begins here and says something. " + BEES * 5 for n in range(1, 81))
-    world.extractor.documents[TENANT, DOCUMENT] = Script(pages)
+    world.extractor.documents[world.tenant, DOCUMENT] = Script(pages)
     summary = await client.summarize(style="SUMMARY_STYLE_BULLETS")
     assert mistral.calls == summary.consumption.provider_calls > 2
     assert all(line.startswith("- ") for line in summary.text.splitlines())
@@ -151,12 +151,12 @@ async def test_a_document_without_text_is_refused_before_anything_is_paid(
 async def test_a_budget_without_room_is_refused_as_the_ledger_says_it(
     client: Client, world: World, mistral: MistralServer
 ) -> None:
-    await world.ledger.admit(TENANT, budget_micros=1)
+    await world.ledger.limit(1)
     with pytest.raises(ResourceExhausted) as caught:
         await client.summarize()
     assert caught.value.reason == "BUDGET_EXCEEDED"
     assert caught.value.quota is not None
-    assert caught.value.quota.subject == f"tenants/{TENANT}"
+    assert caught.value.quota.subject == f"tenants/{world.tenant}"
     assert mistral.calls == 0
 
 
@@ -176,7 +176,7 @@ async def test_an_error_in_a_stream_is_its_last_event_and_its_status(client: Cli
     ("metadata", "code"),
     [
         ((), grpc.StatusCode.UNAUTHENTICATED),
-        ((("x-pagemesh-tenant", TENANT), ("x-pagemesh-scopes", "documents.read")), grpc.StatusCode.PERMISSION_DENIED),
+        ((("x-pagemesh-tenant", "acme"), ("x-pagemesh-scopes", "documents.read")), grpc.StatusCode.PERMISSION_DENIED),
     ],
     ids=["nobody", "without the scope"],
 )
