@@ -76,6 +76,8 @@ class Cursor:
         """The cursor in `token`. Raises InvalidArgument INVALID_PAGE_TOKEN."""
         try:
             micros, digest = _CURSOR.unpack(base64.b64decode(token, altchars=b"-_", validate=True))
+            if micros < 0:
+                raise ValueError("before there were documents")
             return cls(_EPOCH + micros * _MICROSECOND, digest.hex())
         except (binascii.Error, struct.error, ValueError, OverflowError) as exc:
             message = "The page token is not one that ListDocuments gave. Begin the list again without it."

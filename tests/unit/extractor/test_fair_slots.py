@@ -1,0 +1,82 @@
+"""The queue for parser processes."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from services.extractor.adapters.fair_slots import FairSlots
+from services.runtime.errors import ResourceExhausted
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def queue_up(slots: FairSlots, order: list[str], *names: str) -> list["asyncio.Task[None]"]:
+    async def wait(name: str) -> None:
+        await slots.acquire(name[0], timeout_s=None)
+        order.append(name)
+
+    tasks = []
+    for name in names:
+        tasks.append(asyncio.create_task(wait(name)))
+        await settle()
+    return tasks
+
+
+async def test_tenants_take_turns() -> None:
+    slots = FairSlots(size=1, max_waiting=10)
+    await slots.acquire("x", timeout_s=None)
+    order: list[str] = []
+    tasks = await queue_up(slots, order, "a1", "a2", "a3", "b1", "c1", "b2")
+    for _ in tasks:
+        slots.release()
+        await settle()
+    assert order == ["a1", "b1", "c1", "a2", "b2", "a3"]
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    slots = FairSlots(size=1, max_waiting=1)
+    await slots.acquire("a", timeout_s=None)
+    (waiting,) = await queue_up(slots, [], "a1")
+    with pytest.raises(ResourceExhausted) as refused:
+        await slots.acquire("b", timeout_s=None)
+    assert refused.value.reason == "PARSER_BUSY"
+    assert refused.value.retry_after_s
+    slots.release()
+    await waiting
+
+
+async def test_a_wait_that_takes_too_long_gives_its_place_up() -> None:
+    slots = FairSlots(size=1, max_waiting=1)
+    await slots.acquire("a", timeout_s=None)
+    with pytest.raises(ResourceExhausted):
+        await slots.acquire("b", timeout_s=0.01)
+    assert slots.waiting == 0
+    slots.release()
+    await slots.acquire("c", timeout_s=0.01)
+
+
+async def test_a_slot_that_comes_as_the_waiter_leaves_is_not_lost() -> None:
+    slots = FairSlots(size=1, max_waiting=5)
+    await slots.acquire("a", timeout_s=None)
+    (waiting,) = await queue_up(slots, [], "b1")
+    slots.release()  # the waiter has it, but has not run yet
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    await slots.acquire("c", timeout_s=0.01)
+
+
+async def test_a_cancelled_waiter_is_passed_over() -> None:
+    slots = FairSlots(size=1, max_waiting=5)
+    await slots.acquire("a", timeout_s=None)
+    order: list[str] = []
+    first, second = await queue_up(slots, order, "b1", "b2")
+    first.cancel()
+    await settle()
+    slots.release()
+    await second
+    assert order == ["b2"]
