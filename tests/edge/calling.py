@@ -63,7 +63,7 @@ class Edge:
         options = [("grpc.max_receive_message_length", 64 * 1024 * 1024)]
         with grpc.secure_channel(f"{self.host}:{self.port}", credentials, options) as channel:
             call = _bind(channel, method)
-            sent: Any = request if method.client_streaming else json_format.ParseDict(request, _new(method.input_type))
+            sent: Any = _sent(method, request)
             try:
                 answer = call(sent, timeout=timeout_s, metadata=_credential(key))
                 got = list(answer) if method.server_streaming else [answer]
@@ -104,6 +104,12 @@ class Edge:
             return _http_outcome(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         finally:
             connection.close()
+
+
+def _sent(method: MethodDescriptor, request: Any) -> Any:
+    if method.client_streaming:
+        return iter(request)
+    return json_format.ParseDict(request, _new(method.input_type))
 
 
 def _credential(key: str) -> tuple[tuple[str, str], ...]:

@@ -7,6 +7,7 @@ import pytest
 from google.api import httpbody_pb2
 
 from pagemesh.extractor.v1 import extractor_service_pb2
+from tests.conftest import RunningStack
 from tests.edge import files
 from tests.edge.calling import Edge
 
@@ -37,7 +38,7 @@ def chunks(content: bytes, display_name: str = "") -> list[extractor_service_pb2
 
 
 @pytest.fixture(scope="session")
-def world(stack: Any) -> World:
+def world(stack: RunningStack) -> World:
     edge = Edge(stack.host, stack.port, stack.ca_file)
     admin, other = stack.admin_key, stack.new_tenant("second")
     keys = {
