@@ -62,22 +62,35 @@ def test_free_ports_are_outside_the_range_of_outgoing_connections() -> None:
         pick_free_port(avoid=frozenset(range(65536)))
 
 
-def test_leftovers_of_a_dead_stack_are_stopped_and_forgotten(tmp_path: Path) -> None:
+@pytest.fixture
+def sleepers() -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """Two processes that wait for input."""
+    started = [subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE) for _ in range(2)]
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def test_leftovers_of_a_dead_stack_are_stopped_and_nobody_else(
+    tmp_path: Path, sleepers: list["subprocess.Popen[bytes]"]
+) -> None:
+    """One number in the state was given to another process since: that one must be left alone."""
+    orphan, bystander = sleepers
+    identity, another = ProcessId.of(orphan.pid), ProcessId.of(bystander.pid)
+    assert identity is not None
+    assert another is not None
+    gone = ProcessId(bystander.pid, "an earlier boot/1")
     data = DataDir(tmp_path / "data")
     data.prepare()
-    with subprocess.Popen([sys.executable, "-c", "print(1, flush=True); input()"], stdin=-1, stdout=-1) as orphan:
-        assert orphan.stdout is not None
-        orphan.stdout.readline()
-        identity = ProcessId.of(orphan.pid)
-        assert identity is not None
-        dead = ProcessId(orphan.pid, "an earlier boot/1")
-        parts = (PartState("ledger", 1, identity, None), PartState("edge", 2, dead, None))
-        save_state(data, StackState(Phase.RUNNING, dead, {"edge": 2}, parts))
-        told: list[str] = []
-        clear_leftovers(data, told.append)
-        assert orphan.wait(10) == -signal.SIGTERM
+    parts = (PartState("edge", 2, gone, None), PartState("ledger", 1, identity, None))
+    save_state(data, StackState(Phase.RUNNING, gone, {"edge": 2}, parts))
+    told: list[str] = []
+    clear_leftovers(data, told.append)
+    assert orphan.wait(10) == -signal.SIGTERM
+    assert another.alive()
     assert load_state(data) is None
-    assert len(told) == 2, "the number of the dead one was given to another process, which must be left alone"
+    assert [f"process {orphan.pid} of it still runs" in line for line in told] == [False, True]
 
 
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:

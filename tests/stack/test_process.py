@@ -66,9 +66,9 @@ def test_dies_with_its_starter_however_that_dies(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         from pagemesh_cli.stack.process import Process, ProcessSpec
-        code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
+        code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
         command = (sys.executable, "-I", "-S", "-c", code)
-        process = Process(ProcessSpec("child", command, Path({str(tmp_path)!r}) / "child.log"))
+        process = Process(ProcessSpec("child", command, Path({str(tmp_path)!r}) / "subject.log"))
         print(process.pid, flush=True)
         input()
     """
@@ -77,7 +77,7 @@ def test_dies_with_its_starter_however_that_dies(tmp_path: Path) -> None:
         assert parent.stdout is not None
         child = ProcessId.of(int(parent.stdout.readline()))
         assert child is not None
-        assert child.alive()
+        assert wait_until(lambda: logged(tmp_path, "up"), timeout_s=10)
         parent.kill()
     assert child.wait_gone(10)
 
