@@ -129,7 +129,8 @@ def _align_near(quote: Sequence[Token], page: Sequence[Token], diagonal: int, sl
 def _pair_cost(wanted: str, found: str) -> float:
     if wanted == found:
         return 0.0
-    return _SLIP if _is_slip(wanted, found) else inf
+    is_marked = wanted.isalpha() and found.rstrip("0123456789") == wanted
+    return _SLIP if is_marked or _is_slip(wanted, found) else inf
 
 
 def _skip_quote_cost(token: Token) -> float:

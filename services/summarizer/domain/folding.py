@@ -83,6 +83,8 @@ def _pieces(word: str) -> list[str]:
 def _kept(char: str, before: str, after: str) -> str:
     if char in _DASHES:
         return "-" if after.isdigit() else ""
+    if char == "\u0131":  # the i under an accent that is drawn apart
+        return "i"
     if char.isalpha() or char in "%\u2030":
         return char
     category = unicodedata.category(char)

@@ -95,7 +95,12 @@ _READABLE = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0x
     [*range(0x09), *range(0x0E, 0x1C), 0x7F, 0xFFFD], ""
 )
 
+_COMPOUND = re.compile(r"[^\W\d_]{1,40}-[^\W\d_]{1,40}")
+
 _EDGE_LINES = 3
+# Prose has no longer paragraphs; the work for a line grows with the paragraph that it is added to.
+_MAX_PARAGRAPH_CHARS = 8_000
+_WORD_CHARS = 48
 _HEADING_CHARS = 80
 _SHORT_LINE_SHARE = 0.6
 _FRONT_MATTER_CHARS = 3_000
@@ -130,7 +135,9 @@ def _clean_lines(chunk: Chunk) -> list[_Line]:
     pages: list[tuple[int, list[str]]] = []
     for start, end, page in chunk.spans:
         texts = [" ".join(line.translate(_READABLE).split()) for line in chunk.text[start:end].splitlines()]
-        pages.append((page, [text for text in texts if not text or not _PAGE_NUMBER.fullmatch(text)]))
+        kept_texts = [text for text in texts if not text or not _PAGE_NUMBER.fullmatch(text)]
+        # Of empty lines in a row one is enough.
+        pages.append((page, [t for i, t in enumerate(kept_texts) if t or (i and kept_texts[i - 1])]))
     edges = Counter(shape for _, texts in pages for shape in {_shape(texts[i]) for i in _edge(texts)})
     # Left and right pages may carry different headers, and the first page of a chapter none.
     repeated = {shape for shape, times in edges.items() if times >= max(3, len(pages) // 5)}
@@ -157,7 +164,7 @@ class _Reader:
 
     def __init__(self, text: str, *, full_line_chars: int) -> None:
         self.section = Section.BODY
-        self._document = text
+        self._compounds = {match.group() for match in _COMPOUND.finditer(text)}
         self._full_line_chars = full_line_chars
         self._text = ""
         self._pages: list[tuple[int, int]] = []
@@ -181,7 +188,7 @@ class _Reader:
         if self._stands_alone(line.text, following):
             yield from self.close(self._section_after(line.text))
             return
-        if _BULLET.match(line.text) or _CAPTION.match(line.text):
+        if _BULLET.match(line.text) or _CAPTION.match(line.text) or len(self._text) > _MAX_PARAGRAPH_CHARS:
             yield from self.close(self.section)
         self._append(_BULLET.sub("", line.text), line.page)
 
@@ -199,16 +206,19 @@ class _Reader:
         joint = " "
         if not self._text or (is_spaceless(self._text[-1]) and is_spaceless(text[:1] or " ")):
             joint = ""
-        elif ends_hyphenated(self._text[-24:].rsplit(" ", 1)[-1]) and text[:1].islower():
+        elif ends_hyphenated(self._last_word()) and text[:1].islower():
             joint = ""
             # `well-` and `known` stay `well-known` where the document writes it so elsewhere.
-            compound = self._text.rsplit(" ", 1)[-1] + text.split(" ", 1)[0]
-            if compound.strip(".,;:)") not in self._document:
+            compound = _COMPOUND.match(self._last_word().lstrip("(\"'") + text.split(" ", 1)[0])
+            if compound is None or compound.group() not in self._compounds:
                 self._text = self._text[:-1]
         self._text += joint
         if not self._pages or self._pages[-1][1] != page:
             self._pages.append((len(self._text), page))
         self._text += text
+
+    def _last_word(self) -> str:
+        return self._text[-_WORD_CHARS:].rsplit(" ", 1)[-1]
 
     def _runs_on(self, following: list[_Line]) -> bool:
         """Whether the open sentence goes on after the gap, on this page or the next."""

@@ -29,6 +29,7 @@ _DAMPING = 0.85
 _MAX_STEPS = 50
 _TOLERANCE = 1e-6
 _RANK_SHARE = 0.7
+_SAME = 0.9
 _MAX_VOCABULARY = 5_000
 _STEM_CHARS = 7
 _COMMON_SHARE = 0.3
@@ -57,11 +58,15 @@ def choose(
     rarity = _rarity(counts)
     vectors = [_unit({term: n * rarity[term] for term, n in terms.items() if term in rarity}) for terms in counts]
     wanted = _unit({term: rarity.get(term, 0.0) for term in _terms(focus, stop_words)})
-    weights = [c.weight * (1 + _FOCUS_WEIGHT * _dot(wanted, v)) for c, v in zip(candidates, vectors, strict=True)]
+    focused = [1 + _FOCUS_WEIGHT * _dot(wanted, vector) for vector in vectors]
+    weights = [candidate.weight * factor for candidate, factor in zip(candidates, focused, strict=True)]
     kept = _thinned(vectors, weights)
     matrix = _matrix([vectors[i] for i in kept])
     likeness = matrix @ matrix.T
     ranks = _ranks(likeness, np.array([weights[i] for i in kept], dtype=np.float32))
+    if wanted:
+        # The walk spreads the bias; what the reader asks for counts once more, undiluted.
+        ranks = _scaled(ranks * np.array([focused[i] for i in kept], dtype=np.float32))
     return sorted(kept[i] for i in _diverse(ranks, likeness, most))
 
 
@@ -135,6 +140,10 @@ def _ranks(likeness: _Array, weights: _Array) -> _Array:
             ranks = stepped
             break
         ranks = stepped
+    return _scaled(ranks)
+
+
+def _scaled(ranks: _Array) -> _Array:
     scaled: _Array = ranks / max(float(ranks.max()), 1e-12)
     return scaled
 
@@ -145,9 +154,12 @@ def _diverse(ranks: _Array, likeness: _Array, most: int) -> list[int]:
     nearest = np.zeros(len(ranks), dtype=np.float32)
     free = np.ones(len(ranks), dtype=bool)
     for _ in range(min(most, len(ranks))):
+        if not free.any():
+            break
         gain = np.where(free, _RANK_SHARE * ranks - (1 - _RANK_SHARE) * nearest, -np.inf)
         best = int(np.argmax(gain))
         chosen.append(best)
         free[best] = False
+        free[likeness[best] > _SAME] = False
         nearest = np.maximum(nearest, likeness[best])
     return chosen

@@ -73,7 +73,7 @@ def split(text: str) -> Iterator[tuple[int, int]]:
     start = 0
     for match in _ENDING.finditer(text):
         before = text[max(start, match.start() - _ABBREVIATION_CHARS) : match.start()]
-        if text[match.start()] == "." and _abbreviates(before, text[match.end() : match.end() + 3]):
+        if match.group().rstrip() == "." and _abbreviates(before, text[match.end() : match.end() + 3]):
             continue
         yield start, match.start() + len(match.group().rstrip())
         start = match.end()
