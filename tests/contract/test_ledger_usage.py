@@ -106,6 +106,31 @@ async def test_concurrent_batches_with_common_events_record_each_once(stores: St
     assert (report.total_records, report.total_cost_micros) == (60, 54_000)
 
 
+async def test_batches_that_meet_in_the_middle_do_not_deadlock(database: Callable[[str], str]) -> None:
+    """A third transaction stops both at a common event; without one order each would then wait for the other."""
+    dsn = database("ledger")
+    records = sorted((a_record(an_event()) for _ in range(41)), key=lambda r: r.event.event_id)
+    async with (
+        open_stores("postgres", lambda _: dsn) as stores,
+        await psycopg.AsyncConnection.connect(dsn) as blocker,
+        await psycopg.AsyncConnection.connect(dsn, autocommit=True) as watcher,
+    ):
+        await blocker.execute(
+            "INSERT INTO ledger.usage_records VALUES ('acme', %s, NULL, 'm/m', 1, 1, 'op', '', '', now(), '{}', 1, 1,"
+            " 'a', now())",
+            (records[20].event.event_id,),
+        )
+        batches = [asyncio.create_task(stores.usage.record(batch)) for batch in (records, records[::-1])]
+        async with asyncio.timeout(20):
+            blocked = 0
+            while blocked < 2:
+                waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                ((blocked,),) = await (await watcher.execute(waiting)).fetchall()
+        await blocker.rollback()
+        results = await asyncio.gather(*batches)
+    assert sorted((r.recorded, r.already_known) for r in results) == [(0, 41), (41, 0)]
+
+
 async def test_the_list_is_newest_first_and_pages_leave_nothing_out(stores: Stores) -> None:
     same_time = [a_record(an_event(after_s=5)) for _ in range(7)]
     spread = [a_record(an_event(after_s=n)) for n in range(10)]

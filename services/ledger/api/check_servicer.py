@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import grpc
-from google.protobuf import struct_pb2, wrappers_pb2
+from google.protobuf import struct_pb2
 from google.rpc import code_pb2, status_pb2
 from prometheus_client import Counter
 
@@ -100,10 +100,7 @@ def _denied() -> CheckResponse:
 
 
 def _overwrite(name: str, value: str) -> HeaderValueOption:
-    # Both spellings of the same: Envoy's filter looks at the older one, everything else at the newer.
+    # Takes the place of what the client sent under that name, also where the value is empty.
     return HeaderValueOption(
-        header=HeaderValue(key=name, value=value),
-        append=wrappers_pb2.BoolValue(value=False),
-        append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-        keep_empty_value=True,
+        header=HeaderValue(key=name, value=value), append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
     )
