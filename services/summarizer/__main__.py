@@ -54,6 +54,10 @@ _CACHE_REST_S = 5.0
 """A cache that kept failing is asked again so soon: asking costs 50 ms at most."""
 
 
+class WrongSettingError(Exception):
+    """A setting that can be told to be wrong only when everything is there."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; answers the exit code."""
     options = _parser().parse_args(arguments)
@@ -81,6 +85,10 @@ def _run(command: Coroutine[None, None, None]) -> int:
         code = 1
         for error in failed.exceptions:
             print(f"services.summarizer: {error}", file=sys.stderr)
+    except* WrongSettingError as wrong:
+        code = EX_CONFIG
+        for fault in wrong.exceptions:
+            print(f"The configuration has 1 fault(s):\n  {fault}", file=sys.stderr)
     return code
 
 
@@ -213,8 +221,7 @@ def _models(settings: SummarizerSettings, providers: dict[str, Provider]) -> Mod
     try:
         models.resolve("")
     except InvalidArgument as exc:
-        print(f"The configuration has 1 fault(s):\n  PAGEMESH_DEFAULT_MODEL: {exc.message}", file=sys.stderr)
-        raise SystemExit(EX_CONFIG) from exc
+        raise WrongSettingError(f"PAGEMESH_DEFAULT_MODEL: {exc.message}") from exc
     return models
 
 

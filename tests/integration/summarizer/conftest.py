@@ -214,8 +214,8 @@ async def until(condition: Callable[[], bool], *, timeout_s: float = 10) -> None
             await asyncio.sleep(0.01)
 
 
-async def until_so(condition: Callable[[], Awaitable[bool]], *, timeout_s: float = 30) -> None:
+async def until_so(condition: Callable[[], Awaitable[bool]], *, timeout_s: float = 40, poll_s: float = 0.05) -> None:
     """The same for a question that takes time itself."""
     async with asyncio.timeout(timeout_s):
         while not await condition():
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(poll_s)

@@ -18,6 +18,8 @@ class TcpProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._refusing = False
         self.port = 0
+        self.holding = False
+        """Whether bytes are being held back."""
 
     @property
     def target(self) -> str:
@@ -44,7 +46,7 @@ class TcpProxy:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["TcpProxy"]:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._begin, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
@@ -56,11 +58,12 @@ class TcpProxy:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await server.wait_closed()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._accept(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
             if not self._refusing:
@@ -77,20 +80,20 @@ class TcpProxy:
         self._writers.add(server_writer)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(reader, server_writer, self._to_server))
-                group.create_task(_pump(server_reader, writer, self._to_client))
+                group.create_task(self._pump(reader, server_writer, self._to_server))
+                group.create_task(self._pump(server_reader, writer, self._to_client))
         except* OSError:
             pass  # one side broke off: both ends are closed below
         finally:
             self._writers.discard(server_writer)
             server_writer.transport.abort()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
-    while data := await reader.read(65536):
-        await gate.wait()
-        writer.write(data)
-        await writer.drain()
-    # One side is done: the other is told by closing its half.
-    if writer.can_write_eof():
-        writer.write_eof()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
+        while data := await reader.read(65536):
+            self.holding = not gate.is_set()
+            await gate.wait()
+            writer.write(data)
+            await writer.drain()
+        # One side is done: the other is told by closing its half.
+        if writer.can_write_eof():
+            writer.write_eof()
