@@ -33,7 +33,7 @@ _START_TIMEOUT_S = 10.0
 
 _MATERIAL = re.compile(r"^BEGIN (?P<fence>\S+)\n(?P<material>.*)\nEND (?P=fence)$", re.DOTALL | re.MULTILINE)
 _WANTED = re.compile(r"at most (\d+) sentences")
-_SENTENCE = re.compile(r"[^\s.!?][^.!?]{20,}[.!?]")
+_SENTENCE = re.compile(r"[^\s.!?][^.!?]{20,400}[.!?]")
 
 
 @dataclass

@@ -52,7 +52,8 @@ def _quote(item: object) -> Quote:
 
 def _from_sources(claims: Sequence[Claim], sources: Sequence[object]) -> tuple[Quote, ...]:
     """The quotes of the claims that a sentence rests on. A number that was not given rests on nothing."""
-    numbers = [n for n in sources[:_MAX_SOURCES] if isinstance(n, int) and 1 <= n <= len(claims)]
+    whole = [n for n in sources[:_MAX_SOURCES] if isinstance(n, int) and not isinstance(n, bool)]
+    numbers = [n for n in whole if 1 <= n <= len(claims)]
     quotes = dict.fromkeys(quote for number in numbers for quote in claims[number - 1].quotes)
     return tuple(quotes)
 

@@ -101,6 +101,7 @@ _EDGE_LINES = 3
 # Prose has no longer paragraphs; the work for a line grows with the paragraph that it is added to.
 _MAX_PARAGRAPH_CHARS = 8_000
 _WORD_CHARS = 48
+_END_CHARS = 8
 _HEADING_CHARS = 80
 _SHORT_LINE_SHARE = 0.6
 _FRONT_MATTER_CHARS = 3_000
@@ -223,15 +224,15 @@ class _Reader:
     def _runs_on(self, following: list[_Line]) -> bool:
         """Whether the open sentence goes on after the gap, on this page or the next."""
         after = next((line.text for line in following if line.text), "")
-        return bool(self._text) and not _SENTENCE_END.search(self._text) and after[:1].islower()
+        return bool(self._text) and not _ends_sentence(self._text) and after[:1].islower()
 
     def _stands_alone(self, text: str, following: list[_Line]) -> bool:
         """Whether the line looks like a heading: short, unfinished, and not the middle of a sentence."""
-        if self._text and not _SENTENCE_END.search(self._text):
+        if self._text and not _ends_sentence(self._text):
             return False
         after = next((line.text for line in following if line.text), "")
         is_short = len(text) < _SHORT_LINE_SHARE * self._full_line_chars
-        return is_short and not _SENTENCE_END.search(text) and not after[:1].islower() and not text.endswith(("-", ","))
+        return is_short and not _ends_sentence(text) and not after[:1].islower() and not text.endswith(("-", ","))
 
     def _section_after(self, heading: str) -> Section:
         """An unknown heading ends an aside, and any section if it carries a number. References hold such lines too."""
@@ -239,6 +240,10 @@ class _Reader:
             return self.section
         ends = self.section is Section.ASIDE or _NUMBERED.fullmatch(heading) is not None
         return Section.BODY if ends else self.section
+
+
+def _ends_sentence(text: str) -> bool:
+    return _SENTENCE_END.search(text[-_END_CHARS:]) is not None
 
 
 def _known_heading(text: str, following: list[_Line]) -> Section | None:
