@@ -79,6 +79,10 @@ def from_rpc_error(error: grpc.RpcError, *, request_id: str) -> Failure:
     if status is None:
         status = status_pb2.Status(code=call.code().value[0], message=call.details() or "")
     failure = from_status(status, request_id=request_id)
+    if "CERTIFICATE_VERIFY_FAILED" in failure.message:
+        failure.reason = "UNTRUSTED_CERTIFICATE"
+        failure.message = "The server's certificate is not of a CA that is trusted here."
+        failure.advice = "Name the stack's CA with --ca-file or PAGEMESH_CA_FILE, and check the address."
     for name, value in call.trailing_metadata() or ():
         if name == "retry-after":
             failure.advice = f"Try again in {value!s} s."

@@ -14,10 +14,11 @@ import pytest
 
 from pagemesh_cli.stack.background import Supervised
 from pagemesh_cli.stack.certificates import CertificateAuthority
+from pagemesh_cli.stack.checkout import SERVICES
 from pagemesh_cli.stack.credentials import AdminKey, load_admin_key, load_credentials
 from pagemesh_cli.stack.layout import DataDir
 from pagemesh_cli.stack.ports import pick_free_port
-from pagemesh_cli.stack.postgres import SERVICES, SUPERUSER, PostgresServer
+from pagemesh_cli.stack.postgres import SUPERUSER, PostgresServer
 from pagemesh_cli.stack.process import Process
 from pagemesh_cli.stack.services import ServiceRunner
 from pagemesh_cli.stack.state import StackState

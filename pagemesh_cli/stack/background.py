@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from pagemesh_cli.stack.checkout import find_checkout
 from pagemesh_cli.stack.errors import StackError
 from pagemesh_cli.stack.layout import DataDir
-from pagemesh_cli.stack.preflight import require_free
+from pagemesh_cli.stack.preflight import DEFAULT_PORTS, require_free
 from pagemesh_cli.stack.process import Process, ProcessSpec, describe_exit, log_tail, wait_until
-from pagemesh_cli.stack.services import find_checkout
 from pagemesh_cli.stack.state import Phase, StackState, load_state
 
 UP_TIMEOUT_S = 300.0
@@ -39,7 +39,7 @@ def start_in_background(
     if data.is_locked():
         raise StackError(f"A stack is already starting or stopping on {root}. `pagemesh status` shows it.")
     if port != 0:
-        require_free(8443 if port is None else port)
+        require_free(DEFAULT_PORTS["edge"] if port is None else port)
     log = data.folder("logs") / "supervisor.log"
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         supervisor = subprocess.Popen(  # noqa: S603 - our own command

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pagemesh_cli.stack.checkout import find_checkout
 from pagemesh_cli.stack.credentials import load_credentials
 from pagemesh_cli.stack.errors import StackError
 from pagemesh_cli.stack.layout import DataDir
 from pagemesh_cli.stack.ports import holder, is_free
 from pagemesh_cli.stack.preflight import DEFAULT_PORTS, PACKAGES
-from pagemesh_cli.stack.services import find_checkout
 from pagemesh_cli.stack.state import StackState, load_state
 
 OLDEST_PYTHON = (3, 11)
@@ -175,7 +175,7 @@ def look_at_parts(data: DataDir, state: StackState | None) -> Iterator[Finding]:
     ask = checks(state.ports, load_credentials(data))
     for part in state.parts:
         try:
-            ask[part.name]()
+            ask[part.name](part.process.pid if part.process else 0)
         except OSError as error:
             log = data.logs / f"{part.name}.log"
             yield Finding(part.name, Grade.FAIL, f"port {part.port}: {error}", f"Read {log}.")

@@ -3,34 +3,40 @@
 import http.client
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from pagemesh_cli.stack.credentials import Credentials
-from pagemesh_cli.stack.ports import LOOPBACK
+from pagemesh_cli.stack.ports import LOOPBACK, listens
 from pagemesh_cli.stack.postgres import SUPERUSER, check_postgres
 from pagemesh_cli.stack.valkey import check_valkey
 
 _HTTP_TIMEOUT_S = 2.0
 _BODY_MAX_BYTES = 64 * 1024
 
-Check = Callable[[], None]
-"""Returns where the part is well, raises OSError with what is wrong where it is not."""
+Check = Callable[[int], None]
+"""Asks the part whose process has this number; raises OSError with what is wrong where it is not well."""
 
 
 def checks(ports: Mapping[str, int], credentials: Credentials) -> dict[str, Check]:
     """One question for each part, by name."""
     superuser = f"{SUPERUSER}:{credentials.postgres_superuser}"
-
-    def ready(port_name: str, path: str) -> Check:
-        return lambda: check_http(ports[port_name], path)
-
-    return {
-        "postgres": lambda: check_postgres(f"postgresql://{superuser}@{LOOPBACK}:{ports['postgres']}/postgres"),
+    dsn = f"postgresql://{superuser}@{LOOPBACK}:{ports['postgres']}/postgres"
+    ask: dict[str, Callable[[], None]] = {
+        "postgres": lambda: check_postgres(dsn),
         "valkey": lambda: check_valkey(ports["valkey"], credentials.valkey_password),
-        "ledger": ready("ledger_http", "/readyz"),
-        "extractor": ready("extractor_http", "/readyz"),
-        "summarizer": ready("summarizer_http", "/readyz"),
-        "edge": ready("edge_admin", "/ready"),
+        "ledger": lambda: check_http(ports["ledger_http"], "/readyz"),
+        "extractor": lambda: check_http(ports["extractor_http"], "/readyz"),
+        "summarizer": lambda: check_http(ports["summarizer_http"], "/readyz"),
+        "edge": lambda: check_http(ports["edge_admin"], "/ready"),
     }
+    return {name: partial(_check_own, ports[name], question) for name, question in ask.items()}
+
+
+def _check_own(port: int, ask: Callable[[], None], pid: int) -> None:
+    """Asks, and makes sure that it is our process which answers and not somebody else's on the same port."""
+    if not listens(pid, port):
+        raise OSError(f"it does not listen on port {port}")
+    ask()
 
 
 def check_http(port: int, path: str) -> None:

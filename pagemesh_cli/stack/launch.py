@@ -15,16 +15,17 @@ from types import FrameType
 
 from pagemesh_cli.stack import edge
 from pagemesh_cli.stack.certificates import CertificateAuthority
+from pagemesh_cli.stack.checkout import find_checkout
 from pagemesh_cli.stack.credentials import Credentials, ensure_credentials, load_admin_key, store_admin_key
 from pagemesh_cli.stack.errors import StackError
 from pagemesh_cli.stack.health import Check, checks
 from pagemesh_cli.stack.layout import DataDir
 from pagemesh_cli.stack.logs import rotate_logs
-from pagemesh_cli.stack.ports import LOOPBACK
+from pagemesh_cli.stack.ports import LOOPBACK, Reservation
 from pagemesh_cli.stack.postgres import PostgresServer
 from pagemesh_cli.stack.preflight import choose_ports, clear_leftovers, require_packages
 from pagemesh_cli.stack.process import ProcessId, ProcessSpec
-from pagemesh_cli.stack.services import DATABASE, ServiceRunner, find_checkout
+from pagemesh_cli.stack.services import DATABASE, ServiceRunner
 from pagemesh_cli.stack.state import PartState, Phase, StackState, remove_state, save_state
 from pagemesh_cli.stack.supervisor import Part, Supervisor
 from pagemesh_cli.stack.valkey import ValkeyServer
@@ -92,15 +93,17 @@ def run_stack(
     data = DataDir(options.root)
     for note in data.prepare():
         report(note)
-    signals = StopSignals()
+    signals, reservation = StopSignals(), Reservation()
     with data.locked(), signals.handled():
         try:
             clear_leftovers(data, report)
-            ports = choose_ports(options.edge_port)
+            ports = choose_ports(options.edge_port, reservation)
             _run(Stack(options, data, checkout, ports, report), signals, ready)
         except StopRequested:
             report("it was stopped before everything was up")
             return False
+        finally:
+            reservation.close()
     return True
 
 

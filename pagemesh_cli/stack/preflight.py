@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from pagemesh_cli.stack.errors import MissingPart, StackError
 from pagemesh_cli.stack.layout import DataDir
-from pagemesh_cli.stack.ports import holder, is_free, pick_free_port
+from pagemesh_cli.stack.ports import Reservation, holder, is_free
 from pagemesh_cli.stack.process import ProcessId
 from pagemesh_cli.stack.state import load_state, remove_state
 
@@ -30,6 +30,7 @@ PACKAGES: Mapping[str, str] = {
 }
 """What pagemesh[stack] brings, by module."""
 _LEFTOVER_TIMEOUT_S = 15.0
+_OTHER_PORT = "--port names another one; --port 0 takes any that is free."
 
 
 def require_packages() -> None:
@@ -39,34 +40,32 @@ def require_packages() -> None:
             raise MissingPart(package)
 
 
-def choose_ports(edge_port: int | None) -> dict[str, int]:
-    """The port of every listener.
+def choose_ports(edge_port: int | None, reservation: Reservation) -> dict[str, int]:
+    """The port of every listener, each of them reserved.
 
     The edge gets the port that was asked for (0: any free one; None: 8443) or nothing: callers have it in their
     configuration, so StackError names who holds it. All other ports are private to this machine: each takes its
     default where that is free, and else any free one.
     """
-    chosen: dict[str, int] = {}
+    wanted = DEFAULT_PORTS["edge"] if edge_port is None else edge_port
+    if wanted:
+        require_free(wanted)
+        if not reservation.take(wanted):
+            raise StackError(f"Port {wanted} was just taken by another stack that starts: {_OTHER_PORT}")
+    chosen = {"edge": wanted or reservation.take_any()}
     for name, default in DEFAULT_PORTS.items():
-        taken = frozenset(chosen.values())
-        if name == "edge" and edge_port != 0:
-            chosen[name] = require_free(default if edge_port is None else edge_port)
-        elif name != "edge" and default not in taken and is_free(default):
-            chosen[name] = default
-        else:
-            chosen[name] = pick_free_port(avoid=taken)
+        if name != "edge":
+            chosen[name] = default if reservation.take(default) else reservation.take_any()
     return chosen
 
 
-def require_free(port: int) -> int:
-    """The port itself. Raises StackError with its holder, where the system tells, if it is taken."""
+def require_free(port: int) -> None:
+    """Raises StackError with the port's holder, where the system tells, if it is in use."""
     if is_free(port):
-        return port
+        return
     found = holder(port)
     who = f"process {found.pid} ({found.command})" if found else "another process"
-    raise StackError(
-        f"Port {port} is in use by {who}. Stop it, or choose another port with --port; --port 0 takes any free one."
-    )
+    raise StackError(f"Port {port} is in use by {who}. Stop it, or take another: {_OTHER_PORT}")
 
 
 def clear_leftovers(data: DataDir, report: Callable[[str], None]) -> None:

@@ -1,6 +1,5 @@
 """How the three services are run out of a checkout: which environment each gets, and no more."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -11,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pagemesh_cli.stack.certificates import CertificateAuthority
+from pagemesh_cli.stack.checkout import SERVICES
 from pagemesh_cli.stack.credentials import AdminKey, Credentials
 from pagemesh_cli.stack.errors import StackError
 from pagemesh_cli.stack.layout import DataDir
 from pagemesh_cli.stack.ports import LOOPBACK
 from pagemesh_cli.stack.process import Process, ProcessSpec, describe_exit, leashed, wait_until
 
-SERVICES = ("ledger", "extractor", "summarizer")
 DATABASE = "pagemesh"
 TENANT = "local"
 """The tenant of an embedded stack."""
@@ -32,24 +31,6 @@ _CLIENT_SETTINGS = frozenset(
     {"PAGEMESH_HOME", "PAGEMESH_URL", "PAGEMESH_API_KEY", "PAGEMESH_CA_FILE", "PAGEMESH_CORPUS"}
 )
 _PROXY_SETTINGS = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
-
-
-def find_checkout(packages: Sequence[Path] | None = None) -> Path:
-    """The root of the checkout that `services` is imported from; `packages` are the places of that package.
-
-    Raises StackError where there is none: the published package holds the client and the stubs, not the services.
-    """
-    if packages is None:
-        found = importlib.util.find_spec("services")
-        packages = [Path(place) for place in (found.submodule_search_locations or [] if found is not None else [])]
-    for package in packages:
-        if all((package / name).is_dir() for name in SERVICES):
-            return package.parent
-    raise StackError(
-        "`pagemesh up` needs a checkout of Pagemesh: the services are not part of the installed package. "
-        "Clone the repository, run `make setup` and start it there; "
-        "or use the client verbs with --url against a stack that runs elsewhere."
-    )
 
 
 @dataclass(frozen=True)
@@ -152,7 +133,9 @@ class ServiceRunner:
     def _basics(self) -> dict[str, str]:
         # HOME and TMPDIR: libraries that keep caches of their own look there.
         kept = {name: self.inherited[name] for name in ("HOME", "TMPDIR") if name in self.inherited}
-        return {**kept, "PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC", "PYTHONUNBUFFERED": "1"}
+        # gRPC's own log lines are no JSON; what they tell of connections is in our logs and metrics, too.
+        quiet = {"GRPC_VERBOSITY": "ERROR"}
+        return {**kept, **quiet, "PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC", "PYTHONUNBUFFERED": "1"}
 
     def _passed_on(self, service: str) -> dict[str, str]:
         """The caller's own settings; what is for one service, or for the way to its provider, reaches only that one."""

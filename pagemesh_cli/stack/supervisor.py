@@ -72,11 +72,14 @@ class Supervisor:
             self._watched[part.name] = _Watched(part, Process(part.spec()), self.clock(), self._now_text())
             self._tell()
         for part in parts:
-            process = self._watched[part.name].process
-            if process is None:
-                raise StackError(f"{part.name} was stopped while it started.")
-            process.wait_ready(part.check, timeout_s=part.ready_timeout_s)
-            self.report(f"{part.name} is ready (port {part.port}, pid {process.pid})")
+            self._wait_ready(part)
+
+    def _wait_ready(self, part: Part) -> None:
+        process = self._watched[part.name].process
+        if process is None:
+            raise StackError(f"{part.name} was stopped while it started.")
+        process.wait_ready(lambda: part.check(process.pid), timeout_s=part.ready_timeout_s)
+        self.report(f"{part.name} is ready (port {part.port}, pid {process.pid})")
 
     def tick(self) -> None:
         """Looks at every part once: notices what ended and starts what is due."""

@@ -42,10 +42,10 @@ def up(
     root = (data_dir or default_root()).absolute()
     with failing(output):
         # Imported here: the servers come with pagemesh[stack], and the client verbs do without.
-        from pagemesh_cli.stack.preflight import require_packages  # noqa: PLC0415
+        from pagemesh_cli.stack.preflight import require_packages  # noqa: PLC0415 - see `up`
 
         require_packages()
-        from pagemesh_cli.stack.launch import UpOptions, run_stack  # noqa: PLC0415
+        from pagemesh_cli.stack.launch import UpOptions, run_stack  # noqa: PLC0415 - see `up`
 
         begun = time.monotonic()
         if detach:
@@ -69,8 +69,8 @@ def _announce(output: Output, root: Path, state: StackState, secret: str | None,
 
 
 def _up_detached(output: Output, root: Path, port: int | None, *, rate_limits: bool, show_key: bool) -> None:
-    from pagemesh_cli.stack.background import start_in_background  # noqa: PLC0415
-    from pagemesh_cli.stack.credentials import load_admin_key  # noqa: PLC0415
+    from pagemesh_cli.stack.background import start_in_background  # noqa: PLC0415 - see `up`
+    from pagemesh_cli.stack.credentials import load_admin_key  # noqa: PLC0415 - see `up`
 
     data = DataDir(root)
     running = load_state(data) if root.exists() else None
@@ -98,7 +98,7 @@ def down(data_dir: DataDirectory = None) -> None:
 
 def stop_stack(data: DataDir, state: StackState, report: Callable[[str], None]) -> None:
     """Stops the stack and waits until nothing of it runs. Raises Failure where that cannot be reached."""
-    from pagemesh_cli.stack.preflight import clear_leftovers  # noqa: PLC0415
+    from pagemesh_cli.stack.preflight import clear_leftovers  # noqa: PLC0415 - see `up`
 
     if state.supervisor.alive():
         state.supervisor.terminate()
@@ -140,8 +140,8 @@ def status(as_json: Json = False, data_dir: DataDirectory = None) -> None:
 
 def inspect(data: DataDir, state: StackState) -> list[dict[str, object]]:
     """Each part, asked just now whether it is well."""
-    from pagemesh_cli.stack.credentials import load_credentials  # noqa: PLC0415
-    from pagemesh_cli.stack.health import checks  # noqa: PLC0415
+    from pagemesh_cli.stack.credentials import load_credentials  # noqa: PLC0415 - see `up`
+    from pagemesh_cli.stack.health import checks  # noqa: PLC0415 - see `up`
 
     ask = checks(state.ports, load_credentials(data)) if data.secrets_file.exists() else {}
     now = dt.datetime.now(dt.UTC)
@@ -164,7 +164,7 @@ def inspect(data: DataDir, state: StackState) -> list[dict[str, object]]:
     return rows
 
 
-def _problem(part: PartState, check: Callable[[], None] | None) -> str | None:
+def _problem(part: PartState, check: Callable[[int], None] | None) -> str | None:
     if part.process is None:
         return f"down: it {part.last_exit}; a restart is due"
     if not part.process.alive():
@@ -172,7 +172,7 @@ def _problem(part: PartState, check: Callable[[], None] | None) -> str | None:
     if check is None:
         return "cannot be asked: the stack's secrets are missing"
     try:
-        check()
+        check(part.process.pid)
     except OSError as error:
         return str(error)
     return None

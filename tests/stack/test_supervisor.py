@@ -56,7 +56,7 @@ class Subject:
     def part(self, name: str, code: str = "import signal; signal.pause()") -> Part:
         command = (sys.executable, "-I", "-S", "-c", code)
         spec = ProcessSpec(name, command, self.directory / f"{name}.log", {"PATH": os.defpath})
-        return Part(name, 1, lambda: spec, check=lambda: None)
+        return Part(name, 1, lambda: spec, check=lambda pid: None)
 
     def state(self, name: str) -> PartState:
         return next(state for state in self.states if state.name == name)
@@ -132,13 +132,13 @@ def test_tells_who_had_to_be_killed(subject: Subject) -> None:
     command = (sys.executable, "-I", "-S", "-c", _DEAF)
     log = subject.directory / "deaf.log"
     spec = ProcessSpec("deaf", command, log, {"PATH": os.defpath}, stop_timeout_s=0.2)
-    subject.supervisor.start(Part("deaf", 1, lambda: spec, check=lambda: None))
+    subject.supervisor.start(Part("deaf", 1, lambda: spec, check=lambda pid: None))
     assert wait_until(lambda: "deaf" in log.read_text(), timeout_s=10)
     assert subject.supervisor.stop(("deaf",)) == ["deaf"]
 
 
 def test_a_part_that_cannot_start_stops_the_start(subject: Subject) -> None:
-    def refused() -> None:
+    def refused(pid: int) -> None:
         raise ConnectionRefusedError("refused")
 
     good, bad = subject.part("good"), subject.part("bad", "import sys; sys.exit('no such setting')")
