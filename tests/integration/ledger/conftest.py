@@ -78,9 +78,12 @@ class LedgerProcess:
         self._process.kill()
         self._process.stop()
 
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop()
+    def stop(self) -> int | None:
+        """Asks it to stop and waits; answers its exit code."""
+        if self._process is None:
+            return None
+        self._process.stop()
+        return self._process.exit_code()
 
     def _check(self) -> None:
         with grpc.secure_channel(self.target, credentials(self._pki, "edge"), options=OPTIONS) as channel:

@@ -67,6 +67,14 @@ async def test_a_port_in_use_is_told(service: LedgerProcess, ledger_dsn: str, me
     assert "Traceback" not in output
 
 
+def test_it_stops_when_told(ledger_dsn: str, mesh_pki: CertificateAuthority, session_dir: Path) -> None:
+    log = session_dir / "ledger-stopped.log"
+    process = LedgerProcess(ledger_dsn, mesh_pki, log)
+    process.start()
+    assert process.stop() == 0
+    assert "Traceback" not in log.read_text()
+
+
 def test_health_and_metrics(service: LedgerProcess) -> None:
     def get(path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{service.http_port}{path}", timeout=5) as answer:

@@ -108,7 +108,7 @@ async def test_a_ledger_killed_again_and_again_records_each_call_once(
                         worker.result()
                 return len(journal.settled) >= count
 
-            await eventually(reached)
+            await eventually(reached, within_s=40)
             service.kill()
             service.start()
         await asyncio.gather(*workers)
