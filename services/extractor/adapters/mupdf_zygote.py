@@ -49,10 +49,7 @@ class Zygote:
                 return
 
     def _obey(self, selector: selectors.BaseSelector) -> bool:
-        try:
-            record, descriptors, _, _ = socket.recv_fds(self._control, Command.SIZE, 1)
-        except ConnectionError:
-            return False
+        record, descriptors, _, _ = socket.recv_fds(self._control, Command.SIZE, 1)
         if len(record) != Command.SIZE:
             return False
         command = Command.unpack(record)
@@ -121,7 +118,8 @@ def main() -> None:
     """Entry point of the process."""
     descriptor, memory_bytes = int(sys.argv[1]), int(sys.argv[2])
     sandbox.die_with(os.getppid())
-    with socket.socket(fileno=descriptor) as control:
+    # The service ends this process by closing its socket, whatever is on the way.
+    with socket.socket(fileno=descriptor) as control, contextlib.suppress(ConnectionError):
         _warm_up()
         Zygote(control, memory_bytes=memory_bytes).run()
 

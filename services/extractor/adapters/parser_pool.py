@@ -137,6 +137,8 @@ class ParserPool:
         try:
             process = await self._process_for(task)
             meter = self._busy[process] = _Meter(process)
+            self._trim()
+            self._spare_wanted.set()
             run = _Run(process, meter, task)
             try:
                 with _BUSY.track_inprogress():
@@ -151,15 +153,11 @@ class ParserPool:
 
     async def _process_for(self, task: ParseTask) -> ParserProcess:
         """An idle process that has seen this tenant's files only, or none at all."""
-        self._idle = [process for process in self._idle if process.end is None]
-        own = [p for p in self._idle if p.tenant == task.tenant and not task.alone]
-        fresh = [p for p in self._idle if p.tenant is None]
+        idle = [process for process in self._idle if process.end is None]
+        own = [process for process in idle if process.tenant == task.tenant and not task.alone]
+        fresh = [process for process in idle if process.tenant is None]
         found = next(iter((*own, *fresh)), None)
-        if found is not None:
-            self._idle.remove(found)
-        elif self._idle and len(self._idle) + len(self._busy) >= self._limits.processes:
-            self._end(self._idle.pop(0), End.OTHER_TENANT)
-        self._spare_wanted.set()
+        self._idle = [process for process in idle if process is not found]
         process = found or await self._spawn()
         process.tenant = task.tenant
         return process
@@ -186,6 +184,14 @@ class ParserPool:
             self._end(process, End.RECYCLED)
         else:
             self._idle.append(process)
+            self._trim()
+
+    def _trim(self) -> None:
+        """Ends idle processes beyond one for each slot and a spare one, the longest idle first."""
+        surplus = len(self._idle) + len(self._busy) - self._limits.processes - 1
+        for process in [process for process in self._idle if process.tenant is not None][: max(surplus, 0)]:
+            self._idle.remove(process)
+            self._end(process, End.SURPLUS)
 
     def _end(self, process: ParserProcess, end: End) -> None:
         process.close(end)
@@ -230,7 +236,9 @@ class ParserPool:
             if any(p.tenant is None and p.end is None for p in self._idle):
                 continue
             try:
-                self._idle.append(await self._spawn())
+                spare = await self._spawn()
+                self._idle.append(spare)
+                self._trim()
             except (Unavailable, TimeoutError):
                 log.warning("parser_spare_failed")
 

@@ -31,7 +31,7 @@ class End(Enum):
     ABANDONED = auto()
     STALLED = auto()
     RECYCLED = auto()
-    OTHER_TENANT = auto()
+    SURPLUS = auto()
     STOPPED = auto()
 
 

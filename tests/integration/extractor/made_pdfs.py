@@ -113,10 +113,10 @@ def without_pages() -> bytes:
 
 
 def with_broken_page(before: int, after: int) -> bytes:
-    """Good pages around an entry of the page tree that is a number."""
-    made = book(before + after + 1)
-    number = 10 + 2 * before
-    return made.replace(b"%d 0 obj\n<</Type/Page/" % number, b"%d 0 obj\n42%%<</Type/Page/" % number)
+    """Good pages around one that opens more graphics states than there can be."""
+    contents = [line(page_text(number)) for number in range(1, before + after + 2)]
+    contents[before] = b"q " * 1_000_000
+    return document(contents)
 
 
 def rotated() -> bytes:
