@@ -25,13 +25,21 @@ async def mesh(mesh_pki: CertificateAuthority) -> AsyncIterator[Mesh]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def edge(mesh: Mesh, mesh_pki: CertificateAuthority) -> AsyncIterator[Edge]:
-    """An edge without rate limits."""
+async def session_edge(mesh: Mesh, mesh_pki: CertificateAuthority) -> AsyncIterator[Edge]:
+    """The Envoy behind `edge`."""
     with tempfile.TemporaryDirectory(prefix="pm-edge-") as directory:
         envoy = Edge(Path(directory), mesh, tls_dir=mesh_pki.tls_dir("edge"), ca_file=mesh_pki.ca_file)
         await envoy.start()
         yield envoy
         await asyncio.to_thread(envoy.stop)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def edge(session_edge: Edge) -> Edge:
+    """An edge without rate limits. The services answer its health checks only while a test awaits something: after
+    tests that do not, it has to find them again."""
+    await session_edge.wait_all_healthy()
+    return session_edge
 
 
 @pytest.fixture
@@ -48,14 +56,19 @@ def clean(mesh: Mesh) -> Mesh:
 
 @pytest.fixture
 def new_edge(short_dir: Path, mesh_pki: CertificateAuthority) -> Iterator[Callable[..., Awaitable[Edge]]]:
-    """`await new_edge(mesh, limits=…)` starts another Envoy, which ends with the test."""
+    """`await new_edge(mesh, limits=…)` starts another Envoy, which ends with the test.
+
+    `healthy=False` does not wait for the services.
+    """
     started: list[Edge] = []
 
-    async def start(mesh: Mesh, **options: Any) -> Edge:
+    async def start(mesh: Mesh, *, healthy: bool = True, **options: Any) -> Edge:
         options.setdefault("tls_dir", mesh_pki.tls_dir("edge"))
         envoy = Edge(short_dir / f"edge{len(started)}", mesh, ca_file=mesh_pki.ca_file, **options)
         started.append(envoy)
         await envoy.start()
+        if healthy:
+            await envoy.wait_all_healthy()
         return envoy
 
     yield start

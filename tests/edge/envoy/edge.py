@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
-from pagemesh_cli.stack.edge import EdgeAddresses, EdgeLimits, command, render
+from pagemesh_cli.stack.edge import SERVICES, EdgeAddresses, EdgeLimits, command, render
 from pagemesh_cli.stack.ports import pick_free_port
 from pagemesh_cli.stack.process import Process, ProcessSpec
 from tests.edge.envoy.upstreams import Mesh
@@ -179,6 +181,12 @@ class Edge:
         stats = json.loads(self.admin(f"/stats?format=json&filter=^{name}$"))["stats"]
         return int(stats[0]["value"]) if stats else 0
 
+    async def wait_all_healthy(self) -> None:
+        """Waits until a replica of every service answers health checks."""
+        for cluster in SERVICES:
+            name = f"cluster.{cluster}.membership_healthy"
+            await wait_for(lambda name=name: self.stat(name) > 0, f"{cluster} healthy")  # type: ignore[misc]
+
     async def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         await wait_for(condition, what)
 
@@ -206,3 +214,13 @@ async def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 
 def metadata(headers: Mapping[str, str] = KEY) -> tuple[tuple[str, str], ...]:
     """Headers as gRPC metadata."""
     return tuple(headers.items())
+
+
+def grpc_error(error: grpc.aio.AioRpcError) -> tuple[str, str]:
+    """Code and ErrorInfo.reason of an error."""
+    status = rpc_status.from_call(error)
+    info = error_details_pb2.ErrorInfo()
+    assert status is not None
+    assert status.details[0].Unpack(info)
+    assert info.domain == "pagemesh"
+    return error.code().name, info.reason

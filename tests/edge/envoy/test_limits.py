@@ -7,15 +7,13 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from pagemesh.extractor.v1.extractor_service_pb2 import GetDocumentRequest
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import ExtractorServiceStub
-from pagemesh.ledger.v1.identity_service_pb2 import WhoAmIRequest
+from pagemesh.ledger.v1.identity_service_pb2 import CreateApiKeyRequest, WhoAmIRequest
 from pagemesh.ledger.v1.identity_service_pb2_grpc import IdentityServiceStub
 from pagemesh_cli.stack.edge import EdgeLimits, TokenBucket
-from tests.edge.envoy.edge import KEY, Edge, metadata
+from tests.edge.envoy.edge import KEY, Edge, grpc_error, metadata
 from tests.edge.envoy.upstreams import DOCUMENT, Mesh
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -84,12 +82,8 @@ async def test_who_is_limited_is_told_for_how_long(clean: Mesh, new_edge: NewEdg
     async with edge.channel() as channel:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await IdentityServiceStub(channel).WhoAmI(WhoAmIRequest(), metadata=metadata(), timeout=10)
-    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert grpc_error(refused.value) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
     assert "retry-after" in dict(refused.value.initial_metadata() or refused.value.trailing_metadata())
-    status = rpc_status.from_call(refused.value)
-    info = error_details_pb2.ErrorInfo()
-    assert status.details[0].Unpack(info)
-    assert (info.reason, info.domain) == ("RATE_LIMITED", "pagemesh")
 
 
 def chunked(size: int) -> Iterator[bytes]:
@@ -102,6 +96,11 @@ async def test_an_ordinary_body_is_at_most_1_mib(edge: Edge, clean: Mesh, body: 
     content = body if isinstance(body, bytes) else body()
     answer = await early_answer(edge, f"/v1/{DOCUMENT}:summarize", content)
     assert answer == (413, 3, "BODY_TOO_LARGE")
+    async with edge.channel() as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            request = CreateApiKeyRequest(display_name="x" * 2 * MIB)
+            await IdentityServiceStub(channel).CreateApiKey(request, metadata=metadata(), timeout=10)
+    assert grpc_error(refused.value) == ("INVALID_ARGUMENT", "BODY_TOO_LARGE")
     assert clean.journal.calls == []
 
 

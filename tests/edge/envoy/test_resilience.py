@@ -17,7 +17,8 @@ from pagemesh.ledger.v1.identity_service_pb2_grpc import IdentityServiceStub
 from pagemesh.summarizer.v1.summarizer_service_pb2 import SummarizeRequest
 from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import SummarizerServiceStub
 from pagemesh_cli.stack.certificates import CertificateAuthority
-from tests.edge.envoy.edge import KEY, Edge, metadata, wait_for
+from tests.edge.envoy.edge import KEY, Edge, grpc_error, metadata, wait_for
+from tests.edge.envoy.relay import Relay
 from tests.edge.envoy.upstreams import DOCUMENT, Mesh
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -156,6 +157,29 @@ async def test_a_replica_restarts_and_nobody_notices(clean: Mesh, new_edge: NewE
         await second.stop()
 
 
+async def test_a_call_under_way_moves_to_another_replica(clean: Mesh, new_edge: NewEdge) -> None:
+    dying, steady = Relay(clean.extractor.port), clean.new_extractor()
+    await dying.start()
+    await steady.start()
+    edge = await new_edge(clean, extractor=f"{dying.address},{steady.address}")
+    try:
+        await edge.wait_healthy("extractor", 2)
+        await steady.serving(False)
+        await edge.wait_healthy("extractor", 1)
+        clean.extracting.gate.clear()
+        calls = [asyncio.create_task(edge.call("GET", f"/v1/{DOCUMENT}")) for _ in range(3)]
+        await wait_for(lambda: len(clean.journal.calls) == 3, "all calls at the replica that will die")
+        await steady.serving(True)
+        await edge.wait_healthy("extractor", 2)
+        await dying.cut()
+        await wait_for(lambda: len(clean.journal.calls) == 6, "the calls at the other replica")
+        clean.extracting.gate.set()
+        assert [answer.status for answer in await asyncio.gather(*calls)] == [200, 200, 200]
+    finally:
+        await dying.cut()
+        await steady.stop()
+
+
 async def test_with_no_replica_left_the_answer_is_503(clean: Mesh, new_edge: NewEdge) -> None:
     lonely = clean.new_extractor()
     await lonely.start()
@@ -166,6 +190,12 @@ async def test_with_no_replica_left_the_answer_is_503(clean: Mesh, new_edge: New
     answer = await edge.call("GET", f"/v1/{DOCUMENT}")
     assert (answer.status, answer.json["code"], answer.reason) == (503, 14, "UPSTREAM_UNAVAILABLE")
     assert answer.json["message"] == "The service cannot be reached. Try again."
+    async with edge.channel() as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await ExtractorServiceStub(channel).GetDocument(
+                GetDocumentRequest(name=DOCUMENT), metadata=metadata(), timeout=10
+            )
+    assert grpc_error(refused.value) == ("UNAVAILABLE", "UPSTREAM_UNAVAILABLE")
     not_ready = await edge.call("GET", "/readyz", headers={})
     assert (not_ready.status, not_ready.json["ready"]) == (503, False)
     assert (await edge.call("GET", "/healthz", headers={})).status == 200
@@ -182,7 +212,8 @@ async def test_a_service_with_anothers_certificate_is_refused(clean: Mesh, new_e
     impostor = clean.new_extractor(identity="summarizer")
     await impostor.start()
     try:
-        edge = await new_edge(clean, extractor=impostor.address)
+        edge = await new_edge(clean, extractor=impostor.address, healthy=False)
+        await edge.wait_healthy("ledger", 1)
         answer = await edge.call("GET", f"/v1/{DOCUMENT}")
         assert (answer.status, answer.reason) == (503, "UPSTREAM_UNAVAILABLE")
         assert edge.stat("cluster.extractor.ssl.fail_verify_san") > 0

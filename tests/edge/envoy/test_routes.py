@@ -14,7 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from pagemesh.common.v1 import access_pb2
 from pagemesh_cli.stack.edge import EdgeAddresses, EdgeLimits, descriptor_set, render
 from pagemesh_cli.stack.errors import StackError
-from tests.edge.envoy.edge import KEY, Edge, metadata
+from tests.edge.envoy.edge import KEY, Edge, grpc_error, metadata
 from tests.edge.envoy.upstreams import Mesh
 
 INFRASTRUCTURE = {
@@ -69,10 +69,11 @@ def addresses(directory: Path, **changes: Any) -> EdgeAddresses:
     return EdgeAddresses(**values | changes)
 
 
-@pytest.fixture
-def rendered(tmp_path: Path) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The whole configuration as Envoy gets it."""
-    config: dict[str, Any] = yaml.safe_load(render(tmp_path, addresses=addresses(tmp_path)).read_text())
+    directory = tmp_path_factory.mktemp("edge")
+    config: dict[str, Any] = yaml.safe_load(render(directory, addresses=addresses(directory)).read_text())
     return config
 
 
@@ -125,7 +126,7 @@ async def test_what_is_not_public_is_not_there(edge: Edge, clean: Mesh, path: st
         call = channel.unary_unary(path, request_serializer=bytes, response_deserializer=bytes)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call(b"", metadata=metadata(), timeout=10)
-    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert grpc_error(refused.value) == ("UNIMPLEMENTED", "NO_ROUTE")
     for headers in (KEY, {**KEY, "content-type": "application/json"}):
         answer = await edge.call("POST", path, body=b"{}", headers=headers)
         assert (answer.status, answer.json["code"], answer.reason) == (404, 5, "NO_ROUTE")

@@ -180,6 +180,7 @@ class Extractor(extractor_service_pb2_grpc.ExtractorServiceServicer):
         self, request: extractor_pb2.GetDocumentRequest, context: Context
     ) -> extractor_pb2.GetDocumentResponse:
         self._journal.note("GetDocument", context)
+        await self.gate.wait()
         if request.name == MISSING:
             await context.abort(grpc.StatusCode.NOT_FOUND, "There is no such document.")
         return extractor_pb2.GetDocumentResponse(document=document_pb2.Document(name=request.name))
