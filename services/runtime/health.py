@@ -10,6 +10,8 @@ from prometheus_client import Gauge
 
 PROBE_EVERY_S = 2.0
 PROBE_TIMEOUT_S = 1.0
+PROBES_TO_DOWN = 2
+"""Failed probes in a row until a component that was up counts as down: one slow answer takes no service out."""
 
 _UP = Gauge("pagemesh_component_up", "1 where the component answered its last probe.", ["component"])
 log = structlog.get_logger()
@@ -20,6 +22,7 @@ class _Component:
     check: Callable[[], Awaitable[None]]
     required: bool
     up: bool = False
+    failures: int = 0
     since: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
 
@@ -83,7 +86,8 @@ class Health:
                 await component.check()
         except Exception as exc:  # noqa: BLE001  # whatever a probe raises means down
             reason = type(exc).__name__
-        up = not reason
+        component.failures = component.failures + 1 if reason else 0
+        up = not reason or (component.up and component.failures < PROBES_TO_DOWN)
         if up != component.up:
             component.up, component.since = up, dt.datetime.now(dt.UTC)
             log.log(20 if up else 40, "component_up" if up else "component_down", component=name, error=reason)

@@ -14,12 +14,13 @@ _PARAGRAPHS = (
 )
 
 
-def good(pages: int = 3) -> bytes:
-    """A plain document with a paragraph on each page."""
+def good(pages: int = 3, mark: str = "") -> bytes:
+    """A plain document with a paragraph on each page; `mark` makes its text differ from every other's."""
     document: Any = pymupdf.open()
     for number in range(pages):
         page = document.new_page()
-        page.insert_textbox(pymupdf.Rect(72, 72, 523, 770), _PARAGRAPHS[number % len(_PARAGRAPHS)], fontsize=12)
+        text = " ".join([_PARAGRAPHS[number % len(_PARAGRAPHS)], mark])
+        page.insert_textbox(pymupdf.Rect(72, 72, 523, 770), text, fontsize=12)
     return bytes(document.tobytes(deflate=True))
 
 

@@ -311,6 +311,11 @@ async def test_a_required_component_decides_readiness(start: Start, connect: Con
     code, metrics = await http_get(running.server.http_port, "/metrics")
     assert b'pagemesh_component_up{component="database"} 1.0' in metrics
     assert (await http_get(running.server.http_port, "/etc/passwd"))[0] == 404
+    up["database"] = False
+    await health.probe()
+    assert health.ready, "one failed probe is not yet an outage"
+    await health.probe()
+    assert not health.ready
 
 
 async def test_stopping_says_so_first_and_lets_calls_end(start: Start, connect: Connect) -> None:
