@@ -245,6 +245,15 @@ async def test_certificates_change_under_load(clean: Mesh, new_edge: NewEdge, me
     assert load.failures == []
 
 
+async def test_an_edge_can_be_taken_out_before_it_stops(clean: Mesh, new_edge: NewEdge) -> None:
+    edge = await new_edge(clean)
+    edge.admin("/healthcheck/fail", "POST")
+    for path in ("/healthz", "/readyz"):
+        answer = await edge.call("GET", path, headers={})
+        assert (answer.status, answer.json["ready"]) == (503, False)
+    assert (await edge.call("GET", "/v1/whoami")).status == 200, "those who still come are served"
+
+
 async def test_admin_and_metrics_are_private(edge: Edge) -> None:
     socket_file = edge.directory / "admin.sock"
     assert socket_file.stat().st_mode & 0o777 == 0o600
