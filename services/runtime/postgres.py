@@ -13,9 +13,12 @@ Pool = AsyncConnectionPool[psycopg.AsyncConnection[tuple[Any, ...]]]
 
 CONNECT_TIMEOUT_S = 3
 ACQUIRE_TIMEOUT_S = 5.0
+RECONNECT_TIMEOUT_S = 5.0
+"""One series of attempts with growing pauses; short, so that the pauses stay short when the server is back."""
 STATEMENT_TIMEOUT_MS = 10_000
 _OPTIONS = (
     f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000"
+    " -c timezone=UTC"
 )
 
 
@@ -28,7 +31,7 @@ async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 2
         max_size=max_size,
         max_waiting=max_size * 16,
         timeout=ACQUIRE_TIMEOUT_S,
-        reconnect_timeout=30.0,
+        reconnect_timeout=RECONNECT_TIMEOUT_S,
         # A connection that died with the server is found out here and not by the request that gets it.
         check=AsyncConnectionPool.check_connection,
         kwargs={"connect_timeout": CONNECT_TIMEOUT_S, "options": _OPTIONS, "application_name": f"pagemesh-{name}"},
@@ -46,7 +49,7 @@ def translate(operation: str) -> Iterator[None]:
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed, TooManyRequests) as exc:
         raise Unavailable(
             "DATABASE_UNAVAILABLE",
-            "The database does not answer. Nothing was changed; try again.",
+            "The database does not answer. Try the same request again.",
             retry_after_s=1.0,
             metadata={"operation": operation},
         ) from exc
