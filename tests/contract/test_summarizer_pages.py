@@ -1,0 +1,178 @@
+"""PageSource: in memory, and the real extractor over mTLS with its real parser, Postgres and object store."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from typing import Any
+
+import pymupdf
+import pytest
+from google.api import httpbody_pb2
+
+from pagemesh.extractor.v1 import extractor_service_pb2 as extractor_pb2
+from pagemesh.extractor.v1.extractor_service_pb2_grpc import ExtractorServiceStub
+from pagemesh_cli.stack.certificates import CertificateAuthority
+from pagemesh_cli.stack.ports import pick_free_port
+from services.extractor.__main__ import serve
+from services.extractor.config import ExtractorSettings
+from services.runtime.clients import MeshClient
+from services.runtime.errors import FailedPrecondition, NotFound, Unavailable
+from services.summarizer.adapters.acting import act_as
+from services.summarizer.adapters.extractor_client import ExtractorPages
+from services.summarizer.adapters.memory import MemoryPages
+from services.summarizer.domain.ports import DocumentStart, PageSource
+from services.summarizer.domain.values import Box, Caller, Page, Word
+from tests.integration.summarizer.peers import settings
+
+SCOPES = frozenset({"documents.read", "documents.write"})
+ALICE = Caller("acme", "apiKeys/alice", "", SCOPES, "request-alice")
+STRANGER = Caller("globex", "apiKeys/stranger", "", SCOPES, "request-stranger")
+UNKNOWN = "documents/" + "0" * 32
+LINES = (("Bees make honey.", "They dance."), ("Dogs are kind.",))
+
+
+def pdf(*, password: str = "") -> bytes:
+    with pymupdf.open() as document:
+        for lines in LINES:
+            page = document.new_page()
+            for row, line in enumerate(lines):
+                page.insert_text((72, 72 + 20 * row), line)
+        if not password:
+            return bytes(document.tobytes())
+        method = pymupdf.PDF_ENCRYPT_AES_256
+        return bytes(document.tobytes(encryption=method, owner_pw=password, user_pw=password))
+
+
+@pytest.fixture
+async def client(
+    database: Callable[[str], str], mesh_pki: CertificateAuthority, tmp_path: Path
+) -> AsyncIterator[MeshClient]:
+    """A client, as the summarizer, of a running extractor."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    port = pick_free_port()
+    running = ExtractorSettings(
+        **{  # type: ignore[arg-type]  # as in the environment: text
+            "grpc_listen": f"127.0.0.1:{port}",
+            "http_listen": "127.0.0.1:0",
+            "tls_dir": mesh_pki.tls_dir("extractor"),
+            "database_url": database("extractor"),
+            "object_store_url": (tmp_path / "objects").as_uri(),
+            "spool_dir": spool,
+            "parser_processes": 1,
+            "drain_s": 0,
+        }
+    )
+    started, stop = asyncio.Event(), asyncio.Event()
+    task = asyncio.create_task(serve(running, started=started, stop=stop))
+    async with AsyncExitStack() as stack:
+        async with asyncio.timeout(30):
+            await started.wait()
+        found = MeshClient(
+            peer="extractor",
+            target=f"127.0.0.1:{port}",
+            settings=settings(mesh_pki.tls_dir("summarizer")),
+        )
+        stack.push_async_callback(found.close)
+        yield found
+    stop.set()
+    await task
+
+
+async def upload(client: MeshClient, data: bytes) -> str:
+    async def pieces() -> AsyncIterator[extractor_pb2.UploadDocumentRequest]:
+        yield extractor_pb2.UploadDocumentRequest(content=httpbody_pb2.HttpBody(data=data))
+
+    stub: Any = ExtractorServiceStub(client.channel)
+    answer = await client.unary(stub.UploadDocument, pieces(), cap_s=30)
+    return str(answer.document.name)
+
+
+@pytest.fixture(autouse=True)
+def for_alice() -> Iterator[None]:
+    with act_as(ALICE):
+        yield
+
+
+Put = Callable[[], Awaitable[str]]
+"""Keeps a document of Alice's with the pages of LINES; answers its name."""
+
+
+@pytest.fixture(params=["memory", "extractor"])
+def source_and_put(request: pytest.FixtureRequest) -> tuple[PageSource, Put]:
+    if request.param == "extractor":
+        client = request.getfixturevalue("client")
+        return ExtractorPages(client), lambda: upload(client, pdf())
+    memory = MemoryPages()
+
+    async def put() -> str:
+        name = "documents/" + "1" * 32
+        memory.put(ALICE.tenant, name, *(_page(number, lines) for number, lines in enumerate(LINES, start=1)))
+        return name
+
+    return memory, put
+
+
+def _page(number: int, lines: tuple[str, ...]) -> Page:
+    words = (Word(word, Box(72, 60, 100, 76), 0, row) for row, line in enumerate(lines) for word in line.split())
+    return Page(number, "\n".join(lines), tuple(words))
+
+
+async def test_pages_come_in_order_with_text_and_words(source_and_put: tuple[PageSource, Put]) -> None:
+    source, put = source_and_put
+    name = await put()
+    await source.exists(name)
+    async with aclosing(source.pages(name)) as items:
+        start, *pages = [item async for item in items]
+    assert start == DocumentStart(len(LINES))
+    for number, (page, lines) in enumerate(zip(pages, LINES, strict=True), start=1):
+        assert isinstance(page, Page)
+        assert page.number == number
+        assert page.text.split() == " ".join(lines).split() == [word.text for word in page.words]
+        for word in page.words:
+            assert 0 <= word.box.x0 < word.box.x1 < 600
+            assert 0 <= word.box.y0 < word.box.y1 < 850
+
+
+async def test_a_document_that_is_not_there_is_not_found(source_and_put: tuple[PageSource, Put]) -> None:
+    source, _ = source_and_put
+    with pytest.raises(NotFound):
+        await source.exists(UNKNOWN)
+    with pytest.raises(NotFound):
+        await anext(source.pages(UNKNOWN))
+
+
+async def test_the_document_of_another_tenant_is_not_there(source_and_put: tuple[PageSource, Put]) -> None:
+    source, put = source_and_put
+    name = await put()
+    with act_as(STRANGER):
+        with pytest.raises(NotFound):
+            await source.exists(name)
+        with pytest.raises(NotFound):
+            await anext(source.pages(name))
+
+
+async def test_reading_may_stop_at_any_page(source_and_put: tuple[PageSource, Put]) -> None:
+    source, put = source_and_put
+    name = await put()
+    async with aclosing(source.pages(name)) as items:
+        assert isinstance(await anext(items), DocumentStart)
+    async with aclosing(source.pages(name)) as items:
+        assert len([item async for item in items]) == 1 + len(LINES)
+
+
+async def test_a_document_that_does_not_open_is_refused_with_its_reason(client: MeshClient) -> None:
+    name = await upload(client, pdf(password="secret"))
+    with pytest.raises(FailedPrecondition):
+        await anext(ExtractorPages(client).pages(name))
+
+
+async def test_an_extractor_that_is_away_is_unavailable(mesh_pki: CertificateAuthority) -> None:
+    client = MeshClient(peer="extractor", target="127.0.0.1:1", settings=settings(mesh_pki.tls_dir("summarizer")))
+    source = ExtractorPages(client)
+    with pytest.raises(Unavailable):
+        await source.exists(UNKNOWN)
+    with pytest.raises(Unavailable):
+        await anext(source.pages(UNKNOWN))
+    await client.close()
