@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -23,7 +23,7 @@ from services.runtime.errors import (
 from services.summarizer.adapters.guarded import GuardedProvider
 from services.summarizer.adapters.mistral import MistralProvider, tekken_counter
 from services.summarizer.adapters.provider_faults import retry_after_s
-from services.summarizer.domain.values import Answer, Chunk, Prompt
+from services.summarizer.domain.values import Answer, Chunk, Claim, Prompt, Stage
 from tests.fakes.mistral_server import MistralServer
 from tests.unit.summarizer.text.papers import chunk, map_prompt
 
@@ -108,6 +108,11 @@ class Refusal:
     wait_s: float | None = None
 
 
+async def fails_with(provider: MistralProvider, prompt: Prompt) -> None:
+    with pytest.raises(PagemeshError):
+        await provider.complete(prompt)
+
+
 REFUSALS = [
     Refusal("400", InvalidArgument, "PROVIDER_REFUSED"),
     Refusal("401", PermissionDenied, "PROVIDER_CREDENTIAL"),
@@ -177,7 +182,15 @@ async def test_an_answer_without_an_end_is_cut_short(
     server.script("over_long")
     error = await fails(mistral, call)
     assert error.reason == "PROVIDER_INVALID_ANSWER"
+    assert "too long" in error.message, "it was not read to its end"
     assert (await mistral.complete(PROMPT)).claims
+
+
+async def test_a_stream_that_ends_without_saying_so_is_cut(server: MistralServer, mistral: MistralProvider) -> None:
+    server.script("quiet_end")
+    error = await fails(mistral, "stream")
+    assert error.reason == "PROVIDER_UNAVAILABLE"
+    assert not {"sent", "billed"} & set(error.metadata)
 
 
 async def test_an_answer_without_a_choice(server: MistralServer, mistral: MistralProvider) -> None:
@@ -284,6 +297,17 @@ async def test_the_count_is_an_upper_bound_of_what_the_tokenizer_sees(
     messages = server.books.calls[-1]["messages"]
     seen = sum(tekken_counter()(message["content"]) for message in messages)
     assert seen <= mistral.count(prompt).input_tokens
+
+
+async def test_the_count_of_what_stands_around_the_material_is_one_too(
+    server: MistralServer, mistral: MistralProvider
+) -> None:
+    prompt = replace(PROMPT, stage=Stage.REDUCE, chunk=None, claims=(Claim("One claim.", ()),))
+    server.script("empty")
+    await fails_with(mistral, prompt)
+    sent = server.books.calls[-1]
+    texts = [*(message["content"] for message in sent["messages"]), json.dumps(sent["response_format"])]
+    assert sum(map(tekken_counter(), texts)) <= mistral.count(prompt).input_tokens
 
 
 def test_retry_after_is_a_number_or_a_date() -> None:
