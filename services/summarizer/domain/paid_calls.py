@@ -1,5 +1,6 @@
 """The only way to a provider: money is set aside before a call and accounted for after it, whatever happens."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -102,6 +103,9 @@ class PaidCalls:
         held = await self._reserve(order, most)
         try:
             answer = await self._ask(order, on_text)
+        except asyncio.CancelledError:
+            self._observe(order.model, "cancelled")
+            raise  # it may have been sent: the hold stands
         except PagemeshError as exc:
             self._observe(order.model, exc.reason)
             await self._tails.finish(self._account_for_failure(order, held, exc))
