@@ -8,8 +8,8 @@ script, and "ok" when there is none left. By hand, or for a service in another p
     curl localhost:8080/control/calls
 
 Behaviours: ok, slow:SECONDS, hang, hang_midway, STATUS or STATUS:RETRY_AFTER (such as 401, 422, 429:2, 500, 503:1),
-cut, not_http, invalid_json, schema, schema_sentence, empty, no_choice, length, over_long, wrong_usage, no_usage,
-say:JSON.
+cut, quiet_end, not_http, invalid_json, schema, schema_sentence, empty, no_choice, length, over_long, wrong_usage,
+no_usage, say:JSON.
 """
 
 import argparse
@@ -185,13 +185,14 @@ class MistralServer:
         writer.write(_head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"}))
         breaks_off = name in ("cut", "hang_midway")
         for event in _events(pieces, *end):
-            if breaks_off and "usage" in event:
+            if (breaks_off or name == "quiet_end") and "usage" in event:
                 break
             _write_chunk(writer, f"data: {json.dumps(event)}\n\n".encode())
             await writer.drain()
         if breaks_off:
             return await self._hang(reader) if name == "hang_midway" else False
-        _write_chunk(writer, b"data: [DONE]\n\n")
+        if name != "quiet_end":
+            _write_chunk(writer, b"data: [DONE]\n\n")
         _write_chunk(writer, b"")
         await writer.drain()
         return True

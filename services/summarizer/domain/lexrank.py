@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from services.summarizer.domain.folding import is_spaceless
 
 MAX_SENTENCES = 1_500
-"""Most sentences in one matrix: 1,500² similarities are 9 MB, and multiplying the 1,500 rows of words they come from
-takes about 0.2 s of one core. A text of more is thinned first by each sentence's similarity to the whole text, which
-takes no matrix."""
+"""Most sentences in one matrix: 1,500² similarities are 9 MB, and comparing that many sentences takes about half a
+second of one core. A text of more is thinned first by each sentence's similarity to the whole text, which takes no
+matrix."""
 
 _Array = NDArray[np.float32]
 

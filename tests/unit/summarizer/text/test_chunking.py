@@ -75,6 +75,13 @@ def test_a_large_page_is_cut_at_paragraphs() -> None:
     assert all(chunk.text.endswith("at once.") and chunk.text.startswith("One sentence") for chunk in chunks)
 
 
+def test_pieces_of_a_large_page_fill_chunks_and_never_overfill_them() -> None:
+    chunks = list(plan(pages_of("several words make a line\n" * 8_000), max_tokens=4_000, count=count_words))
+    sizes = [count_words(chunk.text) for chunk in chunks]
+    assert max(sizes) <= 4_000
+    assert min(sizes[:-1]) > 3_000
+
+
 def test_text_without_any_border_is_cut_all_the_same() -> None:
     chunks = list(plan(pages_of("日" * 5_000), max_tokens=100, count=len))
     assert sum(len(chunk.text) for chunk in chunks) == 5_000
