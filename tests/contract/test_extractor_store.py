@@ -46,6 +46,13 @@ async def test_putting_again_replaces(store: ObjectStore, source: Path) -> None:
         assert contents(file) == b"other"
 
 
+async def test_a_put_leaves_nothing_beside_its_object(tmp_path: Path, source: Path) -> None:
+    store = ObstoreObjectStore((tmp_path / "objects").as_uri(), spool_dir=tmp_path)
+    await store.put(KEY, source)
+    await store.put(KEY, source)
+    assert [path.relative_to(tmp_path / "objects") for path in tmp_path.glob("objects/*/*")] == [Path(KEY)]
+
+
 async def test_large_objects_are_whole(store: ObjectStore, source: Path) -> None:
     data = os.urandom(12 * 1024 * 1024)
     source.write_bytes(data)
@@ -96,7 +103,7 @@ async def test_a_directory_that_is_gone_is_unavailable(tmp_path: Path, source: P
 async def test_what_a_crash_left_of_a_put_is_swept_once_it_is_old(tmp_path: Path, source: Path) -> None:
     store = ObstoreObjectStore((tmp_path / "objects").as_uri(), spool_dir=tmp_path)
     await store.put(KEY, source)
-    old, young = tmp_path / "objects" / f"{KEY}#1", tmp_path / "objects" / f"{KEY}#2"
+    old, young = tmp_path / "objects" / f"{KEY}.1.part", tmp_path / "objects" / f"{KEY}.2.part#1"
     old.write_bytes(b"half")
     os.utime(old, (0, 0))
     young.write_bytes(b"half")

@@ -5,6 +5,7 @@ import contextlib
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ TRANSFER_TIMEOUT_S = 60.0
 _CONNECT_TIMEOUT_S = 3
 _RETRIES = 3
 _READ_BYTES = 1024 * 1024
+_STAGING = ".part"
 _STAGING_AGE_S = 3600.0
 """A put that a crash cut off leaves a staging file; none takes as long as this."""
 
@@ -30,7 +32,8 @@ _STAGING_AGE_S = 3600.0
 class ObstoreObjectStore:
     """Implements the port `ObjectStore` for `file:///absolute/path` and `s3://bucket/prefix`.
 
-    obstore renames into place but does not flush: what is put locally is flushed here before it counts as stored.
+    obstore renames into place but does not flush. Locally an object is therefore put beside its place, flushed, and
+    renamed: what is seen survives a power cut, and what `put` has acknowledged is seen after it.
     """
 
     def __init__(self, url: str, *, spool_dir: Path) -> None:
@@ -54,9 +57,10 @@ class ObstoreObjectStore:
         """See the port."""
         with _translated("put"):
             async with asyncio.timeout(TRANSFER_TIMEOUT_S):
-                await obstore.put_async(self._store, key, source)
-                if self._root is not None:
-                    await asyncio.to_thread(_flush, self._root / key, self._root)
+                if self._root is None:
+                    await obstore.put_async(self._store, key, source)
+                else:
+                    await self._put_durably(self._root, key, source)
 
     async def size_bytes(self, key: str) -> int | None:
         """See the port."""
@@ -88,7 +92,7 @@ class ObstoreObjectStore:
                 with contextlib.suppress(FileNotFoundError):
                     await obstore.delete_async(self._store, key)
                     if self._root is not None:
-                        await asyncio.to_thread(_flush_directory, (self._root / key).parent)
+                        await asyncio.to_thread(_flush, (self._root / key).parent)
         return True
 
     async def check(self) -> None:
@@ -103,6 +107,17 @@ class ObstoreObjectStore:
         """Removes what puts left behind that a crash cut off. S3 does that itself, by a lifecycle rule."""
         if self._root is not None:
             await asyncio.to_thread(_remove_staging, self._root, time.time() - _STAGING_AGE_S)
+
+    async def _put_durably(self, root: Path, key: str, source: Path) -> None:
+        staging = f"{key}.{uuid.uuid4().hex}{_STAGING}"
+        try:
+            await obstore.put_async(self._store, staging, source)
+            await asyncio.to_thread(_flush, root / staging)
+            await obstore.rename_async(self._store, staging, key)
+            await asyncio.to_thread(_flush, (root / key).parent, root)
+        except BaseException:
+            (root / staging).unlink(missing_ok=True)
+            raise
 
     async def _download(self, key: str) -> Any:
         # Without a name from the start: it is gone with its last descriptor, whatever happens.
@@ -126,23 +141,14 @@ def _local_root(url: str) -> Path | None:
     return Path(unquote(parts.path))
 
 
-def _flush(path: Path, root: Path) -> None:
-    """Makes a file and the names that lead to it survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    _flush_directory(path.parent)
-    _flush_directory(root)
-
-
-def _flush_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _flush(*paths: Path) -> None:
+    """Makes files, and the names in directories, survive a power cut."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _require_writable(root: Path) -> None:
@@ -151,8 +157,8 @@ def _require_writable(root: Path) -> None:
 
 
 def _remove_staging(root: Path, before: float) -> None:
-    # obstore stages `name` as `name#1`; no key of ours has a `#`.
-    for path in root.glob("*/*#*"):
+    # obstore itself stages as `name#1`; no key of ours has either mark.
+    for path in root.glob(f"*/*{_STAGING}*"):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime < before:
                 path.unlink()

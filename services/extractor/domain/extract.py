@@ -130,7 +130,10 @@ class _Run:
         self._last: int | None = None
         self._suspect = 0
         """The page that was lost once, or 0; it gets a process of its own."""
-        self._lost_at_start = False
+        self._opened = False
+        """Whether the present process has opened the document."""
+        self._lost_opening = False
+        """Whether the process before the present one died before it had."""
         self._lost_pages = 0
         self._lost_time_s = 0.0
         self._failed = 0
@@ -158,7 +161,8 @@ class _Run:
         yield ExtractionEnd(pages_sent=self._sent, pages_failed=self._failed)
 
     def _slice(self) -> ParseTask:
-        alone = self._suspect == self._next or self._lost_at_start
+        self._opened = False
+        alone = self._suspect == self._next or self._lost_opening
         last = self._next if self._suspect == self._next else self._next + self._limits.slice_pages - 1
         asked = self._last or self._extraction.last_page
         remaining_s = self._remaining_s()
@@ -186,6 +190,7 @@ class _Run:
         return (event,)
 
     def _start(self, opened: Opened) -> tuple[ExtractionEvent, ...]:
+        self._opened, self._lost_opening = True, False
         if self._last is not None:
             return ()
         if opened.page_count > self._limits.max_pages:
@@ -203,12 +208,13 @@ class _Run:
     def _lose(self, lost: ParserLost) -> FailedPage | None:
         """A page is tried again alone, unless the time for that is wasted already; then it has failed."""
         self._lost_time_s += lost.wasted_s
-        if self._last is None:
+        if not self._opened:
             # A file that hangs or swells when it is opened does so again; a crash may have been somebody else's.
-            if lost.loss is not Loss.CRASH or self._lost_at_start:
+            if lost.loss is Loss.CRASH and not self._lost_opening:
+                self._lost_opening = True
+                return None
+            if self._last is None:
                 raise _document_fault(_DOCUMENT_FAULT[lost.loss])
-            self._lost_at_start = True
-            return None
         if self._suspect != self._next and self._lost_time_s + lost.wasted_s <= self._limits.lost_time_s:
             self._suspect = self._next
             return None

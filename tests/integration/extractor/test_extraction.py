@@ -271,8 +271,7 @@ async def test_the_deadline_ends_the_parser(start: Start) -> None:
     stream = service.client.open_extraction(name, timeout_s=2)
     working = await until_parsing(service, stream)
     with pytest.raises(grpc.aio.AioRpcError) as ended:
-        async for _ in stream:
-            pass
+        await stream.read()
     assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await eventually(
         lambda: not working & {process.pid for process in service.parsers()}, "the parser is gone", timeout_s=1
@@ -398,5 +397,7 @@ async def test_a_process_is_a_few_pages_ahead_of_its_reader_and_no_more(service:
     async with asyncio.timeout(30):
         while not await stands_still():
             pass
-    pages = sum([1 async for response in stream if response.WhichOneof("event") == "page"])
+    pages = 0
+    while (response := await stream.read()) is not grpc.aio.EOF:
+        pages += response.WhichOneof("event") == "page"
     assert pages == 700

@@ -181,6 +181,14 @@ async def test_a_crash_when_opening_is_tried_once_more_alone(world: World) -> No
     assert [task.alone for task in world.parser.tasks[:2]] == [False, True]
 
 
+async def test_a_process_that_dies_before_it_comes_to_the_page_does_not_count_against_it(world: World) -> None:
+    read = reading(25, lost=lambda _, n, page: ParserLost(Loss.CRASH) if (n, page) == (0, 4) else None)
+    world.parser.script = lambda task, n: [ParserLost(Loss.CRASH)] if n == 1 else read(task, n)
+    await world.run()
+    assert world.numbers == list(range(1, 26))
+    assert [task.alone for task in world.parser.tasks[:4]] == [False, True, True, False]
+
+
 async def test_two_crashes_when_opening_are_the_documents_fault(world: World) -> None:
     world.parser.script = lambda *_: [ParserLost(Loss.CRASH)]
     with pytest.raises(FailedPrecondition) as refused:
