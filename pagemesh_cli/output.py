@@ -62,11 +62,22 @@ class Output:
         self.errors.print(text, soft_wrap=True)
 
     @contextmanager
-    def progress(self, what: str, total: float | None = None) -> Iterator["Meter"]:
-        """A bar on stderr while the block runs, where stderr is a terminal and nobody asked for JSON."""
+    def progress(self, what: str, total: float | None = None, *, printing: bool = False) -> Iterator["Meter"]:
+        """A bar on stderr while the block runs, where stderr is a terminal and nobody asked for JSON.
+
+        `printing`: the block writes results; then there is no bar where they go to the same terminal.
+        """
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        shown = self.errors.is_terminal and not self.as_json
-        with Progress(*columns, console=self.errors, transient=True, disable=not shown) as progress:
+        shown = self.errors.is_terminal and not self.as_json and not (printing and sys.stdout.isatty())
+        with Progress(
+            *columns,
+            console=self.errors,
+            transient=True,
+            disable=not shown,
+            # Rich would send what is written to stdout to the bar's own console, which is stderr.
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ) as progress:
             yield Meter(progress, progress.add_task(what, total=total))
 
 

@@ -127,7 +127,7 @@ def _print_pages(
 ) -> int:
     """Prints the stream as it comes; answers how many pages failed. Raises Failure where it breaks off."""
     failed, ended = 0, False
-    with output.progress("reading pages") as meter:
+    with output.progress("reading pages", printing=True) as meter:
         for event in client.stream(client.extractor.ExtractPages, request, timeout_s=timeout_s):
             kind = event.WhichOneof("event")
             if kind == "error":
@@ -136,6 +136,8 @@ def _print_pages(
                 output.result(message_json(event))
             elif kind == "page":
                 output.write(f"{event.page.text.rstrip()}\n\f")
+            elif kind == "failed_page":
+                output.write("\f")  # keeps its place, so that the others keep theirs
             if kind == "start":
                 meter.at(0, event.start.last_page - event.start.first_page + 1)
                 _warn_of_flags(output, event.start)

@@ -115,7 +115,7 @@ def _streamed(
     """The same, printed as it comes into being. Raises Failure where the stream breaks off."""
     request = summarizer_service_pb2.StreamSummarizeRequest(document=document, options=options)
     printed = 0
-    with output.progress("summarising") as meter:
+    with output.progress("summarising", printing=True) as meter:
         for event in client.stream(client.summarizer.StreamSummarize, request, timeout_s=timeout_s):
             kind = event.WhichOneof("event")
             if kind == "error":

@@ -2,8 +2,12 @@
 
 import datetime as dt
 import json
+import os
+import pty
 import socket
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +55,34 @@ def test_extract_prints_events_for_machines(pagemesh: Command, document: str) ->
     assert [next(iter(event)) for event in events] == ["start", "page", "page", "end"]
     assert [event["page"]["number"] for event in events[1:3]] == [2, 3]
     assert events[1]["page"]["blocks"][0]["box"]["x1"] > 0
+
+
+def test_a_progress_bar_on_the_terminal_leaves_a_piped_result_alone(pagemesh: Command, document: str) -> None:
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "pagemesh_cli", "extract", str(document_path())]
+    with subprocess.Popen(command, env=dict(pagemesh.environment), stdout=subprocess.PIPE, stderr=end) as run:
+        os.close(end)
+        out, _ = run.communicate(timeout=60)
+    shown = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    assert run.returncode == 0
+    assert out.startswith(b"Reading documents you did not write")
+    assert "reading pages" in shown
+    assert "parsers are among" not in shown
+
+
+def test_a_reader_that_has_enough_is_no_disaster(pagemesh: Command, document: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "pagemesh_cli", "extract", document],
+        env=dict(pagemesh.environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdout.close()
+        told = run.stderr.read()
+    assert b"Traceback" not in told
 
 
 def test_every_sentence_of_a_summary_is_cited(pagemesh: Command) -> None:
