@@ -176,7 +176,6 @@ def _values(
         "DESCRIPTORS": str((directory / "api.binpb").absolute()),
         "TLS_IDENTITY": str((directory / "tls_identity.yaml").absolute()),
         "TLS_AUTHORITY": str((directory / "tls_authority.yaml").absolute()),
-        "TLS_DIRECTORY": str(tls_dir),
         "TLS_CERTIFICATE": str(tls_dir / "tls.crt"),
         "TLS_KEY": str(tls_dir / "tls.key"),
         "TLS_CA": str(tls_dir / "ca.crt"),
