@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from services.runtime import errors
+
 ROOT = Path(__file__).parent.parent
+ERROR_KINDS = {
+    name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.PagemeshError)
+} | {"Reply"}
 SERVICES = ("extractor", "summarizer", "ledger")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 70
@@ -121,6 +126,20 @@ def test_the_runtime_knows_no_service() -> None:
 
 def test_the_envoy_folder_does_not_shadow_the_package_of_that_name() -> None:
     assert not (ROOT / "envoy" / "__init__.py").exists()
+
+
+def test_every_reason_is_explained() -> None:
+    explained = (ROOT / "docs" / "errors.md").read_text()
+    reasons = set()
+    for path in [*(ROOT / "services").glob("**/*.py"), ROOT / "pagemesh_cli" / "stack" / "edge_replies.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute) and node.args:
+                kind = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+                first = node.args[0]
+                if kind in ERROR_KINDS and isinstance(first, ast.Constant) and isinstance(first.value, str):
+                    reasons.add(first.value)
+    assert len(reasons) > 40
+    assert [reason for reason in sorted(reasons) if not re.search(rf"\b{reason}\b", explained)] == []
 
 
 def test_nothing_is_left_for_later() -> None:

@@ -145,7 +145,7 @@ class Books:
 
         The token is empty at the end. `page_size` 0 means DEFAULT_PAGE.
 
-        Raises InvalidArgument PAGE_TOKEN_INVALID.
+        Raises InvalidArgument INVALID_PAGE_TOKEN.
         """
         check_text(selection.request_id, "request_id")
         size = page_size or DEFAULT_PAGE

@@ -31,7 +31,7 @@ def encode(cursor: Cursor, selection: Selection) -> str:
 
 
 def decode(token: str, selection: Selection) -> Cursor:
-    """The cursor within a token. Raises InvalidArgument PAGE_TOKEN_INVALID where it is not one of this selection."""
+    """The cursor within a token. Raises InvalidArgument INVALID_PAGE_TOKEN where it is not one of this selection."""
     try:
         packed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         digest, micros, event_id = _FORM.unpack(packed)
@@ -49,5 +49,5 @@ def _digest(selection: Selection) -> bytes:
 
 def _invalid() -> InvalidArgument:
     return invalid_field(
-        "page_token", "must be the next_page_token of an answer to the same selection", reason="PAGE_TOKEN_INVALID"
+        "page_token", "must be the next_page_token of an answer to the same selection", reason="INVALID_PAGE_TOKEN"
     )

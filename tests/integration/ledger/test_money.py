@@ -200,7 +200,7 @@ async def test_pages_and_their_tokens(summarizer: Peer) -> None:
         if not (token := part.next_page_token):
             break
         other = pb.QueryUsageRequest(page_size=4, page_token=token, request_id="r-1")
-        async with refused(Code.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID") as told:
+        async with refused(Code.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN") as told:
             await summarizer.call(summarizer.ledger.QueryUsage, other)
         assert told.fields == ["page_token"]
     assert sorted(seen) == sorted(e.event_id for e in events)
@@ -214,7 +214,7 @@ async def test_texts_are_data(summarizer: Peer, text: str) -> None:
     assert [record.event.tags["note"] for record in report.records] == [text]
     async with refused(Code.FAILED_PRECONDITION, "MODEL_UNPRICED"):
         await summarizer.call(summarizer.ledger.Reserve, reserve(model=f"x/{text}"))
-    async with refused(Code.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID"):
+    async with refused(Code.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         await summarizer.call(summarizer.ledger.QueryUsage, pb.QueryUsageRequest(page_token=text))
 
 

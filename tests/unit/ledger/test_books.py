@@ -162,7 +162,7 @@ async def test_pages_end_with_an_empty_token(room: Room) -> None:
 
 @pytest.mark.parametrize("token", ["x", "====", "\0", "ä", "A" * 43, "A" * 500, "' OR 1=1 --"])
 async def test_a_made_up_token_is_refused(room: Room, token: str) -> None:
-    with pytest.raises(InvalidArgument, match="PAGE_TOKEN_INVALID"):
+    with pytest.raises(InvalidArgument, match="INVALID_PAGE_TOKEN"):
         await room.books.report(Selection("acme"), 2, token)
 
 
@@ -171,7 +171,7 @@ async def test_a_token_is_for_its_selection(room: Room) -> None:
     _, token = await room.books.report(Selection("acme"), 2, "")
     assert token
     for other in (Selection("other"), Selection("acme", request_id="r")):
-        with pytest.raises(InvalidArgument, match="PAGE_TOKEN_INVALID"):
+        with pytest.raises(InvalidArgument, match="INVALID_PAGE_TOKEN"):
             await room.books.report(other, 2, token)
 
 
