@@ -92,7 +92,7 @@ def test_junk_is_no_prose(junk: str) -> None:
 
 
 def test_references_are_left_out_but_their_entry_in_the_contents_hides_nothing() -> None:
-    contents = "Contents\n1 Introduction\n2 References\n3 Appendix\n\n1 Introduction\n\n"
+    contents = "Contents\n1 Trees\n2 References\n\nOf Trees\n\n"
     references = "\n\nReferences\n" + "\n".join(
         f"[{n}] Doe, J.: The things that a tree is told by those who sit under it. Garden Press ({1990 + n})."
         for n in range(12)
