@@ -81,6 +81,9 @@ class OfflineProvider:
             await asyncio.to_thread(pool.shutdown, cancel_futures=True)
 
     async def __aenter__(self) -> "OfflineProvider":
+        self._pool = self._pool or self._started()
+        # Nobody waits for it: the process begins to start now and not with the first call.
+        self._pool.submit(_nothing)
         return self
 
     async def __aexit__(
@@ -112,6 +115,10 @@ class OfflineProvider:
         return ProcessPoolExecutor(
             self._processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
         )
+
+
+def _nothing() -> None:
+    """Work that only needs a process to be there."""
 
 
 def _begin_worker() -> None:

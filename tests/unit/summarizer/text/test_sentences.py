@@ -97,8 +97,8 @@ def test_references_are_left_out_but_their_entry_in_the_contents_hides_nothing()
         f"[{n}] Doe, J.: The things that a tree is told by those who sit under it. Garden Press ({1990 + n})."
         for n in range(12)
     )
-    found = list(paragraphs(chunk(contents + BODY + references)))
-    assert [p.section for p in found] == [Section.BODY]
+    found = list(paragraphs(chunk(contents + "\n\n".join([BODY] * 12) + references)))
+    assert [p.section for p in found] == [Section.BODY] * 12
     assert found[0].text.startswith("The garden had been left")
 
 
