@@ -85,7 +85,7 @@ class Citation(_message.Message):
     page: _builtins.int
     """Page number, from 1."""
     quote: _builtins.str
-    """The words as they stand on the page, joined by single spaces."""
+    """The words as they stand on the page, joined by single spaces; " … " stands for words that were left out."""
     @_builtins.property
     def boxes(self) -> _containers.RepeatedCompositeFieldContainer[_page_pb2.BoundingBox]:
         """Where they stand, one box for each line that they touch."""
