@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 import redis.asyncio as redis
@@ -12,7 +13,7 @@ from services.runtime.breaker import Breaker
 from services.runtime.errors import Unavailable
 from services.summarizer.adapters.encoding import encode_summary
 from services.summarizer.adapters.memory import MemoryCache
-from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
+from services.summarizer.adapters.redis_cache import MAX_CONNECTIONS, RedisSummaryCache, connect
 from services.summarizer.domain.ports import SummaryCache
 from services.summarizer.domain.values import (
     Box,
@@ -23,6 +24,7 @@ from services.summarizer.domain.values import (
     Summary,
     TokenCount,
 )
+from tests.integration.summarizer.tcp_proxy import TcpProxy
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 TTL_S = 100
@@ -53,7 +55,9 @@ async def client(valkey_url: str) -> AsyncIterator["redis.Redis"]:
 
 @pytest.fixture
 async def redis_cache(valkey_url: str) -> AsyncIterator[RedisSummaryCache]:
-    cache = RedisSummaryCache(connect(valkey_url), ttl_s=TTL_S, breaker=Breaker("redis-contract"))
+    breaker = Breaker("redis-contract")
+    # Longer than in earnest: a busy machine is not what is tested here.
+    cache = RedisSummaryCache(connect(valkey_url), ttl_s=TTL_S, breaker=breaker, timeout_s=10)
     yield cache
     await cache.close()
 
@@ -95,8 +99,17 @@ async def test_it_is_forgotten_after_its_time(redis_cache: RedisSummaryCache, cl
 
 @pytest.mark.parametrize(
     "planted",
-    [b"", b"nonsense", b"[2]", b"[1,2,3]", b"{}", b'[1,"acme"]', encode_summary("globex", SUMMARY)],
-    ids=["empty", "no json", "other version", "too short", "no list", "cut", "another tenant's"],
+    [
+        b"",
+        b"nonsense",
+        b"[2]",
+        b"[1,2,3]",
+        b"{}",
+        b'[1,"acme"]',
+        encode_summary("globex", KEY, SUMMARY),
+        encode_summary("acme", OTHER_KEY, SUMMARY),
+    ],
+    ids=["empty", "no json", "other version", "too short", "no list", "cut", "another tenant's", "another key's"],
 )
 async def test_what_cannot_be_read_is_not_there(
     redis_cache: RedisSummaryCache, client: "redis.Redis", planted: bytes
@@ -105,6 +118,27 @@ async def test_what_cannot_be_read_is_not_there(
     (name,) = await client.keys("*")
     await client.set(name, planted)
     assert await redis_cache.get("acme", KEY) is None
+
+
+async def test_many_at_once_share_the_connections(redis_cache: RedisSummaryCache) -> None:
+    await redis_cache.put("acme", KEY, SUMMARY)
+    found = await asyncio.gather(*(redis_cache.get("acme", KEY) for _ in range(2 * MAX_CONNECTIONS)))
+    assert found == [SUMMARY] * (2 * MAX_CONNECTIONS)
+
+
+async def test_an_answer_that_comes_too_late_is_not_given_to_the_next_one(valkey_url: str) -> None:
+    parts = urlsplit(valkey_url)
+    async with TcpProxy(parts.hostname or "", parts.port or 0).running() as wire:
+        late = valkey_url.replace(f":{parts.port}", f":{wire.port}")
+        cache = RedisSummaryCache(connect(late), ttl_s=TTL_S, breaker=Breaker("redis-late"), timeout_s=1)
+        await cache.put("acme", KEY, SUMMARY)
+        await cache.put("acme", OTHER_KEY, replace(SUMMARY, text="the other one"))
+        wire.freeze(requests=False)
+        assert await cache.get("acme", KEY) is None
+        wire.mend()
+        found = await cache.get("acme", OTHER_KEY)
+        assert found == replace(SUMMARY, text="the other one")
+        await cache.close()
 
 
 @pytest.fixture

@@ -42,13 +42,14 @@ def decode_answer(data: bytes) -> Answer:
         raise Undecodable("an answer cannot be read") from exc
 
 
-def encode_summary(tenant: str, summary: Summary) -> bytes:
-    """The summary as bytes that name their tenant."""
+def encode_summary(tenant: str, key: bytes, summary: Summary) -> bytes:
+    """The summary as bytes that say whose it is and what it answers."""
     used = summary.consumption
     return _dump(
         [
             VERSION,
             tenant,
+            key.hex(),
             summary.document,
             summary.text,
             [[sentence.text, [_citation(c) for c in sentence.citations]] for sentence in summary.sentences],
@@ -62,13 +63,14 @@ def encode_summary(tenant: str, summary: Summary) -> bytes:
     )
 
 
-def decode_summary(tenant: str, data: bytes) -> Summary:
-    """The summary that was encoded. Raises Undecodable, also where it is another tenant's."""
+def decode_summary(tenant: str, key: bytes, data: bytes) -> Summary:
+    """The summary that was encoded. Raises Undecodable, also where it is another tenant's or answers another key."""
     try:
-        version, owner, document, text, sentences, model, extractive, failed, counts, cost, ids = json.loads(data)
+        version, owner, answers, *rest = json.loads(data)
         _check(version)
-        if owner != tenant:
-            raise Undecodable("the summary is another tenant's")
+        if (owner, answers) != (tenant, key.hex()):
+            raise Undecodable("the summary is of somebody or something else")
+        document, text, sentences, model, extractive, failed, counts, cost, ids = rest
         return Summary(
             document=document,
             text=text,

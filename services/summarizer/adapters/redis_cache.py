@@ -16,7 +16,7 @@ from services.summarizer.adapters.encoding import VERSION, Undecodable, decode_s
 from services.summarizer.domain.values import Summary
 
 TIMEOUT_S = 0.05
-MAX_CONNECTIONS = 50
+MAX_CONNECTIONS = 20
 MAX_VALUE_BYTES = 4 * 1024 * 1024
 """A larger summary is not kept: reading it would take longer than the time-out allows."""
 
@@ -25,30 +25,35 @@ T = TypeVar("T")
 
 
 def connect(url: str) -> "redis.Redis":
-    """A client with short time-outs that never tries twice: the caller is waiting."""
-    return redis.Redis.from_url(
+    """A client that never tries twice: the caller is waiting."""
+    # With all connections busy a command waits for one, within its time.
+    pool = redis.BlockingConnectionPool.from_url(
         url,
-        socket_timeout=TIMEOUT_S,
-        socket_connect_timeout=TIMEOUT_S,
+        timeout=None,
+        # Each command as a whole is timed, see below: one timer is enough.
+        socket_timeout=None,
+        socket_connect_timeout=None,
         max_connections=MAX_CONNECTIONS,
         retry=Retry(NoBackoff(), 0),
         protocol=3,
     )
+    return redis.Redis.from_pool(pool)
 
 
 class RedisSummaryCache:
     """SummaryCache on Redis: one key for each summary, forgotten after `ttl_s`."""
 
-    def __init__(self, client: "redis.Redis", *, ttl_s: int, breaker: Breaker) -> None:
+    def __init__(self, client: "redis.Redis", *, ttl_s: int, breaker: Breaker, timeout_s: float = TIMEOUT_S) -> None:
         self._client = client
         self._ttl_s = ttl_s
         self._breaker = breaker
+        self._timeout_s = timeout_s
 
     async def get(self, tenant: str, key: bytes) -> Summary | None:
         """The summary, or None where there is none, it cannot be read, or Redis does not answer in time."""
         try:
             data = await self._guarded(lambda: self._client.get(_name(tenant, key)))
-            summary = decode_summary(tenant, data) if isinstance(data, bytes) else None
+            summary = decode_summary(tenant, key, data) if isinstance(data, bytes) else None
         except PagemeshError:
             _LOOKUPS.labels("unavailable").inc()
             return None
@@ -60,7 +65,7 @@ class RedisSummaryCache:
 
     async def put(self, tenant: str, key: bytes, summary: Summary) -> None:
         """Keeps it, if Redis answers in time."""
-        data = encode_summary(tenant, summary)
+        data = encode_summary(tenant, key, summary)
         if len(data) > MAX_VALUE_BYTES:
             return
         try:
@@ -79,7 +84,7 @@ class RedisSummaryCache:
     async def _guarded(self, command: Callable[[], Awaitable[T]]) -> T:
         async with self._breaker.guard():
             try:
-                async with asyncio.timeout(TIMEOUT_S):
+                async with asyncio.timeout(self._timeout_s):
                     return await command()
             except (RedisError, OSError, TimeoutError) as exc:
                 raise Unavailable("CACHE_UNAVAILABLE", "The cache does not answer.") from exc
