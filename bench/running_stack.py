@@ -23,7 +23,7 @@ class RunningStack:
         return self.root / "pki" / "ca" / "ca.crt"
 
     def tls_dir(self, identity: str) -> Path:
-        return self.root / "pki" / identity
+        return self.root / "pki" / "tls" / identity
 
 
 @contextlib.contextmanager

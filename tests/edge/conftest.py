@@ -55,6 +55,7 @@ def world(stack: RunningStack) -> World:
         return made.messages[0]
 
     keys["reader"] = create("reader", ["documents.read"])["secret"]
+    keys["summarist"] = create("summarist", ["summaries.create"])["secret"]
     revoked = create("revoked", ["documents.read"])
     keys["revoked"] = revoked["secret"]
     assert edge.grpc(REVOKE_KEY, {"name": revoked["apiKey"]["name"]}, admin).code == "OK"

@@ -54,7 +54,9 @@ def test_the_second_time_costs_nothing(world: World) -> None:
     uploaded = world.edge.json(UPLOAD, {}, world.keys["admin"], body=files.good(3, "Asked twice."))
     request = {"document": uploaded.messages[0]["document"]["name"]}
     first = check_summary(world.edge.json(STREAM, request, world.keys["admin"]).messages)
-    second = world.edge.json(STREAM, request, world.keys["admin"]).messages[-1]["summary"]
+    again = world.edge.json(STREAM, request, world.keys["admin"]).messages
+    assert [next(iter(event)) for event in again] == ["sentence"] * len(first["sentences"]) + ["summary"]
+    second = again[-1]["summary"]
     assert second["cached"] is True
     assert second["sentences"] == first["sentences"]
     assert int(second["consumption"]["cost"].get("micros", 0)) == 0

@@ -96,6 +96,8 @@ class StreamSummarize:
         cached = await self._look(caller, document, key)
         if cached is not None:
             self._record_saving(caller, cached, "cache")
+            for sentence in cached.sentences:
+                yield SentenceReady(sentence)
             yield Finished(replace(_free(cached), cached=True))
             return
         job = Job(caller, document, options, model)
