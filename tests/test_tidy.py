@@ -142,6 +142,19 @@ def test_every_reason_is_explained() -> None:
     assert [reason for reason in sorted(reasons) if not re.search(rf"\b{reason}\b", explained)] == []
 
 
+PAGES = tracked("*.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_links_and_named_tests_exist(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+    for target in re.findall(r"`((?:tests|bench)/[\w./]+)", text):
+        assert (ROOT / target).exists(), target
+
+
 def test_nothing_is_left_for_later() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
     for path in SOURCES:
