@@ -22,7 +22,7 @@ def text_page(page: pymupdf.Page, number: int, parts: PartBit) -> bytes:
     """The parts of a page that are asked for, at most MAX_PAGE_BYTES, `number` counting from 1."""
     out = _frame_of(page, number)
     textpage = page.get_textpage(flags=pymupdf.TEXTFLAGS_TEXT)
-    matrix = page.rotation_matrix if page.rotation else None
+    matrix = page.rotation_matrix if parts != PartBit.TEXT and page.rotation else None
     writer = _Writer(out, matrix)
     if PartBit.TEXT in parts:
         writer.text(textpage.extractText())

@@ -15,6 +15,9 @@ from services.extractor.adapters.parser_protocol import Fault, FlagBit, Format, 
 
 _FILE_TYPE = {Format.PDF: "pdf", Format.JPEG: "jpeg", Format.PNG: "png"}
 _OPEN_FILES = 16
+_SHRINK_PAGES = 100
+"""Pages after which MuPDF's store is emptied. Built-in fonts are in it, and small documents that each load them anew
+take half as long again."""
 _OUT_OF_MEMORY = ("malloc", "calloc", "realloc", "out of memory", "exception_alloc")
 
 
@@ -41,6 +44,7 @@ class Worker:
         self._socket = orders
         self._credits = 0
         self._task = 0
+        self._pages = 0
 
     def obey(self) -> bool:
         """Waits for one order and carries it out. False where there will be no more."""
@@ -55,8 +59,16 @@ class Worker:
             self._parse(order, descriptors[0])
         finally:
             os.close(descriptors[0])
-            _forget()
+            self._forget()
         return True
+
+    def _forget(self) -> None:
+        """Gives back what MuPDF keeps between documents: warnings, and now and then streams, fonts and glyphs."""
+        pymupdf.TOOLS.reset_mupdf_warnings()
+        if self._pages >= _SHRINK_PAGES:
+            self._pages = 0
+            pymupdf.TOOLS.store_shrink(100)
+            pymupdf.TOOLS.glyph_cache_empty()
 
     def _parse(self, order: Order, descriptor: int) -> None:
         try:
@@ -79,6 +91,7 @@ class Worker:
         self._socket.sendall(wire.opened(page_count, _flags(document)))
         for number in range(order.first_page, min(order.last_page, page_count) + 1):
             self._await_credit()
+            self._pages += 1
             self._socket.sendall(_page_answer(document, number, order))
         self._socket.sendall(wire.done())
 
@@ -89,7 +102,8 @@ class Worker:
             if len(record) != Order.SIZE:
                 os._exit(0)
             order = Order.unpack(record)
-            self._credits += order.kind is OrderKind.CREDIT and order.task == self._task
+            if order.kind is OrderKind.CREDIT and order.task == self._task:
+                self._credits += order.count
         self._credits -= 1
 
 
@@ -127,13 +141,6 @@ def _flags(document: pymupdf.Document) -> FlagBit:
     if document.is_pdf and (document.metadata or {}).get("encryption"):
         flags |= FlagBit.ENCRYPTED
     return flags
-
-
-def _forget() -> None:
-    """Gives back what MuPDF keeps between documents: decoded streams, fonts, glyphs, warnings."""
-    pymupdf.TOOLS.store_shrink(100)
-    pymupdf.TOOLS.glyph_cache_empty()
-    pymupdf.TOOLS.reset_mupdf_warnings()
 
 
 def _is_memory(exc: BaseException) -> bool:

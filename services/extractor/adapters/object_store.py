@@ -77,7 +77,8 @@ class ObstoreObjectStore:
         with _translated("get"):
             async with asyncio.timeout(TRANSFER_TIMEOUT_S):
                 if self._root is not None:
-                    file: Any = await asyncio.to_thread(open, self._root / key, "rb", 0)
+                    # Not in a thread: it costs less than changing to one, and no byte is read.
+                    file: Any = open(self._root / key, "rb", 0)  # noqa: ASYNC230, SIM115, PTH123
                 else:
                     file = await self._download(key)
         with file:

@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import psutil
 import structlog
 from google.protobuf.message import DecodeError
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
 from pagemesh.common.v1 import page_pb2
 from services.extractor.adapters.fair_slots import FairSlots
@@ -45,7 +43,6 @@ from services.runtime.errors import Unavailable
 WATCH_EVERY_S = 0.05
 """How often processes are looked at. The fastest bomb seen grows by about 1 GB/s, so it can overshoot by 50 MB."""
 _ADDRESS_SPACE_SLACK_BYTES = 256 * 1024 * 1024
-_MEMORY_SUSPICION = 0.8
 _READY_TIMEOUT_S = 10.0
 
 _FORMAT = {MediaType.PDF: Format.PDF, MediaType.JPEG: Format.JPEG, MediaType.PNG: Format.PNG}
@@ -60,11 +57,6 @@ _DOCUMENT_FAULT = {
 _LOSS = {End.TIMEOUT: Loss.TIMEOUT, End.MEMORY: Loss.MEMORY}
 
 _PAGES = Counter("pagemesh_extractor_parsed_pages", "Pages that parsers answered, by outcome.", ["outcome"])
-_PAGE_SECONDS = Histogram(
-    "pagemesh_extractor_page_seconds",
-    "Time between two answers of a parser that was not waiting for its reader.",
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-)
 _ENDS = Counter("pagemesh_extractor_parser_ends", "Parser processes that ended, by reason.", ["reason"])
 _BUSY = Gauge("pagemesh_extractor_parsers_busy", "Parser processes at work.")
 _WAITING = Gauge("pagemesh_extractor_parser_waiting", "Extractions that wait for a parser process.")
@@ -95,7 +87,7 @@ class ParserPool:
         self._limits = limits
         self._slots = FairSlots(size=limits.processes, max_waiting=limits.max_waiting)
         self._parent = ParserParent(memory_bytes=limits.memory_bytes + _ADDRESS_SPACE_SLACK_BYTES, on_exit=self._exited)
-        self._busy: dict[ParserProcess, _Meter] = {}
+        self._busy: list[ParserProcess] = []
         self._idle: list[ParserProcess] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._spare_wanted = asyncio.Event()
@@ -136,18 +128,18 @@ class ParserPool:
             await self._slots.acquire(task.tenant, timeout_s=task.wait_s)
         try:
             process = await self._process_for(task)
-            meter = self._busy[process] = _Meter(process)
+            self._busy.append(process)
             self._trim()
             self._spare_wanted.set()
-            run = _Run(process, meter, task)
+            run = _Run(process, task)
             try:
                 with _BUSY.track_inprogress():
                     self._task_id = (self._task_id + 1) % (1 << 32)
                     run.begin(self._task_id)
                     yield run.events()
             finally:
-                del self._busy[process]
-                self._give_back(process, meter, finished=run.finished)
+                self._busy.remove(process)
+                self._give_back(process, finished=run.finished)
         finally:
             self._slots.release()
 
@@ -177,10 +169,10 @@ class ParserPool:
         process.sandboxed = bool(ready.code)
         return process
 
-    def _give_back(self, process: ParserProcess, meter: "_Meter", *, finished: bool) -> None:
+    def _give_back(self, process: ParserProcess, *, finished: bool) -> None:
         if process.end is not None or not finished:
             self._end(process, End.ABANDONED)
-        elif process.pages >= self._limits.recycle_pages or meter.rss_bytes() > self._limits.recycle_bytes:
+        elif process.pages >= self._limits.recycle_pages or process.meter.rss_bytes() > self._limits.recycle_bytes:
             self._end(process, End.RECYCLED)
         else:
             self._idle.append(process)
@@ -208,17 +200,17 @@ class ParserPool:
         """Holds the processes to their limits."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
-            for process, meter in tuple(self._busy.items()):
+            for process in tuple(self._busy):
                 if process.end is None:
-                    self._hold_to_limits(process, meter)
+                    self._hold_to_limits(process)
 
-    def _hold_to_limits(self, process: ParserProcess, meter: "_Meter") -> None:
+    def _hold_to_limits(self, process: ParserProcess) -> None:
         limits = self._limits
         now = asyncio.get_running_loop().time()
-        if meter.rss_bytes() > limits.memory_bytes:
+        if process.meter.rss_bytes() > limits.memory_bytes:
             self._kill(process, End.MEMORY)
         elif process.working:
-            if meter.cpu_s() > limits.page_cpu_s or now - process.since > limits.page_wall_s:
+            if process.meter.cpu_s(process.progress) > limits.page_cpu_s or now - process.since > limits.page_wall_s:
                 self._kill(process, End.TIMEOUT)
         elif process.starved and self._slots.waiting and now - process.since > limits.stall_s:
             self._kill(process, End.STALLED)
@@ -243,50 +235,11 @@ class ParserPool:
                 log.warning("parser_spare_failed")
 
 
-class _Meter:
-    """What one process uses. A process that is gone uses nothing."""
-
-    def __init__(self, process: ParserProcess) -> None:
-        self._process = process
-        self._progress = -1
-        self._cpu_begin_s = 0.0
-        self.largest_rss_bytes = 0
-        try:
-            self._ps: psutil.Process | None = psutil.Process(process.pid)
-        except psutil.Error:
-            self._ps = None
-
-    def rss_bytes(self) -> int:
-        """Resident set now."""
-        if self._ps is None:
-            return 0
-        try:
-            rss = self._ps.memory_info().rss
-        except psutil.Error:
-            return 0
-        self.largest_rss_bytes = max(self.largest_rss_bytes, rss)
-        return int(rss)
-
-    def cpu_s(self) -> float:
-        """CPU time since the first look after the process's last progress."""
-        if self._ps is None:
-            return 0.0
-        try:
-            times = self._ps.cpu_times()
-        except psutil.Error:
-            return 0.0
-        total = times.user + times.system
-        if self._progress != self._process.progress:
-            self._progress, self._cpu_begin_s = self._process.progress, total
-        return float(total - self._cpu_begin_s)
-
-
 class _Run:
     """One task on one process."""
 
-    def __init__(self, process: ParserProcess, meter: _Meter, task: ParseTask) -> None:
+    def __init__(self, process: ParserProcess, task: ParseTask) -> None:
         self._process = process
-        self._meter = meter
         self._task = task
         self._expected = task.first_page
         self._last = 0
@@ -308,7 +261,6 @@ class _Run:
             self._process.close(End.DIED)
 
     async def events(self) -> AsyncIterator[ParserEvent]:
-        begun = time.perf_counter()
         while True:
             answer = await self._process.answer()
             if answer is None:
@@ -320,7 +272,6 @@ class _Run:
                 return
             event = self._event(answer)
             if isinstance(event, Page | FailedPage):
-                _PAGE_SECONDS.observe(time.perf_counter() - begun)
                 _PAGES.labels("read" if isinstance(event, Page) else event.fault.value).inc()
             yield event
             if isinstance(event, Refused):
@@ -328,7 +279,6 @@ class _Run:
                 return
             if not isinstance(event, Opened):
                 self._process.credit()
-            begun = time.perf_counter()
 
     def _finish(self, as_it_should: bool) -> None:
         if not as_it_should:

@@ -5,8 +5,11 @@ import socket
 from collections import deque
 from enum import Enum, auto
 
+from prometheus_client import Histogram
+
 from services.extractor.adapters.parser_protocol import (
     CREDITS,
+    CREDITS_AT_ONCE,
     Answer,
     AnswerKind,
     AnswerReader,
@@ -14,11 +17,19 @@ from services.extractor.adapters.parser_protocol import (
     OrderKind,
     ProtocolError,
 )
+from services.extractor.adapters.process_meter import ProcessMeter
 
 _READ_BYTES = 256 * 1024
 _MAX_BACKLOG = CREDITS + 2
 """Answers that a process can send before it needs an order or a credit: its pages, what opens and what ends."""
 _LAST = (AnswerKind.DONE, AnswerKind.REFUSED)
+
+
+_PAGE_SECONDS = Histogram(
+    "pagemesh_extractor_page_seconds",
+    "How long a parser took for a page.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
 
 
 class End(Enum):
@@ -40,6 +51,7 @@ class ParserProcess:
 
     def __init__(self, pid: int, orders: socket.socket) -> None:
         self.pid = pid
+        self.meter = ProcessMeter(pid)
         self.tenant: str | None = None
         """Whose files it has seen; it never sees another's."""
         self.pages = 0
@@ -51,6 +63,7 @@ class ParserProcess:
         self.since = 0.0
         """Loop time of the last progress."""
         self._outstanding = 0
+        self._kept = 0
         self._busy = False
         self._socket = orders
         self._reader = AnswerReader()
@@ -72,19 +85,23 @@ class ParserProcess:
     def begin(self, order: Order, descriptor: int) -> None:
         """Gives it a task and the file that the task is about. Raises OSError where the process is gone."""
         self.task = order.task
-        self._busy, self._outstanding = True, CREDITS
+        self._busy, self._outstanding, self._kept = True, CREDITS, 0
         self._advance()
         socket.send_fds(self._socket, [order.pack()], [descriptor])
 
     def credit(self) -> None:
-        """Allows one more page of the current task."""
+        """Allows one more page of the current task, CREDITS_AT_ONCE at a time."""
         if not self._busy or self.end is not None:
+            return
+        self._kept += 1
+        if self._kept < CREDITS_AT_ONCE:
             return
         if self._outstanding == 0:
             self._advance()
-        self._outstanding += 1
+        count, self._kept = self._kept, 0
+        self._outstanding += count
         try:
-            self._socket.send(Order(OrderKind.CREDIT, self.task).pack())
+            self._socket.send(Order(OrderKind.CREDIT, self.task, count=count).pack())
         except OSError:
             self.close(End.DIED)
 
@@ -128,6 +145,7 @@ class ParserProcess:
         if answer.kind in (AnswerKind.PAGE, AnswerKind.PAGE_FAILED):
             if not self.working:
                 raise ProtocolError("a page that nobody asked for")
+            _PAGE_SECONDS.observe(self._loop.time() - self.since)
             self._outstanding -= 1
             self.pages += 1
         if answer.kind in _LAST:

@@ -11,12 +11,14 @@ from enum import IntEnum, IntFlag
 
 MAX_PAGE_BYTES = 8 * 1024 * 1024
 """Largest page on the wire: half of a gRPC message, and parsed by the service within 50 ms."""
-CREDITS = 4
+CREDITS = 8
 """How many pages a process may be ahead of who reads them."""
+CREDITS_AT_ONCE = 4
+"""How many are given back together: fewer messages, and the process still never runs dry."""
 
 
 class OrderKind(IntEnum):
-    """What an order means. A credit lets the process send one more page of the task with that id."""
+    """What an order means. A credit lets the process send `count` more pages of the task with that id."""
 
     PARSE = 1
     CREDIT = 2
@@ -67,7 +69,7 @@ class Fault(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One record to a process; a PARSE order travels with the file's descriptor."""
+    """One record to a process; a PARSE order travels with the file's descriptor. `count` is a credit's."""
 
     kind: OrderKind
     task: int
@@ -75,19 +77,22 @@ class Order:
     parts: int = 0
     first_page: int = 0
     last_page: int = 0
+    count: int = 0
 
-    _RECORD = struct.Struct("<BBBxIII")
+    _RECORD = struct.Struct("<BBBBIII")
     SIZE = _RECORD.size
 
     def pack(self) -> bytes:
         """SIZE bytes."""
-        return self._RECORD.pack(self.kind, self.format, self.parts, self.task, self.first_page, self.last_page)
+        return self._RECORD.pack(
+            self.kind, self.format, self.parts, self.count, self.task, self.first_page, self.last_page
+        )
 
     @classmethod
     def unpack(cls, record: bytes) -> "Order":
         """The order in SIZE bytes. Raises struct.error or ValueError."""
-        kind, file_format, parts, task, first_page, last_page = cls._RECORD.unpack(record)
-        return cls(OrderKind(kind), task, file_format, parts, first_page, last_page)
+        kind, file_format, parts, count, task, first_page, last_page = cls._RECORD.unpack(record)
+        return cls(OrderKind(kind), task, file_format, parts, first_page, last_page, count)
 
 
 _HEAD = struct.Struct("<IB")

@@ -96,8 +96,11 @@ class PostgresDocuments:
 
     @contextlib.asynccontextmanager
     async def _bound(self, tenant: str) -> AsyncIterator[Connection]:
-        """A transaction in which row security lets this tenant's rows through."""
-        async with self._pool.connection() as connection, connection.transaction():
+        """A transaction in which row security lets this tenant's rows through.
+
+        Statements travel together: the server is waited for when a result is, and at the end.
+        """
+        async with self._pool.connection() as connection, connection.pipeline():
             await connection.execute(_BIND, (tenant,))
             yield connection
 

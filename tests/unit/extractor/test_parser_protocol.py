@@ -39,7 +39,7 @@ def test_answers_come_back_however_the_bytes_are_cut(size: int) -> None:
 
 
 def test_an_order_comes_back_as_it_went() -> None:
-    order = Order(OrderKind.PARSE, 2**32 - 1, 1, PartBit.TEXT | PartBit.WORDS, 3, 2**31)
+    order = Order(OrderKind.PARSE, 2**32 - 1, 1, PartBit.TEXT | PartBit.WORDS, 3, 2**31, 7)
     assert len(order.pack()) == Order.SIZE
     assert Order.unpack(order.pack()) == order
 

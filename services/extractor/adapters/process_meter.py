@@ -1,0 +1,37 @@
+"""What another process uses of the machine."""
+
+import psutil
+
+
+class ProcessMeter:
+    """Memory and CPU of one process. A process that is gone uses nothing."""
+
+    def __init__(self, pid: int) -> None:
+        self._progress = -1
+        self._cpu_begin_s = 0.0
+        try:
+            self._process: psutil.Process | None = psutil.Process(pid)
+        except psutil.Error:
+            self._process = None
+
+    def rss_bytes(self) -> int:
+        """Resident set now."""
+        if self._process is None:
+            return 0
+        try:
+            return int(self._process.memory_info().rss)
+        except psutil.Error:
+            return 0
+
+    def cpu_s(self, progress: int) -> float:
+        """CPU time since the first look at which the process had come as far as `progress`."""
+        if self._process is None:
+            return 0.0
+        try:
+            times = self._process.cpu_times()
+        except psutil.Error:
+            return 0.0
+        total = float(times.user + times.system)
+        if progress != self._progress:
+            self._progress, self._cpu_begin_s = progress, total
+        return total - self._cpu_begin_s
