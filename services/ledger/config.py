@@ -29,7 +29,7 @@ class BootstrapSettings(DatabaseSettings):
 class LedgerSettings(RuntimeSettings):
     """What serving needs."""
 
-    peers: CommaList = ("edge", "extractor", "summarizer", "operator")
+    peers: CommaList = ("edge", "summarizer", "operator")
     """Who may connect; which methods each of them may call is in the contract."""
     key_pepper: Pepper
     """Secret under which API keys are hashed, at least 32 characters; changing it ends every key."""

@@ -30,14 +30,14 @@ class Access:
 
     def check(self, peer: str, identity: Identity | None) -> None:
         """Raises PermissionDenied or Unauthenticated where the call may not go on."""
-        if self.infrastructure or (peer in self.internal_callers and not self._public):
+        if self.infrastructure or peer in self.internal_callers:
             return
-        if not self._public or peer == "operator":
+        # Behind the edge stands a key; no other peer speaks for one.
+        if peer != EDGE or not self._public:
             raise PermissionDenied("METHOD_NOT_ALLOWED", "This method is not for that caller.")
         if identity is None:
             raise Unauthenticated("NO_IDENTITY", "The call names no tenant. Call through the edge with an API key.")
-        # Scopes bind keys. A service of the mesh acts within a request that the edge has let in.
-        if peer == EDGE and not self.any_scope and self.scope not in identity.scopes:
+        if not self.any_scope and self.scope not in identity.scopes:
             raise PermissionDenied(
                 "SCOPE_MISSING",
                 f"The key lacks the scope {self.scope}. Use a key that has it.",

@@ -21,8 +21,10 @@ _STATE_VALUES = {pybreaker.STATE_CLOSED: 0, pybreaker.STATE_HALF_OPEN: 1, pybrea
 
 
 def counts_by_default(error: BaseException) -> bool:
-    """A failure of the other side; what it refuses for a reason is an answer, not a failure."""
+    """A failure of the other side; what it refuses for a reason is an answer, and a caller's own hurry is none."""
     if isinstance(error, PagemeshError):
+        if error.metadata.get("deadline") == "caller":
+            return False
         return isinstance(error, Unavailable | DeadlineExceeded | InternalError)
     return isinstance(error, Exception)
 

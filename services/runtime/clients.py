@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -12,7 +13,7 @@ from services.runtime import status
 from services.runtime.breaker import Breaker
 from services.runtime.call import current_call
 from services.runtime.config import RuntimeSettings
-from services.runtime.errors import DeadlineExceeded
+from services.runtime.errors import DeadlineExceeded, PagemeshError
 from services.runtime.server import MAX_MESSAGE_BYTES
 from services.runtime.tls import TlsFolder
 
@@ -52,27 +53,45 @@ class MeshClient:
         self.channel = cast(grpc.aio.Channel, _FollowingChannel(self._current))
         """For the generated stub. Calls go over the newest certificate."""
 
-    async def unary(self, method: Callable[..., Any], request: object, *, cap_s: float, margin_s: float = 0.0) -> Any:
-        """One call. Raises our errors; the deadline is `min(cap_s, what remains of the caller's - margin_s)`."""
-        async with self._breaker.guard():
+    async def unary(
+        self,
+        method: Callable[..., Any],
+        request: object,
+        *,
+        cap_s: float,
+        margin_s: float = 0.0,
+        guarded: bool = True,
+    ) -> Any:
+        """One call. Raises our errors; the deadline is `min(cap_s, what remains of the caller's - margin_s)`.
+
+        `guarded` is False for probes, which must neither trip the breaker nor vouch for the peer's real calls.
+        """
+        time = _Time.of(cap_s, margin_s)
+        async with self._breaker.guard() if guarded else contextlib.nullcontext():
             try:
-                return await method(request, timeout=_timeout_s(cap_s, margin_s), metadata=_metadata())
+                return await method(request, timeout=time.limit_s, metadata=_metadata())
             except grpc.aio.AioRpcError as exc:
-                raise status.from_rpc_error(exc, service=self._peer) from exc
+                raise self._translated(exc, time) from exc
 
     async def stream(
         self, method: Callable[..., Any], request: object, *, cap_s: float, margin_s: float = 0.0
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """One call with a stream of answers; closing the iterator cancels the call."""
+        time = _Time.of(cap_s, margin_s)
         async with self._breaker.guard():
-            call = method(request, timeout=_timeout_s(cap_s, margin_s), metadata=_metadata())
+            call = method(request, timeout=time.limit_s, metadata=_metadata())
             try:
                 async for response in call:
                     yield response
             except grpc.aio.AioRpcError as exc:
-                raise status.from_rpc_error(exc, service=self._peer) from exc
+                raise self._translated(exc, time) from exc
             finally:
                 call.cancel()
+
+    def _translated(self, error: grpc.aio.AioRpcError, time: "_Time") -> PagemeshError:
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not time.whole:
+            return _out_of_time()
+        return status.from_rpc_error(error, service=self._peer)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -128,15 +147,30 @@ class _FollowingChannel:
         return bind
 
 
-def _timeout_s(cap_s: float, margin_s: float) -> float:
-    remaining = None
-    with contextlib.suppress(LookupError):
-        remaining = current_call().remaining_s()
-    if remaining is None:
-        return cap_s
-    if remaining <= margin_s:
-        raise DeadlineExceeded("DEADLINE_EXCEEDED", "Too little of the deadline is left. Allow more time.")
-    return min(cap_s, remaining - margin_s)
+@dataclass(frozen=True, slots=True)
+class _Time:
+    """How long one call may take; `whole` where that is its own cap, and not what its caller had left."""
+
+    limit_s: float
+    whole: bool
+
+    @classmethod
+    def of(cls, cap_s: float, margin_s: float) -> "_Time":
+        remaining = None
+        with contextlib.suppress(LookupError):
+            remaining = current_call().remaining_s()
+        if remaining is None or remaining - margin_s >= cap_s:
+            return cls(cap_s, whole=True)
+        if remaining <= margin_s:
+            raise _out_of_time()
+        return cls(remaining - margin_s, whole=False)
+
+
+def _out_of_time() -> DeadlineExceeded:
+    """The caller's own hurry, which says nothing of the peer: see breaker.counts_by_default."""
+    return DeadlineExceeded(
+        "DEADLINE_EXCEEDED", "Too little of the deadline is left. Allow more time.", metadata={"deadline": "caller"}
+    )
 
 
 def _metadata() -> tuple[tuple[str, str], ...]:

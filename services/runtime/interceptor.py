@@ -85,7 +85,7 @@ def _to_stream(inner: Handler, enter: Enter) -> Handler:
             if inspect.isawaitable(responses):  # a handler that writes its answers itself, as gRPC's own health does
                 await responses
                 return
-            # Closed here and not when it is collected, so that a cancelled call stops its work at once.
+            # Closed with this generator, so that the work of a cancelled call stops with it.
             stack.push_async_callback(responses.aclose)
             async for response in responses:
                 yield response

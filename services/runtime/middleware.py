@@ -113,7 +113,7 @@ async def errors(exchange: Exchange, _: Policy) -> AsyncIterator[None]:
     """Turns what is raised into a status; what nobody foresaw is told to the log alone."""
     try:
         yield
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, GeneratorExit):  # the latter where the caller left between two messages
         exchange.code = grpc.StatusCode.CANCELLED
         raise
     except grpc.aio.AbortError:

@@ -22,6 +22,18 @@ _OPTIONS = (
 )
 
 
+# Besides what psycopg calls operational: a server that became a replica, and a session that it ended.
+_ABSENT = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    PoolTimeout,
+    PoolClosed,
+    TooManyRequests,
+)
+
+
 async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 20) -> Pool:
     """A pool that connects in the background: a database that is down at the start is waited for, not fatal."""
     pool: Pool = AsyncConnectionPool(
@@ -46,7 +58,7 @@ def translate(operation: str) -> Iterator[None]:
     """Turns an absent or overloaded database into Unavailable; mistakes of ours pass and become INTERNAL."""
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed, TooManyRequests) as exc:
+    except _ABSENT as exc:
         raise Unavailable(
             "DATABASE_UNAVAILABLE",
             "The database does not answer. Try the same request again.",

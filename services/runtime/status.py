@@ -92,13 +92,16 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, service: str) -> PagemeshErro
     """A peer's status as our error, with its details; what has no details is named after its code."""
     kind = _ERRORS.get(error.code(), errors.InternalError)
     reason, metadata = f"{service.upper()}_{error.code().name}", {}
+    # gRPC's own words name addresses of the mesh; only what a service of ours said goes on to callers.
+    message = f"The {service} service cannot answer ({error.code().name}). Try again."
     fields: tuple[FieldViolation, ...] = ()
     retry_after_s: float | None = None
     quota: QuotaViolation | None = None
     for detail in _details(error):
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             info = _unpack(detail, error_details_pb2.ErrorInfo())
-            reason, metadata = info.reason, dict(info.metadata)
+            if info.domain == DOMAIN:
+                reason, metadata, message = info.reason, dict(info.metadata), error.details() or message
         elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             bad = _unpack(detail, error_details_pb2.BadRequest())
             fields = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
@@ -108,10 +111,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, service: str) -> PagemeshErro
             failure = _unpack(detail, error_details_pb2.QuotaFailure())
             if failure.violations:
                 quota = QuotaViolation(failure.violations[0].subject, failure.violations[0].description)
-    if error.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
+    if kind is errors.InternalError:
         message = _INTERNAL_MESSAGE
-    else:
-        message = error.details() or f"The {service} service answered {error.code().name}."
     return kind(reason, message, fields=fields, retry_after_s=retry_after_s, quota=quota, metadata=metadata)
 
 

@@ -1,5 +1,6 @@
 """mTLS out of a folder of PEM files that may be replaced at any time, and the mesh identities in its certificates."""
 
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,11 @@ class TlsFolder:
             stamp = self._look()
             if stamp == self._stamp:
                 return False
+            self._check_pair()
             material = self._read()
-            _check(material)
-        except (OSError, ValueError) as exc:
+            if self._look() != stamp:
+                return False  # swapped while it was read: the next look sees all of it
+        except OSError as exc:
             log.warning("certificate_not_readable", directory=str(self._directory), error=type(exc).__name__)
             return False
         self._stamp, self.material = stamp, material
@@ -72,16 +75,16 @@ class TlsFolder:
         stats = [path.stat() for path in self._paths()]
         return tuple((s.st_ino, s.st_mtime_ns) for s in stats)
 
+    def _check_pair(self) -> None:
+        """Raises OSError (ssl.SSLError is one) where a file is damaged or the key is another certificate's."""
+        certificate, key, authority = self._paths()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        context.load_verify_locations(authority)
+
     def _read(self) -> Material:
         certificate, key, authority = (path.read_bytes() for path in self._paths())
         return Material(certificate, key, authority)
-
-
-def _check(material: Material) -> None:
-    """ValueError where a file is cut off."""
-    for pem in (material.certificate, material.key, material.authority):
-        if b"-----BEGIN " not in pem or not pem.rstrip().endswith(b"-----"):
-            raise ValueError("not a whole PEM file")
 
 
 def peer_name(auth_context: Mapping[str, Iterable[bytes]], trust_domain: str) -> str:

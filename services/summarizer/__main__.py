@@ -182,7 +182,7 @@ def _peer_check(client: MeshClient) -> Callable[[], Awaitable[None]]:
 
     async def check() -> None:
         request = health_pb2.HealthCheckRequest()
-        answer = await client.unary(stub.Check, request, cap_s=_PEER_HEALTH_CAP_S)
+        answer = await client.unary(stub.Check, request, cap_s=_PEER_HEALTH_CAP_S, guarded=False)
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             raise Unavailable("PEER_NOT_SERVING", "The peer says that it is not serving.")
 

@@ -106,10 +106,13 @@ def test_each_route_is_what_the_contract_asks_for(routes: dict[str, dict[str, An
     assert ("retry_policy" in route) == (may_repeat(method) and not streams(method))
 
 
-def test_a_summary_is_sent_again_only_if_it_never_arrived(routes: dict[str, dict[str, Any]]) -> None:
-    """The model may have been called, and paid, when a summary fails."""
-    policy = routes["/pagemesh.summarizer.v1.SummarizerService/Summarize"]["retry_policy"]
-    assert policy["retry_on"] == "connect-failure,refused-stream"
+@pytest.mark.parametrize(
+    "path",
+    ["/pagemesh.summarizer.v1.SummarizerService/Summarize", "/pagemesh.extractor.v1.ExtractorService/DeleteDocument"],
+)
+def test_what_acts_is_sent_again_only_if_it_never_arrived(routes: dict[str, dict[str, Any]], path: str) -> None:
+    """When its answer is lost a model may have been paid, or a receipt given."""
+    assert routes[path]["retry_policy"]["retry_on"] == "connect-failure,refused-stream"
 
 
 def test_every_public_method_speaks_json(rendered: dict[str, Any]) -> None:

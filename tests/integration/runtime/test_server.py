@@ -3,7 +3,8 @@
 import asyncio
 import datetime as dt
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -18,7 +19,7 @@ from pagemesh.extractor.v1 import extraction_pb2, extractor_service_pb2, extract
 from pagemesh.ledger.v1 import hold_pb2, ledger_service_pb2, ledger_service_pb2_grpc
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from services.runtime import errors
-from services.runtime.call import Identity, acting_as, current_call, current_identity
+from services.runtime.call import Identity, acting_as, current_call, current_identity, enter
 from services.runtime.health import Health
 from services.runtime.interceptor import MeshInterceptor
 from services.runtime.middleware import CONCERNS
@@ -76,18 +77,20 @@ class Extractor(_ExtractorBase):  # type: ignore[misc]  # answers a part of the 
 
     async def ExtractPages(
         self, request: extractor_service_pb2.ExtractPagesRequest, context: Any
-    ) -> AsyncIterator[extractor_service_pb2.ExtractPagesResponse]:
+    ) -> AsyncGenerator[extractor_service_pb2.ExtractPagesResponse, None]:
         make = extractor_service_pb2.ExtractPagesResponse
         async for response in with_error_event(self._pages(request.first_page), make=lambda status: make(error=status)):
             yield response
 
-    async def _pages(self, first: int) -> AsyncIterator[extractor_service_pb2.ExtractPagesResponse]:
+    async def _pages(self, first: int) -> AsyncGenerator[extractor_service_pb2.ExtractPagesResponse, None]:
         try:
             if first == 9:
                 raise errors.NotFound("DOCUMENT_NOT_FOUND", "no such document")
             yield extractor_service_pb2.ExtractPagesResponse(
                 start=extraction_pb2.ExtractionStart(page_count=9, first_page=1, last_page=9)
             )
+            if first == 8:
+                await asyncio.Event().wait()
             for number in range(1, 10_000 if first == 7 else 3):
                 yield extractor_service_pb2.ExtractPagesResponse(page=page_pb2.Page(number=number))
                 await asyncio.sleep(0)
@@ -210,7 +213,7 @@ async def test_who_may_connect_and_call(start: Start, connect: Connect, mesh_pki
 async def test_each_message_of_an_upload_is_checked(start: Start, connect: Connect) -> None:
     servicer = Extractor()
     running = await start(extractor(servicer))
-    client = connect("summarizer", running.target)
+    client = connect("edge", running.target)
     stub = extractor_service_pb2_grpc.ExtractorServiceStub(client.channel)
 
     def chunk(size: int) -> extractor_service_pb2.UploadDocumentRequest:
@@ -245,6 +248,33 @@ async def test_an_error_in_mid_stream_is_an_event_and_a_status(start: Start, con
                 pytest.fail(f"an error before the first message is a status alone, not {event}")
 
 
+async def test_a_deadline_in_mid_stream_is_an_event_too(start: Start, connect: Connect) -> None:
+    running = await start(extractor(Extractor()))
+    client = connect("summarizer", running.target)
+    stub = extractor_service_pb2_grpc.ExtractorServiceStub(client.channel)
+    request = extractor_service_pb2.ExtractPagesRequest(name=DOCUMENT, first_page=8)
+    events = []
+    with acting_as(ACME, request_id="request-12345"), pytest.raises(errors.DeadlineExceeded):
+        async for event in client.stream(stub.ExtractPages, request, cap_s=1):
+            events.append(event)
+    assert [event.WhichOneof("event") for event in events] == ["start", "error"]
+    assert events[-1].error.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+
+
+async def test_a_callers_hurry_does_not_trip_the_breaker(start: Start, connect: Connect) -> None:
+    running = await start(ledger(Ledger()))
+    client = connect("summarizer", running.target)
+    stub = ledger_service_pb2_grpc.LedgerServiceStub(client.channel)
+    loop = asyncio.get_running_loop()
+    with acting_as(ACME, request_id="request-12345") as call:
+        for _ in range(8):
+            enter(replace(call, deadline=loop.time() + 0.05))
+            with pytest.raises(errors.DeadlineExceeded):
+                await client.unary(stub.Reserve, reserve("x/hang"), cap_s=5)
+        enter(replace(call, deadline=None))
+        assert (await client.unary(stub.Reserve, reserve(), cap_s=5)).hold.hold_id == HOLD
+
+
 async def test_leaving_a_stream_stops_its_work(start: Start, connect: Connect) -> None:
     servicer = Extractor()
     running = await start(extractor(servicer))
@@ -254,7 +284,7 @@ async def test_leaving_a_stream_stops_its_work(start: Start, connect: Connect) -
     with acting_as(ACME, request_id="request-12345"):
         stream = client.stream(stub.ExtractPages, request, cap_s=60)
         await anext(stream)
-        await stream.aclose()  # type: ignore[attr-defined]  # it is an async generator
+        await stream.aclose()
     async with asyncio.timeout(5):
         await servicer.closed.wait()
 
@@ -363,4 +393,8 @@ async def test_new_certificates_are_taken_up_without_a_restart(start: Start, con
 
     before = await served_certificate()
     authority.rotate("ledger", now=dt.datetime.now(dt.UTC))
-    assert await served_certificate() != before
+    after = await served_certificate()
+    assert after != before
+    foreign_key = (authority.tls_dir("edge") / "tls.key").read_bytes()
+    (authority.tls_dir("ledger") / "tls.key").write_bytes(foreign_key)
+    assert await served_certificate() == after, "a key that is another certificate's is left alone"

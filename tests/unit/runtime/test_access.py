@@ -28,8 +28,8 @@ def methods() -> list[MethodDescriptor]:
 @pytest.mark.parametrize("method", methods(), ids=lambda m: str(m.full_name))
 def test_every_method_says_who_may_call_it(method: MethodDescriptor) -> None:
     declared = method.GetOptions().Extensions[access_pb2.access]
-    said = [bool(declared.scope), bool(declared.internal_callers), declared.any_scope]
-    assert sum(said) == 1
+    assert declared.scope or declared.internal_callers or declared.any_scope
+    assert not (declared.scope and declared.any_scope)
     assert not declared.scope or declared.scope in SCOPES
     assert set(declared.internal_callers) <= SERVICES
 
@@ -45,6 +45,9 @@ def identity(*scopes: str) -> Identity:
 RESERVE = "/pagemesh.ledger.v1.LedgerService/Reserve"
 USAGE = "/pagemesh.ledger.v1.LedgerService/QueryUsage"
 WHOAMI = "/pagemesh.ledger.v1.IdentityService/WhoAmI"
+CREATE = "/pagemesh.ledger.v1.IdentityService/CreateApiKey"
+EXTRACT = "/pagemesh.extractor.v1.ExtractorService/ExtractPages"
+DELETE = "/pagemesh.extractor.v1.ExtractorService/DeleteDocument"
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 
 
@@ -58,8 +61,13 @@ CHECK = "/envoy.service.auth.v3.Authorization/Check"
         (USAGE, "edge", identity("documents.read"), PermissionDenied),
         (USAGE, "edge", None, Unauthenticated),
         (USAGE, "operator", identity("usage.read"), PermissionDenied),
-        (USAGE, "summarizer", identity(), None),
-        (USAGE, "summarizer", None, Unauthenticated),
+        (USAGE, "summarizer", identity(*SCOPES), PermissionDenied),
+        (CREATE, "summarizer", identity(*SCOPES), PermissionDenied),
+        (CREATE, "extractor", identity(*SCOPES), PermissionDenied),
+        (EXTRACT, "summarizer", identity(), None),
+        (EXTRACT, "edge", identity("documents.read"), None),
+        (EXTRACT, "edge", identity("summaries.create"), PermissionDenied),
+        (DELETE, "summarizer", identity(*SCOPES), PermissionDenied),
         (WHOAMI, "edge", identity(), None),
         (WHOAMI, "edge", None, Unauthenticated),
         (CHECK, "edge", None, None),

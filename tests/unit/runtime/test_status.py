@@ -67,3 +67,4 @@ def test_a_peer_without_details_is_named_after_its_code() -> None:
     got = status.from_rpc_error(bare, service="ledger")
     assert isinstance(got, errors.Unavailable)
     assert got.reason == "LEDGER_UNAVAILABLE"
+    assert "connection refused" not in got.message, "gRPC's own words name addresses of the mesh"

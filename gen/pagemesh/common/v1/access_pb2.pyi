@@ -32,14 +32,16 @@ class Access(_message.Message):
     INTERNAL_CALLERS_FIELD_NUMBER: _builtins.int
     ANY_SCOPE_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
-    """A scope that the caller's key must carry, such as "documents.read". Methods with a scope are public: the edge
-    routes them, and each call acts for the tenant that the edge or a known service names.
+    """A scope that the caller's key must carry, such as "documents.read". A method with a scope is public: the edge
+    routes it, and each call acts for the tenant of its key.
     """
     any_scope: _builtins.bool
-    """Any caller with a valid credential may call, whatever its scopes."""
+    """Public, and any valid key will do, whatever its scopes."""
     @_builtins.property
     def internal_callers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Services, by mesh identity, that may call a method which is not public. The edge never routes such a method."""
+        """Services, by mesh identity, that may call for the tenant that they name. A method that has only these is internal:
+        the edge never routes it.
+        """
 
     def __init__(
         self,

@@ -89,7 +89,8 @@ class ExtractorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDocument(self, request, context):
-        """Erases a document: its bytes and everything that is known of it.
+        """Erases a document: its bytes and what the extractor knows of it. Nothing can be read or summarised of it from then
+        on; results that were paid for stay with the tenant's other results, where no document leads to them any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

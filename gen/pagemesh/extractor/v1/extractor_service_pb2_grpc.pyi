@@ -42,7 +42,9 @@ class ExtractorServiceStub:
     ListDocuments: _grpc.UnaryUnaryMultiCallable[_extractor_service_pb2.ListDocumentsRequest, _extractor_service_pb2.ListDocumentsResponse]
     """Lists the tenant's documents, newest first."""
     DeleteDocument: _grpc.UnaryUnaryMultiCallable[_extractor_service_pb2.DeleteDocumentRequest, _extractor_service_pb2.DeleteDocumentResponse]
-    """Erases a document: its bytes and everything that is known of it."""
+    """Erases a document: its bytes and what the extractor knows of it. Nothing can be read or summarised of it from then
+    on; results that were paid for stay with the tenant's other results, where no document leads to them any more.
+    """
     ExtractPages: _grpc.UnaryStreamMultiCallable[_extractor_service_pb2.ExtractPagesRequest, _extractor_service_pb2.ExtractPagesResponse]
     """Streams the document's pages, each as soon as it is parsed: first `start`, then pages and failed pages in order,
     then `end`. An error after the first message is sent as `error`, and as the status of the call.
@@ -62,7 +64,9 @@ class ExtractorServiceAsyncStub(ExtractorServiceStub):
     ListDocuments: _aio.UnaryUnaryMultiCallable[_extractor_service_pb2.ListDocumentsRequest, _extractor_service_pb2.ListDocumentsResponse]  # type: ignore[assignment]
     """Lists the tenant's documents, newest first."""
     DeleteDocument: _aio.UnaryUnaryMultiCallable[_extractor_service_pb2.DeleteDocumentRequest, _extractor_service_pb2.DeleteDocumentResponse]  # type: ignore[assignment]
-    """Erases a document: its bytes and everything that is known of it."""
+    """Erases a document: its bytes and what the extractor knows of it. Nothing can be read or summarised of it from then
+    on; results that were paid for stay with the tenant's other results, where no document leads to them any more.
+    """
     ExtractPages: _aio.UnaryStreamMultiCallable[_extractor_service_pb2.ExtractPagesRequest, _extractor_service_pb2.ExtractPagesResponse]  # type: ignore[assignment]
     """Streams the document's pages, each as soon as it is parsed: first `start`, then pages and failed pages in order,
     then `end`. An error after the first message is sent as `error`, and as the status of the call.
@@ -103,7 +107,9 @@ class ExtractorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _extractor_service_pb2.DeleteDocumentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_extractor_service_pb2.DeleteDocumentResponse, _abc.Awaitable[_extractor_service_pb2.DeleteDocumentResponse]]:
-        """Erases a document: its bytes and everything that is known of it."""
+        """Erases a document: its bytes and what the extractor knows of it. Nothing can be read or summarised of it from then
+        on; results that were paid for stay with the tenant's other results, where no document leads to them any more.
+        """
 
     @_abc_1.abstractmethod
     def ExtractPages(
