@@ -1,7 +1,7 @@
 """PDF files made for tests, object by object: good ones, and ones that harm whoever reads them carelessly."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 FONT = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"
 _BOX = b"/MediaBox[0 0 612 792]"
@@ -34,19 +34,22 @@ def page_text(number: int) -> str:
     return f"This is page {number} of the book."
 
 
-def document(contents: Sequence[bytes], extra: Mapping[int, bytes] | None = None, resources: bytes = b"") -> bytes:
-    """One page for each content stream; font /F1 is number 3, and `extra` objects begin at 10."""
+def document(
+    contents: Sequence[bytes],
+    extra: Mapping[int, bytes] | None = None,
+    resources: bytes = b"",
+    *,
+    font_of: Callable[[int], int] = lambda _: 3,
+) -> bytes:
+    """One page for each content stream; font /F1 is number 3 or `font_of(index)`, and `extra` objects begin at 10."""
     first = 10 + len(extra or {})
     objects = {3: FONT, **(extra or {})}
     kids = []
     for index, content in enumerate(contents):
         page, body = first + 2 * index, first + 2 * index + 1
         kids.append(b"%d 0 R" % page)
-        objects[page] = b"<</Type/Page/Parent 2 0 R%s/Resources<</Font<</F1 3 0 R>>%s>>/Contents %d 0 R>>" % (
-            _BOX,
-            resources,
-            body,
-        )
+        entries = b"%s/Resources<</Font<</F1 %d 0 R>>%s>>/Contents %d 0 R" % (_BOX, font_of(index), resources, body)
+        objects[page] = b"<</Type/Page/Parent 2 0 R%s>>" % entries
         objects[body] = stream(content)
     objects[1] = b"<</Type/Catalog/Pages 2 0 R>>"
     objects[2] = b"<</Type/Pages/Count %d/Kids[%s]>>" % (len(kids), b" ".join(kids))
@@ -60,6 +63,13 @@ def line(text: str, y: int = 700) -> bytes:
 def book(pages: int) -> bytes:
     """Pages of one line each, `page_text(number)`."""
     return document([line(page_text(number)) for number in range(1, pages + 1)])
+
+
+def book_of_many_fonts(pages: int) -> bytes:
+    """The same with a font for each page, so that whoever keeps what it has read grows with every page."""
+    fonts = {10 + number: FONT for number in range(pages)}
+    contents = [line(page_text(number)) for number in range(1, pages + 1)]
+    return document(contents, fonts, font_of=lambda index: 10 + index)
 
 
 def with_laughing_page(before: int, after: int) -> bytes:
@@ -88,8 +98,8 @@ def with_swelling_page(before: int, after: int) -> bytes:
     )
     extra = {10: stream(cmap), 11: b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/ToUnicode 10 0 R>>"}
     good = [line(page_text(number)) for number in range(1, before + after + 2)]
-    good[before] = b"BT /F2 12 Tf 1 0 0 1 72 720 Tm (%s) Tj ET\n" % (b"A" * 64) * 30_000
-    return document(good, extra, b"").replace(b"/F1 3 0 R>>>>/Contents", b"/F1 3 0 R/F2 11 0 R>>>>/Contents")
+    good[before] = b"BT /F1 12 Tf 1 0 0 1 72 720 Tm (%s) Tj ET\n" % (b"A" * 64) * 30_000
+    return document(good, extra, font_of=lambda index: 11 if index == before else 3)
 
 
 def double_deflate_bomb(size_bytes: int) -> bytes:
