@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psutil
+import psycopg
 import pytest
 
 from pagemesh_cli.stack.background import Supervised
-from pagemesh_cli.stack.credentials import load_admin_key
+from pagemesh_cli.stack.credentials import load_admin_key, load_credentials
 from pagemesh_cli.stack.layout import DataDir
+from pagemesh_cli.stack.postgres import SUPERUSER
 from pagemesh_cli.stack.process import wait_until
 from pagemesh_cli.stack.state import PartState, load_state
 from tests.conftest import RunningStack, stack_environment
@@ -89,6 +91,25 @@ class Hurt:
 
     def call(self, rpc: str, request: dict[str, Any], *, timeout_s: float = 30) -> Outcome:
         return self.edge.grpc(rpc, request, self.key, timeout_s=timeout_s)
+
+    def one_way(self, way: str, rpc: str, request: dict[str, Any], *, timeout_s: float = 30) -> Outcome:
+        """Over `grpc`, or over `json` with the same deadline."""
+        if way == "grpc":
+            return self.call(rpc, request, timeout_s=timeout_s)
+        return self.edge.json(rpc, request, self.key, headers={"grpc-timeout": f"{int(timeout_s * 1000)}m"})
+
+    def both_ways(self, rpc: str, request: dict[str, Any], *, timeout_s: float = 30) -> list[Outcome]:
+        return [self.one_way(way, rpc, request, timeout_s=timeout_s) for way in ("grpc", "json")]
+
+    def query(self, statement: LiteralString) -> tuple[Any, ...]:
+        """One row, as Postgres itself has it."""
+        state, credentials = load_state(self.data), load_credentials(self.data)
+        assert state is not None
+        dsn = f"postgresql://{SUPERUSER}:{credentials.postgres_superuser}@127.0.0.1:{state.ports['postgres']}/pagemesh"
+        with psycopg.connect(dsn, connect_timeout=5) as connection:
+            row = connection.execute(statement).fetchone()
+        assert row is not None
+        return row
 
     def new_document(self) -> tuple[str, bytes]:
         """A document that nobody has seen yet, not uploaded; its name and its bytes."""
