@@ -128,20 +128,29 @@ class ParserPool:
             await self._slots.acquire(task.tenant, timeout_s=task.wait_s)
         try:
             process = await self._process_for(task)
-            self._busy.append(process)
-            self._trim()
-            self._spare_wanted.set()
-            run = _Run(process, task)
-            try:
-                with _BUSY.track_inprogress():
-                    self._task_id = (self._task_id + 1) % (1 << 32)
-                    run.begin(self._task_id)
-                    yield run.events()
-            finally:
-                self._busy.remove(process)
-                self._give_back(process, finished=run.finished)
-        finally:
+        except BaseException:
             self._slots.release()
+            raise
+        self._busy.append(process)
+        _BUSY.inc()
+        self._trim()
+        self._spare_wanted.set()
+        run = _Run(process, task)
+        try:
+            self._task_id = (self._task_id + 1) % (1 << 32)
+            run.begin(self._task_id)
+            yield run.events()
+        finally:
+            self._leave(process, finished=run.finished)
+
+    def _leave(self, process: ParserProcess, *, finished: bool) -> None:
+        """Takes a process from its reader and passes the slot on, once."""
+        if process not in self._busy:
+            return
+        self._busy.remove(process)
+        _BUSY.dec()
+        self._give_back(process, finished=finished)
+        self._slots.release()
 
     async def _process_for(self, task: ParseTask) -> ParserProcess:
         """An idle process that has seen this tenant's files only, or none at all."""
@@ -213,7 +222,9 @@ class ParserPool:
             if process.meter.cpu_s(process.progress) > limits.page_cpu_s or now - process.since > limits.page_wall_s:
                 self._kill(process, End.TIMEOUT)
         elif process.starved and self._slots.waiting and now - process.since > limits.stall_s:
-            self._kill(process, End.STALLED)
+            # Its reader may never come back, so the slot does not wait for it.
+            process.close(End.STALLED)
+            self._leave(process, finished=False)
 
     def _kill(self, process: ParserProcess, end: End) -> None:
         """Ends a busy process at once; whoever reads from it finds out, and counts it."""

@@ -1,0 +1,228 @@
+"""The parser processes behind the service: killed, cancelled, starved, queued for, never more than there should be."""
+
+import asyncio
+import itertools
+import signal
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from prometheus_client import REGISTRY
+
+from services.runtime.errors import InvalidArgument, NotFound, PagemeshError
+from tests.integration.extractor import made_pdfs
+from tests.integration.extractor.conftest import Extracted, Service, Start, eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+PATIENT_S = 60
+
+
+async def test_a_process_that_is_killed_costs_a_retry_and_no_page(service: Service) -> None:
+    name = (await service.client.upload(made_pdfs.book(150))).document.name
+    extracted = Extracted()
+    stream = service.client.open_extraction(name, "text")
+    async for response in stream:
+        extracted.take(response)
+        if extracted.numbers[-1:] == [5]:
+            for process in service.parsers():
+                process.send_signal(signal.SIGKILL)
+    assert extracted.numbers == list(range(1, 151))
+    assert extracted.failed == []
+
+
+async def test_the_parent_of_the_parsers_is_replaced_when_it_dies(service: Service) -> None:
+    name = (await service.client.upload(made_pdfs.book(3))).document.name
+    before = service.parser_parent()
+    children = before.children()
+    before.kill()
+    await eventually(lambda: not any(child.is_running() for child in children), "its children are gone")
+    await eventually(lambda: any(p.pid != before.pid for p in psutil.Process().children()), "there is another parent")
+    assert (await service.client.extract(name)).numbers == [1, 2, 3]
+
+
+async def until_parsing(service: Service, stream: Any) -> set[int]:
+    """Reads until the next page hangs; answers the processes that are at it."""
+    await stream.read()
+    await eventually(lambda: any(busy(process) for process in service.parsers()), "a parser is at work")
+    return {process.pid for process in service.parsers() if busy(process)}
+
+
+def busy(process: psutil.Process) -> bool:
+    try:
+        return float(process.cpu_times().user) > 0.3
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_cancelling_ends_the_parser(start: Start) -> None:
+    service = await start(page_timeout_s=60)
+    name = (await service.client.upload(made_pdfs.with_laughing_page(0, 3))).document.name
+    stream = service.client.open_extraction(name)
+    working = await until_parsing(service, stream)
+    stream.cancel()
+    await eventually(
+        lambda: not working & {process.pid for process in service.parsers()}, "the parser is gone", timeout_s=1
+    )
+
+
+async def test_the_deadline_ends_the_parser(start: Start) -> None:
+    service = await start(page_timeout_s=60)
+    name = (await service.client.upload(made_pdfs.with_laughing_page(0, 3))).document.name
+    stream = service.client.open_extraction(name, timeout_s=2)
+    working = await until_parsing(service, stream)
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await stream.read()
+    assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await eventually(
+        lambda: not working & {process.pid for process in service.parsers()}, "the parser is gone", timeout_s=1
+    )
+
+
+async def test_an_error_in_the_middle_is_an_event_and_the_status(start: Start) -> None:
+    service = await start(page_timeout_s=0.2)
+    forms = made_pdfs.with_laughing_page(0, 0)
+    hanging = forms.replace(b"/Count 1/Kids[", b"/Count 9/Kids[" + b"23 0 R " * 8)
+    name = (await service.client.upload(hanging)).document.name
+    kinds = []
+    stream = service.client.open_extraction(name)
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        async for response in stream:
+            kinds.append(response.WhichOneof("event"))
+    assert ended.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert kinds[0] == "start"
+    assert kinds[-1] == "error"
+    assert "failed_page" in kinds
+
+
+async def test_a_document_that_is_deleted_while_it_is_read_is_read_to_its_end_or_not_found(service: Service) -> None:
+    name = (await service.client.upload(made_pdfs.book(600))).document.name
+    extracted = Extracted()
+    stream = service.client.open_extraction(name)
+    async for response in stream:
+        extracted.take(response)
+        if extracted.numbers == [1]:
+            await service.client.delete(name)
+    assert extracted.numbers == list(range(1, 601))
+    assert service.stored() == set()
+    with pytest.raises(NotFound):
+        await service.client.extract(name)
+
+
+async def test_a_queue_that_is_full_says_when_to_come_back(start: Start) -> None:
+    service = await start(page_timeout_s=60, parser_processes=1)
+    name = (await service.client.upload(made_pdfs.with_laughing_page(0, 0))).document.name
+    waiting = [service.client.open_extraction(name) for _ in range(33)]
+    first = [asyncio.create_task(stream.read()) for stream in waiting]
+    refused: PagemeshError | None = None
+    for _ in range(200):
+        try:
+            await service.client.extract(name, timeout_s=1)
+        except PagemeshError as exc:
+            refused = exc
+            if exc.reason == "PARSER_BUSY":
+                break
+    assert refused is not None
+    assert refused.reason == "PARSER_BUSY"
+    assert refused.retry_after_s
+    for stream in waiting:
+        stream.cancel()
+    await asyncio.gather(*first, return_exceptions=True)
+    assert (await service.client.upload_and_extract(made_pdfs.book(2), timeout_s=PATIENT_S)).numbers == [1, 2]
+
+
+async def test_nothing_is_left_behind(start: Start) -> None:
+    service = await start(page_timeout_s=0.3)
+    client = service.client
+    good = (await client.upload(made_pdfs.book(20))).document.name
+    bad = (await client.upload(made_pdfs.with_laughing_page(1, 1))).document.name
+
+    async def round_of_everything() -> None:
+        await asyncio.gather(
+            client.extract(good), client.extract(bad), client.of("other").upload_and_extract(made_pdfs.book(2))
+        )
+        stream = client.open_extraction(good)
+        await stream.read()
+        stream.cancel()
+        with pytest.raises(InvalidArgument):
+            await client.upload(b"not a PDF")
+
+    await round_of_everything()
+    here = psutil.Process()
+    descriptors, threads = here.num_fds(), here.num_threads()
+    for _ in range(4):
+        await round_of_everything()
+    await eventually(lambda: here.num_fds() <= descriptors + 2, "no more descriptors than before")
+    assert here.num_threads() <= threads + 8  # asyncio's threads for files come up to its own limit
+    await eventually(lambda: len(service.parsers()) <= 3, "as many processes as slots and a spare one")
+    assert service.spooled() == []
+    zombies = [p for p in service.parser_parent().children() if p.status() == psutil.STATUS_ZOMBIE]
+    assert zombies == []
+
+
+async def test_ten_thousand_pages_are_read_in_flat_memory(service: Service) -> None:
+    name = (await service.client.upload(made_pdfs.book_of_many_fonts(10_000))).document.name
+
+    async def peak_rss_bytes(last_page: int) -> int:
+        peak = 0
+        numbers = itertools.count(1)
+        async for response in service.client.open_extraction(name, "text", last_page=last_page, timeout_s=100):
+            if response.WhichOneof("event") == "page":
+                assert response.page.number == next(numbers)
+                if response.page.number % 50 == 0:
+                    peak = max(peak, *(process.memory_info().rss for process in service.parsers()))
+        assert next(numbers) == last_page + 1
+        return peak
+
+    few = await peak_rss_bytes(500)
+    many = await peak_rss_bytes(10_000)
+    # Left open, the document would add 500 MB.
+    assert many < few + 60 * 1024 * 1024
+
+
+def pages_parsed() -> float:
+    return REGISTRY.get_sample_value("pagemesh_extractor_page_seconds_count") or 0.0
+
+
+async def test_a_process_is_a_few_pages_ahead_of_its_reader_and_no_more(service: Service) -> None:
+    """A client that does not read stops the parser, once what lies between them is full."""
+    parsed_before = pages_parsed()
+    full = b"".join(made_pdfs.line("x " * 60, y) for y in range(1, 781, 3))
+    big = made_pdfs.document([full] * 120)
+    name = (await service.client.upload(big)).document.name
+    stream = service.client.open_extraction(name, "words", timeout_s=100)
+    await stream.read()
+    before = -1.0
+
+    async def stands_still() -> bool:
+        nonlocal before
+        await asyncio.sleep(0.3)
+        now = sum(sum(process.cpu_times()[:2]) for process in service.parsers())
+        still, before = now == before, now
+        return still
+
+    still = 0
+    async with asyncio.timeout(60):
+        while still < 5:
+            still = still + 1 if await stands_still() else 0
+    assert pages_parsed() - parsed_before < 60
+    pages = 0
+    while (response := await stream.read()) is not grpc.aio.EOF:
+        pages += response.WhichOneof("event") == "page"
+    assert pages == 120
+
+
+async def test_a_reader_that_stands_still_does_not_keep_others_waiting(start: Start) -> None:
+    service = await start(parser_processes=1)
+    full = b"".join(made_pdfs.line("x " * 60, y) for y in range(1, 781, 3))
+    big = (await service.client.upload(made_pdfs.document([full] * 60))).document.name
+    small = (await service.client.upload(made_pdfs.book(2))).document.name
+    still = service.client.open_extraction(big, "words", timeout_s=100)
+    await still.read()
+    assert (await service.client.extract(small, timeout_s=PATIENT_S)).numbers == [1, 2]
+    numbers = []
+    while (response := await still.read()) is not grpc.aio.EOF:
+        if response.WhichOneof("event") == "page":
+            numbers.append(response.page.number)
+    assert numbers == list(range(1, 61))
