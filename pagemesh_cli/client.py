@@ -1,7 +1,8 @@
 """Calls through the edge, as any other gRPC client would make them."""
 
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -9,7 +10,7 @@ from typing import BinaryIO, TypeVar
 import grpc
 from google.api import httpbody_pb2
 
-from pagemesh.extractor.v1 import document_pb2, extractor_service_pb2, extractor_service_pb2_grpc
+from pagemesh.extractor.v1 import extractor_service_pb2, extractor_service_pb2_grpc
 from pagemesh.ledger.v1 import (
     identity_service_pb2_grpc,
     ledger_service_pb2,
@@ -26,6 +27,8 @@ UNARY_TIMEOUT_S = 30.0
 STREAM_TIMEOUT_S = 300.0
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _USAGE_PAGE = 1000
+_USAGE_PAGES = 10
+_SHORTEST_TIMEOUT_S = 0.1
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -96,14 +99,25 @@ class Client:
             pieces = _pieces(file, path.name, sent)
             return self.extractor.UploadDocument(pieces, timeout=timeout_s, metadata=self._metadata())
 
-    def get_document(self, name: str, *, timeout_s: float = UNARY_TIMEOUT_S) -> document_pb2.Document:
-        request = extractor_service_pb2.GetDocumentRequest(name=name)
-        return self.unary(self.extractor.GetDocument, request, timeout_s=timeout_s).document
+    def usage_of_request(
+        self, request_id: str, *, wanted: Collection[str], deadline: float
+    ) -> list[usage_pb2.UsageRecord]:
+        """Usage records of calls that were made for the request, newest first, until all event ids are among them.
 
-    def usage_of_request(self, request_id: str) -> list[usage_pb2.UsageRecord]:
-        """Every usage record of calls that were made for the request, newest first."""
+        `deadline` is of time.monotonic(). A summary makes 10,000 calls at most, which is where the pages end too.
+        """
         request = ledger_service_pb2.QueryUsageRequest(request_id=request_id, page_size=_USAGE_PAGE)
-        return list(self.unary(self.ledger.QueryUsage, request).records)
+        missing = set(wanted)
+        records: list[usage_pb2.UsageRecord] = []
+        for _ in range(_USAGE_PAGES):
+            timeout_s = max(deadline - time.monotonic(), _SHORTEST_TIMEOUT_S)
+            page = self.unary(self.ledger.QueryUsage, request, timeout_s=timeout_s)
+            records.extend(page.records)
+            missing -= {record.event.event_id for record in page.records}
+            request.page_token = page.next_page_token
+            if not missing or not request.page_token:
+                break
+        return records
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (("x-request-id", self.request_id),)

@@ -42,6 +42,10 @@ class Output:
             self._say(Text(printable(text), style=style))
 
     def warn(self, text: str) -> None:
+        """Something that did not fail the command, on stderr: as JSON where stdout is JSON too."""
+        if self.as_json:
+            sys.stderr.write(json.dumps({"warning": text}, ensure_ascii=False) + "\n")
+            return
         self._say(Text(printable(f"warning: {text}"), style="yellow"))
 
     def failure(self, failure: Failure) -> None:

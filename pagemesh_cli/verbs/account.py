@@ -10,9 +10,9 @@ from pagemesh.ledger.v1 import identity_service_pb2, ledger_service_pb2
 from pagemesh_cli.client import Client
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, message_json
+from pagemesh_cli.verbs.bill import usage_line
 from pagemesh_cli.verbs.money import money
 from pagemesh_cli.verbs.options import CaFile, DataDirectory, Json, Key, Url, connected
-from pagemesh_cli.verbs.summaries import usage_line
 
 keys = typer.Typer(no_args_is_help=True, help="Make and end API keys.")
 SCOPES = ("documents.read", "documents.write", "summaries.create", "usage.read", "keys.admin")

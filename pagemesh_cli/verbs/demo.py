@@ -14,15 +14,15 @@ from pagemesh_cli.demo import document_path
 from pagemesh_cli.failures import Failure
 from pagemesh_cli.output import Output
 from pagemesh_cli.stack.layout import DataDir
+from pagemesh_cli.verbs.bill import print_consumption, print_usage, recorded_usage
 from pagemesh_cli.verbs.documents import upload_file
 from pagemesh_cli.verbs.options import failing
 from pagemesh_cli.verbs.summaries import (
     Length,
     Style,
+    check_complete,
     fetch_summary,
-    print_consumption,
-    print_sentence,
-    settled_usage,
+    print_sentences,
     summary_options,
 )
 
@@ -51,10 +51,11 @@ def _with_stack(output: Output, root: Path, file: Path) -> None:
             document = upload_file(client, output, file, timeout_s=STREAM_TIMEOUT_S).document.name
             options = summary_options(Length.MEDIUM, Style.PARAGRAPH, "", "", "")
             summary = fetch_summary(client, output, document, options, timeout_s=STREAM_TIMEOUT_S)
-            for number, sentence in enumerate(summary.sentences, start=1):
-                print_sentence(output, number, sentence)
-            records = settled_usage(client, summary)
-            print_consumption(output, summary, records)
+            print_sentences(output, summary)
+            print_consumption(output, summary)
+            records = recorded_usage(client, output, summary)
+            print_usage(output, records)
+            check_complete(summary, request_id=client.request_id)
             check_promises(summary, recorded={record.event.event_id for record in records})
     if DataDir(root).state_file.exists():
         raise Failure("The stack did not stop in good order.", reason="NOT_STOPPED")

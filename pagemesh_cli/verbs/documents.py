@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pagemesh.extractor.v1 import document_pb2, extraction_pb2, extractor_service_pb2
+from pagemesh.extractor.v1 import extraction_pb2, extractor_service_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.output import Output, message_json
@@ -67,7 +67,7 @@ def extract(
     output = Output(as_json=as_json or page_format is PageFormat.JSON)
     with connected(output, url=url, key=key, ca_file=ca_file, data_dir=data_dir) as client:
         first, last = page_range(pages)
-        name = as_document(client, output, source, timeout_s=timeout).name
+        name = document_name(client, output, source, timeout_s=timeout)
         request = extractor_service_pb2.ExtractPagesRequest(name=name, first_page=first, last_page=last)
         if not output.as_json:
             request.read_mask.paths.append("text")
@@ -95,11 +95,14 @@ def page_range(text: str) -> tuple[int, int]:
     return first, last
 
 
-def as_document(client: Client, output: Output, source: str, *, timeout_s: float) -> document_pb2.Document:
-    """The document that is named, or the one that the file becomes."""
+def document_name(client: Client, output: Output, source: str, *, timeout_s: float) -> str:
+    """The name that is given, or that of the document which the file becomes.
+
+    Whether a document of that name exists is left to the call that it is for: asking would need one more scope.
+    """
     if _DOCUMENT.match(source):
-        return client.get_document(source, timeout_s=timeout_s)
-    return upload_file(client, output, Path(source), timeout_s=timeout_s).document
+        return source
+    return upload_file(client, output, Path(source), timeout_s=timeout_s).document.name
 
 
 def upload_file(

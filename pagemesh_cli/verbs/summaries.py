@@ -1,23 +1,17 @@
 """`pagemesh summarize`."""
 
 import enum
-import time
 from typing import Annotated
 
 import typer
 
-from pagemesh.ledger.v1 import usage_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2, summary_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
-from pagemesh_cli.failures import Failure, from_status
+from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.output import Output, message_json
-from pagemesh_cli.verbs.documents import Source, as_document
-from pagemesh_cli.verbs.money import money
+from pagemesh_cli.verbs.bill import print_consumption, print_usage, recorded_usage
+from pagemesh_cli.verbs.documents import Source, document_name
 from pagemesh_cli.verbs.options import CaFile, DataDirectory, Json, Key, Timeout, Url, connected
-
-# The ledger acknowledges before the answer as a rule; where it was away, its rows follow within seconds.
-_USAGE_WAIT_S = 5.0
-_USAGE_POLL_S = 0.2
 
 
 class Length(enum.StrEnum):
@@ -59,22 +53,21 @@ def summarize(
     output = Output(as_json=as_json)
     options = summary_options(length, style, language, focus, model)
     with connected(output, url=url, key=key, ca_file=ca_file, data_dir=data_dir) as client:
-        document = as_document(client, output, source, timeout_s=timeout).name
+        document = document_name(client, output, source, timeout_s=timeout)
         if stream:
             summary = _streamed(client, output, document, options, timeout_s=timeout)
         else:
             summary = fetch_summary(client, output, document, options, timeout_s=timeout)
-            if not as_json:
-                for number, sentence in enumerate(summary.sentences, start=1):
-                    print_sentence(output, number, sentence)
-        records = settled_usage(client, summary)
-        if as_json and not stream:
-            usage = [message_json(record) for record in records]
-            output.result({"summary": message_json(summary), "usage": usage, "requestId": client.request_id})
-        elif as_json:
+            _print_whole(output, summary)
+        # The summary is paid and on the screen before anything else is asked for.
+        if not as_json:
+            print_consumption(output, summary)
+        records = recorded_usage(client, output, summary)
+        if as_json:
             output.result({"usage": [message_json(record) for record in records], "requestId": client.request_id})
         else:
-            print_consumption(output, summary, records)
+            print_usage(output, records)
+        check_complete(summary, request_id=client.request_id)
 
 
 def summary_options(
@@ -125,10 +118,6 @@ def _streamed(
             elif kind == "sentence":
                 printed += 1
                 print_sentence(output, printed, event.sentence)
-            elif kind == "summary":
-                # An answer that was known already comes whole, without its sentences before it.
-                for number, sentence in enumerate(event.summary.sentences[printed:], start=printed + 1):
-                    print_sentence(output, number, sentence)
             if kind == "progress":
                 parts = event.progress.chunk_count
                 done = event.progress.chunks_done if parts else event.progress.pages_read
@@ -138,15 +127,29 @@ def _streamed(
     raise Failure("The summary broke off before its end.", reason="CUT_OFF", request_id=client.request_id)
 
 
-def settled_usage(client: Client, summary: summary_pb2.Summary) -> list[usage_pb2.UsageRecord]:
-    """The ledger's rows for this request, waiting a few seconds for those that are still on their way."""
-    wanted = set(summary.consumption.usage_event_ids)
-    deadline = time.monotonic() + _USAGE_WAIT_S
-    while True:
-        records = client.usage_of_request(client.request_id)
-        if wanted <= {record.event.event_id for record in records} or time.monotonic() >= deadline:
-            return records
-        time.sleep(_USAGE_POLL_S)
+def _print_whole(output: Output, summary: summary_pb2.Summary) -> None:
+    if output.as_json:
+        output.result({"summary": message_json(summary)})
+    else:
+        print_sentences(output, summary)
+
+
+def check_complete(summary: summary_pb2.Summary, *, request_id: str) -> None:
+    """Raises Failure INCOMPLETE where pages are missing from what was summarised, and says which."""
+    if summary.failed_pages:
+        pages = ", ".join(map(str, summary.failed_pages))
+        raise Failure(
+            f"Pages that could not be read are not in the summary: {pages}.",
+            ExitCode.INCOMPLETE,
+            "PAGES_FAILED",
+            request_id=request_id,
+        )
+
+
+def print_sentences(output: Output, summary: summary_pb2.Summary) -> None:
+    """All sentences, numbered."""
+    for number, sentence in enumerate(summary.sentences, start=1):
+        print_sentence(output, number, sentence)
 
 
 def print_sentence(output: Output, number: int, sentence: summary_pb2.SummarySentence) -> None:
@@ -157,31 +160,3 @@ def print_sentence(output: Output, number: int, sentence: summary_pb2.SummarySen
         output.write(f"     page {citation.page}, {boxes}\n       \u201c{citation.quote}\u201d\n")
     if not sentence.grounded:
         output.write("     not grounded: nothing like it was found in the document\n")
-
-
-def print_consumption(output: Output, summary: summary_pb2.Summary, records: list[usage_pb2.UsageRecord]) -> None:
-    """What it cost, and the ledger's own rows for it."""
-    used = summary.consumption
-    how = "chosen from the document" if summary.extractive else "written"
-    cached = ", from the cache" if summary.cached else ""
-    calls = "1 model call" if used.provider_calls == 1 else f"{used.provider_calls} model calls"
-    pending = "" if used.settled else " (reserved; the exact amount follows)"
-    output.write(
-        f"\n{summary.grounded_share:.0%} of the sentences are grounded; {how} by {summary.model}{cached}.\n"
-        f"cost {money(used.cost)} for {used.input_tokens} + {used.output_tokens} tokens in {calls}{pending}\n"
-    )
-    if summary.failed_pages:
-        output.warn(f"pages that could not be read: {', '.join(map(str, summary.failed_pages))}")
-    for record in records:
-        output.write(f"usage {usage_line(record)}\n")
-    if not set(used.usage_event_ids) <= {record.event.event_id for record in records}:
-        output.warn("the ledger has not recorded every call yet; see `pagemesh usage` later")
-
-
-def usage_line(record: usage_pb2.UsageRecord) -> str:
-    """One usage record on one line."""
-    event = record.event
-    return (
-        f"{event.event_id}  {event.occur_time.ToJsonString()}  {event.operation}  {event.model}  "
-        f"{event.input_tokens}+{event.output_tokens} tokens  {money(record.cost)}  {record.actor}"
-    )

@@ -89,7 +89,8 @@ def test_every_sentence_of_a_summary_is_cited(pagemesh: Command) -> None:
     answer = pagemesh("summarize", str(document_path()), "--length", "short", "--json")
     assert answer.code == 0, answer.err
     assert answer.err == "", "stderr is quiet where a machine listens"
-    summary = answer.json["summary"]
+    first, last = answer.lines
+    summary = first["summary"]
     assert summary["sentences"]
     for sentence in summary["sentences"]:
         assert sentence["grounded"] is True
@@ -97,7 +98,7 @@ def test_every_sentence_of_a_summary_is_cited(pagemesh: Command) -> None:
             assert citation["page"] >= 1
             assert citation["quote"]
             assert citation["boxes"]
-    recorded = {record["event"]["eventId"] for record in answer.json["usage"]}
+    recorded = {record["event"]["eventId"] for record in last["usage"]}
     assert set(summary["consumption"]["usageEventIds"]) <= recorded
 
 
@@ -139,6 +140,14 @@ def test_a_key_does_what_its_scopes_say_until_it_is_revoked(pagemesh: Command, s
     assert refused.error["requestId"]
     assert pagemesh("keys", "revoke", made["apiKey"]["name"]).code == 0
     assert wait_until(lambda: other("whoami").code == 4, timeout_s=35, poll_s=0.5)
+
+
+def test_summarising_needs_its_own_scope_alone(pagemesh: Command, stack: RunningStack, document: str) -> None:
+    made = pagemesh("keys", "create", "writer", "--scope", "summaries.create", "--json").json
+    answer = Command.on(stack.data.root, PAGEMESH_API_KEY=made["secret"])("summarize", document)
+    assert answer.code == 0, answer.err
+    assert "  1. " in answer.out
+    assert "usage.read" in answer.err
 
 
 def test_whoami(pagemesh: Command) -> None:
