@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -134,17 +134,18 @@ class Stack:
         self._data = data
         self._checkout = checkout
         self._ports = dict(ports)
-        self._report = report
+        self._report = _undisturbed(report)
         self._phase = Phase.STARTING
         self._parts: tuple[PartState, ...] = ()
         self._authority = CertificateAuthority(data.folder("pki"))
         self._postgres: PostgresServer | None = None
         self._admin_socket_dir: Path | None = None
-        self.supervisor = Supervisor(changed=self._on_change, report=report)
+        self.supervisor = Supervisor(changed=self._on_change, report=self._report)
 
     def start(self) -> str | None:
         """Everything in order, each part healthy before the next; answers the first admin key if it was made now."""
-        self._save()
+        # The one time that this must succeed: a stack that nobody can find is not begun.
+        save_state(self._data, self.state(self._phase))
         renewed = self._authority.ensure(now=_now())
         if renewed:
             self._report(f"certificates made for {', '.join(renewed)}")
@@ -184,7 +185,7 @@ class Stack:
             self._postgres.close()
         if self._admin_socket_dir is not None:
             shutil.rmtree(self._admin_socket_dir, ignore_errors=True)
-        remove_state(self._data)
+        self._forget_state()
         self._report("stopped")
 
     def state(self, phase: Phase) -> StackState:
@@ -258,16 +259,43 @@ class Stack:
         return self._admin_socket_dir / "admin.sock"
 
     def _care(self) -> None:
+        """Each of these is tried again in ten minutes; what runs does not depend on it today."""
+        for duty in (self._renew_certificates, lambda: rotate_logs(self._data.logs)):
+            try:
+                duty()
+            except (OSError, StackError) as error:
+                self._report(f"could not look after certificates or logs: {error}")
+
+    def _renew_certificates(self) -> None:
         for identity in self._authority.ensure(now=_now()):
             self._report(f"renewed the certificate of {identity}")
-        rotate_logs(self._data.logs)
 
     def _on_change(self, parts: tuple[PartState, ...]) -> None:
         self._parts = parts
         self._save()
 
     def _save(self) -> None:
-        save_state(self._data, self.state(self._phase))
+        """A disk that is full neither ends what runs nor keeps it from being stopped."""
+        try:
+            save_state(self._data, self.state(self._phase))
+        except StackError as error:
+            self._report(f"{error} `pagemesh status` shows what was true before.")
+
+    def _forget_state(self) -> None:
+        try:
+            remove_state(self._data)
+        except OSError as error:
+            self._report(f"Cannot remove {self._data.state_file}: {error.strerror}.")
+
+
+def _undisturbed(report: Callable[[str], None]) -> Callable[[str], None]:
+    """Tells as long as somebody hears: the log may lie on the disk that is full, the terminal may be gone."""
+
+    def tell(text: str) -> None:
+        with suppress(OSError):
+            report(text)
+
+    return tell
 
 
 def _now() -> dt.datetime:

@@ -51,7 +51,11 @@ class StackState:
 
 
 def save_state(data: DataDir, state: StackState) -> None:
-    write_private(data.state_file, json.dumps(asdict(state), indent=2) + "\n")
+    """Raises StackError where it cannot be written, as on a full disk."""
+    try:
+        write_private(data.state_file, json.dumps(asdict(state), indent=2) + "\n")
+    except OSError as error:
+        raise StackError(f"Cannot write {data.state_file}: {error.strerror}.") from error
 
 
 def load_state(data: DataDir) -> StackState | None:

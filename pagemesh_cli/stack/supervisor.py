@@ -117,19 +117,29 @@ class Supervisor:
         process.stop()  # whatever it left in its process group
         steady = self.clock() - watched.started >= STEADY_AFTER_S
         watched.failures_in_a_row = 1 if steady else watched.failures_in_a_row + 1
-        delay_s = restart_delay_s(watched.failures_in_a_row)
         watched.process = None
-        watched.restart_due = self.clock() + delay_s
         watched.last_exit = describe_exit(code)
-        self.report(f"{watched.part.name} {watched.last_exit}; restarting it in {delay_s:g} s")
+        self._put_off(watched, watched.last_exit)
+
+    def _put_off(self, watched: _Watched, why: str) -> None:
+        delay_s = restart_delay_s(watched.failures_in_a_row)
+        watched.restart_due = self.clock() + delay_s
+        self.report(f"{watched.part.name} {why}; restarting it in {delay_s:g} s")
         self._tell()
 
     def _restart(self, watched: _Watched) -> None:
+        try:
+            process = Process(watched.part.spec())
+        except (OSError, StackError) as error:
+            # Such as a full disk, which has no room for its configuration. The others run on.
+            watched.failures_in_a_row += 1
+            self._put_off(watched, f"cannot be started: {error}")
+            return
+        watched.process = process
         watched.restarts += 1
-        watched.process = Process(watched.part.spec())
         watched.started = self.clock()
         watched.started_at = self._now_text()
-        self.report(f"{watched.part.name} was restarted (pid {watched.process.pid})")
+        self.report(f"{watched.part.name} was restarted (pid {process.pid})")
         self._tell()
 
     def _tell(self) -> None:

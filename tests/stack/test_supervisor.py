@@ -1,5 +1,6 @@
 """The supervisor: starts, restarts with growing delays, stops in order."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -110,6 +111,30 @@ def test_each_failure_in_a_row_waits_longer_and_a_steady_run_forgets_them(subjec
         die_and_restart(delay_s)
     subject.clock.now_s += 61
     die_and_restart(0.5)
+
+
+def test_a_part_that_cannot_be_started_again_is_tried_again_and_the_others_run_on(subject: Subject) -> None:
+    part, room = subject.part("a"), True
+
+    def spec() -> ProcessSpec:
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return part.spec()
+
+    subject.supervisor.start(Part("a", 1, spec, part.check), subject.part("b"))
+    room = False
+    subject.kill("a")
+    subject.supervisor.tick()
+    subject.clock.now_s += 0.5
+    subject.supervisor.tick()
+    assert "a cannot be started" in subject.told[-1]
+    assert "restarting it in 1 s" in subject.told[-1]
+    assert (subject.state("a").process, subject.state("a").restarts) == (None, 0)
+    assert subject.state("b").process is not None
+    room = True
+    subject.clock.now_s += 1
+    subject.supervisor.tick()
+    assert subject.state("a").process is not None
 
 
 def test_delays_are_bounded() -> None:
