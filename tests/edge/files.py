@@ -24,6 +24,16 @@ def good(pages: int = 3, mark: str = "") -> bytes:
     return bytes(document.tobytes(deflate=True))
 
 
+def dense(words: int) -> bytes:
+    """One page with so many words."""
+    document: Any = pymupdf.open()
+    page = document.new_page(width=3000, height=2000)
+    for line, start in enumerate(range(0, words, 200)):
+        text = " ".join(f"{number:05d}" for number in range(start, min(start + 200, words)))
+        page.insert_text((5, 10 + line * 6), text, fontsize=4)
+    return bytes(document.tobytes(deflate=True))
+
+
 def encrypted() -> bytes:
     """Needs a password to open."""
     document: Any = pymupdf.open(stream=good(1), filetype="pdf")

@@ -70,6 +70,15 @@ def test_pages_are_one_json_object_a_line(world: World) -> None:
     assert not page.get("text")
 
 
+@pytest.mark.parametrize("words", [4_000, 30_000])
+def test_a_dense_page_is_whole_over_json_too(world: World, words: int) -> None:
+    uploaded = world.edge.json(UPLOAD, {}, world.keys["admin"], body=files.dense(words))
+    request = {"name": uploaded.messages[0]["document"]["name"], "readMask": "text,words"}
+    outcome = world.edge.json(EXTRACT, request, world.keys["admin"])
+    assert [next(iter(message)) for message in outcome.messages] == ["start", "page", "end"]
+    assert len(outcome.messages[1]["page"]["words"]) == words
+
+
 def test_a_truncated_document_says_so(world: World) -> None:
     outcome = world.edge.json(EXTRACT, {"name": world.names["TRUNCATED"]}, world.keys["admin"])
     if outcome.code == "OK":
