@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pagemesh_cli.verbs import account, demo, doctor, documents, stack, summaries
+from pagemesh_cli.verbs import account, demo, doctor, documents, ledger, stack, summaries
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +32,7 @@ def root(
 
 
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Stack": (stack.up, stack.down, stack.status, doctor.doctor, demo.demo),
+    "Stack": (stack.up, stack.down, stack.status, doctor.doctor, demo.demo, ledger.ledger),
     "Documents": (documents.upload, documents.extract, summaries.summarize),
     "Account": (account.usage, account.whoami),
 }

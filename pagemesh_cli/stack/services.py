@@ -98,6 +98,17 @@ class ServiceRunner:
         answer = json.loads(result.stdout.strip().splitlines()[-1])
         return AdminKey(tenant=answer["tenant"], api_key=answer["api_key"], secret=answer["secret"])
 
+    def run(self, service: str, arguments: Sequence[str]) -> int:
+        """Runs one command of a service here, with the caller's own output; answers its exit code."""
+        command = (sys.executable, "-m", f"services.{service}", *arguments)
+        return subprocess.run(  # noqa: S603 - our own program; the arguments are the operator's
+            leashed(command, account=None, orphan_signal=signal.SIGTERM),
+            env=self.environment(service),
+            cwd=self.checkout,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        ).returncode
+
     def environment(self, service: str) -> dict[str, str]:
         """The whole environment of a service's process."""
         return {

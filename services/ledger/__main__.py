@@ -1,12 +1,11 @@
-"""The ledger: `serve` (the default), `migrate`, `bootstrap`."""
+"""The ledger: `serve` (the default), `migrate`, `bootstrap`, `holds`."""
 
 import argparse
 import asyncio
 import contextlib
-import json
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.adapters.postgres_prices import PostgresPrices
 from services.ledger.adapters.postgres_usage import PostgresUsage
-from services.ledger.api import contract
+from services.ledger.api import command_line, contract
 from services.ledger.api.check_servicer import CheckServicer
 from services.ledger.api.identity_servicer import IdentityServicer
 from services.ledger.api.ledger_servicer import LedgerServicer
@@ -30,6 +29,8 @@ from services.ledger.domain.identity import Authenticator, KeyRing
 from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.keys import KeyHasher, KeyMint
 from services.ledger.domain.onboarding import Onboarding
+from services.ledger.domain.reconciliation import Reconciliation
+from services.ledger.domain.values import Tokens
 from services.runtime.config import load_settings
 from services.runtime.errors import PagemeshError
 from services.runtime.health import Health
@@ -39,33 +40,23 @@ from services.runtime.server import MeshServer
 from xdsapi.envoy.service.auth.v3.external_auth_pb2_grpc import add_AuthorizationServicer_to_server
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_BOOTSTRAP_TIMEOUT_S = 30.0
+_COMMAND_TIMEOUT_S = 30.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; answers the exit code."""
-    options = _parser().parse_args(arguments)
+    options = command_line.parser(__doc__).parse_args(arguments)
     match options.command:
         case "migrate":
             database = load_settings(DatabaseSettings)
             migrate(database.database_url.get_secret_value(), directory=_MIGRATIONS, schema="ledger")
         case "bootstrap":
             return _run(_bootstrap(load_settings(BootstrapSettings), options))
+        case "holds":
+            return _run(_holds(load_settings(DatabaseSettings), options))
         case _:
             return _run(_serve(load_settings(LedgerSettings)))
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="services.ledger", description=__doc__)
-    commands = parser.add_subparsers(dest="command")
-    commands.add_parser("serve", help="answer calls until stopped (the default)")
-    commands.add_parser("migrate", help="bring the database schema to the newest revision")
-    bootstrap = commands.add_parser("bootstrap", help="make a tenant, if absent, and an admin key for it")
-    bootstrap.add_argument("--tenant", required=True, help="id: [0-9a-z-], at most 63 characters")
-    bootstrap.add_argument("--display-name", default="", help="what people call the tenant; its id by default")
-    bootstrap.add_argument("--hard-budget-micros", type=int, help="limit of all that the tenant may ever spend")
-    return parser
 
 
 def _run(command: Coroutine[None, None, None]) -> int:
@@ -88,16 +79,50 @@ def _key_ring(pool: Pool, hasher: KeyHasher) -> KeyRing:
     return KeyRing(keys=PostgresKeys(pool), hasher=hasher, mint=KeyMint(), clock=_now, known_scopes=contract.scopes())
 
 
-async def _bootstrap(settings: BootstrapSettings, options: argparse.Namespace) -> None:
-    pool = await open_pool(settings.database_url.get_secret_value(), name="ledger-bootstrap", max_size=2)
-    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(_BOOTSTRAP_TIMEOUT_S):
+def _books(pool: Pool) -> Books:
+    prices = PostgresPrices(pool, monotonic_s=time.monotonic)
+    return Books(holds=PostgresHolds(pool), usage=PostgresUsage(pool), prices=prices, clock=_now)
+
+
+@contextlib.asynccontextmanager
+async def _command_pool(settings: DatabaseSettings) -> AsyncIterator[Pool]:
+    """The database for one command, which has _COMMAND_TIMEOUT_S."""
+    pool = await open_pool(settings.database_url.get_secret_value(), name="ledger-command", max_size=2)
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(_COMMAND_TIMEOUT_S):
         stack.push_async_callback(pool.close)
+        yield pool
+
+
+async def _bootstrap(settings: BootstrapSettings, options: argparse.Namespace) -> None:
+    async with _command_pool(settings) as pool:
         keys = _key_ring(pool, KeyHasher(settings.key_pepper.get_secret_value()))
         onboarding = Onboarding(tenants=PostgresTenants(pool), keys=keys, clock=_now, scopes=contract.scopes())
-        key, credential = await onboarding.admit(
-            options.tenant, options.display_name, hard_budget_micros=options.hard_budget_micros
-        )
-    print(json.dumps({"tenant": key.tenant, "api_key": key.name, "secret": credential}))
+        tenant, name, budget = options.tenant, options.display_name, options.hard_budget_micros
+        if options.no_key:
+            await onboarding.prepare(tenant, name, hard_budget_micros=budget)
+            told = command_line.tenant_line(tenant)
+        else:
+            told = command_line.key_line(*await onboarding.admit(tenant, name, hard_budget_micros=budget))
+    print(told)
+
+
+async def _holds(settings: DatabaseSettings, options: argparse.Namespace) -> None:
+    async with _command_pool(settings) as pool:
+        reconciliation = Reconciliation(holds=PostgresHolds(pool), books=_books(pool))
+        match options.action:
+            case "settle":
+                used = Tokens(options.input_tokens, options.output_tokens)
+                record = await reconciliation.settle(
+                    options.tenant, options.hold_id, used, request_id=options.request_id
+                )
+                told = [command_line.record_line(record)]
+            case "release":
+                told = [command_line.hold_line(await reconciliation.release(options.tenant, options.hold_id))]
+            case _:
+                holds = await reconciliation.unanswered(options.tenant, limit=options.limit)
+                told = [command_line.hold_line(hold) for hold in holds]
+    for line in told:
+        print(line)
 
 
 async def _serve(settings: LedgerSettings) -> None:
@@ -113,12 +138,7 @@ async def _serve(settings: LedgerSettings) -> None:
         health.add("database", lambda: ping(pool))
         # Without it keys are looked up more often, and nothing else is worse.
         health.add("key_changes", changes.check, required=False)
-        books = Books(
-            holds=PostgresHolds(pool),
-            usage=PostgresUsage(pool),
-            prices=PostgresPrices(pool, monotonic_s=time.monotonic),
-            clock=_now,
-        )
+        books = _books(pool)
         authenticator = Authenticator(
             keys=PostgresKeys(pool), hasher=hasher, cache=cache, clock=_now, monotonic_s=time.monotonic
         )

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -257,3 +258,19 @@ async def test_replicas_share_what_runs_out(stores: Stores) -> None:
     late = NOW + timedelta(seconds=2)
     assert await stores.holds.expire(late, 4) == 4
     assert sum(await asyncio.gather(*(stores.holds.expire(late, 26) for _ in range(4)))) == 26
+
+
+async def test_unknown_holds_are_listed_oldest_first(stores: Stores) -> None:
+    young, old, other = a_hold(1), a_hold(2), a_hold(3, tenant="other")
+    old = replace(old, create_time=NOW - timedelta(seconds=1))
+    other = replace(other, create_time=NOW - timedelta(seconds=2))
+    for hold in (young, old, other, a_hold(4, ttl_s=3600)):
+        await stores.holds.reserve(hold)
+    assert await stores.holds.unknown(None, 10) == []
+    await stores.holds.expire(NOW + timedelta(seconds=60), 10)
+    young, old, other = (replace(hold, state=HoldState.UNKNOWN) for hold in (young, old, other))
+    assert await stores.holds.unknown("acme", 10) == [old, young]
+    assert await stores.holds.unknown(None, 2) == [other, old]
+    await stores.holds.release("acme", old.hold_id)
+    await stores.holds.settle(young, a_record(an_event(), hold_id=young.hold_id))
+    assert await stores.holds.unknown(None, 10) == [other]

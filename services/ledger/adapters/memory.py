@@ -101,6 +101,10 @@ class MemoryHolds:
             self._ledger.holds[hold.tenant, hold.hold_id] = replace(hold, state=HoldState.UNKNOWN)
         return len(due)
 
+    async def unknown(self, tenant: str | None, limit: int) -> Sequence[Hold]:
+        found = [h for h in self._ledger.holds.values() if h.state is HoldState.UNKNOWN and tenant in (None, h.tenant)]
+        return sorted(found, key=lambda h: (h.create_time, h.tenant, h.hold_id.bytes))[:limit]
+
     async def held_micros(self) -> int:
         return sum(self._ledger.held_micros(tenant) for tenant in self._ledger.tenants)
 

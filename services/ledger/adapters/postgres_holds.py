@@ -5,6 +5,7 @@ budget's row, which all calls of a tenant share, is changed in the second one on
 waits for us.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
 from typing import Any, LiteralString
@@ -59,6 +60,13 @@ _INSERT_RECORD = statement("""
     ON CONFLICT DO NOTHING RETURNING event_id
 """)
 _RECORD_OF_HOLD = statement("SELECT {usage} FROM ledger.usage_records WHERE tenant = %s AND hold_id = %s")
+
+# Out of the index of open holds, which are few: one that is closed is not in it any more.
+_UNKNOWN = statement("""
+    SELECT {hold} FROM ledger.holds
+    WHERE state = 'UNKNOWN' AND (%(tenant)s::text IS NULL OR tenant = %(tenant)s)
+    ORDER BY create_time, tenant COLLATE "C", hold_id LIMIT %(limit)s
+""")
 
 # SKIP LOCKED: replicas share the work instead of waiting for each other, or for a settlement under way.
 EXPIRE = """
@@ -130,6 +138,12 @@ class PostgresHolds:
             async with self._pool.connection() as connection:
                 cursor = await connection.execute(EXPIRE, (now, limit))
                 return len(await cursor.fetchall())
+
+    async def unknown(self, tenant: str | None, limit: int) -> Sequence[Hold]:
+        with translate("unknown_holds"):
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(_UNKNOWN, {"tenant": tenant, "limit": limit})
+                return [hold_of(row) for row in await cursor.fetchall()]
 
     async def held_micros(self) -> int:
         with translate("held"):

@@ -1,14 +1,17 @@
 """envoy.service.auth.v3.Authorization: Envoy asks it about every request before anything else sees it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import grpc
+import structlog
 from google.protobuf import struct_pb2
 from google.rpc import code_pb2, status_pb2
 from prometheus_client import Counter
 
 from services.ledger.domain.identity import Authenticator, Denial, Principal
+from services.runtime.call import Identity, current_call, enter
 from services.runtime.errors import PagemeshError
 from xdsapi.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from xdsapi.envoy.service.auth.v3.external_auth_pb2 import (
@@ -20,6 +23,7 @@ from xdsapi.envoy.service.auth.v3.external_auth_pb2 import (
 from xdsapi.envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationServicer
 from xdsapi.envoy.type.v3.http_status_pb2 import HttpStatus, StatusCode
 
+log = structlog.get_logger()
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _CHECKS = Counter("pagemesh_ledger_checks", "Checks for the edge, by `ok` or why not.", ["outcome"])
@@ -36,15 +40,20 @@ class CheckServicer(AuthorizationServicer):
 
     async def Check(self, request: CheckRequest, context: Context) -> CheckResponse:
         """Who sends the request that Envoy describes."""
+        headers = request.attributes.request.http.headers
+        # The log line of this call belongs to the request that it lets in, or not.
+        enter(replace(current_call(), request_id=headers.get("x-request-id", current_call().request_id)))
         try:
-            found = await self._authenticator.authenticate(_credential(request.attributes.request.http.headers))
+            found = await self._authenticator.authenticate(_credential(headers))
         except PagemeshError as exc:
             _CHECKS.labels(exc.reason.lower()).inc()
             raise
         if isinstance(found, Denial):
             _CHECKS.labels(found.value).inc()
+            log.info("denied", why=found.value)
             return _denied()
         _CHECKS.labels("ok").inc()
+        enter(replace(current_call(), identity=Identity(found.tenant, found.actor, found.project, found.scopes)))
         return _ok(found)
 
 

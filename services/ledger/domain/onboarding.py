@@ -23,10 +23,15 @@ class Onboarding:
         self._scopes = scopes
 
     async def admit(self, tenant: str, display_name: str, *, hard_budget_micros: int | None) -> tuple[ApiKey, str]:
-        """Makes the tenant where it does not exist, sets its hard budget where one is given, and makes a new key.
+        """Does what `prepare` does and makes a new key with all scopes; answers it and its credential."""
+        await self.prepare(tenant, display_name, hard_budget_micros=hard_budget_micros)
+        first = Caller(tenant, actor="bootstrap", scopes=self._scopes)
+        return await self._keys.create(first, "admin", self._scopes, None)
 
-        Answers the key with all scopes and its credential. Raises InvalidArgument for an id, a name or a budget that
-        cannot be.
+    async def prepare(self, tenant: str, display_name: str, *, hard_budget_micros: int | None) -> None:
+        """Makes the tenant where it does not exist, and sets or changes its hard budget where one is given.
+
+        Raises InvalidArgument for an id, a name or a budget that cannot be.
         """
         if not _TENANT.fullmatch(tenant):
             raise invalid_field("tenant", "must be 1 to 63 of [0-9a-z-] and not begin with a hyphen")
@@ -38,5 +43,3 @@ class Onboarding:
         await self._tenants.ensure(tenant, display_name or tenant, self._clock())
         if hard_budget_micros is not None:
             await self._tenants.set_hard_budget(tenant, hard_budget_micros)
-        first = Caller(tenant, actor="bootstrap", scopes=self._scopes)
-        return await self._keys.create(first, "admin", self._scopes, None)

@@ -53,6 +53,10 @@ class HoldStore(Protocol):
         """
         ...
 
+    async def unknown(self, tenant: str | None, limit: int) -> Sequence[Hold]:
+        """Up to `limit` holds in state UNKNOWN, of the tenant or of all, those that were made first at the front."""
+        ...
+
     async def held_micros(self) -> int:
         """What open holds of all tenants set aside."""
         ...

@@ -2,14 +2,20 @@
 
 import json
 import urllib.request
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 
 from pagemesh_cli.stack.certificates import CertificateAuthority
+from services.ledger.adapters.postgres_holds import PostgresHolds
+from services.ledger.adapters.postgres_identity import PostgresTenants
+from services.runtime.postgres import open_pool
 from tests.conftest import Databases
 from tests.integration.ledger.conftest import Connect, LedgerProcess, environment, run_command
 from tests.integration.ledger.test_access import passes
+from tests.unit.ledger.samples import NOW, a_hold
 
 
 async def test_migrate_and_bootstrap_may_be_run_again(postgres_server: Databases) -> None:
@@ -35,6 +41,52 @@ async def test_migrate_and_bootstrap_may_be_run_again(postgres_server: Databases
 async def test_a_made_key_works(service: LedgerProcess, connect: Connect, ledger_dsn: str) -> None:
     _, output = await run_command(["bootstrap", "--tenant", "made-by-hand"], environment(ledger_dsn))
     assert await passes(connect(service, "edge", ""), json.loads(output)["secret"])
+
+
+async def test_a_budget_is_changed_without_a_key(database: Callable[[str], str]) -> None:
+    dsn = database("ledger")
+    for micros in ("5", "7"):
+        arguments = ["bootstrap", "--tenant", "acme", "--hard-budget-micros", micros, "--no-key"]
+        assert await run_command(arguments, environment(dsn)) == (0, '{"tenant": "acme"}\n')
+    with psycopg.connect(dsn) as books:
+        assert books.execute("SELECT tenant, hard_micros FROM ledger.budgets").fetchall() == [("acme", 7)]
+        assert books.execute("SELECT count(*) FROM ledger.api_keys").fetchone() == (0,)
+
+
+async def test_holds_that_nobody_answers_for_are_listed_and_closed(database: Callable[[str], str]) -> None:
+    dsn = database("ledger")
+    variables = {"PAGEMESH_DATABASE_URL": dsn, "PATH": "/usr/bin:/bin"}
+    made, sent, young = a_hold(), a_hold(), a_hold(ttl_s=3600)
+    pool = await open_pool(dsn, name="test")
+    await PostgresTenants(pool).ensure("acme", "acme", NOW)
+    for hold in (made, sent, young):
+        await PostgresHolds(pool).reserve(hold)
+    await PostgresHolds(pool).expire(NOW + timedelta(seconds=60), 10)
+    await pool.close()
+
+    async def holds(*arguments: str) -> tuple[int, list[dict[str, object]] | str]:
+        code, output = await run_command(["holds", *arguments], variables)
+        return code, output if code else [json.loads(line) for line in output.splitlines()]
+
+    code, listed = await holds("list")
+    assert code == 0
+    assert isinstance(listed, list)
+    assert {line["hold_id"] for line in listed} == {str(made.hold_id), str(sent.hold_id)}
+    assert all(line["state"] == "UNKNOWN" and line["amount_micros"] == 1000 for line in listed)
+    code, released = await holds("release", "--tenant", "acme", str(made.hold_id))
+    assert (code, released) == (0, [{**listed[0], "hold_id": str(made.hold_id), "state": "RELEASED"}])
+    settle = ("settle", "--tenant", "acme", str(sent.hold_id), "--input-tokens", "50000", "--output-tokens", "3")
+    for _ in range(2):
+        code, settled = await holds(*settle)
+        assert code == 0
+        assert isinstance(settled, list)
+        assert (settled[0]["state"], settled[0]["cost_micros"]) == ("SETTLED", 1000)
+    assert await holds("list", "--tenant", "acme") == (0, [])
+    code, told = await holds("release", "--tenant", "acme", str(young.hold_id))
+    assert code == 1
+    assert str(told).startswith("services.ledger: HOLD_NOT_UNKNOWN: ")
+    assert (await holds("release", "--tenant", "acme", "no-uuid"))[0] == 2
+    assert (await holds())[0] == 2
 
 
 async def test_wrong_arguments_are_told(ledger_dsn: str) -> None:
