@@ -15,7 +15,7 @@ from services.extractor.adapters.parser_protocol import Fault, FlagBit, Format, 
 
 _FILE_TYPE = {Format.PDF: "pdf", Format.JPEG: "jpeg", Format.PNG: "png"}
 _OPEN_FILES = 16
-_SHRINK_PAGES = 100
+_SHRINK_PAGES = 200
 """Pages after which MuPDF's store is emptied. Built-in fonts are in it, and small documents that each load them anew
 take half as long again."""
 _OUT_OF_MEMORY = ("malloc", "calloc", "realloc", "out of memory", "exception_alloc")

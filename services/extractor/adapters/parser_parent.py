@@ -19,6 +19,7 @@ START_TIMEOUT_S = 30.0
 """Importing MuPDF takes a second on an idle machine."""
 FORK_TIMEOUT_S = 5.0
 _STOP_TIMEOUT_S = 5.0
+_INHERITED = ("LD_LIBRARY_PATH", "LANG", "LC_ALL")
 _MODULE = "services.extractor.adapters.mupdf_zygote"
 
 log = structlog.get_logger()
@@ -69,7 +70,11 @@ class ParserParent:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
                 # Nothing that a parser could tell: no database, no keys.
-                env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MALLOC_ARENA_MAX": "1"},
+                env={
+                    **{name: os.environ[name] for name in _INHERITED if name in os.environ},
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                    "MALLOC_ARENA_MAX": "1",
+                },
             )
         ours.setblocking(False)
         self._control, self._ready = ours, loop.create_future()
