@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import pybreaker
+import structlog
 from prometheus_client import Gauge
 
 from services.runtime.errors import DeadlineExceeded, InternalError, PagemeshError, Unavailable
 
 T = TypeVar("T")
+log = structlog.get_logger()
 
 _STATE = Gauge("pagemesh_breaker_state", "0 closed, 1 half-open, 2 open.", ["breaker"])
 _STATE_VALUES = {pybreaker.STATE_CLOSED: 0, pybreaker.STATE_HALF_OPEN: 1, pybreaker.STATE_OPEN: 2}
@@ -29,9 +31,9 @@ def counts_by_default(error: BaseException) -> bool:
     return isinstance(error, Exception)
 
 
-class _StateMetric(pybreaker.CircuitBreakerListener):
+class _Told(pybreaker.CircuitBreakerListener):
     def state_change(self, cb: Any, old_state: Any, new_state: Any) -> None:
-        _STATE.labels(cb.name).set(_STATE_VALUES[new_state.name])
+        log.warning("breaker_changed", breaker=cb.name, was=old_state and old_state.name, now=new_state.name)
 
 
 class Breaker:
@@ -52,15 +54,16 @@ class Breaker:
             fail_max=fail_max,
             reset_timeout=reset_timeout_s,
             name=name,
-            listeners=[_StateMetric()],
+            listeners=[_Told()],
             throw_new_error_on_trip=False,
         )
-        _STATE.labels(name).set(0)
+        _STATE.labels(name).set_function(lambda: _STATE_VALUES[self.state])
 
     @property
     def state(self) -> str:
-        """`closed`, `half-open` or `open`."""
-        return str(self._inner.current_state)
+        """`closed`, `half-open` (the next call is a probe, or one is under way) or `open`."""
+        rested = self._inner.current_state == pybreaker.STATE_OPEN and self._wait_s() <= 0
+        return str(pybreaker.STATE_HALF_OPEN if rested else self._inner.current_state)
 
     async def call(self, fn: Callable[[], Awaitable[T]]) -> T:
         """Awaits `fn()`. Raises Unavailable BREAKER_OPEN, without calling it, while the breaker is open."""

@@ -7,9 +7,11 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from services.runtime import access
 from services.runtime.call import Call
+from services.runtime.errors import InvalidArgument
 from services.runtime.middleware import CONCERNS, Concern, Exchange, Policy
 from services.runtime.tracing import TraceContext
 
@@ -41,7 +43,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
         factory: Callable[..., RpcHandler] = getattr(grpc, f"{shape}_rpc_method_handler")
         return factory(
             wrap(inner, functools.partial(self._enter, details)),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=functools.partial(_deserialized, handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -93,17 +95,26 @@ def _to_stream(inner: Handler, enter: Enter) -> Handler:
     return handle
 
 
+def _deserialized(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
+    """The message, or None where the bytes are none: said within the call, where it becomes an error like any other."""
+    try:
+        return deserializer(data)
+    except DecodeError:
+        return None
+
+
 def _checked(exchange: Exchange, request: Any) -> Any:
     """The request, or the stream of them, with each message checked before it is handed on."""
-    if not hasattr(request, "__aiter__"):
+
+    def checked(message: Any) -> Any:
+        if message is None:
+            raise InvalidArgument("INVALID_REQUEST", "The message is not what the contract says, or not UTF-8.")
         for check in exchange.checks:
-            check(request)
-        return request
+            check(message)
+        return message
 
     async def each() -> AsyncIterator[Any]:
         async for message in request:
-            for check in exchange.checks:
-                check(message)
-            yield message
+            yield checked(message)
 
-    return each()
+    return each() if hasattr(request, "__aiter__") else checked(request)

@@ -7,18 +7,28 @@ from collections.abc import MutableMapping
 from typing import Any, TextIO, cast
 
 import structlog
+from prometheus_client import Counter
 
 from services.runtime import call
 
+_LOST = Counter("pagemesh_log_lines_lost", "Lines that could not be written.")
+
 
 class _Stdout(io.TextIOBase):
-    """Standard output as it is when a line is written, so that whoever replaces it gets the lines."""
+    """Standard output as it is when a line is written. A line that cannot be written, on a full disk, is counted and
+    lost: the call that it tells of goes on."""
+
+    torn = False
 
     def write(self, text: str) -> int:
-        return sys.stdout.write(text)
-
-    def flush(self) -> None:
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(f"\n{text}" if self.torn else text)
+            sys.stdout.flush()
+            self.torn = False
+        except OSError:
+            self.torn = True
+            _LOST.inc()
+        return len(text)
 
 
 _STDOUT = _Stdout()

@@ -21,11 +21,15 @@ class Material:
 
 
 class TlsFolder:
-    """tls.crt, tls.key and ca.crt; read again when one of them was replaced."""
+    """tls.crt, tls.key and ca.crt; read again when one of them was replaced.
+
+    Raises OSError (ssl.SSLError is one) where they are damaged or do not belong together.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._stamp = self._look()
+        self._check_pair()
         self.material = self._read()
 
     def refresh(self) -> bool:

@@ -167,6 +167,14 @@ async def test_errors_reach_the_caller_whole_and_bugs_stay_inside(
     assert ("RESOURCE_EXHAUSTED", "BUDGET_EXCEEDED") in calls
 
 
+async def test_bytes_that_are_no_message_are_the_callers_fault(start: Start, connect: Connect) -> None:
+    running = await start(ledger(Ledger()))
+    client = connect("summarizer", running.target)
+    call = client.channel.unary_unary("/pagemesh.ledger.v1.LedgerService/Reserve", lambda data: data, lambda data: data)
+    with acting_as(ACME, request_id="request-12345"), pytest.raises(errors.InvalidArgument, match="INVALID_REQUEST"):
+        await client.unary(call, b"\x0a\x02\xff\xfe", cap_s=5)
+
+
 async def test_a_call_does_not_outlive_its_deadline(start: Start, connect: Connect) -> None:
     servicer = Ledger()
     running = await start(ledger(servicer))

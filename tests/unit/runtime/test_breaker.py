@@ -22,7 +22,7 @@ async def tripped(name: str, *, reset_timeout_s: float) -> Breaker:
     for _ in range(3):
         with pytest.raises(Unavailable, match="DOWN"):
             await breaker.call(fail)
-    assert breaker.state == "open"
+    assert breaker.state == ("open" if reset_timeout_s else "half-open")
     return breaker
 
 
@@ -73,10 +73,14 @@ async def test_half_open_admits_one_probe_and_its_success_closes() -> None:
 
 
 async def test_a_failed_probe_opens_again() -> None:
-    breaker = await tripped("reopens", reset_timeout_s=0)
+    breaker = await tripped("reopens", reset_timeout_s=0.2)
+    async with asyncio.timeout(10):
+        while breaker.state != "half-open":
+            await asyncio.sleep(0.01)
     with pytest.raises(Unavailable, match="DOWN"):
         await breaker.call(fail)
-    assert breaker.state == "open"
+    with pytest.raises(Unavailable, match="BREAKER_OPEN"):
+        await breaker.call(succeed)
 
 
 async def test_a_cancelled_probe_decides_nothing_and_frees_its_place() -> None:
