@@ -18,6 +18,7 @@ from services.ledger.domain.identity import Authenticator, Denial, KeyRing
 from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.keys import ApiKey, KeyHasher, KeyMint
 from services.ledger.domain.values import Caller, Tokens, UsageEvent
+from services.runtime.call import Identity, acting_as
 from services.runtime.errors import InvalidArgument
 from tests.unit.ledger.samples import NOW, FixedClock, Stores, a_hold, a_record, open_stores
 from xdsapi.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
@@ -115,7 +116,8 @@ async def test_every_outcome_of_a_check_is_counted_and_only_its_own(stores: Stor
         before = {name: counted(name) for name in cases}
         request = CheckRequest()
         request.attributes.request.http.headers["x-api-key"] = credential
-        answer = await servicer.Check(request, None)  # type: ignore[arg-type]
+        with acting_as(Identity("", "", "", frozenset()), request_id="request-of-envoy"):
+            answer = await servicer.Check(request, None)  # type: ignore[arg-type]
         assert {name for name in cases if counted(name) != before[name]} == {outcome}
         if outcome != "ok":
             answers.add(answer.SerializeToString(deterministic=True))
