@@ -28,7 +28,7 @@ _MAX_OCCURRENCES = 64
 _MAX_ALIGNED_PAGES = 8
 _MAX_PARTS = 4
 _PROBE_WORDS = 8
-_ELLIPSIS = re.compile(r"\s*[\[(]?(?:\u2026|\.\.\.+)[\])]?\s*")
+_ELLIPSIS = re.compile(r"[\[(]?(?:\u2026|\.\.\.+)[\])]?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ _READABLE = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0x
 _COMPOUND = re.compile(r"[^\W\d_]{1,40}-[^\W\d_]{1,40}")
 
 _EDGE_LINES = 3
+_PAGE_NUMBER_CHARS = 40
 # Prose has no longer paragraphs; the work for a line grows with the paragraph that it is added to.
 _MAX_PARAGRAPH_CHARS = 8_000
 _WORD_CHARS = 48
@@ -132,11 +133,13 @@ def lines(chunk: Chunk) -> Iterator[tuple[str, int]]:
 
 
 def _clean_lines(chunk: Chunk) -> list[_Line]:
-    """Lines without page numbers and without what is repeated at the edges of pages."""
+    """Lines without page numbers and without what is repeated, both at the edges of pages alone: in the middle of a
+    page such a line is a part of its text."""
     pages: list[tuple[int, list[str]]] = []
     for start, end, page in chunk.spans:
         texts = [" ".join(line.translate(_READABLE).split()) for line in chunk.text[start:end].splitlines()]
-        kept_texts = [text for text in texts if not text or not _PAGE_NUMBER.fullmatch(text)]
+        numbers = {i for i in _edge(texts) if _is_page_number(texts[i])}
+        kept_texts = [text for i, text in enumerate(texts) if i not in numbers]
         # Of empty lines in a row one is enough.
         pages.append((page, [t for i, t in enumerate(kept_texts) if t or (i and kept_texts[i - 1])]))
     edges = Counter(shape for _, texts in pages for shape in {_shape(texts[i]) for i in _edge(texts)})
@@ -155,6 +158,10 @@ def _edge(texts: list[str]) -> set[int]:
     return {*filled[:_EDGE_LINES], *filled[-_EDGE_LINES:]}
 
 
+def _is_page_number(line: str) -> bool:
+    return len(line) <= _PAGE_NUMBER_CHARS and _PAGE_NUMBER.fullmatch(line) is not None
+
+
 def _shape(line: str) -> str:
     """What the same header has in common on all its pages."""
     return re.sub(r"\d+", "#", line).casefold()
@@ -169,6 +176,7 @@ class _Reader:
         self._full_line_chars = full_line_chars
         self._text = ""
         self._pages: list[tuple[int, int]] = []
+        self._last_line_chars = 0
         self._section_chars = 0
 
     def read(self, line: _Line, following: list[_Line]) -> Iterator[Paragraph]:
@@ -217,6 +225,7 @@ class _Reader:
         if not self._pages or self._pages[-1][1] != page:
             self._pages.append((len(self._text), page))
         self._text += text
+        self._last_line_chars = len(text)
 
     def _last_word(self) -> str:
         return self._text[-_WORD_CHARS:].rsplit(" ", 1)[-1]
@@ -228,11 +237,19 @@ class _Reader:
 
     def _stands_alone(self, text: str, following: list[_Line]) -> bool:
         """Whether the line looks like a heading: short, unfinished, and not the middle of a sentence."""
-        if self._text and not _ends_sentence(self._text):
-            return False
         after = next((line.text for line in following if line.text), "")
-        is_short = len(text) < _SHORT_LINE_SHARE * self._full_line_chars
+        if self._text and not _ends_sentence(self._text) and not self._broke_off(after):
+            return False
+        # Among formulas few lines are full: there the line of text that follows is the measure.
+        is_short = len(text) < _SHORT_LINE_SHARE * max(self._full_line_chars, len(after))
         return is_short and not _ends_sentence(text) and not after[:1].islower() and not text.endswith(("-", ","))
+
+    def _broke_off(self, after: str) -> bool:
+        """Whether the open sentence is none, such as a heading or a list: its line was not full, and after the line in
+        question full ones begin again."""
+        shortest = _SHORT_LINE_SHARE * self._full_line_chars
+        gave_up = self._last_line_chars < shortest and not self._text.endswith(("-", ","))
+        return gave_up and after[:1].isupper() and len(after) >= shortest
 
     def _section_after(self, heading: str) -> Section:
         """An unknown heading ends an aside, and any section if it carries a number. References hold such lines too."""

@@ -30,8 +30,11 @@ _ABBREVIATIONS = frozenset(
     e.g i.e u.a d.h z.b o.ä i.d.r ff mme mlle p.ex ej sra sig
     """.split()  # noqa: SIM905 - one word a line would hide that this is a list of words
 )
+# Each run of marks is tried once, from its first, and never given back: the work grows with the text and no faster.
 _ENDING = re.compile(
-    r"[.!?]+[)\]\"'\u2019\u201d\u00bb]*\s+(?=[\"'(\[\u2018\u201c\u201e\u00ab\u00bf\u00a1]*[^\W_a-z\u00df-\u00ff])|[\u3002\uff01\uff1f]+[\u300d\u300f\uff09]*\s*"
+    r"(?<![.!?])[.!?]++[)\]\"'\u2019\u201d\u00bb]*+\s++"
+    r"(?=[\"'(\[\u2018\u201c\u201e\u00ab\u00bf\u00a1]*+[^\W_a-z\u00df-\u00ff])"
+    r"|[\u3002\uff01\uff1f]++[\u300d\u300f\uff09]*+\s*+"
 )
 _TERMINAL = re.compile(r"[.!?\u3002\uff01\uff1f][)\]\"'\u2019\u201d\u00bb\u300d\u300f\uff09]*$")
 _LAST_WORD = re.compile(r"([^\s(\[\"'\u201c\u201e]+)$")

@@ -49,6 +49,57 @@ def test_headers_footers_and_page_numbers_are_left_out() -> None:
     assert kept == " ".join("\n".join(bodies).splitlines())
 
 
+def test_a_line_that_looks_like_a_page_number_stays_in_the_middle_of_a_page() -> None:
+    ending = "The tree that the children of the village were told of is shown on the picture that is printed on"
+    found = list(paragraphs(chunk(f"7\n{BODY}\n\n{ending}\nSeite 6.\n\n{BODY}\nPage 8")))[1]
+    assert found.text == f"{ending} Seite 6."
+    kept = [text for text, _ in lines(chunk(f"7\n{BODY}\nSeite 6.\n{BODY}\nPage 8"))]
+    assert kept == [*BODY.splitlines(), "Seite 6.", *BODY.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["More Words and what they Mean", "Definition 80", "Lösung zu Aufgabe 7", "4.1 Of Trees"],
+)
+@pytest.mark.parametrize("before", ["", "o. B. d. A. ohne Beschränkung der Allgemeinheit\nz. z. zu zeigen\n"])
+def test_a_heading_is_no_part_of_the_sentence_after_it(heading: str, before: str) -> None:
+    assert [s.text for s in prose(chunk(f"{before}{heading}\n{BODY}"))] == [s.text for s in prose(chunk(BODY))]
+
+
+def test_a_short_line_within_a_sentence_stays_in_it() -> None:
+    text = (
+        "The garden had been left alone for so many years that nobody remembered who had planted it, and\n"
+        "the family\n"
+        "Montgomery was not asked about it by anybody in the village, because they had moved long before."
+    )
+    (found,) = prose(chunk(text))
+    assert found.text == text.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "." * 1_000_000,
+        "?!" * 500_000,
+        "x" + "." * 1_000_000 + "x",
+        ".)" * 500_000,
+        "." + ")" * 1_000_000,
+        ". " + "(" * 1_000_000,
+        ". (" * 330_000,
+        "." + " " * 1_000_000 + "y",
+        "\u3002" * 1_000_000,
+    ],
+    ids=["dots", "marks", "dots between", "closed", "closing", "opening", "opened", "spaces", "full stops"],
+)
+def test_sentences_of_a_line_of_a_megabyte_are_found_in_one_go(line: str) -> None:
+    """What is quadratic does not end within the time-out of a test."""
+    ends = [end for _, end in split(line)]
+    assert ends == sorted(ends)
+    assert ends[-1] >= len(line.rstrip()) - 1
+    assert sum(1 for _ in lines(chunk(line))) == 1
+    prose(chunk(line))
+
+
 def test_a_sentence_over_a_page_break_quotes_both_pages() -> None:
     first = BODY + " In winter, when the walls could be seen from the road again and the snow lay"
     second = "on the roof of the house, people said that there was a light in one of the windows.\n" + BODY
