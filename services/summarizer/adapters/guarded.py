@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
-from services.runtime.breaker import Breaker
+from services.runtime.breaker import Breaker, counts_by_default
 from services.runtime.errors import DeadlineExceeded, PagemeshError, ResourceExhausted, Unavailable
 from services.summarizer.domain.ports import Abilities, Provider
 from services.summarizer.domain.values import Answer, Prompt, TokenCount
@@ -29,6 +29,24 @@ _QUEUE_RETRY_AFTER_S = 1.0
 _NOT_SENT = {"sent": "no", "billed": "no"}
 
 
+def model_breaker(name: str) -> Breaker:
+    """A breaker that everybody who uses the model shares, and that no single document can open.
+
+    An answer in the form of the API, with its usage, says that the provider works: what is wrong is what the model
+    wrote, which depends on what it was asked.
+    """
+
+    def counts(error: BaseException) -> bool:
+        wrote_badly = (
+            isinstance(error, PagemeshError)
+            and error.reason == "PROVIDER_INVALID_ANSWER"
+            and "output_tokens" in error.metadata
+        )
+        return not wrote_badly and counts_by_default(error)
+
+    return Breaker(name, counts=counts)
+
+
 class GuardedProvider:
     """The same port around any provider.
 
@@ -41,7 +59,7 @@ class GuardedProvider:
         provider: Provider,
         *,
         remaining_s: Callable[[], float | None],
-        breaker_for: Callable[[str], Breaker] = Breaker,
+        breaker_for: Callable[[str], Breaker] = model_breaker,
         concurrency: int = CONCURRENCY,
         max_waiting: int = MAX_WAITING,
         retries: int = RETRIES,
@@ -87,17 +105,24 @@ class GuardedProvider:
         """The same; after the first piece nothing is tried again."""
         async with self._place(prompt.model) as lane:
             for attempt in range(self._retries + 1):
-                begun = False
+                answer, begun = None, False
                 try:
                     async with lane.breaker.guard(), aclosing(_generator(self._provider, prompt)) as items:
                         async for item in items:
                             begun = True
-                            yield item
-                    return
+                            if isinstance(item, Answer):
+                                answer = item
+                            else:
+                                yield item
                 except PagemeshError as exc:
                     if begun:
                         raise
                     await self._pause(exc, attempt)
+                    continue
+                # Told outside of the breaker: who has the answer stops reading, and that must not look like giving up.
+                if answer is not None:
+                    yield answer
+                return
 
     @asynccontextmanager
     async def _place(self, model: str) -> AsyncGenerator["_Lane", None]:
@@ -113,7 +138,7 @@ class GuardedProvider:
                 retry_after_s=_QUEUE_RETRY_AFTER_S,
                 metadata=_NOT_SENT,
             )
-        await lane.enter(self._remaining_s())
+        await lane.enter(self._remaining_s)
         try:
             yield lane
         finally:
@@ -141,17 +166,25 @@ class _Lane:
         self.waiting = 0
         self._places = asyncio.Semaphore(concurrency)
 
-    async def enter(self, timeout_s: float | None) -> None:
+    async def enter(self, remaining_s: Callable[[], float | None]) -> None:
         self.waiting += 1
+        try:
+            while not await self._placed(remaining_s()):
+                # One who has more time may have joined meanwhile.
+                if (left_s := remaining_s()) is not None and left_s <= 0:
+                    raise DeadlineExceeded(
+                        "PROVIDER_QUEUE_TIMEOUT", "The time ran out in the queue for the model.", metadata=_NOT_SENT
+                    )
+        finally:
+            self.waiting -= 1
+
+    async def _placed(self, timeout_s: float | None) -> bool:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._places.acquire()
-        except TimeoutError as exc:
-            raise DeadlineExceeded(
-                "PROVIDER_QUEUE_TIMEOUT", "The time ran out in the queue for the model.", metadata=_NOT_SENT
-            ) from exc
-        finally:
-            self.waiting -= 1
+        except TimeoutError:
+            return False
+        return True
 
     def leave(self) -> None:
         self._places.release()
