@@ -1,12 +1,13 @@
 """Answers that cost nothing are told to the ledger too, so that what they saved can be counted."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable
 
 from services.runtime.errors import PagemeshError
 from services.summarizer.domain.ports import ActAs, Books
 from services.summarizer.domain.values import Caller, Money, TokenCount, UsageEvent
+
+_Saved = tuple[Caller, UsageEvent]
 
 CAPACITY = 2_000
 BATCH = 500
@@ -40,7 +41,9 @@ class Savings:
         self._books = books
         self._act_as = act_as
         self._dropped = dropped
-        self._queue: asyncio.Queue[tuple[Caller, UsageEvent]] = asyncio.Queue(CAPACITY)
+        self._queue: asyncio.Queue[_Saved] = asyncio.Queue(CAPACITY)
+        self._in_hand: list[_Saved] = []
+        """Taken from the queue and not recorded yet; a `run` that is cancelled leaves it to `flush`."""
 
     def add(self, caller: Caller, event: UsageEvent) -> None:
         """Takes the event, or drops it where too many are waiting already."""
@@ -52,28 +55,31 @@ class Savings:
     async def run(self) -> None:
         """Records until cancelled."""
         while True:
-            first = await self._queue.get()
+            self._in_hand = [await self._queue.get()]
             await asyncio.sleep(GATHER_S)  # company for the first one
-            await self._record_all([first, *self._rest(BATCH - 1)], attempts=ATTEMPTS)
+            self._in_hand += self._rest(BATCH - 1)
+            await self._record_in_hand(attempts=ATTEMPTS)
 
     async def flush(self, timeout_s: float) -> None:
         """Records what is waiting, once, for at most `timeout_s` seconds; for the end of the service."""
         try:
             async with asyncio.timeout(timeout_s):
-                while batch := self._rest(BATCH):
-                    await self._record_all(batch, attempts=1)
+                while self._in_hand or not self._queue.empty():
+                    self._in_hand = self._in_hand or self._rest(BATCH)
+                    await self._record_in_hand(attempts=1)
         except TimeoutError:
-            self._dropped(len(self._rest(CAPACITY)))
+            self._dropped(len(self._in_hand) + len(self._rest(CAPACITY)))
 
-    def _rest(self, limit: int) -> list[tuple[Caller, UsageEvent]]:
+    def _rest(self, limit: int) -> list[_Saved]:
         return [self._queue.get_nowait() for _ in range(min(limit, self._queue.qsize()))]
 
-    async def _record_all(self, batch: list[tuple[Caller, UsageEvent]], *, attempts: int) -> None:
-        by_payer: dict[tuple[str, str, str], list[tuple[Caller, UsageEvent]]] = defaultdict(list)
-        for caller, event in batch:
-            by_payer[caller.tenant, caller.actor, caller.project].append((caller, event))
-        for group in by_payer.values():
-            await self._record(group[0][0], tuple(event for _, event in group), attempts)
+    async def _record_in_hand(self, *, attempts: int) -> None:
+        """One payer after the other; what is recorded, or dropped, leaves the hand."""
+        while self._in_hand:
+            caller = self._in_hand[0][0]
+            group = [saved for saved in self._in_hand if _is_payer(saved[0], caller)]
+            await self._record(caller, tuple(event for _, event in group), attempts)
+            self._in_hand = [saved for saved in self._in_hand if not _is_payer(saved[0], caller)]
 
     async def _record(self, caller: Caller, events: tuple[UsageEvent, ...], attempts: int) -> None:
         for attempt in range(1, attempts + 1):
@@ -87,3 +93,7 @@ class Savings:
                     await asyncio.sleep(RETRY_S * attempt)
             else:
                 return
+
+
+def _is_payer(one: Caller, other: Caller) -> bool:
+    return (one.tenant, one.actor, one.project) == (other.tenant, other.actor, other.project)
