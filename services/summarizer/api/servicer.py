@@ -47,9 +47,9 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         self, request: service_pb2.StreamSummarizeRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[service_pb2.StreamSummarizeResponse]:
         """A summary as it comes into being."""
-        # Closed here, so that a caller who hangs up ends the work at once.
-        async with aclosing(self._events(request)) as events:
-            async for response in with_error_event(events, make=_error_event):
+        # Closed here, so that a caller who hangs up ends the work at once; it closes the stream that it passes on.
+        async with aclosing(with_error_event(self._events(request), make=_error_event)) as responses:
+            async for response in responses:
                 yield response
 
     async def _events(
