@@ -207,9 +207,8 @@ def _use_case(
         pages=world.pages,
         cache=world.cache,
         flights=flights,
-        maker=SummaryMaker(pages=world.pages, map_reduce=MapReduce(results=results, paid=paid)),
+        maker=SummaryMaker(pages=world.pages, map_reduce=MapReduce(results=results, paid=paid), act_as=act_as),
         savings=savings,
-        act_as=act_as,
         new_id=_new_id,
         now_s=time.time,
     )

@@ -9,9 +9,10 @@ import pytest
 
 from services.runtime.errors import Unavailable
 from services.runtime.postgres import Pool, open_pool
+from services.summarizer.adapters import encoding
 from services.summarizer.adapters.memory import MemoryStore
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
-from services.summarizer.domain.ports import DueDelivery, Outbox, Results
+from services.summarizer.domain.ports import Backlog, DueDelivery, Outbox, Results
 from services.summarizer.domain.values import Answer, Caller, Claim, Delivery, Quote, TokenCount, UsageEvent
 
 DOCUMENT = "documents/" + "a" * 32
@@ -136,6 +137,20 @@ class TestEveryStore:
         await outbox.postpone(delivery(1).hold_id, 0, "LEDGER_UNAVAILABLE")
         assert len(await outbox.take(1, 60)) == 1
 
+    async def test_what_is_parked_stays_and_is_never_due(self, store: Store) -> None:
+        _, outbox = store
+        for number in (1, 2):
+            await outbox.add(delivery(number))
+        await outbox.take(1, 0)
+        await outbox.park(delivery(1).hold_id, "HOLD_NOT_FOUND")
+        assert ids(await outbox.take(10, 60)) == [delivery(2).hold_id]
+        backlog = await outbox.backlog()
+        assert (backlog.depth, backlog.parked) == (1, 1)
+        await outbox.done(delivery(2).hold_id)
+        assert await outbox.backlog() == Backlog(depth=0, oldest_age_s=0, parked=1)
+        await outbox.postpone(delivery(1).hold_id, 0, "an operator's will")
+        assert ids(await outbox.take(10, 60)) == [delivery(1).hold_id]
+
     async def test_what_is_done_is_gone_and_may_be_done_twice(self, store: Store) -> None:
         _, outbox = store
         await outbox.add(delivery(1))
@@ -169,9 +184,20 @@ async def test_a_query_that_forgets_the_tenant_finds_nothing(pool: Pool) -> None
         assert await cursor.fetchone() == (0,)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             await connection.execute(
-                "INSERT INTO summarizer.results (tenant, content_key, answer, event_id, model, document) "
-                "SELECT 'globex', '\\x00'::bytea || repeat('x', 31)::bytea, '', gen_random_uuid(), '', ''"
+                "INSERT INTO summarizer.results (tenant, content_key, answer, event_id) "
+                "SELECT 'globex', '\\x00'::bytea || repeat('x', 31)::bytea, '', gen_random_uuid()"
             )
+
+
+async def test_an_answer_that_another_version_wrote_is_not_found(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = PostgresResults(pool)
+    await results.commit(KEYS[0], ANSWER, delivery(1))
+    monkeypatch.setattr(encoding, "VERSION", encoding.VERSION + 1)
+    assert await results.find("acme", KEYS) == {}
+    await results.commit(KEYS[0], OTHER, delivery(2))
+    assert (await results.find("acme", KEYS))[KEYS[0]].answer == OTHER
+    monkeypatch.undo()
+    assert (await results.find("acme", KEYS))[KEYS[0]].answer == ANSWER
 
 
 async def test_the_tenant_of_one_query_is_not_the_next_ones(pool: Pool) -> None:

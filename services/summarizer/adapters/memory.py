@@ -1,5 +1,6 @@
 """The ports in memory, for tests and for trying things out: each behaves as the real one does, in one process."""
 
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -221,8 +222,12 @@ class MemoryStore:
         if hold_id in self._outbox:
             self._outbox[hold_id].due_s = self._now_s() + delay_s
 
+    async def park(self, hold_id: str, reason: str) -> None:
+        """Is never due."""
+        await self.postpone(hold_id, math.inf, reason)
+
     async def backlog(self) -> Backlog:
         """How much is waiting, and for how long."""
         now = self._now_s()
-        oldest = min((row.created_s for row in self._outbox.values()), default=now)
-        return Backlog(len(self._outbox), now - oldest)
+        waiting = [row.created_s for row in self._outbox.values() if row.due_s < math.inf]
+        return Backlog(len(waiting), now - min(waiting, default=now), parked=len(self._outbox) - len(waiting))

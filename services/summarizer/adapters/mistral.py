@@ -38,7 +38,7 @@ MODELS = dict.fromkeys(
         "open-mistral-nemo",
     ),
     # The smallest context among them. The output is bounded by what is asked for, long before its limit.
-    Abilities(context_tokens=128_000, max_output_tokens=16_000, writes=True),
+    Abilities(context_tokens=128_000, max_output_tokens=16_000, writes=True, bills_unanswered=True),
 )
 """Models whose tokens can be counted here (the Tekken tokenizer) and that have a price in the ledger's book."""
 

@@ -25,7 +25,7 @@ MODEL = "lexrank"
 
 _CHARS_PER_TOKEN = 4
 """A token of this provider is four characters, rounded up for each text: cheap, the same everywhere, and exact."""
-_ABILITIES = Abilities(context_tokens=64_000, max_output_tokens=15_000, writes=False)
+_ABILITIES = Abilities(context_tokens=64_000, max_output_tokens=15_000, writes=False, bills_unanswered=False)
 _NOT_SENT = {"sent": "no", "billed": "no"}
 
 

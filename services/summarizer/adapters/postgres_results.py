@@ -1,5 +1,6 @@
 """Paid answers and the outbox in Postgres: what was bought and what is owed are one transaction."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import psycopg
 
 from services.runtime.postgres import Pool, translate
-from services.summarizer.adapters.encoding import decode_answer, encode_answer
+from services.summarizer.adapters import encoding
 from services.summarizer.domain.ports import Backlog, Committed, DueDelivery
 from services.summarizer.domain.values import Answer, Caller, Delivery, TokenCount, UsageEvent
 
@@ -24,8 +25,8 @@ _FIND = """
 """
 # An answer that was committed first stays: what others already read must not change.
 _COMMIT = """
-    INSERT INTO summarizer.results (tenant, content_key, answer, event_id, model, document)
-    VALUES (%(tenant)s, %(key)s, %(answer)s, %(event_id)s, %(model)s, %(document)s)
+    INSERT INTO summarizer.results (tenant, content_key, answer, event_id)
+    VALUES (%(tenant)s, %(key)s, %(answer)s, %(event_id)s)
     ON CONFLICT (tenant, content_key) DO NOTHING
 """
 _ADD = """
@@ -54,8 +55,16 @@ _POSTPONE = """
     SET due_time = now() + make_interval(secs => %(delay_s)s), last_error = %(reason)s
     WHERE hold_id = %(hold_id)s
 """
+# Never due, until an operator sets another time.
+_PARK = """
+    UPDATE summarizer.outbox
+    SET due_time = 'infinity', last_error = %(reason)s
+    WHERE hold_id = %(hold_id)s
+"""
 _BACKLOG = """
-    SELECT count(*), coalesce(extract(epoch FROM now() - min(create_time)), 0)
+    SELECT count(*) FILTER (WHERE due_time < 'infinity'),
+           coalesce(extract(epoch FROM now() - min(create_time) FILTER (WHERE due_time < 'infinity')), 0),
+           count(*) FILTER (WHERE due_time = 'infinity')
     FROM summarizer.outbox
 """
 
@@ -68,24 +77,26 @@ class PostgresResults:
         self._grace_s = grace_s
 
     async def find(self, tenant: str, keys: Sequence[bytes]) -> Mapping[bytes, Committed]:
-        """Those of the keys that have an answer of this tenant."""
+        """Those of the keys that have an answer of this tenant, written as this version reads it."""
+        asked = {_stored(key): key for key in keys}
         with translate("results.find"):
             async with self._pool.connection() as connection, connection.transaction():
                 await _as_tenant(connection, tenant)
-                cursor = await connection.execute(_FIND, {"tenant": tenant, "keys": list(keys)})
+                cursor = await connection.execute(_FIND, {"tenant": tenant, "keys": list(asked)})
                 rows = await cursor.fetchall()
-        return {bytes(key): Committed(decode_answer(answer), event_id) for key, answer, event_id in rows}
+        return {
+            asked[bytes(stored)]: Committed(encoding.decode_answer(answer), event_id)
+            for stored, answer, event_id in rows
+        }
 
     async def commit(self, key: bytes, answer: Answer, delivery: Delivery) -> None:
         """Both rows or none."""
         assert delivery.event is not None
         row = {
             "tenant": delivery.caller.tenant,
-            "key": key,
-            "answer": encode_answer(answer),
+            "key": _stored(key),
+            "answer": encoding.encode_answer(answer),
             "event_id": delivery.event.event_id,
-            "model": delivery.event.model,
-            "document": delivery.event.document,
         }
         with translate("results.commit"):
             async with self._pool.connection() as connection, connection.transaction():
@@ -122,18 +133,27 @@ class PostgresOutbox:
         row = {"hold_id": hold_id, "delay_s": delay_s, "reason": reason[:MAX_REASON_CHARS]}
         await self._execute("outbox.postpone", _POSTPONE, row)
 
+    async def park(self, hold_id: str, reason: str) -> None:
+        """Is never due."""
+        await self._execute("outbox.park", _PARK, {"hold_id": hold_id, "reason": reason[:MAX_REASON_CHARS]})
+
     async def backlog(self) -> Backlog:
         """How much is waiting, and for how long."""
         with translate("outbox.backlog"):
             async with self._pool.connection() as connection:
                 row = await (await connection.execute(_BACKLOG)).fetchone()
         assert row is not None
-        return Backlog(depth=row[0], oldest_age_s=float(row[1]))
+        return Backlog(depth=row[0], oldest_age_s=float(row[1]), parked=row[2])
 
     async def _execute(self, operation: str, query: str, row: Mapping[str, object]) -> None:
         with translate(operation):
             async with self._pool.connection() as connection:
                 await connection.execute(query, row)
+
+
+def _stored(key: bytes) -> bytes:
+    """The key of the row: answers that another version has written are not found, instead of found unreadable."""
+    return hashlib.sha256(b"%d:%b" % (encoding.VERSION, key)).digest()
 
 
 async def _as_tenant(connection: Connection, tenant: str) -> None:

@@ -12,9 +12,9 @@ from email.utils import parsedate_to_datetime
 
 from services.runtime.errors import (
     DeadlineExceeded,
+    FailedPrecondition,
     InvalidArgument,
     PagemeshError,
-    PermissionDenied,
     ResourceExhausted,
     Unavailable,
 )
@@ -23,7 +23,6 @@ from services.summarizer.domain.values import TokenCount
 MAX_RETRY_AFTER_S = 3_600.0
 """A longer wait is not waited for; the number only has to stay sane."""
 
-_PERHAPS_CHARGED = (408, 504)
 _NOT_SENT = {"sent": "no", "billed": "no"}
 
 
@@ -59,10 +58,11 @@ def unreadable(provider: str, why: str, tokens: TokenCount | None) -> PagemeshEr
 def refused(provider: str, status: int, headers: Mapping[str, str], *, now_s: Callable[[], float]) -> PagemeshError:
     """The error for an HTTP status that is no success. `now_s` is Unix time.
 
-    A refused request is not charged. Where a time-out was answered somebody may have worked in vain and charge for it.
+    FailedPrecondition PROVIDER_CREDENTIAL is the operator's to mend: callers, whose own key is fine, must not read
+    it as a refusal of theirs.
     """
     metadata = {"provider": provider, "status": str(status)}
-    if status not in _PERHAPS_CHARGED:
+    if _is_free(status):
         metadata["billed"] = "no"
     wait_s = retry_after_s(headers.get("retry-after"), now_s=now_s)
     if status == 429:
@@ -73,7 +73,7 @@ def refused(provider: str, status: int, headers: Mapping[str, str], *, now_s: Ca
             metadata=metadata,
         )
     if status in (401, 402, 403):
-        return PermissionDenied(
+        return FailedPrecondition(
             "PROVIDER_CREDENTIAL",
             f"{provider} refuses this deployment's credential (status {status}). Its operator has to look after it.",
             metadata=metadata,
@@ -85,6 +85,16 @@ def refused(provider: str, status: int, headers: Mapping[str, str], *, now_s: Ca
     return Unavailable(
         "PROVIDER_UNAVAILABLE", f"{provider} answered with status {status}.", retry_after_s=wait_s, metadata=metadata
     )
+
+
+def _is_free(status: int) -> bool:
+    """Whether the status says that no model worked on the request.
+
+    A 4xx judges the request before any work (429 included), and a 503 says that it cannot be taken on (RFC 9110,
+    15.6.4). A time-out (408, 504, 524) or a broken gateway (502, 520 to 523) may stand between us and an answer that
+    was made and is charged, and a 500 may come from behind the model. Whatever else there is is not known to be free.
+    """
+    return status == 503 or (400 <= status < 500 and status != 408)
 
 
 def retry_after_s(value: str | None, *, now_s: Callable[[], float]) -> float | None:

@@ -16,6 +16,7 @@ _DELIVERED = Counter("pagemesh_summarizer_outbox_delivered", "Deliveries that th
 _REFUSED = Counter("pagemesh_summarizer_outbox_refused", "Deliveries that the ledger did not take.", ["reason"])
 _DEPTH = Gauge("pagemesh_summarizer_outbox_depth", "Deliveries that the ledger has not acknowledged.")
 _AGE = Gauge("pagemesh_summarizer_outbox_oldest_seconds", "Age of the oldest of them.")
+_PARKED = Gauge("pagemesh_summarizer_outbox_parked", "Deliveries that the ledger refused for good; not in the depth.")
 
 log = structlog.get_logger()
 
@@ -38,12 +39,17 @@ def savings_dropped(count: int) -> None:
 
 def feeder_signals() -> FeederSignals:
     """What the feeder of the outbox calls."""
-    return FeederSignals(delivered=_DELIVERED.inc, refused=_refused, broken=_broken, backlog=_backlog)
+    return FeederSignals(delivered=_DELIVERED.inc, refused=_refused, parked=_parked, broken=_broken, backlog=_backlog)
 
 
 def _refused(delivery: Delivery, error: PagemeshError) -> None:
     _REFUSED.labels(error.reason).inc()
     log.warning("outbox_refused", hold_id=delivery.hold_id, reason=error.reason)
+
+
+def _parked(delivery: Delivery, error: PagemeshError) -> None:
+    _REFUSED.labels(error.reason).inc()
+    log.error("outbox_parked", hold_id=delivery.hold_id, reason=error.reason)
 
 
 def _broken(error: Exception) -> None:
@@ -54,3 +60,4 @@ def _broken(error: Exception) -> None:
 def _backlog(backlog: Backlog) -> None:
     _DEPTH.set(backlog.depth)
     _AGE.set(backlog.oldest_age_s)
+    _PARKED.set(backlog.parked)

@@ -4,16 +4,21 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.runtime.errors import NotFound, PagemeshError
+from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PagemeshError
 from services.summarizer.domain.ports import ActAs, Backlog, Books, DueDelivery, Outbox
 from services.summarizer.domain.values import Delivery
 
 BATCH = 20
 POLL_S = 1.0
+ROUND_S = 45.0
+"""A round is broken off then, wherever it stands: what it has not delivered is due again when its lease is over."""
 LEASE_S = 60.0
-"""Longer than a batch takes with every call at its cap, so that no other replica takes the same rows meanwhile."""
+"""Longer than any round, so that no other replica takes the same rows meanwhile."""
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 300.0
+
+_FOR_GOOD = (InvalidArgument, NotFound, FailedPrecondition, AlreadyExists)
+"""What the ledger refuses so it refuses again, until somebody has looked after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,8 @@ class FeederSignals:
     delivered: Callable[[], None]
     refused: Callable[[Delivery, PagemeshError], None]
     """The ledger did not take it this time."""
+    parked: Callable[[Delivery, PagemeshError], None]
+    """The ledger will never take it as it is: an operator has to look after it."""
     broken: Callable[[Exception], None]
     """A whole round failed."""
     backlog: Callable[[Backlog], None]
@@ -31,7 +38,8 @@ class FeederSignals:
 class OutboxFeeder:
     """Delivers for any tenant; several replicas may feed from the same outbox.
 
-    A row leaves the outbox only when the ledger has acknowledged it. A delivery that was made but not marked is made
+    A row leaves the outbox only when the ledger has acknowledged it; one that the ledger refuses for good is parked
+    there. A delivery that was made but not marked is made
     again, which the ledger takes for the same.
     """
 
@@ -64,10 +72,11 @@ class OutboxFeeder:
                 await asyncio.sleep(POLL_S * (0.5 + self._jitter() / 2))
 
     async def feed_once(self) -> int:
-        """One batch; answers how many deliveries were due. Raises what Outbox raises."""
-        due = await self._outbox.take(BATCH, LEASE_S)
-        for item in due:
-            await self._deliver(item)
+        """One batch; answers how many deliveries were due. Raises what Outbox raises, and TimeoutError."""
+        async with asyncio.timeout(ROUND_S):
+            due = await self._outbox.take(BATCH, LEASE_S)
+            for item in due:
+                await self._deliver(item)
         return len(due)
 
     async def _deliver(self, item: DueDelivery) -> None:
@@ -75,6 +84,10 @@ class OutboxFeeder:
         try:
             with self._act_as(delivery.caller):
                 await self._tell(delivery)
+        except _FOR_GOOD as exc:
+            self._signals.parked(delivery, exc)
+            await self._outbox.park(delivery.hold_id, exc.reason)
+            return
         except PagemeshError as exc:
             self._signals.refused(delivery, exc)
             await self._outbox.postpone(delivery.hold_id, self._delay_s(item.attempts), exc.reason)

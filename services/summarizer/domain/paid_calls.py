@@ -1,7 +1,7 @@
 """The only way to a provider: money is set aside before a call and accounted for after it, whatever happens."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum
@@ -59,7 +59,7 @@ class CallState(Enum):
     """What an error tells about the money of its call."""
 
     FREE = "free"
-    """It was never sent, or answered with a refusal that is not charged."""
+    """It was never sent, was refused before anything was charged, or nobody charges for it."""
     KNOWN = "known"
     """It failed, but its usage is known."""
     UNKNOWN = "unknown"
@@ -99,15 +99,16 @@ class PaidCalls:
         Raises what Books.reserve, Provider and Results.commit raise; where the ledger cannot be asked, nothing is
         called.
         """
-        most = order.model.provider.count(order.prompt)
+        most = await asyncio.to_thread(order.model.provider.count, order.prompt)
         held = await self._reserve(order, most)
         try:
             answer = await self._ask(order, on_text)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as exc:
             self._observe(order.model, "cancelled")
-            raise  # it may have been sent: the hold stands
-        except PagemeshError as exc:
-            self._observe(order.model, exc.reason)
+            self._tails.start(self._account_for_failure(order, held, exc))
+            raise
+        except Exception as exc:
+            self._observe(order.model, exc.reason if isinstance(exc, PagemeshError) else "INTERNAL")
             await self._tails.finish(self._account_for_failure(order, held, exc))
             raise
         self._observe(order.model, "ok")
@@ -145,12 +146,12 @@ class PaidCalls:
         cost = await self._settle(delivery)
         return Paid(answer, held.hold_id, cost or held.amount, settled=cost is not None)
 
-    async def _account_for_failure(self, order: Order, held: Held, error: PagemeshError) -> None:
-        state = state_of(error)
+    async def _account_for_failure(self, order: Order, held: Held, error: BaseException) -> None:
+        state = state_of(error, bills_unanswered=order.model.abilities.bills_unanswered)
         if state is CallState.FREE:
             await self._release(Delivery(held.hold_id, order.caller, None))
         elif state is CallState.KNOWN:
-            delivery = self._delivery(order, held, _tokens_of(error))
+            delivery = self._delivery(order, held, _tokens_of(_metadata_of(error)))
             await self._keep(delivery)
             await self._settle(delivery)
         # UNKNOWN: the hold stands until it runs out and is reconciled; money that may be spent is never freed.
@@ -191,11 +192,15 @@ class PaidCalls:
         return Delivery(held.hold_id, order.caller, event)
 
 
-def state_of(error: PagemeshError) -> CallState:
-    """What a provider's error tells about the money of its call; nothing is FREE that is not known to be."""
-    if "input_tokens" in error.metadata and "output_tokens" in error.metadata:
+def state_of(error: BaseException, *, bills_unanswered: bool) -> CallState:
+    """What the end of a call tells about its money, a cancellation too; nothing is FREE that is not known to be.
+
+    `bills_unanswered` is the model's ability of that name.
+    """
+    metadata = _metadata_of(error)
+    if "input_tokens" in metadata and "output_tokens" in metadata:
         return CallState.KNOWN
-    if "no" in (error.metadata.get("sent"), error.metadata.get("billed")):
+    if not bills_unanswered or "no" in (metadata.get("sent"), metadata.get("billed")):
         return CallState.FREE
     return CallState.UNKNOWN
 
@@ -208,5 +213,9 @@ def _hold_may_stand(error: BaseException) -> bool:
     return not isinstance(error, refusals)
 
 
-def _tokens_of(error: PagemeshError) -> TokenCount:
-    return TokenCount(int(error.metadata["input_tokens"]), int(error.metadata["output_tokens"]))
+def _metadata_of(error: BaseException) -> Mapping[str, str]:
+    return error.metadata if isinstance(error, PagemeshError) else {}
+
+
+def _tokens_of(metadata: Mapping[str, str]) -> TokenCount:
+    return TokenCount(int(metadata["input_tokens"]), int(metadata["output_tokens"]))

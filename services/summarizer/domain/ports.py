@@ -41,6 +41,8 @@ class Abilities:
     max_output_tokens: int
     writes: bool
     """False for models that choose sentences of the document: they know no other language, quote exactly."""
+    bills_unanswered: bool
+    """Whether a call that was given up, or broke off, may have to be paid: so it is wherever somebody sends a bill."""
 
 
 class Provider(Protocol):
@@ -48,10 +50,10 @@ class Provider(Protocol):
 
     Errors of `complete` and `stream`: Unavailable (down, 5xx, cut stream, unreadable answer),
     ResourceExhausted with `retry_after_s` (429), DeadlineExceeded, InvalidArgument (the provider refused the
-    input), PermissionDenied (its credential is refused). Each carries `metadata["sent"]` = "no" only where
-    the request certainly never left, and `metadata["billed"]` = "no" where the provider answered with a
-    refusal (a 4xx or 5xx status), which it does not charge. Where a call failed after its usage was known,
-    `metadata["input_tokens"]` and `metadata["output_tokens"]` tell it.
+    input), FailedPrecondition (it refuses this deployment's credential). Each carries `metadata["sent"]` = "no"
+    only where the request certainly never left, and `metadata["billed"]` = "no" where the provider refused it
+    before any model worked on it. Where a call failed after its usage was known, `metadata["input_tokens"]` and
+    `metadata["output_tokens"]` tell it.
     """
 
     name: str
@@ -68,7 +70,10 @@ class Provider(Protocol):
         ...
 
     def count(self, prompt: Prompt) -> TokenCount:
-        """The most that the call can use: exact or upper bound of the input, bound of the output."""
+        """The most that the call can use: exact or upper bound of the input, bound of the output.
+
+        It may take a while for a long text, and is then called in a thread.
+        """
         ...
 
     async def complete(self, prompt: Prompt) -> Answer:
@@ -195,6 +200,10 @@ class Outbox(Protocol):
         """Tries again after `delay_s`; `reason` is for the operator who looks."""
         ...
 
+    async def park(self, hold_id: str, reason: str) -> None:
+        """Keeps it, but tries it no more until an operator says so."""
+        ...
+
     async def backlog(self) -> "Backlog":
         """How much is waiting."""
         ...
@@ -210,7 +219,8 @@ class DueDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What the ledger has not acknowledged yet."""
+    """What the ledger has not acknowledged yet; `parked` deliveries are in neither of the other two."""
 
     depth: int
     oldest_age_s: float
+    parked: int

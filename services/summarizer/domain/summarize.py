@@ -26,27 +26,32 @@ Flights = SingleFlight[FlightKey, Event]
 class SummaryMaker:
     """Makes one summary: pages, chunks, paid answers, checked citations."""
 
-    def __init__(self, *, pages: PageSource, map_reduce: MapReduce) -> None:
+    def __init__(self, *, pages: PageSource, map_reduce: MapReduce, act_as: ActAs) -> None:
         self._pages = pages
         self._map_reduce = map_reduce
+        self._act_as = act_as
 
-    async def make(self, job: Job, emit: Emit[Event]) -> Summary:
+    async def make(self, job: Job, emit: Emit[Event], deadline: Deadline) -> Summary:
         """The summary; its progress, text and sentences are emitted on the way.
 
         Raises what PageSource, Results, Books and Provider raise.
         """
-        builder = builder_for(job.model, job.options)
-        reading = await read(self._pages, job.document, builder, lambda done, of: emit(Progress(done, of, 0, 0)))
+        # Reading is one call with one deadline, which cannot move when somebody joins who waits for longer. So it has
+        # none of its listeners': the last of them who leaves ends it.
+        with self._act_as(job.caller):
+            builder = builder_for(job.model, job.options)
+            reading = await read(self._pages, job.document, builder, lambda done, of: emit(Progress(done, of, 0, 0)))
         tell = _ChunkProgress(reading, emit)
         tell.begun()
         bill = Bill()
-        claims = await self._map_reduce.answer(
-            job,
-            reading.chunks,
-            bill,
-            chunk_done=tell.chunk_done,
-            on_text=lambda text: _emit_text(text, emit),
-        )
+        with self._act_as(job.caller, deadline):
+            claims = await self._map_reduce.answer(
+                job,
+                reading.chunks,
+                bill,
+                chunk_done=tell.chunk_done,
+                on_text=lambda text: _emit_text(text, emit),
+            )
         sentences: list[Sentence] = []
         for sentence in ground(claims, reading.locator):
             sentences.append(sentence)
@@ -66,7 +71,6 @@ class StreamSummarize:
         flights: Flights,
         maker: SummaryMaker,
         savings: Savings,
-        act_as: ActAs,
         new_id: Callable[[], str],
         now_s: Callable[[], float],
     ) -> None:
@@ -76,7 +80,6 @@ class StreamSummarize:
         self._flights = flights
         self._maker = maker
         self._savings = savings
-        self._act_as = act_as
         self._new_id = new_id
         self._now_s = now_s
 
@@ -121,12 +124,11 @@ class StreamSummarize:
             looking.cancel()
 
     async def _run(self, job: Job, key: bytes, emit: Emit[Event], deadline: Deadline) -> None:
-        with self._act_as(job.caller, deadline):
-            summary = await self._maker.make(job, emit)
-            # Without some of its pages it is not kept: the next one who asks may have more luck with them.
-            if not summary.failed_pages:
-                await self._cache.put(job.caller.tenant, key, summary)
-            emit(Finished(summary))
+        summary = await self._maker.make(job, emit, deadline)
+        # Without some of its pages it is not kept: the next one who asks may have more luck with them.
+        if not summary.failed_pages:
+            await self._cache.put(job.caller.tenant, key, summary)
+        emit(Finished(summary))
 
     def _record_saving(self, caller: Caller, summary: Summary, source: str) -> None:
         event = free_event(

@@ -132,7 +132,8 @@ class Script:
     cut_after: int | None = None
     """After so many pages the stream breaks off."""
     hang_after: int | None = None
-    """After so many pages nothing comes any more."""
+    """After so many pages nothing comes any more until it may `go_on`."""
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass
@@ -188,7 +189,7 @@ async def _responses(script: Script) -> AsyncIterator[extractor_pb2.ExtractPages
         if script.cut_after is not None and number > script.cut_after:
             return
         if script.hang_after is not None and number > script.hang_after:
-            await asyncio.Event().wait()
+            await script.go_on.wait()
         yield _page(number, text)
     yield extractor_pb2.ExtractPagesResponse(end=extraction_pb2.ExtractionEnd(pages_sent=count))
 

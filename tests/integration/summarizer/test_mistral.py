@@ -14,9 +14,9 @@ from pydantic import SecretStr
 from services.runtime.breaker import Breaker
 from services.runtime.errors import (
     DeadlineExceeded,
+    FailedPrecondition,
     InvalidArgument,
     PagemeshError,
-    PermissionDenied,
     ResourceExhausted,
     Unavailable,
 )
@@ -115,15 +115,15 @@ async def fails_with(provider: MistralProvider, prompt: Prompt) -> None:
 
 REFUSALS = [
     Refusal("400", InvalidArgument, "PROVIDER_REFUSED"),
-    Refusal("401", PermissionDenied, "PROVIDER_CREDENTIAL"),
-    Refusal("403", PermissionDenied, "PROVIDER_CREDENTIAL"),
+    Refusal("401", FailedPrecondition, "PROVIDER_CREDENTIAL"),
+    Refusal("402", FailedPrecondition, "PROVIDER_CREDENTIAL"),
+    Refusal("403", FailedPrecondition, "PROVIDER_CREDENTIAL"),
     Refusal("404", InvalidArgument, "PROVIDER_REFUSED"),
     Refusal("422", InvalidArgument, "PROVIDER_REFUSED"),
     Refusal("429", ResourceExhausted, "PROVIDER_RATE_LIMITED"),
     Refusal("429:7", ResourceExhausted, "PROVIDER_RATE_LIMITED", 7.0),
     Refusal("429:soon", ResourceExhausted, "PROVIDER_RATE_LIMITED"),
-    Refusal("500", Unavailable, "PROVIDER_UNAVAILABLE"),
-    Refusal("302", Unavailable, "PROVIDER_UNAVAILABLE"),
+    Refusal("503", Unavailable, "PROVIDER_UNAVAILABLE"),
     Refusal("503:2", Unavailable, "PROVIDER_UNAVAILABLE", 2.0),
 ]
 
@@ -154,12 +154,14 @@ async def test_an_answer_that_breaks_off_may_have_to_be_paid(
     assert not {"sent", "billed", "input_tokens"} & set(error.metadata)
 
 
-@pytest.mark.parametrize("status", ["408", "504"])
-async def test_an_answered_time_out_may_have_to_be_paid(
+@pytest.mark.parametrize("status", ["302", "408", "500", "501", "502", "504", "520", "522", "524", "529"])
+async def test_a_status_that_may_stand_before_an_answer_may_have_to_be_paid(
     server: MistralServer, mistral: MistralProvider, status: str
 ) -> None:
     server.script(status)
     error = await fails(mistral, "complete")
+    assert type(error) is Unavailable
+    assert error.reason == "PROVIDER_UNAVAILABLE"
     assert not {"sent", "billed"} & set(error.metadata)
 
 

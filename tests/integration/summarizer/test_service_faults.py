@@ -6,9 +6,9 @@ import pytest
 
 from services.runtime.errors import (
     DeadlineExceeded,
+    FailedPrecondition,
     InvalidArgument,
     PagemeshError,
-    PermissionDenied,
     ResourceExhausted,
     Unavailable,
 )
@@ -54,9 +54,9 @@ class TestProvider:
         ("behaviour", "error"),
         [
             (f"429:{RETRY_AFTER_S}", ResourceExhausted),
-            ("401", PermissionDenied),
+            ("401", FailedPrecondition),
             ("422", InvalidArgument),
-            ("500", Unavailable),
+            ("503:99", Unavailable),
         ],
     )
     async def test_a_refusal_costs_nothing(
@@ -66,7 +66,7 @@ class TestProvider:
         with pytest.raises(error) as caught:
             await client.summarize()
         assert caught.value.metadata["provider"] == "mistral"
-        assert caught.value.retry_after_s == (RETRY_AFTER_S if error is ResourceExhausted else None)
+        assert caught.value.retry_after_s == (float(behaviour[4:]) if ":" in behaviour else None)
         assert "SECRET" not in caught.value.message
         assert await states(world) == ["RELEASED"]
         await works_again(client)
@@ -79,7 +79,7 @@ class TestProvider:
         assert summary.consumption.provider_calls == 1
         assert await states(world) == ["SETTLED"]
 
-    @pytest.mark.parametrize("behaviour", ["cut", "not_http"])
+    @pytest.mark.parametrize("behaviour", ["cut", "not_http", "500", "502"])
     async def test_an_answer_that_breaks_off_may_have_to_be_paid(
         self, client: Client, world: World, mistral: MistralServer, behaviour: str
     ) -> None:
@@ -243,6 +243,19 @@ class TestExtractor:
         with pytest.raises(DeadlineExceeded):
             await client.summarize(timeout_s=1)
         await until(lambda: world.extractor.cancelled == 1, timeout_s=1)
+
+    async def test_the_deadline_of_who_began_the_reading_is_not_that_of_who_joined(
+        self, client: Client, world: World, document: Script
+    ) -> None:
+        document.hang_after = 1
+        first = asyncio.create_task(client.summarize(timeout_s=1.5))
+        await until(lambda: world.extractor.reading == 1)
+        others = [asyncio.create_task(client.summarize()) for _ in range(3)]
+        with pytest.raises(DeadlineExceeded):
+            await first
+        document.go_on.set()
+        assert len({summary.text for summary in await asyncio.gather(*others)}) == 1
+        assert (world.extractor.reading, world.extractor.cancelled) == (1, 0)
 
 
 class TestPostgres:

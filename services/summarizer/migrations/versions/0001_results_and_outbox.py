@@ -16,8 +16,6 @@ def upgrade() -> None:
             content_key bytea       NOT NULL CHECK (octet_length(content_key) = 32),
             answer      bytea       NOT NULL,
             event_id    uuid        NOT NULL,
-            model       text        NOT NULL,
-            document    text        NOT NULL,
             create_time timestamptz NOT NULL DEFAULT now(),
             PRIMARY KEY (tenant, content_key)
         )
@@ -25,10 +23,9 @@ def upgrade() -> None:
     op.execute("""
         COMMENT ON TABLE summarizer.results IS
         'One row for each answer of a provider that was paid for: it is never asked for again. answer is
-         bytes, because text of documents may hold characters that jsonb refuses.'
+         bytes, because text of documents may hold characters that jsonb refuses. event_id is the id of the usage
+         record, which names model and document.'
     """)
-    # For erasing what is known of a document.
-    op.execute("CREATE INDEX results_by_document ON summarizer.results (tenant, document)")
     # A query that forgets its tenant finds nothing; FORCE, because the service owns the table.
     op.execute("ALTER TABLE summarizer.results ENABLE ROW LEVEL SECURITY")
     op.execute("ALTER TABLE summarizer.results FORCE ROW LEVEL SECURITY")
@@ -54,6 +51,7 @@ def upgrade() -> None:
     op.execute("""
         COMMENT ON TABLE summarizer.outbox IS
         'What the ledger must hear, kept until it has acknowledged it: a usage event settles its hold, a row
-         without one releases it. The feeder reads it for all tenants; it holds no text of documents.'
+         without one releases it. The feeder reads it for all tenants; it holds no text of documents. A row that is
+         due at infinity is parked: the ledger refused it for good, as last_error says.'
     """)
     op.execute("CREATE INDEX outbox_by_due_time ON summarizer.outbox (due_time)")

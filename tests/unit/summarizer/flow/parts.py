@@ -75,6 +75,7 @@ class ScriptedProvider:
     def __init__(self, behaviour: Behaviour | None = None, *, context_tokens: int = 200) -> None:
         self.behaviour: Behaviour = behaviour or self.answer
         self.context_tokens = context_tokens
+        self.bills_unanswered = True
         self.prompts: list[Prompt] = []
         self.bill: list[TokenCount] = []
         self.running = 0
@@ -87,7 +88,7 @@ class ScriptedProvider:
     def abilities(self, model: str) -> Abilities:
         if model != "writer":
             raise NotFound("MODEL_UNKNOWN", "no such model")
-        return Abilities(self.context_tokens, OUTPUT_TOKENS, writes=True)
+        return Abilities(self.context_tokens, OUTPUT_TOKENS, writes=True, bills_unanswered=self.bills_unanswered)
 
     def count(self, prompt: Prompt) -> TokenCount:
         texts = [claim.text for claim in prompt.claims]
@@ -201,9 +202,10 @@ class Flow:
             pages=source,
             cache=cache or self.cache,
             flights=self.flights,
-            maker=SummaryMaker(pages=source, map_reduce=MapReduce(results=self.store, paid=paid or self.paid())),
+            maker=SummaryMaker(
+                pages=source, map_reduce=MapReduce(results=self.store, paid=paid or self.paid()), act_as=act_as
+            ),
             savings=savings or self.savings(),
-            act_as=act_as,
             new_id=lambda: next(self._ids),
             now_s=self.clock,
         )

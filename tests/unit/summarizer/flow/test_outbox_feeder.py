@@ -6,9 +6,20 @@ from collections.abc import Iterator
 import pytest
 
 from services.runtime.call import current_identity
-from services.runtime.errors import PagemeshError, Unavailable
+from services.runtime.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    PagemeshError,
+    ResourceExhausted,
+    Unavailable,
+)
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import HoldState, MemoryBooks, MemoryStore
+from services.summarizer.domain import outbox_feeder
 from services.summarizer.domain.outbox_feeder import FIRST_DELAY_S, MAX_DELAY_S, FeederSignals, OutboxFeeder
 from services.summarizer.domain.ports import Backlog, Books
 from services.summarizer.domain.values import Caller, Delivery, Money, TokenCount, UsageEvent
@@ -23,13 +34,15 @@ class Watch:
     def __init__(self) -> None:
         self.delivered = 0
         self.refused: list[str] = []
+        self.parked: list[str] = []
         self.broken: list[Exception] = []
-        self.backlog = Backlog(0, 0)
+        self.backlog = Backlog(0, 0, 0)
 
     def signals(self) -> FeederSignals:
         return FeederSignals(
             delivered=self._deliver,
             refused=lambda _, error: self.refused.append(error.reason),
+            parked=lambda _, error: self.parked.append(error.reason),
             broken=self.broken.append,
             backlog=self._backlog,
         )
@@ -155,13 +168,61 @@ async def test_a_release_frees_the_hold_or_finds_none(store: MemoryStore, books:
     assert (await store.backlog()).depth == 0
 
 
-async def test_a_settlement_without_a_hold_stays_and_is_reported(
-    store: MemoryStore, books: Flaky, watch: Watch
+async def test_a_settlement_without_a_hold_is_parked(
+    store: MemoryStore, books: Flaky, watch: Watch, clock: Clock
 ) -> None:
     await store.add(settlement(1, ALICE))
-    await feeder(store, books, watch).feed_once()
-    assert (await store.backlog()).depth == 1
-    assert watch.refused == ["HOLD_NOT_FOUND"]
+    feed = feeder(store, books, watch)
+    await feed.feed_once()
+    clock.now_s += 1e9
+    assert await feed.feed_once() == 0
+    backlog = await store.backlog()
+    assert (backlog.depth, backlog.oldest_age_s, backlog.parked) == (0, 0, 1)
+    assert (watch.parked, watch.refused) == (["HOLD_NOT_FOUND"], [])
+
+
+@pytest.mark.parametrize(
+    ("refusal", "is_for_good"),
+    [
+        (InvalidArgument, True),
+        (NotFound, True),
+        (FailedPrecondition, True),
+        (AlreadyExists, True),
+        (Unavailable, False),
+        (DeadlineExceeded, False),
+        (ResourceExhausted, False),
+        (InternalError, False),
+    ],
+)
+async def test_only_what_is_refused_for_good_is_parked(
+    store: MemoryStore, books: Flaky, watch: Watch, refusal: type[PagemeshError], is_for_good: bool
+) -> None:
+    class Refusing(MemoryBooks):
+        async def settle(self, hold_id: str, event: UsageEvent) -> Money:
+            raise refusal("REFUSED", "no")
+
+    await store.add(settlement(1, ALICE))
+    await feeder(store, Refusing(PRICES), watch).feed_once()
+    assert (await store.backlog()).parked == is_for_good
+    assert len(watch.parked) == is_for_good
+    assert len(watch.refused) == (not is_for_good)
+
+
+async def test_a_round_ends_before_its_leases_do(clock: Clock, books: Flaky, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(MemoryStore):
+        async def done(self, hold_id: str) -> None:
+            await asyncio.Event().wait()
+
+    assert outbox_feeder.ROUND_S < outbox_feeder.LEASE_S
+    monkeypatch.setattr(outbox_feeder, "ROUND_S", 0.01)
+    store, watch = Hanging(clock, grace_s=0), Watch()
+    delivery = settlement(1, ALICE)
+    await hold(books, delivery)
+    await store.add(delivery)
+    with pytest.raises(TimeoutError):
+        await feeder(store, books, watch).feed_once()
+    clock.now_s += outbox_feeder.LEASE_S
+    assert len(await store.take(1, 1)) == 1
 
 
 async def test_a_broken_round_does_not_end_the_feeding(store: MemoryStore, books: Flaky, clock: Clock) -> None:

@@ -1,6 +1,7 @@
 """Money is set aside before a call and accounted for after it, whatever happens between."""
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 
 import pytest
@@ -102,7 +103,7 @@ async def test_text_is_told_as_it_is_written(flow: Flow) -> None:
         Unavailable("CONNECT", "refused", metadata={"sent": "no"}),
         ResourceExhausted("RATE", "429", retry_after_s=7, metadata={"billed": "no"}),
         InvalidArgument("REFUSED", "422", metadata={"billed": "no"}),
-        Unavailable("BROKEN", "500", metadata={"billed": "no"}),
+        Unavailable("LOADED", "503", metadata={"billed": "no"}),
     ],
     ids=lambda error: error.reason,
 )
@@ -246,6 +247,61 @@ async def test_cancelling_the_call_cancels_the_provider_and_keeps_the_hold(flow:
     assert states(flow) == [HoldState.HELD]
 
 
+async def test_giving_up_again_and_again_does_not_use_up_the_budget_where_nobody_sends_a_bill(flow: Flow) -> None:
+    async def hang(_: Prompt) -> Answer:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    flow.provider.bills_unanswered = False
+    most = flow.provider.count(order(flow).prompt)
+    flow.books.budget_micros = most.input_tokens + 2 * most.output_tokens
+    flow.provider.behaviour = hang
+    paid = flow.paid()
+    for calls in range(1, 6):
+        task = asyncio.create_task(paid.make(order(flow), lambda _: None))
+        await until(lambda calls=calls: len(flow.provider.prompts) == calls)  # type: ignore[misc]
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await flow.tails.close(1)
+    assert states(flow) == [HoldState.RELEASED] * 5
+    flow.provider.behaviour = flow.provider.answer
+    assert (await paid.make(order(flow))).settled
+
+
+@pytest.mark.parametrize("error", [DeadlineExceeded("SLOW", "no answer in time"), RuntimeError("a mistake of ours")])
+async def test_a_failure_is_free_where_nobody_sends_a_bill(flow: Flow, error: Exception) -> None:
+    flow.provider.bills_unanswered = False
+    failing(flow, error)
+    with pytest.raises(type(error)):
+        await flow.paid().make(order(flow))
+    assert states(flow) == [HoldState.RELEASED]
+
+
+async def test_a_mistake_of_ours_may_have_cost_something(flow: Flow) -> None:
+    failing(flow, RuntimeError("a mistake of ours"))
+    with pytest.raises(RuntimeError):
+        await flow.paid().make(order(flow))
+    assert states(flow) == [HoldState.HELD]
+    assert flow.outcomes == ["INTERNAL"]
+
+
+async def test_counting_holds_nobody_up(flow: Flow) -> None:
+    counting, loop_goes_on = threading.Event(), threading.Event()
+
+    class Thorough(ScriptedProvider):
+        def count(self, prompt: Prompt) -> TokenCount:
+            counting.set()
+            assert loop_goes_on.wait(5), "the loop waits for the count"
+            return super().count(prompt)
+
+    flow.provider = Thorough()
+    task = asyncio.create_task(flow.paid().make(order(flow)))
+    await until(counting.is_set)
+    loop_goes_on.set()
+    assert (await task).settled
+
+
 async def test_cancelling_the_reservation_frees_it(flow: Flow) -> None:
     reached, go_on = asyncio.Event(), asyncio.Event()
 
@@ -311,9 +367,15 @@ async def test_an_answer_that_could_not_be_written_is_in_the_books_and_is_not_gi
 
 
 def test_nothing_is_free_that_is_not_known_to_be() -> None:
-    assert state_of(Unavailable("X", "x")) is CallState.UNKNOWN
-    assert state_of(ResourceExhausted("X", "x")) is CallState.UNKNOWN
-    assert state_of(Unavailable("X", "x", metadata={"sent": "yes"})) is CallState.UNKNOWN
-    assert state_of(Unavailable("X", "x", metadata={"sent": "no"})) is CallState.FREE
-    known = {"billed": "no", "input_tokens": "1", "output_tokens": "0"}
-    assert state_of(Unavailable("X", "x", metadata=known)) is CallState.KNOWN
+    def state(error: BaseException, *, bills_unanswered: bool = True) -> CallState:
+        return state_of(error, bills_unanswered=bills_unanswered)
+
+    assert state(Unavailable("X", "x")) is CallState.UNKNOWN
+    assert state(ResourceExhausted("X", "x")) is CallState.UNKNOWN
+    assert state(asyncio.CancelledError()) is CallState.UNKNOWN
+    assert state(Unavailable("X", "x", metadata={"sent": "yes"})) is CallState.UNKNOWN
+    assert state(Unavailable("X", "x", metadata={"sent": "no"})) is CallState.FREE
+    assert state(asyncio.CancelledError(), bills_unanswered=False) is CallState.FREE
+    known = Unavailable("X", "x", metadata={"billed": "no", "input_tokens": "1", "output_tokens": "0"})
+    assert state(known) is CallState.KNOWN
+    assert state(known, bills_unanswered=False) is CallState.KNOWN

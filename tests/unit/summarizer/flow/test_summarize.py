@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import HoldState
 from services.summarizer.domain.events import Event, Finished, Progress, SentenceReady, TextDelta
@@ -240,6 +240,51 @@ async def test_the_run_outlives_the_one_who_began_it(flow: Flow) -> None:
     assert summary.text
     assert summary.consumption.cost.micros == 0
     assert flow.books.settled_micros() == flow.provider.billed_micros()
+
+
+async def test_a_run_that_fails_tells_everyone_the_same(flow: Flow) -> None:
+    go_on = asyncio.Event()
+
+    async def refuse(_: Prompt) -> Answer:
+        await go_on.wait()
+        raise ResourceExhausted("PROVIDER_RATE_LIMITED", "slowly", retry_after_s=7.0, metadata={"billed": "no"})
+
+    flow.provider.behaviour = refuse
+    use_case = flow.summarize()
+    asking = [asyncio.create_task(ask(use_case)) for _ in range(5)]
+    await until(lambda: len(flow.joins) == 4 and flow.provider.running == 1)
+    go_on.set()
+    told = await asyncio.gather(*asking, return_exceptions=True)
+    assert [(type(error), getattr(error, "retry_after_s", 0)) for error in told] == [(ResourceExhausted, 7.0)] * 5
+    assert len(flow.provider.prompts) == 1
+    assert flow.books.held_micros() == 0
+
+
+async def test_one_whose_time_is_up_leaves_the_others_alone(flow: Flow) -> None:
+    go_on = asyncio.Event()
+
+    async def wait(prompt: Prompt) -> Answer:
+        await go_on.wait()
+        return await flow.provider.answer(prompt)
+
+    async def ask_until(deadline: float) -> Summary:
+        async with asyncio.timeout_at(deadline):
+            with act_as(ALICE):
+                return await use_case(ALICE, DOCUMENT, options(), deadline=deadline)
+
+    flow.provider.behaviour = wait
+    use_case = flow.summarize()
+    now = asyncio.get_running_loop().time()
+    asking = [asyncio.create_task(ask_until(now + left_s)) for left_s in (0.1, 60, 0.2, 60)]
+    await until(lambda: len(flow.joins) == 3 and flow.provider.running == 1)
+    for hurried in (asking[0], asking[2]):
+        with pytest.raises(TimeoutError):
+            await hurried
+    assert flow.provider.cancelled == 0
+    go_on.set()
+    patient = [await asking[1], await asking[3]]
+    assert [summary.sentences for summary in patient] == [patient[0].sentences] * 2
+    assert len(flow.provider.prompts) == 1
 
 
 async def test_who_gives_up_alone_cancels_the_provider(flow: Flow) -> None:

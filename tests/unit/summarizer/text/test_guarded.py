@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import pytest
 
@@ -25,7 +26,9 @@ RATE_LIMITED = ResourceExhausted("PROVIDER_RATE_LIMITED", "", retry_after_s=3.0,
 OVERLOADED = Unavailable("PROVIDER_UNAVAILABLE", "", retry_after_s=2.0, metadata={"billed": "no", "status": "503"})
 CUT = Unavailable("PROVIDER_UNAVAILABLE", "")
 TIMED_OUT = DeadlineExceeded("PROVIDER_TIMEOUT", "")
-SERVER_ERROR = Unavailable("PROVIDER_UNAVAILABLE", "", metadata={"billed": "no", "status": "500"})
+SERVER_ERROR = Unavailable("PROVIDER_UNAVAILABLE", "", metadata={"status": "500"})
+WROTE_BADLY = Unavailable("PROVIDER_INVALID_ANSWER", "", metadata={"input_tokens": "1", "output_tokens": "1"})
+NOT_THE_API = Unavailable("PROVIDER_INVALID_ANSWER", "")
 REFUSED = InvalidArgument("PROVIDER_REFUSED", "", metadata={"billed": "no", "status": "422"})
 PROMPT = map_prompt(chunk("text"))
 
@@ -48,7 +51,7 @@ class Scripted:
     def abilities(self, model: str) -> Abilities:
         if model not in self.models():
             raise NotFound("MODEL_UNKNOWN", "")
-        return Abilities(1, 1, writes=True)
+        return Abilities(1, 1, writes=True, bills_unanswered=True)
 
     def count(self, prompt: Prompt) -> TokenCount:
         return TokenCount(7, 8)
@@ -224,6 +227,21 @@ async def test_waiting_ends_with_the_deadline(waits: Waits) -> None:
     assert await running == ANSWER
 
 
+async def test_one_in_the_queue_is_given_the_time_of_those_who_join(waits: Waits) -> None:
+    provider = Scripted()
+    provider.gate.clear()
+    left_s = iter([100.0, 0.01])
+    guarded = GuardedProvider(provider, remaining_s=lambda: next(left_s, 100.0), concurrency=1, sleep=waits.sleep)
+    running = asyncio.create_task(guarded.complete(PROMPT))
+    while not provider.running:
+        await asyncio.sleep(0)
+    waiting = asyncio.create_task(guarded.complete(PROMPT))
+    done, _ = await asyncio.wait([waiting], timeout=0.05)
+    assert not done, "its first time is over, and somebody who has more joined"
+    provider.gate.set()
+    assert [await running, await waiting] == [ANSWER, ANSWER]
+
+
 async def test_a_failing_model_is_given_a_rest_and_the_others_are_not(waits: Waits) -> None:
     provider = Scripted(*[SERVER_ERROR] * 3)
     guarded = guard(provider, waits, fail_max=3)
@@ -247,6 +265,60 @@ async def test_refusals_do_not_open_the_breaker(waits: Waits) -> None:
         with pytest.raises(InvalidArgument):
             await guarded.complete(PROMPT)
     assert await guarded.complete(PROMPT) == ANSWER
+
+
+async def answered(provider: GuardedProvider) -> Answer:
+    """Reads a stream as those do who want its answer: they stop there."""
+    async with aclosing(provider.stream(PROMPT)) as items:
+        async for item in items:
+            if isinstance(item, Answer):
+                return item
+    raise AssertionError("no answer")
+
+
+async def test_a_streamed_answer_is_a_success(waits: Waits) -> None:
+    provider = Scripted()
+    guarded = guard(provider, waits, fail_max=3)
+    for _ in range(5):
+        provider.failures = [CUT, CUT]
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await answered(guarded)
+        assert await answered(guarded) == ANSWER
+    assert provider.calls == 15
+
+
+async def test_a_streamed_answer_ends_the_rest_of_a_model(waits: Waits) -> None:
+    provider = Scripted(CUT)
+    breaker = Breaker("test probe", fail_max=1, reset_timeout_s=0.0)
+    guarded = GuardedProvider(provider, remaining_s=lambda: None, breaker_for=lambda _: breaker, sleep=waits.sleep)
+    with pytest.raises(Unavailable):
+        await answered(guarded)
+    assert breaker.state == "open"
+    assert await answered(guarded) == ANSWER
+    assert breaker.state == "closed"
+
+
+async def test_documents_that_a_model_answers_badly_do_not_stop_it_for_others(waits: Waits) -> None:
+    provider = Scripted(*[WROTE_BADLY] * 12)
+    guarded = GuardedProvider(provider, remaining_s=lambda: None, sleep=waits.sleep)
+    for _ in range(6):
+        for call in (guarded.complete(PROMPT), answered(guarded)):
+            with pytest.raises(Unavailable) as caught:
+                await call
+            assert caught.value is WROTE_BADLY
+    assert await guarded.complete(PROMPT) == ANSWER
+
+
+@pytest.mark.parametrize("failure", [NOT_THE_API, SERVER_ERROR, CUT, TIMED_OUT])
+async def test_a_provider_that_is_broken_is_given_a_rest(failure: PagemeshError, waits: Waits) -> None:
+    guarded = GuardedProvider(Scripted(*[failure] * 5), remaining_s=lambda: None, sleep=waits.sleep)
+    for _ in range(5):
+        with pytest.raises(type(failure)):
+            await guarded.complete(PROMPT)
+    with pytest.raises(Unavailable) as rest:
+        await guarded.complete(PROMPT)
+    assert rest.value.reason == "BREAKER_OPEN"
 
 
 async def test_closing_the_stream_closes_the_call_and_frees_its_place(waits: Waits) -> None:
