@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings
 
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.edge import command
+from services.extractor.adapters import parser_pool
 
 ROOT = Path(__file__).parents[3]
 SERVICES = ("extractor", "summarizer", "ledger")
@@ -198,6 +199,22 @@ def test_every_container_is_bounded_and_cannot_write_where_it_need_not(name: str
     assert "no-new-privileges:true" in service["security_opt"]
     if name != "objects-owner":
         assert service["deploy"]["restart_policy"] == {"condition": "on-failure", "delay": "5s", "max_attempts": 3}
+
+
+def test_parsers_fit_into_the_memory_of_their_container_and_uploads_are_not_in_it() -> None:
+    extractor = COMPOSE["extractor"]
+    assert extractor["deploy"]["resources"]["limits"]["memory"] == "2g"
+    given = extractor["environment"]
+    parser_bytes = int(given["PAGEMESH_PARSER_MEMORY_BYTES"])
+    busy_bytes = int(given["PAGEMESH_PARSER_PROCESSES"]) * (parser_bytes + parser_pool._ADDRESS_SPACE_SLACK_BYTES)
+    (tmp,) = (re.fullmatch(r"/tmp:size=(\d+)m", mount) for mount in extractor["tmpfs"])
+    assert tmp is not None
+    assert busy_bytes + parser_bytes // 2 + (64 + 120 + 32 + int(tmp[1])) * 2**20 < 2 * 2**30
+    (spool,) = (volume for volume in extractor["volumes"] if volume["target"] == given["PAGEMESH_SPOOL_DIR"])
+    assert spool == {"type": "volume", "target": "/spool"}, "a named one would be shared by all replicas"
+    made = [words for stage, name, words in DOCKERFILE if (stage, name) == ("extractor", "RUN") and "/spool" in words]
+    (user,) = (words[0] for stage, name, words in DOCKERFILE if (stage, name) == ("extractor", "USER"))
+    assert [f"--owner={user.partition(':')[0]}" in words for words in made] == [True]
 
 
 def test_targets_are_stages_and_waits_can_be_met() -> None:
