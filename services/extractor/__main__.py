@@ -137,8 +137,10 @@ async def _sweep(library: Library, store: ObstoreObjectStore) -> None:
             if erased:
                 log.info("erasures_completed", count=erased)
             await store.sweep()
-        except (PagemeshError, OSError) as exc:
-            log.warning("sweep_failed", error=type(exc).__name__)
+        except PagemeshError as exc:
+            log.warning("sweep_failed", reason=exc.reason)
+        except Exception:  # what breaks one sweep must not end the next ones, which deletions rely on
+            log.exception("sweep_failed")
         await asyncio.sleep(_SWEEP_EVERY_S)
 
 

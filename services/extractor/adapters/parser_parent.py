@@ -59,23 +59,11 @@ class ParserParent:
 
     async def _start(self) -> None:
         await self._reap()
+        try:
+            ours, self._process = self._launch()
+        except OSError as exc:
+            raise _unavailable() from exc
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # In this thread on purpose: the kernel ties the child's life to the thread that made it.
-            self._process = subprocess.Popen(  # noqa: ASYNC220, S603  # returns once exec has begun; own module
-                [sys.executable, "-m", _MODULE, str(theirs.fileno()), str(self._memory_bytes)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                # Nothing that a parser could tell: no database, no keys.
-                env={
-                    **{name: os.environ[name] for name in _INHERITED if name in os.environ},
-                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                    "MALLOC_ARENA_MAX": "1",
-                },
-            )
         ours.setblocking(False)
         self._control, self._ready = ours, loop.create_future()
         loop.add_reader(ours, self._readable)
@@ -86,10 +74,36 @@ class ParserParent:
             self._lost()
             raise _unavailable() from exc
 
+    def _launch(self) -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                # In the loop's thread on purpose: the kernel ties the child's life to the thread that made it.
+                process = subprocess.Popen(  # noqa: S603  # own module
+                    [sys.executable, "-m", _MODULE, str(theirs.fileno()), str(self._memory_bytes)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                    # Nothing that a parser could tell: no database, no keys.
+                    env={
+                        **{name: os.environ[name] for name in _INHERITED if name in os.environ},
+                        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                        "MALLOC_ARENA_MAX": "1",
+                    },
+                )
+        except BaseException:
+            ours.close()
+            raise
+        return ours, process
+
     async def fork(self) -> tuple[int, socket.socket]:
         """A new parser process and the socket that it obeys. Raises Unavailable PARSER_UNAVAILABLE."""
         await self.start()
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as exc:
+            raise _unavailable() from exc
         forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         try:
             with theirs:

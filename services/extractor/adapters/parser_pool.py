@@ -6,37 +6,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import structlog
-from google.protobuf.message import DecodeError
 from prometheus_client import Counter, Gauge
 
-from pagemesh.common.v1 import page_pb2
 from services.extractor.adapters.fair_slots import FairSlots
 from services.extractor.adapters.parser_parent import START_TIMEOUT_S, ParserParent
 from services.extractor.adapters.parser_process import End, ParserProcess
-from services.extractor.adapters.parser_protocol import (
-    Answer,
-    AnswerKind,
-    Fault,
-    FlagBit,
-    Format,
-    Order,
-    OrderKind,
-    PartBit,
-)
-from services.extractor.domain.media import MediaType
-from services.extractor.domain.pages import (
-    DocumentFault,
-    DocumentFlag,
-    FailedPage,
-    Loss,
-    Opened,
-    Page,
-    PageFault,
-    ParserEvent,
-    ParserLost,
-    Part,
-    Refused,
-)
+from services.extractor.adapters.parser_protocol import AnswerKind
+from services.extractor.adapters.parser_run import ParserRun
+from services.extractor.domain.pages import ParserEvent
 from services.extractor.domain.ports import ParseTask
 from services.runtime.errors import Unavailable
 
@@ -45,18 +22,6 @@ WATCH_EVERY_S = 0.05
 _ADDRESS_SPACE_SLACK_BYTES = 256 * 1024 * 1024
 _READY_TIMEOUT_S = 10.0
 
-_FORMAT = {MediaType.PDF: Format.PDF, MediaType.JPEG: Format.JPEG, MediaType.PNG: Format.PNG}
-_PART = {Part.TEXT: PartBit.TEXT, Part.BLOCKS: PartBit.BLOCKS, Part.WORDS: PartBit.WORDS}
-_FLAG = {FlagBit.REPAIRED: DocumentFlag.REPAIRED, FlagBit.ENCRYPTED: DocumentFlag.ENCRYPTED}
-_DOCUMENT_FAULT = {
-    Fault.CORRUPT: DocumentFault.CORRUPT,
-    Fault.MEMORY: DocumentFault.MEMORY,
-    Fault.ENCRYPTED: DocumentFault.ENCRYPTED,
-    Fault.NO_PAGES: DocumentFault.NO_PAGES,
-}
-_LOSS = {End.TIMEOUT: Loss.TIMEOUT, End.MEMORY: Loss.MEMORY}
-
-_PAGES = Counter("pagemesh_extractor_parsed_pages", "Pages that parsers answered, by outcome.", ["outcome"])
 _ENDS = Counter("pagemesh_extractor_parser_ends", "Parser processes that ended, by reason.", ["reason"])
 _BUSY = Gauge("pagemesh_extractor_parsers_busy", "Parser processes at work.")
 _WAITING = Gauge("pagemesh_extractor_parser_waiting", "Extractions that wait for a parser process.")
@@ -135,7 +100,7 @@ class ParserPool:
         _BUSY.inc()
         self._trim()
         self._spare_wanted.set()
-        run = _Run(process, task)
+        run = ParserRun(process, task)
         try:
             self._task_id = (self._task_id + 1) % (1 << 32)
             run.begin(self._task_id)
@@ -165,16 +130,23 @@ class ParserPool:
 
     async def _spawn(self) -> ParserProcess:
         pid, orders = await self._parent.fork()
-        process = ParserProcess(pid, orders)
+        try:
+            process = ParserProcess(pid, orders)
+        except OSError as exc:
+            orders.close()
+            self._parent.kill(pid)
+            raise _unavailable() from exc
         try:
             async with asyncio.timeout(min(_READY_TIMEOUT_S, START_TIMEOUT_S)):
                 ready = await process.answer()
-        except BaseException:
+        except BaseException as exc:
             self._end(process, End.STOPPED)
+            if isinstance(exc, TimeoutError):
+                raise _unavailable() from exc
             raise
         if ready is None or ready.kind is not AnswerKind.READY:
             self._end(process, End.PROTOCOL)
-            raise Unavailable("PARSER_UNAVAILABLE", "A parser process did not start. Try again.", retry_after_s=1.0)
+            raise _unavailable()
         process.sandboxed = bool(ready.code)
         return process
 
@@ -209,9 +181,12 @@ class ParserPool:
         """Holds the processes to their limits."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
-            for process in tuple(self._busy):
-                if process.end is None:
-                    self._hold_to_limits(process)
+            try:
+                for process in tuple(self._busy):
+                    if process.end is None:
+                        self._hold_to_limits(process)
+            except Exception:  # without the watch no limit holds: it outlives whatever it meets
+                log.exception("parser_watch_failed")
 
     def _hold_to_limits(self, process: ParserProcess) -> None:
         limits = self._limits
@@ -242,89 +217,11 @@ class ParserPool:
                 spare = await self._spawn()
                 self._idle.append(spare)
                 self._trim()
-            except (Unavailable, TimeoutError):
-                log.warning("parser_spare_failed")
+            except Unavailable as exc:
+                log.warning("parser_spare_failed", reason=exc.reason)
+            except Exception:  # without this task the service would never come back
+                log.exception("parser_spare_failed")
 
 
-class _Run:
-    """One task on one process."""
-
-    def __init__(self, process: ParserProcess, task: ParseTask) -> None:
-        self._process = process
-        self._task = task
-        self._expected = task.first_page
-        self._last = 0
-        self.finished = False
-
-    def begin(self, task_id: int) -> None:
-        task = self._task
-        order = Order(
-            OrderKind.PARSE,
-            task_id,
-            format=_FORMAT[task.media_type],
-            parts=sum(bit for part, bit in _PART.items() if part in task.parts),
-            first_page=task.first_page,
-            last_page=task.last_page,
-        )
-        try:
-            self._process.begin(order, task.file.fileno())
-        except OSError:
-            self._process.close(End.DIED)
-
-    async def events(self) -> AsyncIterator[ParserEvent]:
-        while True:
-            answer = await self._process.answer()
-            if answer is None:
-                if self._process.end is End.STALLED:
-                    return
-                raise self._lost()
-            if answer.kind is AnswerKind.DONE:
-                self._finish(self._expected > self._last)
-                return
-            event = self._event(answer)
-            if isinstance(event, Page | FailedPage):
-                _PAGES.labels("read" if isinstance(event, Page) else event.fault.value).inc()
-            yield event
-            if isinstance(event, Refused):
-                self._finish(True)
-                return
-            if not isinstance(event, Opened):
-                self._process.credit()
-
-    def _finish(self, as_it_should: bool) -> None:
-        if not as_it_should:
-            raise self._broken()
-        self.finished = True
-
-    def _event(self, answer: Answer) -> ParserEvent:
-        """What an answer means. A process that was taken over may say anything: what makes no sense ends it."""
-        try:
-            if answer.kind is AnswerKind.OPENED:
-                flags = DocumentFlag.NONE
-                for bit, flag in _FLAG.items():
-                    if answer.code & bit:
-                        flags |= flag
-                self._last = min(self._task.last_page, answer.number)
-                return Opened(answer.number, flags)
-            if answer.kind is AnswerKind.REFUSED:
-                return Refused(_DOCUMENT_FAULT[Fault(answer.code)])
-            if answer.number != self._expected or answer.number > self._last:
-                raise ValueError("not the page that comes next")
-            self._expected += 1
-            if answer.kind is AnswerKind.PAGE_FAILED:
-                memory = Fault(answer.code) is Fault.MEMORY
-                return FailedPage(answer.number, PageFault.MEMORY if memory else PageFault.CORRUPT)
-            if page_pb2.Page.FromString(answer.content).number != answer.number:
-                raise ValueError("another page than it says")
-        except (ValueError, DecodeError) as exc:
-            raise self._broken() from exc
-        return Page(answer.number, answer.content)
-
-    def _broken(self) -> ParserLost:
-        self._process.close(End.PROTOCOL)
-        return ParserLost(Loss.CRASH)
-
-    def _lost(self) -> ParserLost:
-        end = self._process.end or End.DIED
-        wasted_s = max(0.0, asyncio.get_running_loop().time() - self._process.since)
-        return ParserLost(_LOSS.get(end, Loss.CRASH), wasted_s)
+def _unavailable() -> Unavailable:
+    return Unavailable("PARSER_UNAVAILABLE", "A parser process did not start. Try again.", retry_after_s=1.0)
