@@ -129,6 +129,31 @@ class TestProvider:
         assert await states(world) == ["HELD"]
         await works_again(client)
 
+    async def test_hanging_up_on_the_offline_model_leaves_nothing_held(
+        self, client: Client, world: World, document: Script
+    ) -> None:
+        document.pages = tuple(
+            "".join(f"Sentence {n} tells of the tree {n % 97} and of bird {n % 89}. " for n in range(page, page + 40))
+            for page in range(0, 4_000, 40)
+        )
+
+        async def held() -> bool:
+            return "HELD" in await states(world)
+
+        for _ in range(3):
+            call = client.stream(model="offline/lexrank")
+            reading = asyncio.create_task(_drain(call))
+            await until_so(held, poll_s=0.01)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+
+            async def nothing_held() -> bool:
+                return not await held()
+
+            await until_so(nothing_held)
+        assert "RELEASED" in await states(world)
+
     async def test_one_who_hangs_up_does_not_disturb_the_others(self, client: Client, mistral: MistralServer) -> None:
         mistral.script("slow:1")
         first = asyncio.create_task(client.summarize(timeout_s=0.5))
