@@ -13,7 +13,7 @@ from services.runtime import status
 from services.runtime.breaker import Breaker
 from services.runtime.call import current_call
 from services.runtime.config import RuntimeSettings
-from services.runtime.errors import DeadlineExceeded, PagemeshError
+from services.runtime.errors import DeadlineExceeded, PagemeshError, Unavailable
 from services.runtime.server import MAX_MESSAGE_BYTES
 from services.runtime.tls import TlsFolder
 
@@ -89,8 +89,13 @@ class MeshClient:
                 call.cancel()
 
     def _translated(self, error: grpc.aio.AioRpcError, time: "_Time") -> PagemeshError:
-        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not time.whole:
-            return _out_of_time()
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            if not time.whole:
+                return _out_of_time()
+            # The caller has time left: for it the peer is away, not late.
+            return Unavailable(
+                f"{self._peer.upper()}_TIMEOUT", f"The {self._peer} service does not answer in time. Try again."
+            )
         return status.from_rpc_error(error, service=self._peer)
 
     async def close(self) -> None:
