@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -25,6 +25,10 @@ class Output:
         # A table that goes into a file or a pipe must not be folded to the width of a terminal that is not there.
         self.console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
         self.errors = Console(stderr=True, highlight=False)
+
+    def print(self, thing: RenderableType, *, soft_wrap: bool = False) -> None:
+        """A table or a styled line, on stdout."""
+        self.console.print(thing, soft_wrap=soft_wrap)
 
     def write(self, text: str) -> None:
         """Plain text, neither marked up nor wrapped; on a terminal, without anything that the terminal would obey."""

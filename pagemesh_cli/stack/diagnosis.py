@@ -170,15 +170,21 @@ def look_at_parts(data: DataDir, state: StackState | None) -> Iterator[Finding]:
         advice = "`pagemesh up` or `pagemesh down` cleans up after it."
         yield Finding("stack", Grade.WARN, f"supervisor {state.supervisor.pid} is gone", advice)
         return
-    from pagemesh_cli.stack.health import checks  # noqa: PLC0415 - pagemesh[stack]
+    from pagemesh_cli.stack.health import checks, missing_comforts  # noqa: PLC0415 - pagemesh[stack]
 
-    ask = checks(state.ports, load_credentials(data))
+    admin_socket = Path(state.admin_socket) if state.admin_socket else None
+    ask = checks(state.ports, load_credentials(data), ca_file=data.ca_file, admin_socket=admin_socket)
     for part in state.parts:
         try:
             ask[part.name](part.process.pid if part.process else 0)
         except OSError as error:
             log = data.logs / f"{part.name}.log"
             yield Finding(part.name, Grade.FAIL, f"port {part.port}: {error}", f"Read {log}.")
+            continue
+        down = ", ".join(missing_comforts(state.ports, part.name))
+        if down:
+            advice = f"It does its work without, but not all of it or not as well: read {data.logs / part.name}.log."
+            yield Finding(part.name, Grade.WARN, f"answers on port {part.port}, but {down} is down", advice)
         else:
             yield Finding(part.name, Grade.OK, f"answers on port {part.port}")
 

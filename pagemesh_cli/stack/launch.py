@@ -18,13 +18,13 @@ from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.checkout import find_checkout
 from pagemesh_cli.stack.credentials import Credentials, ensure_credentials, load_admin_key, store_admin_key
 from pagemesh_cli.stack.errors import StackError
-from pagemesh_cli.stack.health import Check, checks
+from pagemesh_cli.stack.health import Check, checks, pulses
 from pagemesh_cli.stack.layout import DataDir
 from pagemesh_cli.stack.logs import rotate_logs
 from pagemesh_cli.stack.ports import LOOPBACK, Reservation
 from pagemesh_cli.stack.postgres import PostgresServer
 from pagemesh_cli.stack.preflight import choose_ports, clear_leftovers, require_packages
-from pagemesh_cli.stack.process import ProcessId, ProcessSpec
+from pagemesh_cli.stack.process import ProcessId, ProcessSpec, open_log
 from pagemesh_cli.stack.services import DATABASE, ServiceRunner
 from pagemesh_cli.stack.state import PartState, Phase, StackState, remove_state, save_state
 from pagemesh_cli.stack.supervisor import Part, Supervisor
@@ -134,12 +134,14 @@ class Stack:
         self._data = data
         self._checkout = checkout
         self._ports = dict(ports)
+        self._pulses = pulses(ports)
         self._report = _undisturbed(report)
         self._phase = Phase.STARTING
         self._parts: tuple[PartState, ...] = ()
         self._authority = CertificateAuthority(data.folder("pki"))
         self._postgres: PostgresServer | None = None
         self._admin_socket_dir: Path | None = None
+        self._admin_socket = self._find_admin_socket(data.root / "edge" / "admin.sock")
         self.supervisor = Supervisor(changed=self._on_change, report=self._report)
 
     def start(self) -> str | None:
@@ -150,7 +152,7 @@ class Stack:
         if renewed:
             self._report(f"certificates made for {', '.join(renewed)}")
         credentials = ensure_credentials(self._data)
-        ask = checks(self._ports, credentials)
+        ask = checks(self._ports, credentials, ca_file=self._data.ca_file, admin_socket=self._admin_socket)
         self._start_stores(credentials, ask)
         environment = os.environ if self._options.environment is None else self._options.environment
         runner = ServiceRunner(self._checkout, self._data, self._authority, credentials, self._ports, dict(environment))
@@ -159,7 +161,9 @@ class Stack:
         secret = self._ensure_admin_key(runner)
         self.supervisor.start(self._service(runner, "ledger", ask), self._service(runner, "extractor", ask))
         self.supervisor.start(self._service(runner, "summarizer", ask))
-        self.supervisor.start(Part("edge", self._ports["edge"], self._edge_spec, ask["edge"]))
+        self.supervisor.start(
+            Part("edge", self._ports["edge"], self._edge_spec, ask["edge"], pulse=self._pulses["edge"])
+        )
         self._phase = Phase.RUNNING
         self._save()
         return secret
@@ -192,7 +196,13 @@ class Stack:
         supervisor = ProcessId.of(os.getpid())
         if supervisor is None:
             raise StackError("This system does not tell when a process started, which the stack needs to know.")
-        return StackState(phase=phase, supervisor=supervisor, ports=self._ports, parts=self._parts)
+        return StackState(
+            phase=phase,
+            supervisor=supervisor,
+            ports=self._ports,
+            parts=self._parts,
+            admin_socket=str(self._admin_socket),
+        )
 
     def _start_stores(self, credentials: Credentials, ask: Mapping[str, Check]) -> None:
         postgres = self._postgres = PostgresServer(
@@ -210,8 +220,8 @@ class Stack:
             log=self._data.logs / "valkey.log",
         )
         self.supervisor.start(
-            Part("postgres", postgres.port, postgres.spec, ask["postgres"], ready_timeout_s=120.0),
-            Part("valkey", valkey.port, valkey.spec, ask["valkey"]),
+            Part("postgres", postgres.port, postgres.spec, ask["postgres"], 120.0, self._pulses["postgres"]),
+            Part("valkey", valkey.port, valkey.spec, ask["valkey"], pulse=self._pulses["valkey"]),
         )
         postgres.ensure_database(DATABASE)
         roles = self._checkout / "deploy" / "postgres" / "roles.sql"
@@ -225,10 +235,12 @@ class Stack:
         return key.secret
 
     def _service(self, runner: ServiceRunner, name: str, ask: Mapping[str, Check]) -> Part:
-        return Part(name, self._ports[name], lambda: runner.spec(name), ask[name], _SERVICE_READY_S)
+        return Part(name, self._ports[name], lambda: runner.spec(name), ask[name], _SERVICE_READY_S, self._pulses[name])
 
     def _edge_spec(self) -> ProcessSpec:
         directory = self._data.folder("edge")
+        access_log = self._data.logs / "edge-access.log"
+        open_log(access_log).close()  # Envoy itself would make it for everybody to read
         addresses = edge.EdgeAddresses(
             listen=f"{LOOPBACK}:{self._ports['edge']}",
             metrics_listen=f"{LOOPBACK}:{self._ports['edge_admin']}",
@@ -236,9 +248,9 @@ class Stack:
             extractor=f"{LOOPBACK}:{self._ports['extractor']}",
             summarizer=f"{LOOPBACK}:{self._ports['summarizer']}",
             tls_dir=self._authority.tls_dir("edge"),
-            access_log=self._data.logs / "edge-access.log",
+            access_log=access_log,
             trust_domain=self._authority.trust_domain,
-            admin_socket=self._admin_socket(directory / "admin.sock"),
+            admin_socket=self._admin_socket,
         )
         limits = edge.EdgeLimits() if self._options.rate_limits else edge.EdgeLimits.lifted()
         config = edge.render(directory, addresses=addresses, limits=limits)
@@ -250,7 +262,7 @@ class Stack:
             directory=directory,
         )
 
-    def _admin_socket(self, wanted: Path) -> Path:
+    def _find_admin_socket(self, wanted: Path) -> Path:
         """In the data directory; in a short-named private folder where a socket's path would be too long there."""
         if len(os.fsencode(wanted.absolute())) <= _LONGEST_SOCKET_PATH:
             return wanted

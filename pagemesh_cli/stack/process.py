@@ -122,7 +122,7 @@ class Process:
         Start it from the main thread: the kernel ties a child to the thread that made it.
         """
         self.spec = spec
-        with _open_log(spec.log) as log:
+        with open_log(spec.log) as log:
             self._popen = subprocess.Popen(  # noqa: S603 - commands come from the stack, not from input
                 leashed(spec.command, account=spec.account, orphan_signal=spec.orphan_signal),
                 stdin=subprocess.DEVNULL,
@@ -218,6 +218,9 @@ def log_tail(log: Path) -> str:
     return "".join(f"\n    {line}" for line in [f"{log} ends with:", *lines]) if lines else ""
 
 
-def _open_log(log: Path) -> BinaryIO:
+def open_log(log: Path) -> BinaryIO:
+    """Opens the log for appending; only its owner may read it, also where it was made otherwise before."""
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "ab")

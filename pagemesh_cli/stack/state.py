@@ -41,6 +41,8 @@ class StackState:
     supervisor: ProcessId
     ports: dict[str, int]
     parts: tuple[PartState, ...] = field(default=())
+    admin_socket: str | None = None
+    """Where Envoy answers its operator; None until it is configured."""
 
     @property
     def url(self) -> str:
@@ -82,4 +84,5 @@ def _decode(value: dict[str, Any]) -> StackState:
         supervisor=ProcessId(**value["supervisor"]),
         ports={str(name): int(port) for name, port in value["ports"].items()},
         parts=tuple(parts),
+        admin_socket=value.get("admin_socket"),
     )

@@ -3,10 +3,12 @@
 import datetime as dt
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pagemesh_cli.stack.errors import StackError
 from pagemesh_cli.stack.health import Check
+from pagemesh_cli.stack.liveness import ASK_EVERY_S, FAILURES_TO_STUCK, Pulse
 from pagemesh_cli.stack.process import Process, ProcessSpec, describe_exit
 from pagemesh_cli.stack.state import PartState
 
@@ -14,6 +16,8 @@ FIRST_RESTART_DELAY_S = 0.5
 LONGEST_RESTART_DELAY_S = 30.0
 # A part that ran so long is not in a crash loop: its next restart is quick again.
 STEADY_AFTER_S = 60.0
+# One for each part, so that one which is stuck keeps no other from being asked.
+_ASKING_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class Part:
     spec: Callable[[], ProcessSpec]
     check: Check
     ready_timeout_s: float = 30.0
+    pulse: Callable[[], None] | None = None
+    """Raises OSError where the process does not answer within a second; it is then restarted after half a minute.
+    None: only its end is noticed."""
 
 
 @dataclass
@@ -37,6 +44,9 @@ class _Watched:
     failures_in_a_row: int = 0
     restart_due: float = 0.0
     last_exit: str | None = None
+    pulse: Pulse | None = None
+    stuck: str = ""
+    """Why it was killed, where it was."""
 
     def state(self) -> PartState:
         running = self.process is not None
@@ -65,11 +75,16 @@ class Supervisor:
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
     _watched: dict[str, _Watched] = field(default_factory=dict)
+    _threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(_ASKING_THREADS, thread_name_prefix="pulse")
+    )
 
     def start(self, *parts: Part) -> None:
         """Starts the parts together and waits until all are well. Raises StackError where one is not in time."""
         for part in parts:
-            self._watched[part.name] = _Watched(part, Process(part.spec()), self.clock(), self._now_text())
+            process = Process(part.spec())
+            watched = _Watched(part, process, self.clock(), self._now_text(), pulse=self._pulse(part))
+            self._watched[part.name] = watched
             self._tell()
         for part in parts:
             self._wait_ready(part)
@@ -82,16 +97,19 @@ class Supervisor:
         self.report(f"{part.name} is ready (port {part.port}, pid {process.pid})")
 
     def tick(self) -> None:
-        """Looks at every part once: notices what ended and starts what is due."""
+        """Looks at every part once: notices what ended, ends what is stuck, and starts what is due. Never waits."""
         for watched in self._watched.values():
             if watched.process is None:
                 if self.clock() >= watched.restart_due:
                     self._restart(watched)
             elif (code := watched.process.exit_code()) is not None:
                 self._note_exit(watched, watched.process, code)
+            elif not watched.stuck and watched.pulse is not None and watched.pulse.is_stuck():
+                self._end_stuck(watched, watched.process, watched.pulse)
 
     def stop(self, *stages: Sequence[str]) -> list[str]:
         """Stops the parts stage by stage, those of one stage together; answers who had to be killed."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         killed = []
         for stage in stages:
             watched = [self._watched[name] for name in stage if name in self._watched]
@@ -118,8 +136,19 @@ class Supervisor:
         steady = self.clock() - watched.started >= STEADY_AFTER_S
         watched.failures_in_a_row = 1 if steady else watched.failures_in_a_row + 1
         watched.process = None
-        watched.last_exit = describe_exit(code)
+        watched.last_exit = watched.stuck or describe_exit(code)
         self._put_off(watched, watched.last_exit)
+
+    def _end_stuck(self, watched: _Watched, process: Process, pulse: Pulse) -> None:
+        """Its end, which the kernel may take a moment for, is noticed like any other."""
+        watched.stuck = f"did not answer for {FAILURES_TO_STUCK * ASK_EVERY_S:g} s and was killed"
+        self.report(f"{watched.part.name} (pid {process.pid}) is stuck ({pulse.problem}): killing it")
+        process.kill()
+
+    def _pulse(self, part: Part) -> Pulse | None:
+        if part.pulse is None:
+            return None
+        return Pulse(part.pulse, self._threads, patience_s=part.ready_timeout_s, clock=self.clock)
 
     def _put_off(self, watched: _Watched, why: str) -> None:
         delay_s = restart_delay_s(watched.failures_in_a_row)
@@ -136,6 +165,7 @@ class Supervisor:
             self._put_off(watched, f"cannot be started: {error}")
             return
         watched.process = process
+        watched.pulse, watched.stuck = self._pulse(watched.part), ""
         watched.restarts += 1
         watched.started = self.clock()
         watched.started_at = self._now_text()

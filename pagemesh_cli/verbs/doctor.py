@@ -29,6 +29,6 @@ def doctor(as_json: Json = False, data_dir: DataDirectory = None) -> None:
 
 def _print(output: Output, finding: Finding) -> None:
     line = Text.assemble((f"{finding.grade:<4}", _STYLES[finding.grade]), f"  {finding.what}: {finding.found}")
-    output.console.print(line, soft_wrap=True)
+    output.print(line, soft_wrap=True)
     if finding.advice:
-        output.console.print(Text(f"      {finding.advice}"), soft_wrap=True)
+        output.print(Text(f"      {finding.advice}"), soft_wrap=True)

@@ -2,12 +2,13 @@
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output
@@ -141,9 +142,12 @@ def status(as_json: Json = False, data_dir: DataDirectory = None) -> None:
 def inspect(data: DataDir, state: StackState) -> list[dict[str, object]]:
     """Each part, asked just now whether it is well."""
     from pagemesh_cli.stack.credentials import load_credentials  # noqa: PLC0415 - see `up`
-    from pagemesh_cli.stack.health import checks  # noqa: PLC0415 - see `up`
+    from pagemesh_cli.stack.health import Check, checks, missing_comforts  # noqa: PLC0415 - see `up`
 
-    ask = checks(state.ports, load_credentials(data)) if data.secrets_file.exists() else {}
+    ask: dict[str, Check] = {}
+    if data.secrets_file.exists():
+        admin_socket = Path(state.admin_socket) if state.admin_socket else None
+        ask = checks(state.ports, load_credentials(data), ca_file=data.ca_file, admin_socket=admin_socket)
     now = dt.datetime.now(dt.UTC)
     rows: list[dict[str, object]] = []
     for part in state.parts:
@@ -154,9 +158,11 @@ def inspect(data: DataDir, state: StackState) -> list[dict[str, object]]:
                 "name": part.name,
                 "pid": part.process.pid if part.process else None,
                 "port": part.port,
+                "httpPort": state.ports.get(f"{part.name}_http"),
                 "uptimeSeconds": round(max(uptime, 0.0)),
                 "healthy": problem is None,
                 "problem": problem,
+                "optionalDown": missing_comforts(state.ports, part.name) if problem is None else [],
                 "restarts": part.restarts,
                 "lastExit": part.last_exit,
             }
@@ -179,12 +185,26 @@ def _problem(part: PartState, check: Callable[[int], None] | None) -> str | None
 
 
 def _print_status(output: Output, state: StackState, rows: list[dict[str, object]], *, supervised: bool) -> None:
-    table = Table("part", "pid", "port", "uptime", "restarts", "health", box=None, pad_edge=False)
+    table = Table("part", "pid", "port", "http", "uptime", "restarts", "health", box=None, pad_edge=False)
     for row in rows:
-        health = "[green]healthy[/]" if row["healthy"] else f"[red]{row['problem']}[/]"
-        pid = "-" if row["pid"] is None else str(row["pid"])
         uptime = str(dt.timedelta(seconds=int(str(row["uptimeSeconds"]))))
-        table.add_row(str(row["name"]), pid, str(row["port"]), uptime, str(row["restarts"]), health)
-    output.console.print(table)
+        cells = [row["name"], row["pid"], row["port"], row["httpPort"], uptime, row["restarts"]]
+        table.add_row(*("-" if cell is None else str(cell) for cell in cells), _health(row))
+    output.print(table)
     phase = state.phase.value if supervised else "dead: its supervisor is gone; `pagemesh up` starts it anew"
-    output.console.print(f"\n{phase}, {state.url}, supervisor pid {state.supervisor.pid}")
+    output.write(f"\n{phase}, {state.url}, supervisor pid {state.supervisor.pid}\n")
+    if any(row["httpPort"] for row in rows):
+        output.write("http: http://127.0.0.1:PORT/readyz and /metrics of each service\n")
+
+
+def _health(row: Mapping[str, Any]) -> Text:
+    """What is wrong, or what could be better, and how it ended when it was last restarted."""
+    if not row["healthy"]:
+        health = Text(str(row["problem"]), style="red")
+    elif row["optionalDown"]:
+        health = Text(f"healthy, but {', '.join(row['optionalDown'])} is down", style="yellow")
+    else:
+        health = Text("healthy", style="green")
+    if row["healthy"] and row["restarts"] and row["lastExit"]:
+        health.append(f"; before, it {row['lastExit']}", style="yellow")
+    return health

@@ -2,13 +2,17 @@
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from pagemesh_cli.stack.asking import answers_to
 from pagemesh_cli.stack.errors import StackError
+from pagemesh_cli.stack.liveness import ASK_EVERY_S, FAILURES_TO_STUCK
+from pagemesh_cli.stack.ports import pick_free_port
 from pagemesh_cli.stack.process import ProcessSpec, wait_until
 from pagemesh_cli.stack.state import PartState
 from pagemesh_cli.stack.supervisor import LONGEST_RESTART_DELAY_S, Part, Supervisor, restart_delay_s
@@ -28,6 +32,16 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("deaf", flush=True)
 while True:
     signal.pause()
+"""
+
+
+_ANSWERS = """
+import socket, sys
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as server:
+    while True:
+        asker, _ = server.accept()
+        with asker:
+            asker.sendall(b"!")
 """
 
 
@@ -135,6 +149,69 @@ def test_a_part_that_cannot_be_started_again_is_tried_again_and_the_others_run_o
     subject.clock.now_s += 1
     subject.supervisor.tick()
     assert subject.state("a").process is not None
+
+
+def test_what_is_stuck_is_killed_and_restarted_and_nobody_waits_for_it(subject: Subject) -> None:
+    """A stopped process holds its port, and the kernel goes on accepting for it: only its answers are missing."""
+    port, asked = pick_free_port(), 0
+    command = (sys.executable, "-I", "-S", "-c", _ANSWERS, str(port))
+    spec = ProcessSpec("a", command, subject.directory / "a.log", {"PATH": os.defpath})
+
+    def ask() -> None:
+        nonlocal asked
+        try:
+            answers_to(port, b"?")
+        finally:
+            asked += 1
+
+    subject.supervisor.start(Part("a", port, lambda: spec, check=lambda pid: answers_to(port, b"?"), pulse=ask))
+    before = subject.state("a").process
+    assert before is not None
+
+    def ask_again() -> None:
+        due, subject.clock.now_s = asked + 1, subject.clock.now_s + ASK_EVERY_S
+        subject.supervisor.tick()
+        assert wait_until(lambda: asked == due, timeout_s=10)
+        subject.supervisor.tick()
+        assert asked == due, "asked more often than it is due"
+
+    ask_again()
+    os.kill(before.pid, signal.SIGSTOP)
+    for _ in range(FAILURES_TO_STUCK - 1):
+        ask_again()
+    assert before.alive()
+    assert not any("stuck" in text for text in subject.told)
+    ask_again()
+    assert wait_until(lambda: ticked(subject, lambda: not before.alive()), timeout_s=10)
+    assert any("a (pid" in text and "is stuck (timed out)" in text for text in subject.told)
+    subject.clock.now_s += restart_delay_s(1)
+    assert wait_until(lambda: ticked(subject, lambda: subject.state("a").restarts == 1), timeout_s=10)
+    assert subject.state("a").last_exit == "did not answer for 30 s and was killed"
+    assert subject.state("a").process != before
+
+
+def ticked(subject: Subject, condition: Callable[[], bool]) -> bool:
+    subject.supervisor.tick()
+    subject.clock.now_s += 0.1
+    return condition()
+
+
+def test_who_has_not_answered_yet_has_its_time_to_start(subject: Subject) -> None:
+    asked = 0
+
+    def refuse() -> None:
+        nonlocal asked
+        asked += 1
+        raise ConnectionRefusedError("refused")
+
+    part = subject.part("a")
+    subject.supervisor.start(Part("a", 1, part.spec, part.check, ready_timeout_s=1000.0, pulse=refuse))
+    for due in range(1, 2 * FAILURES_TO_STUCK):
+        subject.clock.now_s += ASK_EVERY_S
+        subject.supervisor.tick()
+        assert wait_until(lambda due=due: asked == due, timeout_s=10)  # type: ignore[misc]
+        subject.supervisor.tick()
+    assert not any("stuck" in text for text in subject.told)
 
 
 def test_delays_are_bounded() -> None:
