@@ -38,6 +38,7 @@ _RECYCLE_PAGES = 10_000
 _WAITING_FOR_EACH_PARSER = 32
 _QUEUE_WAIT_S = 60.0
 _STALL_S = 5.0
+_SLICE_S = 2.0
 _WALL_TIMES_CPU = 1.5
 _LOST_TIME_IN_TIMEOUTS = 3.5
 """A page that hangs costs two time-outs, the next one a third; then the document is given up, within 20 s."""
@@ -115,6 +116,7 @@ def parser_limits(settings: ExtractorSettings) -> ParserLimits:
         recycle_pages=_RECYCLE_PAGES,
         max_waiting=settings.parser_processes * _WAITING_FOR_EACH_PARSER,
         stall_s=_STALL_S,
+        slice_s=_SLICE_S,
     )
 
 

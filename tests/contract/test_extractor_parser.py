@@ -23,6 +23,7 @@ LIMITS = ParserLimits(
     recycle_pages=1000,
     max_waiting=4,
     stall_s=5,
+    slice_s=2,
 )
 Book = Callable[[int], bytes]
 

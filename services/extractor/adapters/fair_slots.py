@@ -1,7 +1,7 @@
 """A bounded queue for a few slots in which tenants take turns, so that nobody waits for another's backlog."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 
 from services.runtime.errors import ResourceExhausted
 
@@ -9,11 +9,14 @@ _RETRY_AFTER_S = 2.0
 
 
 class FairSlots:
-    """`size` slots. Waiters of one tenant are served in order; tenants are served in turn."""
+    """`size` slots. Waiters of one tenant are served in order; of the tenants that wait, the one with the fewest slots
+    is served, and among equals the one that was served longest ago. So none gets a last slot while another has none.
+    """
 
     def __init__(self, *, size: int, max_waiting: int) -> None:
         self._free = size
         self._max_waiting = max_waiting
+        self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @property
@@ -22,11 +25,15 @@ class FairSlots:
         return sum(len(queue) for queue in self._waiting.values())
 
     async def acquire(self, tenant: str, *, timeout_s: float | None) -> None:
-        """Waits for a slot. Raises ResourceExhausted PARSER_BUSY where the queue is full, and after `timeout_s`."""
+        """Waits for a slot. Raises ResourceExhausted PARSER_BUSY where the queue is full, also of one tenant, and
+        after `timeout_s`."""
         if self._free:
             self._free -= 1
+            self._held[tenant] += 1
             return
-        if self.waiting >= self._max_waiting:
+        own = len(self._waiting.get(tenant, ()))
+        # Half of the queue is kept free of any one tenant, so that it cannot close it to the others either.
+        if self.waiting >= self._max_waiting or own >= max(1, self._max_waiting // 2):
             raise _busy()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(turn)
@@ -35,21 +42,27 @@ class FairSlots:
                 await turn
         except BaseException as exc:
             if turn.done() and not turn.cancelled():
-                self.release()  # the slot came as the waiter left
+                self.release(tenant)  # the slot came as the waiter left
             else:
                 self._leave(tenant, turn)
             if isinstance(exc, TimeoutError):
                 raise _busy() from exc
             raise
 
-    def release(self) -> None:
-        """Gives the slot to the next waiter, if any."""
+    def release(self, tenant: str) -> None:
+        """Takes a slot back from `tenant` and gives it to the next waiter, if any."""
+        self._held[tenant] -= 1
+        if not self._held[tenant]:
+            del self._held[tenant]
         while self._waiting:
-            tenant, queue = self._waiting.popitem(last=False)
+            # min() takes the first of equals, and whoever was served last is at the end.
+            chosen = min(self._waiting, key=self._held.__getitem__)
+            queue = self._waiting.pop(chosen)
             turn = queue.popleft()
             if queue:
-                self._waiting[tenant] = queue  # at the end: the others come first
+                self._waiting[chosen] = queue
             if not turn.done():
+                self._held[chosen] += 1
                 turn.set_result(None)
                 return
         self._free += 1

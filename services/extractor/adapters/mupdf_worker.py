@@ -44,6 +44,7 @@ class Worker:
         self._socket = orders
         self._credits = 0
         self._task = 0
+        self._stopped = False
         self._pages = 0
 
     def obey(self) -> bool:
@@ -53,8 +54,8 @@ class Worker:
             return False
         order = Order.unpack(record)
         if order.kind is not OrderKind.PARSE:
-            return True  # a credit for a task that has ended
-        self._credits, self._task = wire.CREDITS, order.task
+            return True  # a credit or a stop for a task that has ended
+        self._credits, self._task, self._stopped = wire.CREDITS, order.task, False
         try:
             self._parse(order, descriptors[0])
         finally:
@@ -90,21 +91,28 @@ class Worker:
             return
         self._socket.sendall(wire.opened(page_count, _flags(document)))
         for number in range(order.first_page, min(order.last_page, page_count) + 1):
-            self._await_credit()
+            if not self._may_go_on() and number > order.first_page:
+                break
             self._pages += 1
             self._socket.sendall(_page_answer(document, number, order))
         self._socket.sendall(wire.done())
 
-    def _await_credit(self) -> None:
-        """Goes on only as far ahead of the reader as it allows."""
-        while self._credits == 0:
-            record = self._socket.recv(Order.SIZE, socket.MSG_WAITALL)
+    def _may_go_on(self) -> bool:
+        """Goes on only as far ahead of the reader as it allows. False once the task is to end."""
+        while not self._stopped:
+            try:
+                # Looks whether there is an order, or waits for one where nothing can be done without.
+                record = self._socket.recv(Order.SIZE, socket.MSG_DONTWAIT if self._credits else socket.MSG_WAITALL)
+            except BlockingIOError:
+                break
             if len(record) != Order.SIZE:
                 os._exit(0)
             order = Order.unpack(record)
-            if order.kind is OrderKind.CREDIT and order.task == self._task:
+            if order.task == self._task:
                 self._credits += order.count
+                self._stopped = order.kind is OrderKind.STOP
         self._credits -= 1
+        return not self._stopped
 
 
 def _page_answer(document: pymupdf.Document, number: int, order: Order) -> bytes:

@@ -33,7 +33,8 @@ log = structlog.get_logger()
 class ParserLimits:
     """`page_cpu_s` and `page_wall_s` bound opening a file and each page; `memory_bytes` the resident set of a process;
     a process is replaced after `recycle_pages`, and when it is idle with more than `recycle_bytes`; a reader that
-    pauses for `stall_s` loses its process where others wait for one."""
+    pauses for `stall_s` loses its process where others wait for one, and a task that has had it for `slice_s` ends with
+    its next page."""
 
     processes: int
     page_cpu_s: float
@@ -43,6 +44,7 @@ class ParserLimits:
     recycle_pages: int
     max_waiting: int
     stall_s: float
+    slice_s: float
 
 
 class ParserPool:
@@ -52,7 +54,8 @@ class ParserPool:
         self._limits = limits
         self._slots = FairSlots(size=limits.processes, max_waiting=limits.max_waiting)
         self._parent = ParserParent(memory_bytes=limits.memory_bytes + _ADDRESS_SPACE_SLACK_BYTES, on_exit=self._exited)
-        self._busy: list[ParserProcess] = []
+        self._busy: dict[ParserProcess, str] = {}
+        """Processes at work, and for whom."""
         self._idle: list[ParserProcess] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._spare_wanted = asyncio.Event()
@@ -94,9 +97,9 @@ class ParserPool:
         try:
             process = await self._process_for(task)
         except BaseException:
-            self._slots.release()
+            self._slots.release(task.tenant)
             raise
-        self._busy.append(process)
+        self._busy[process] = task.tenant
         _BUSY.inc()
         self._trim()
         self._spare_wanted.set()
@@ -110,12 +113,12 @@ class ParserPool:
 
     def _leave(self, process: ParserProcess, *, finished: bool) -> None:
         """Takes a process from its reader and passes the slot on, once."""
-        if process not in self._busy:
+        tenant = self._busy.pop(process, None)
+        if tenant is None:
             return
-        self._busy.remove(process)
         _BUSY.dec()
         self._give_back(process, finished=finished)
-        self._slots.release()
+        self._slots.release(tenant)
 
     async def _process_for(self, task: ParseTask) -> ParserProcess:
         """An idle process that has seen this tenant's files only, or none at all."""
@@ -193,10 +196,13 @@ class ParserPool:
         now = asyncio.get_running_loop().time()
         if process.meter.rss_bytes() > limits.memory_bytes:
             self._kill(process, End.MEMORY)
-        elif process.working:
+            return
+        if self._slots.waiting and now - process.begun > limits.slice_s:
+            process.stop()
+        if process.working:
             if process.meter.cpu_s(process.progress) > limits.page_cpu_s or now - process.since > limits.page_wall_s:
                 self._kill(process, End.TIMEOUT)
-        elif process.starved and self._slots.waiting and now - process.since > limits.stall_s:
+        elif self._slots.waiting and now - process.since > limits.stall_s:
             # Its reader may never come back, so the slot does not wait for it.
             process.close(End.STALLED)
             self._leave(process, finished=False)

@@ -62,6 +62,10 @@ class ParserProcess:
         """Grows with every answer and every credit after a pause."""
         self.since = 0.0
         """Loop time of the last progress."""
+        self.begun = 0.0
+        """Loop time at which its task began."""
+        self.stopping = False
+        """Whether its task was asked to end early."""
         self._outstanding = 0
         self._kept = 0
         self._busy = False
@@ -77,16 +81,12 @@ class ParserProcess:
         """Whether the process is computing something that was asked for."""
         return self._busy and self._outstanding > 0
 
-    @property
-    def starved(self) -> bool:
-        """Whether it waits for its reader."""
-        return self._busy and self._outstanding == 0
-
     def begin(self, order: Order, descriptor: int) -> None:
         """Gives it a task and the file that the task is about. Raises OSError where the process is gone."""
         self.task = order.task
         self._busy, self._outstanding, self._kept = True, CREDITS, 0
         self._advance()
+        self.begun, self.stopping = self.since, False
         socket.send_fds(self._socket, [order.pack()], [descriptor])
 
     def credit(self) -> None:
@@ -100,10 +100,14 @@ class ParserProcess:
             self._advance()
         count, self._kept = self._kept, 0
         self._outstanding += count
-        try:
-            self._socket.send(Order(OrderKind.CREDIT, self.task, count=count).pack())
-        except OSError:
-            self.close(End.DIED)
+        self._tell(Order(OrderKind.CREDIT, self.task, count=count))
+
+    def stop(self) -> None:
+        """Asks it, once, to end its task after the page that it is at."""
+        if not self._busy or self.stopping or self.end is not None:
+            return
+        self.stopping = True
+        self._tell(Order(OrderKind.STOP, self.task))
 
     async def answer(self) -> Answer | None:
         """The next answer; None once the process is gone and all that it said was heard."""
@@ -122,6 +126,12 @@ class ParserProcess:
         self._loop.remove_reader(self._socket)
         self._socket.close()
         self._arrived.set()
+
+    def _tell(self, order: Order) -> None:
+        try:
+            self._socket.send(order.pack())
+        except OSError:
+            self.close(End.DIED)
 
     def _readable(self) -> None:
         try:

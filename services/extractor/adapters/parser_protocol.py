@@ -18,10 +18,12 @@ CREDITS_AT_ONCE = 4
 
 
 class OrderKind(IntEnum):
-    """What an order means. A credit lets the process send `count` more pages of the task with that id."""
+    """What an order means. A credit lets the process send `count` more pages of the task with that id; a stop has it
+    end that task after the page that it is at, or the first one."""
 
     PARSE = 1
     CREDIT = 2
+    STOP = 3
 
 
 class Format(IntEnum):

@@ -81,7 +81,7 @@ class ParserRun:
                     return
                 raise self._lost()
             if answer.kind is AnswerKind.DONE:
-                self._finish(self._expected > self._last)
+                self._finish(self._is_done())
                 return
             event = self._event(answer)
             if isinstance(event, Page | FailedPage):
@@ -92,6 +92,10 @@ class ParserRun:
                 return
             if not isinstance(event, Opened):
                 self._process.credit()
+
+    def _is_done(self) -> bool:
+        """Whether the task may end here: with its last page, or after any page where it was asked to."""
+        return self._expected > self._last or (self._process.stopping and self._expected > self._task.first_page)
 
     def _finish(self, as_it_should: bool) -> None:
         if not as_it_should:

@@ -17,6 +17,8 @@ from tests.integration.extractor.conftest import Extracted, Service, Start, even
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PATIENT_S = 60
+SLOW_PAGE = b"".join(made_pdfs.line("x " * 60, y) for y in range(1, 781, 3))
+"""About 16,000 words, which take some 30 ms."""
 
 
 async def test_a_process_that_is_killed_costs_a_retry_and_no_page(service: Service) -> None:
@@ -227,3 +229,28 @@ async def test_a_reader_that_stands_still_does_not_keep_others_waiting(start: St
         if response.WhichOneof("event") == "page":
             numbers.append(response.page.number)
     assert numbers == list(range(1, 61))
+
+
+async def test_a_tenant_whose_pages_take_long_does_not_keep_another_from_a_parser(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.extractor.__main__._SLICE_S", 0.2)
+    service = await start(parser_processes=2)
+    slow = (await service.client.upload(made_pdfs.document([SLOW_PAGE] * 150))).document.name
+    streams = [service.client.open_extraction(slow, "words", timeout_s=100) for _ in range(2)]
+    taken = [asyncio.create_task(in_order(stream)) for stream in streams]
+    await eventually(lambda: REGISTRY.get_sample_value("pagemesh_extractor_parsers_busy") == 2, "all parsers are taken")
+    ends_before = abandoned()
+    quick = await service.client.of("other").upload_and_extract(made_pdfs.book(2), timeout_s=PATIENT_S)
+    assert quick.numbers == [1, 2]
+    assert not any(task.done() for task in taken)
+    assert await asyncio.gather(*taken) == [list(range(1, 151))] * 2
+    assert abandoned() == ends_before  # a process that is asked to stop lives on
+
+
+async def in_order(stream: Any) -> list[int]:
+    return [response.page.number async for response in stream if response.WhichOneof("event") == "page"]
+
+
+def abandoned() -> float:
+    return REGISTRY.get_sample_value("pagemesh_extractor_parser_ends_total", {"reason": "abandoned"}) or 0.0

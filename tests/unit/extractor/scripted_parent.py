@@ -19,6 +19,7 @@ LIMITS = ParserLimits(
     recycle_pages=1000,
     max_waiting=4,
     stall_s=60,
+    slice_s=60,
 )
 
 

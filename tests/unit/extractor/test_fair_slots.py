@@ -31,10 +31,33 @@ async def test_tenants_take_turns() -> None:
     await slots.acquire("x", timeout_s=None)
     order: list[str] = []
     tasks = await queue_up(slots, order, "a1", "a2", "a3", "b1", "c1", "b2")
-    for _ in tasks:
-        slots.release()
+    for holder in ("x", "a", "b", "c", "a", "b"):
+        slots.release(holder)
         await settle()
     assert order == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    assert all(task.done() for task in tasks)
+
+
+async def test_a_tenant_with_many_calls_gets_no_last_slot_while_another_has_none() -> None:
+    slots = FairSlots(size=3, max_waiting=20)
+    for _ in range(3):
+        await slots.acquire("a", timeout_s=None)  # nobody else is there: all of them
+    order: list[str] = []
+    await queue_up(slots, order, "a1", "a2", "a3", "b1", "b2", "c1")
+    for holder in ("a", "a", "a", "b", "c"):
+        slots.release(holder)
+        await settle()
+    assert order == ["b1", "c1", "a1", "b2", "a2"]
+
+
+async def test_one_tenant_cannot_fill_the_queue() -> None:
+    slots = FairSlots(size=1, max_waiting=4)
+    await slots.acquire("a", timeout_s=None)
+    await queue_up(slots, [], "a1", "a2")
+    with pytest.raises(ResourceExhausted):
+        await slots.acquire("a", timeout_s=None)
+    await queue_up(slots, [], "b1")
+    assert slots.waiting == 3
 
 
 async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
@@ -45,7 +68,7 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         await slots.acquire("b", timeout_s=None)
     assert refused.value.reason == "PARSER_BUSY"
     assert refused.value.retry_after_s
-    slots.release()
+    slots.release("a")
     await waiting
 
 
@@ -55,7 +78,7 @@ async def test_a_wait_that_takes_too_long_gives_its_place_up() -> None:
     with pytest.raises(ResourceExhausted):
         await slots.acquire("b", timeout_s=0.01)
     assert slots.waiting == 0
-    slots.release()
+    slots.release("a")
     await slots.acquire("c", timeout_s=0.01)
 
 
@@ -63,7 +86,7 @@ async def test_a_slot_that_comes_as_the_waiter_leaves_is_not_lost() -> None:
     slots = FairSlots(size=1, max_waiting=5)
     await slots.acquire("a", timeout_s=None)
     (waiting,) = await queue_up(slots, [], "b1")
-    slots.release()  # the waiter has it, but has not run yet
+    slots.release("a")  # the waiter has it, but has not run yet
     waiting.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await waiting
@@ -77,6 +100,6 @@ async def test_a_cancelled_waiter_is_passed_over() -> None:
     first, second = await queue_up(slots, order, "b1", "b2")
     first.cancel()
     await settle()
-    slots.release()
+    slots.release("a")
     await second
     assert order == ["b2"]

@@ -55,7 +55,7 @@ async def test_the_watch_goes_on_after_what_it_did_not_foresee(
         raise OSError(errno.EMFILE, "too many open files")
 
     monkeypatch.setattr(pool, "_hold_to_limits", look)
-    pool._busy.append(pool._idle[0])
+    pool._busy[pool._idle[0]] = "acme"
     await eventually(lambda: len(looks) > 2)
     pool._busy.clear()
 
