@@ -107,7 +107,7 @@ class KeyRing:
         """Makes a key for the caller's tenant; answers it with its credential, which is kept nowhere.
 
         Raises InvalidArgument SCOPE_UNKNOWN or INVALID_FIELD, PermissionDenied SCOPE_NOT_GRANTABLE (the caller lacks
-        a scope), FailedPrecondition TENANT_UNKNOWN.
+        a scope) or EXPIRY_NOT_GRANTABLE (the new key would outlive the caller's), FailedPrecondition TENANT_UNKNOWN.
         """
         self._check_scopes(caller, scopes)
         now = self._clock()
@@ -116,6 +116,7 @@ class KeyRing:
             check_time(expire_time, "expire_time")
             if expire_time <= now:
                 raise invalid_field("expire_time", "must be in the future")
+        await self._check_expiry(caller, expire_time)
         key_id, credential = self._mint.credential()
         key = ApiKey(key_id, caller.tenant, display_name, scopes, now, expire_time)
         await self._keys.add(key, self._hasher.digest(credential))
@@ -141,6 +142,15 @@ class KeyRing:
                 "SCOPE_NOT_GRANTABLE",
                 f"A key grants only scopes that it has itself; yours lacks {', '.join(lacking)}.",
                 metadata={"scopes": " ".join(lacking)},
+            )
+
+    async def _check_expiry(self, caller: Caller, expire_time: datetime | None) -> None:
+        maker = await self._keys.find(caller.actor.removeprefix("apiKeys/"))
+        limit = maker.key.expire_time if maker is not None else None
+        if limit is not None and (expire_time is None or expire_time > limit):
+            raise PermissionDenied(
+                "EXPIRY_NOT_GRANTABLE",
+                f"A key cannot make one that outlives it. Set expire_time to {limit.isoformat()} or before.",
             )
 
 

@@ -202,6 +202,18 @@ async def test_a_tenants_keys_are_forgotten_together(gate: Gate) -> None:
     assert len(gate.cache) == 0
 
 
+async def test_a_key_makes_none_that_outlives_it(gate: Gate) -> None:
+    scopes = frozenset({"usage.read"})
+    soon = NOW + timedelta(hours=1)
+    maker, _ = await gate.ring.create(Caller("acme", "bootstrap", scopes), "short", scopes, soon)
+    caller = Caller("acme", maker.name, scopes)
+    for expire_time in (None, soon + timedelta(seconds=1)):
+        with pytest.raises(PermissionDenied, match="EXPIRY_NOT_GRANTABLE"):
+            await gate.ring.create(caller, "longer", scopes, expire_time)
+    child, _ = await gate.ring.create(caller, "as long", scopes, soon)
+    assert child.expire_time == soon
+
+
 async def test_a_key_grants_only_what_it_has(gate: Gate) -> None:
     poor = Caller("acme", "apiKeys/poor", frozenset({"keys.admin"}))
     with pytest.raises(PermissionDenied, match="SCOPE_NOT_GRANTABLE"):

@@ -58,7 +58,7 @@ class IdentityServiceServicer:
 
     def CreateApiKey(self, request, context):
         """Makes a key for the caller's tenant. The answer is the only place where its secret is ever shown. A key cannot
-        grant scopes that its maker does not have.
+        grant scopes that its maker does not have, and cannot outlive it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

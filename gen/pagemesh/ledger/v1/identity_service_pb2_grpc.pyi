@@ -35,7 +35,7 @@ class IdentityServiceStub:
     def __new__(cls, channel: _aio.Channel) -> IdentityServiceAsyncStub: ...
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CreateApiKeyRequest, _identity_service_pb2.CreateApiKeyResponse]
     """Makes a key for the caller's tenant. The answer is the only place where its secret is ever shown. A key cannot
-    grant scopes that its maker does not have.
+    grant scopes that its maker does not have, and cannot outlive it.
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.RevokeApiKeyRequest, _identity_service_pb2.RevokeApiKeyResponse]
     """Ends a key of the caller's tenant, at once and for good."""
@@ -49,7 +49,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CreateApiKeyRequest, _identity_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Makes a key for the caller's tenant. The answer is the only place where its secret is ever shown. A key cannot
-    grant scopes that its maker does not have.
+    grant scopes that its maker does not have, and cannot outlive it.
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.RevokeApiKeyRequest, _identity_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Ends a key of the caller's tenant, at once and for good."""
@@ -66,7 +66,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_identity_service_pb2.CreateApiKeyResponse]]:
         """Makes a key for the caller's tenant. The answer is the only place where its secret is ever shown. A key cannot
-        grant scopes that its maker does not have.
+        grant scopes that its maker does not have, and cannot outlive it.
         """
 
     @_abc_1.abstractmethod
