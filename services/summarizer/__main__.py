@@ -216,7 +216,7 @@ def _use_case(
 
 def _models(settings: SummarizerSettings, providers: dict[str, Provider]) -> Models:
     """The models; a default that is not served is a wrong configuration, found at the start."""
-    models = Models(providers, default=settings.default_model)
+    models = Models(providers, default=settings.default_model, missing={"mistral": "PAGEMESH_MISTRAL_API_KEY"})
     try:
         models.resolve("")
     except InvalidArgument as exc:

@@ -21,11 +21,15 @@ class Model:
 
 
 class Models:
-    """The models of all providers that are configured."""
+    """The models of all providers that are configured. `missing` are those that are not: the setting that each needs,
+    by its name."""
 
-    def __init__(self, providers: Mapping[str, Provider], *, default: str) -> None:
+    def __init__(
+        self, providers: Mapping[str, Provider], *, default: str, missing: Mapping[str, str] | None = None
+    ) -> None:
         self._providers = dict(providers)
         self._default = default
+        self._missing = {name: setting for name, setting in (missing or {}).items() if name not in self._providers}
 
     def names(self) -> tuple[str, ...]:
         """All of them, as `{provider}/{model}`, in the order of the providers."""
@@ -46,8 +50,11 @@ class Models:
 
     def _unknown(self, name: str) -> InvalidArgument:
         known = ", ".join(self.names()[:_NAMES_SHOWN])
+        provider_name = name.partition("/")[0]
+        setting = self._missing.get(provider_name)
+        why = f" {provider_name} models need {setting} when the service starts." if setting else ""
         return InvalidArgument(
             "MODEL_UNKNOWN",
-            f"There is no model {name!r} here. Choose one of: {known}.",
+            f"There is no model {name!r} here.{why} Choose one of: {known}.",
             fields=[FieldViolation("options.model", f"must be one of: {known}")],
         )
