@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pymupdf
 import pytest
@@ -21,7 +21,8 @@ from services.runtime.errors import FailedPrecondition, NotFound, Unavailable
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.extractor_client import ExtractorPages
 from services.summarizer.adapters.memory import MemoryPages
-from services.summarizer.domain.ports import DocumentStart, PageSource
+from services.summarizer.domain.limits import MAX_PAGE_WORDS
+from services.summarizer.domain.ports import DocumentStart, PageFailed, PageSource
 from services.summarizer.domain.values import Box, Caller, Page, Word
 from tests.integration.summarizer.peers import settings
 
@@ -29,15 +30,17 @@ SCOPES = frozenset({"documents.read", "documents.write"})
 ALICE = Caller("acme", "apiKeys/alice", "", SCOPES, "request-alice")
 STRANGER = Caller("globex", "apiKeys/stranger", "", SCOPES, "request-stranger")
 UNKNOWN = "documents/" + "0" * 32
-LINES = (("Bees make honey.", "They dance."), ("Dogs are kind.",))
+Pages = tuple[tuple[str, ...], ...]
+LINES: Pages = (("Bees make honey.", "They dance."), ("Dogs are kind.",))
 
 
-def pdf(*, password: str = "") -> bytes:
+def pdf(pages: Pages = LINES, *, password: str = "") -> bytes:
     with pymupdf.open() as document:
-        for lines in LINES:
+        for lines in pages:
             page = document.new_page()
+            step = min(20.0, 700 / len(lines))
             for row, line in enumerate(lines):
-                page.insert_text((72, 72 + 20 * row), line)
+                page.insert_text((72, 72 + step * row), line, fontsize=min(11.0, step))
         if not password:
             return bytes(document.tobytes())
         method = pymupdf.PDF_ENCRYPT_AES_256
@@ -45,10 +48,8 @@ def pdf(*, password: str = "") -> bytes:
 
 
 @pytest.fixture
-async def client(
-    database: Callable[[str], str], mesh_pki: CertificateAuthority, tmp_path: Path
-) -> AsyncIterator[MeshClient]:
-    """A client, as the summarizer, of a running extractor."""
+async def target(database: Callable[[str], str], mesh_pki: CertificateAuthority, tmp_path: Path) -> AsyncIterator[str]:
+    """Where an extractor runs."""
     spool = tmp_path / "spool"
     spool.mkdir()
     port = pick_free_port()
@@ -66,18 +67,27 @@ async def client(
     )
     started, stop = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(serve(running, started=started, stop=stop))
-    async with AsyncExitStack() as stack:
-        async with asyncio.timeout(30):
-            await started.wait()
-        found = MeshClient(
-            peer="extractor",
-            target=f"127.0.0.1:{port}",
-            settings=settings(mesh_pki.tls_dir("summarizer")),
-        )
-        stack.push_async_callback(found.close)
-        yield found
+    async with asyncio.timeout(30):
+        await started.wait()
+    yield f"127.0.0.1:{port}"
     stop.set()
     await task
+
+
+@pytest.fixture
+async def client(target: str, mesh_pki: CertificateAuthority) -> AsyncIterator[MeshClient]:
+    """A client of it, as the summarizer."""
+    found = MeshClient(peer="extractor", target=target, settings=settings(mesh_pki.tls_dir("summarizer")))
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+async def edge(target: str, mesh_pki: CertificateAuthority) -> AsyncIterator[MeshClient]:
+    """A client of it, as the edge, through which documents come in."""
+    found = MeshClient(peer="extractor", target=target, settings=settings(mesh_pki.tls_dir("edge")))
+    yield found
+    await found.close()
 
 
 async def upload(client: MeshClient, data: bytes) -> str:
@@ -95,20 +105,22 @@ def for_alice() -> Iterator[None]:
         yield
 
 
-Put = Callable[[], Awaitable[str]]
-"""Keeps a document of Alice's with the pages of LINES; answers its name."""
+class Put(Protocol):
+    """Keeps a document of Alice's with the pages; answers its name."""
+
+    def __call__(self, pages: Pages = LINES) -> Awaitable[str]: ...
 
 
 @pytest.fixture(params=["memory", "extractor"])
 def source_and_put(request: pytest.FixtureRequest) -> tuple[PageSource, Put]:
     if request.param == "extractor":
-        client = request.getfixturevalue("client")
-        return ExtractorPages(client), lambda: upload(client, pdf())
+        client, edge = request.getfixturevalue("client"), request.getfixturevalue("edge")
+        return ExtractorPages(client), lambda pages=LINES: upload(edge, pdf(pages))
     memory = MemoryPages()
 
-    async def put() -> str:
+    async def put(pages: Pages = LINES) -> str:
         name = "documents/" + "1" * 32
-        memory.put(ALICE.tenant, name, *(_page(number, lines) for number, lines in enumerate(LINES, start=1)))
+        memory.put(ALICE.tenant, name, *(_page(number, lines) for number, lines in enumerate(pages, start=1)))
         return name
 
     return memory, put
@@ -133,6 +145,18 @@ async def test_pages_come_in_order_with_text_and_words(source_and_put: tuple[Pag
         for word in page.words:
             assert 0 <= word.box.x0 < word.box.x1 < 600
             assert 0 <= word.box.y0 < word.box.y1 < 850
+
+
+async def test_a_page_that_is_too_large_comes_as_one_that_failed(source_and_put: tuple[PageSource, Put]) -> None:
+    source, put = source_and_put
+    lines = ("a " * 100,) * (MAX_PAGE_WORDS // 100) + ("a",)
+    name = await put((("Bees make honey.",), lines))
+    async with aclosing(source.pages(name)) as items:
+        start, page, failed = [item async for item in items]
+    assert start == DocumentStart(2)
+    assert isinstance(page, Page)
+    assert isinstance(failed, PageFailed)
+    assert (failed.number, failed.reason, failed.words) == (2, "PAGE_TOO_LARGE", MAX_PAGE_WORDS + 1)
 
 
 async def test_a_document_that_is_not_there_is_not_found(source_and_put: tuple[PageSource, Put]) -> None:
@@ -162,8 +186,8 @@ async def test_reading_may_stop_at_any_page(source_and_put: tuple[PageSource, Pu
         assert len([item async for item in items]) == 1 + len(LINES)
 
 
-async def test_a_document_that_does_not_open_is_refused_with_its_reason(client: MeshClient) -> None:
-    name = await upload(client, pdf(password="secret"))
+async def test_a_document_that_does_not_open_is_refused_with_its_reason(client: MeshClient, edge: MeshClient) -> None:
+    name = await upload(edge, pdf(password="secret"))
     with pytest.raises(FailedPrecondition):
         await anext(ExtractorPages(client).pages(name))
 

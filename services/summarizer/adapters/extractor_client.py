@@ -1,5 +1,6 @@
 """The extractor as the summarizer's source of pages."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import cast
@@ -11,6 +12,7 @@ from pagemesh.extractor.v1 import extractor_service_pb2 as extractor_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2_grpc
 from services.runtime.clients import MeshClient
 from services.runtime.errors import Unavailable
+from services.summarizer.domain.limits import too_large
 from services.summarizer.domain.ports import DocumentStart, PageFailed
 from services.summarizer.domain.values import Box, Page, Word
 
@@ -18,6 +20,8 @@ LOOK_CAP_S = 5.0
 READ_CAP_S = 300.0
 MARGIN_S = 0.5
 """Kept back of the caller's deadline, so that there is time to say what went wrong."""
+DENSE_PAGE_WORDS = 2_000
+"""Building the words of a denser page takes 10 ms and more: it is done in a thread."""
 
 _READ_MASK = field_mask_pb2.FieldMask(paths=["text", "words"])
 
@@ -48,13 +52,22 @@ class ExtractorPages:
                 if response.HasField("start"):
                     yield DocumentStart(response.start.page_count)
                 elif response.HasField("page"):
-                    yield _page(response.page)
+                    yield await _bounded(response.page)
                 elif response.HasField("failed_page"):
                     yield PageFailed(response.failed_page.number, response.failed_page.reason)
                 elif response.HasField("end"):
                     ended = True
         if not ended:
             raise Unavailable("EXTRACTION_CUT", "Reading the document broke off. Try again.")
+
+
+async def _bounded(page: page_pb2.Page) -> Page | PageFailed:
+    """The page, unless it is too large: of such a page nothing is built."""
+    words = len(page.words)
+    failed = too_large(page.number, words=words, chars=len(page.text))
+    if failed is not None:
+        return failed
+    return _page(page) if words < DENSE_PAGE_WORDS else await asyncio.to_thread(_page, page)
 
 
 def _page(page: page_pb2.Page) -> Page:

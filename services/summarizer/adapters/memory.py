@@ -7,6 +7,7 @@ from enum import Enum
 
 from services.runtime.call import current_identity
 from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound, QuotaViolation, ResourceExhausted
+from services.summarizer.domain.limits import too_large
 from services.summarizer.domain.ports import (
     Backlog,
     Committed,
@@ -43,13 +44,17 @@ class MemoryPages:
         pages = self._find(document)
         yield DocumentStart(len(pages))
         for page in pages:
-            yield page
+            yield page if isinstance(page, PageFailed) else _bounded(page)
 
     def _find(self, document: str) -> tuple[Page | PageFailed, ...]:
         found = self._documents.get((current_identity().tenant, document))
         if found is None:
             raise NotFound("DOCUMENT_NOT_FOUND", f"There is no {document}.")
         return found
+
+
+def _bounded(page: Page) -> Page | PageFailed:
+    return too_large(page.number, words=len(page.words), chars=len(page.text)) or page
 
 
 class HoldState(Enum):

@@ -20,6 +20,9 @@ MAX_QUOTE_CHARS = 4_000
 MAX_BOXES = 200
 """Most lines that a citation touches: the contract's bound of Citation.boxes."""
 
+MAX_WORD_CHARS = 400
+"""So much of a word is looked at. Where a script has no spaces a line is one word, and no line is longer."""
+
 # A quote below both sizes says too little to be looked for beyond the page that it names.
 _TELLING_CHARS = 12
 _TELLING_WORDS = 3
@@ -45,11 +48,11 @@ class _IndexedPage:
     __slots__ = ("_boxes", "_lines", "_raw", "folded", "number", "starts")
 
     def __init__(self, page: Page) -> None:
-        folded = [fold(word.text) for word in page.words]
+        folded = [fold(word.text[:MAX_WORD_CHARS]) for word in page.words]
         self.number = page.number
         self.folded = "".join(folded)
-        self.starts = array("L")
-        self._lines = array("L")
+        self.starts = array("I")
+        self._lines = array("I")
         self._boxes = array("f")  # as on the wire
         self._raw = "\n".join("".join(word.text.split()) for word in page.words)
         offset = line = 0

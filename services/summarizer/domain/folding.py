@@ -12,6 +12,7 @@ _COMBINING = range(0x0300, 0x0370)
 _DASHES = frozenset("-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d")
 _HYPHENS = ("-", "\u2010", "\u2011", "\u00ad")
 _CACHED_CHARS = 40
+_MAX_GROWTH = 4
 _KEPT_CATEGORIES = frozenset({"Sm", "Sc", "Mc", "Mn", "Me", "Co", "Nd", "Nl", "No"})
 
 # First and last code point of scripts that put no space between words.
@@ -73,11 +74,17 @@ def _pieces(word: str) -> list[str]:
     """One entry for each visible character: what stays of it, or nothing. Invisible ones have no entry."""
     chars = [
         c
-        for c in unicodedata.normalize("NFKD", word).casefold()
+        for c in _decomposed(word).casefold()
         if ord(c) not in _COMBINING and unicodedata.category(c) not in {"Cf", "Cc"}
     ]
     last = len(chars) - 1
     return [_kept(c, chars[i - 1] if i else "", chars[i + 1] if i < last else "") for i, c in enumerate(chars)]
+
+
+def _decomposed(word: str) -> str:
+    """Its compatible letters, unless they are many times more: some characters stand for a whole phrase."""
+    decomposed = unicodedata.normalize("NFKD", word)
+    return decomposed if len(decomposed) <= _MAX_GROWTH * len(word) else unicodedata.normalize("NFD", word)
 
 
 def _kept(char: str, before: str, after: str) -> str:

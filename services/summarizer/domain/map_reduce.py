@@ -110,7 +110,10 @@ class MapReduce:
     ) -> list[Part]:
         """The claims of an answer to each prompt, in order."""
         version = job.model.provider.version
-        keys = [content_key(prompt, model=job.model.name, provider_version=version) for prompt in prompts]
+        # In a thread: the text of all chunks together may be megabytes.
+        keys = await asyncio.to_thread(
+            lambda: [content_key(prompt, model=job.model.name, provider_version=version) for prompt in prompts]
+        )
         known = await self._results.find(job.caller.tenant, keys)
         answers = {key: committed.answer for key, committed in known.items()}
         # The same text may stand in a document twice: one call answers both.

@@ -94,14 +94,16 @@ class DocumentStart:
 
 @dataclass(frozen=True, slots=True)
 class PageFailed:
-    """A page that could not be read."""
+    """A page that could not be read; `words` and `chars` say how much it holds, where that is known."""
 
     number: int
     reason: str
+    words: int = 0
+    chars: int = 0
 
 
 class PageSource(Protocol):
-    """Where pages come from.
+    """Where pages come from. One that is too large for a summary (limits.py) comes as PageFailed.
 
     Errors: NotFound, FailedPrecondition (encrypted, no pages, not readable), Unavailable.
     """

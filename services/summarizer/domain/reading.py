@@ -1,6 +1,7 @@
 """Reads a document once: what is kept of it are its chunks for the model and an index of its words for citations."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from dataclasses import dataclass, replace
 from services.runtime.errors import FailedPrecondition
 from services.summarizer.domain.chunking import MIN_TOKENS, ChunkBuilder
 from services.summarizer.domain.citations import Locator
+from services.summarizer.domain.limits import MAX_PAGE_CHARS, MAX_PAGE_WORDS, PAGE_TOO_LARGE, Intake
 from services.summarizer.domain.models import Model
 from services.summarizer.domain.ports import DocumentStart, PageFailed, PageSource
 from services.summarizer.domain.values import Chunk, Options, Page, Prompt, Stage
@@ -19,9 +21,17 @@ CONTEXT_SHARE = 0.95
 PROGRESS_STEPS = 50
 """Progress is told about so many times while pages are read, however long the document is."""
 
-LONG_PAGE_CHARS = 100_000
-"""Counting the tokens of a longer page would hold every other call up (up to 0.8 µs a character, so 80 ms and more): it
-is done in a thread."""
+LONG_PAGE_CHARS = 25_000
+"""Taking a longer page in would hold every other call up (counting its tokens takes up to 0.8 µs a character, so 20 ms
+and more): it is done in a thread."""
+
+_ADVICE = {
+    PAGE_TOO_LARGE: f"a page holds more than {MAX_PAGE_WORDS:,} words or {MAX_PAGE_CHARS:,} characters; "
+    "export the file with pages of a common size",
+    "PAGE_TIMEOUT": "the pages take too long to read; export the file with simpler ones",
+    "PAGE_MEMORY": "the pages need too much memory; export the file with simpler ones",
+}
+_EXPORT_AGAIN = "export the file again and upload it anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +48,10 @@ class Reading:
 async def read(source: PageSource, document: str, builder: ChunkBuilder, told: Callable[[int, int], None]) -> Reading:
     """Reads all pages; `told(pages_read, page_count)` hears of it now and then.
 
-    Raises what PageSource raises, and FailedPrecondition where no page has any text.
+    Raises what PageSource raises, and FailedPrecondition where no page has any text (DOCUMENT_HAS_NO_TEXT,
+    DOCUMENT_UNREADABLE) or all together hold too much (DOCUMENT_TOO_LARGE).
     """
-    locator, chunks, failed = Locator(), list[Chunk](), list[int]()
+    locator, chunks, failed, intake = Locator(), list[Chunk](), list[PageFailed](), Intake()
     page_count = pages_read = 0
     async with aclosing(source.pages(document)) as items:
         async for item in items:
@@ -49,8 +60,10 @@ async def read(source: PageSource, document: str, builder: ChunkBuilder, told: C
                 told(0, page_count)
                 continue
             if isinstance(item, PageFailed):
-                failed.append(item.number)
+                intake.add(words=item.words, chars=item.chars)
+                failed.append(item)
                 continue
+            intake.add(words=len(item.words), chars=len(item.text))
             pages_read += 1
             if len(item.text) > LONG_PAGE_CHARS:
                 chunks += await asyncio.to_thread(_take, item, locator, builder)
@@ -61,7 +74,7 @@ async def read(source: PageSource, document: str, builder: ChunkBuilder, told: C
     chunks += builder.finish()
     if not chunks:
         raise _nothing_to_read(failed)
-    return Reading(page_count, pages_read, tuple(failed), tuple(chunks), locator)
+    return Reading(page_count, pages_read, tuple(page.number for page in failed), tuple(chunks), locator)
 
 
 def _take(page: Page, locator: Locator, builder: ChunkBuilder) -> list[Chunk]:
@@ -91,9 +104,14 @@ def builder_for(model: Model, options: Options) -> ChunkBuilder:
     return ChunkBuilder(max_tokens=min(MAX_CHUNK_TOKENS, room), count=count)
 
 
-def _nothing_to_read(failed: list[int]) -> FailedPrecondition:
+def _nothing_to_read(failed: list[PageFailed]) -> FailedPrecondition:
     if failed:
-        return FailedPrecondition("DOCUMENT_UNREADABLE", f"None of its {len(failed)} pages could be read.")
+        ((reason, times),) = Counter(page.reason for page in failed).most_common(1)
+        return FailedPrecondition(
+            "DOCUMENT_UNREADABLE",
+            f"No page with text could be read. {times} of {len(failed)} failed with {reason}: "
+            f"{_ADVICE.get(reason, _EXPORT_AGAIN)}.",
+        )
     return FailedPrecondition(
         "DOCUMENT_HAS_NO_TEXT", "No page of the document carries text; it may be a scan. Upload it with a text layer."
     )

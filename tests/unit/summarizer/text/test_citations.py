@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from services.summarizer.domain.citations import MAX_QUOTE_CHARS, Locator, locate
+from services.summarizer.domain.citations import MAX_QUOTE_CHARS, MAX_WORD_CHARS, Locator, locate
 from services.summarizer.domain.folding import fold
 from services.summarizer.domain.values import Box, Citation, Page, Quote
 from tests.unit.summarizer.text.papers import CORPUS, needs_corpus, page, pdf_pages
@@ -179,6 +179,17 @@ def test_hostile_pages_take_bounded_work() -> None:
     locator = Locator([page(n, *["the the the the the the the the the the"] * 300) for n in range(1, 40)])
     assert locator.locate(Quote("the " * 390 + "end of it", 0)) is None
     assert locator.locate(Quote("the " * 700, 3)) is not None
+
+
+def test_words_without_an_end_take_bounded_room() -> None:
+    phrase = "\ufdfa"  # one character that stands for a phrase of 18
+    words = ["\ufb01" * 10_000, phrase * 10_000]
+    assert all(len(fold(word[:MAX_WORD_CHARS])) <= 2 * MAX_WORD_CHARS for word in words)
+    locator = Locator([page(1, *words * 100, f"The {phrase} is said here by everybody.")])
+    found = locator.locate(Quote(f"The {phrase} is said here", 1))
+    assert found is not None
+    assert found.quote == f"The {phrase} is said here"
+    assert locator.locate(Quote("\ufb01" * MAX_QUOTE_CHARS, 1)) is None
 
 
 # Letters of words that folding keeps, so that a distortion never empties one.
