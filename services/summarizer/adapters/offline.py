@@ -10,13 +10,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
+from collections.abc import AsyncGenerator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection, wait
 from types import TracebackType
 
-from services.runtime.errors import DeadlineExceeded, FieldViolation, InvalidArgument, NotFound, Unavailable
+from services.runtime.errors import DeadlineExceeded, NotFound, Unavailable
 from services.summarizer.domain import extractive
 from services.summarizer.domain.ports import Abilities
 from services.summarizer.domain.values import Answer, Claim, Prompt, TokenCount
@@ -27,6 +26,11 @@ _CHARS_PER_TOKEN = 4
 """A token of this provider is four characters, rounded up for each text: cheap, the same everywhere, and exact."""
 _ABILITIES = Abilities(context_tokens=64_000, max_output_tokens=15_000, writes=False, bills_unanswered=False)
 _NOT_SENT = {"sent": "no", "billed": "no"}
+_MIN_PROCESSES = 2
+"""So that one long call does not hold all others up, even on one core."""
+_JOIN_TIMEOUT_S = 5.0
+_SPAWN = multiprocessing.get_context("spawn")
+"""Forking a process that has threads (gRPC, Redis) may inherit a held lock: spawn starts a clean one."""
 
 
 class OfflineProvider:
@@ -35,10 +39,15 @@ class OfflineProvider:
     name = "offline"
     version = extractive.VERSION
 
-    def __init__(self, *, processes: int = 1, timeout_s: float = 60.0) -> None:
-        self._processes = processes
+    def __init__(self, *, processes: int | None = None, timeout_s: float = 20.0) -> None:
+        """`processes` is one for each core unless told otherwise; `timeout_s` bounds the work on one call, which takes
+        half a second for the largest common chunk, and not the wait for a free process."""
+        count = processes or max(_MIN_PROCESSES, os.cpu_count() or 1)
         self._timeout_s = timeout_s
-        self._pool: ProcessPoolExecutor | None = None
+        self._free = asyncio.Semaphore(count)
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="offline")
+        self._workers: set[_Worker] = set()
+        self._idle: list[_Worker] = []
 
     def models(self) -> tuple[str, ...]:
         """The one model."""
@@ -58,13 +67,12 @@ class OfflineProvider:
     async def complete(self, prompt: Prompt) -> Answer:
         """Chooses the sentences.
 
-        Raises InvalidArgument LANGUAGE_NOT_SUPPORTED where the options want another language than the document's,
-        DeadlineExceeded PROVIDER_TIMEOUT, and Unavailable PROVIDER_UNAVAILABLE where the process died.
+        Raises DeadlineExceeded PROVIDER_TIMEOUT, and Unavailable PROVIDER_UNAVAILABLE where the process died. Giving up
+        ends the process that was at it.
         """
         self.abilities(prompt.model)
-        claims = await self._in_process(prompt)
-        if claims is None:
-            raise _other_language(prompt.options.language)
+        async with self._free:
+            claims = await self._in_process(prompt)
         return Answer(claims, TokenCount(_input_tokens(prompt), sum(_tokens(claim.text) for claim in claims)))
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:
@@ -76,14 +84,15 @@ class OfflineProvider:
 
     async def close(self) -> None:
         """Ends the processes; what they are at is lost."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await asyncio.to_thread(pool.shutdown, cancel_futures=True)
+        workers, self._workers, self._idle = self._workers, set(), []
+        for worker in workers:
+            worker.kill()
+        await asyncio.to_thread(_join_all, workers)
+        self._threads.shutdown(wait=False)
 
     async def __aenter__(self) -> "OfflineProvider":
-        self._pool = self._pool or self._started()
-        # Nobody waits for it: the process begins to start now and not with the first call.
-        self._pool.submit(_nothing)
+        # It begins to start now and not with the first call.
+        self._idle.append(self._started())
         return self
 
     async def __aexit__(
@@ -91,34 +100,89 @@ class OfflineProvider:
     ) -> None:
         await self.close()
 
-    async def _in_process(self, prompt: Prompt) -> tuple[Claim, ...] | None:
-        pool = self._pool = self._pool or self._started()
+    async def _in_process(self, prompt: Prompt) -> tuple[Claim, ...]:
+        worker = self._idle.pop() if self._idle else self._started()
+        answered = False
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await asyncio.get_running_loop().run_in_executor(pool, extractive.summarize, prompt)
+                claims = await asyncio.get_running_loop().run_in_executor(self._threads, worker.ask, prompt)
+            answered = True
+            return claims
         except TimeoutError as exc:
             raise DeadlineExceeded(
                 "PROVIDER_TIMEOUT",
                 f"Choosing sentences took longer than {self._timeout_s:g} s.",
                 metadata=_NOT_SENT,
             ) from exc
-        except BrokenProcessPool as exc:
-            # A broken pool stays broken: the next call starts a new one.
-            if self._pool is pool:
-                self._pool = None
+        except (EOFError, OSError) as exc:
             raise Unavailable(
                 "PROVIDER_UNAVAILABLE", "The process that chooses sentences died. Try again.", metadata=_NOT_SENT
             ) from exc
+        finally:
+            # Nobody waits for what a process is at after its call was given up: it would only take a core from others.
+            if answered:
+                self._idle.append(worker)
+            else:
+                worker.kill()
+                self._workers.discard(worker)
 
-    def _started(self) -> ProcessPoolExecutor:
-        # Forking a process that has threads (gRPC, Redis) may inherit a held lock: spawn starts a clean one.
-        return ProcessPoolExecutor(
-            self._processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
-        )
+    def _started(self) -> "_Worker":
+        worker = _Worker()
+        self._workers.add(worker)
+        return worker
 
 
-def _nothing() -> None:
-    """Work that only needs a process to be there."""
+class _Worker:
+    """A process that chooses sentences for one call at a time."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = _SPAWN.Pipe()
+        with theirs:
+            self._process = _SPAWN.Process(target=_work, args=(theirs,), daemon=True)
+            self._process.start()
+
+    def ask(self, prompt: Prompt) -> tuple[Claim, ...]:
+        """What it chooses. To be called in a thread. Raises EOFError or OSError where the process is no more, and what
+        the choice raises."""
+        try:
+            self._connection.send(prompt)
+            answer = self._connection.recv()
+        except (EOFError, OSError):
+            self.join()
+            raise
+        if isinstance(answer, Exception):
+            raise answer
+        claims: tuple[Claim, ...] = answer
+        return claims
+
+    def kill(self) -> None:
+        """Ends it, whatever it is at; `ask` then raises."""
+        self._process.kill()
+
+    def join(self) -> None:
+        """Waits for its end and leaves nothing of it."""
+        self._process.join(_JOIN_TIMEOUT_S)
+        self._connection.close()
+
+
+def _join_all(workers: Iterable[_Worker]) -> None:
+    for worker in workers:
+        worker.join()
+
+
+def _work(connection: Connection) -> None:
+    """Answers prompts until the service closes its end: the claims, or the error that choosing them raised."""
+    _begin_worker()
+    while True:
+        try:
+            prompt: Prompt = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer: tuple[Claim, ...] | Exception = extractive.summarize(prompt)
+        except Exception as exc:  # noqa: BLE001  # raised again in the service, where it belongs
+            answer = exc
+        connection.send(answer)
 
 
 def _begin_worker() -> None:
@@ -129,21 +193,11 @@ def _begin_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    # A worker holds both ends of its queue and would never notice that the service was killed.
+    # A worker that is at something would not notice that the service was killed.
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
-
-
-def _other_language(language: str) -> InvalidArgument:
-    return InvalidArgument(
-        "LANGUAGE_NOT_SUPPORTED",
-        f"This model chooses sentences and cannot write {language!r}, which the document is not in. "
-        "Leave the language empty or choose a model that writes.",
-        fields=[FieldViolation("options.language", "must be the document's own for a model that chooses sentences")],
-        metadata=_NOT_SENT,
-    )
 
 
 def _input_tokens(prompt: Prompt) -> int:

@@ -25,18 +25,18 @@ _MAX_LINES = 2_000
 _SAMPLE_CHARS = 20_000
 
 
-def summarize(prompt: Prompt) -> tuple[Claim, ...] | None:
-    """The chosen sentences in the document's order, or None where the reader wants another language than its own.
+def summarize(prompt: Prompt) -> tuple[Claim, ...]:
+    """The chosen sentences in the document's order. A chunk in another language than the reader wants has no sentence
+    to offer.
 
-    The first chunk decides which language the document is in; a later chunk in another one only has no sentence to
-    offer. Raises ValueError for a prompt without the part that its stage needs.
+    Raises ValueError for a prompt without the part that its stage needs.
     """
     if prompt.stage is Stage.REDUCE:
         return _reduce(prompt)
     if prompt.chunk is None:
         raise ValueError("a MAP prompt needs a chunk")
     if prompt.options.language and not speaks(prompt.chunk.text, prompt.options.language):
-        return None if prompt.chunk.index == 0 else ()
+        return ()
     return _map(prompt.chunk, prompt)
 
 
@@ -55,10 +55,8 @@ def _map(chunk: Chunk, prompt: Prompt) -> tuple[Claim, ...]:
     return tuple(Claim(sentences[i].text, sentences[i].quotes) for i in chosen)
 
 
-def _reduce(prompt: Prompt) -> tuple[Claim, ...] | None:
+def _reduce(prompt: Prompt) -> tuple[Claim, ...]:
     sample = " ".join(claim.text for claim in prompt.claims)[:_SAMPLE_CHARS]
-    if prompt.options.language and not speaks(sample, prompt.options.language):
-        return None
     stop_words = function_words(possible_languages(sample))
     claims = [c for c in prompt.claims if is_prose(c.text, stop_words)] or list(prompt.claims)
     opening = _OPENING_SHARE * len(claims)

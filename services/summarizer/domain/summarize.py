@@ -5,9 +5,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from services.runtime.errors import FieldViolation, InvalidArgument
 from services.summarizer.domain.events import Event, Finished, Progress, SentenceReady, TextDelta
 from services.summarizer.domain.grounding import ground, text_of
 from services.summarizer.domain.keys import summary_key
+from services.summarizer.domain.language import speaks
 from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource, SummaryCache
@@ -34,13 +36,14 @@ class SummaryMaker:
     async def make(self, job: Job, emit: Emit[Event], deadline: Deadline) -> Summary:
         """The summary; its progress, text and sentences are emitted on the way.
 
-        Raises what PageSource, Results, Books and Provider raise.
+        Raises what PageSource, Results, Books and Provider raise, and InvalidArgument LANGUAGE_NOT_SUPPORTED.
         """
         # Reading is one call with one deadline, which cannot move when somebody joins who waits for longer. So it has
         # none of its listeners': the last of them who leaves ends it.
         with self._act_as(job.caller):
             builder = builder_for(job.model, job.options)
             reading = await read(self._pages, job.document, builder, lambda done, of: emit(Progress(done, of, 0, 0)))
+        _check_language(job, reading)
         tell = _ChunkProgress(reading, emit)
         tell.begun()
         bill = Bill()
@@ -53,7 +56,9 @@ class SummaryMaker:
                 on_text=lambda text: _emit_text(text, emit),
             )
         sentences: list[Sentence] = []
-        for sentence in ground(claims, reading.locator):
+        grounded = ground(claims, reading.locator)
+        # A quote that stands on no page is looked for on all of them.
+        while (sentence := await asyncio.to_thread(next, grounded, None)) is not None:
             sentences.append(sentence)
             emit(SentenceReady(sentence))
         return _summary(job, reading, tuple(sentences), bill)
@@ -90,8 +95,9 @@ class StreamSummarize:
 
         `deadline`, in the event loop's time, is until when the caller waits; a run goes by its most patient listener.
 
-        Raises InvalidArgument (unknown model), NotFound (no such document of this tenant, whatever the cache holds),
-        FailedPrecondition (no text), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
+        Raises InvalidArgument (unknown model, language that it does not write), NotFound (no such document of this
+        tenant, whatever the cache holds),
+        FailedPrecondition (no text, too much of it), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
         model = self._models.resolve(options.model)
         options = replace(options, model=model.name)
@@ -172,6 +178,20 @@ class _ChunkProgress:
     def chunk_done(self) -> None:
         self.done += 1
         self.begun()
+
+
+def _check_language(job: Job, reading: Reading) -> None:
+    """Refuses another language than the document's, as its beginning tells it, to a model that does not write. Nothing
+    is reserved before."""
+    language = job.options.language
+    if job.model.abilities.writes or not language or speaks(reading.chunks[0].text, language):
+        return
+    raise InvalidArgument(
+        "LANGUAGE_NOT_SUPPORTED",
+        f"This model chooses sentences and cannot write {language!r}, which the document is not in. "
+        "Leave the language empty or choose a model that writes.",
+        fields=[FieldViolation("options.language", "must be the document's own for a model that chooses sentences")],
+    )
 
 
 def _emit_text(text: str, emit: Emit[Event]) -> None:

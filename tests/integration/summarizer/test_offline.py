@@ -1,6 +1,7 @@
 """The offline provider's processes: they never hold up the event loop, and they end with the service."""
 
 import asyncio
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.runtime.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from services.runtime.errors import DeadlineExceeded, NotFound, Unavailable
 from services.summarizer.adapters.offline import MODEL, OfflineProvider
 from tests.unit.summarizer.text.papers import chunk, map_prompt
 
@@ -23,6 +24,8 @@ LONG = map_prompt(
         "".join(f"Sentence {n} tells of the tree {n % 97} and of bird {n % 89} in the garden. " for n in range(4_000))
     )
 )
+ENDLESS = map_prompt(chunk(LONG.chunk.text * 50 if LONG.chunk else ""))
+"""Keeps a process busy for longer than any test waits."""
 
 
 @pytest.fixture
@@ -40,15 +43,6 @@ async def test_the_event_loop_turns_while_sentences_are_chosen(offline: OfflineP
         turns += 1
     assert (await call).claims
     assert turns > 100
-
-
-async def test_another_language_is_refused_by_name(offline: OfflineProvider) -> None:
-    with pytest.raises(InvalidArgument) as refused:
-        await offline.complete(map_prompt(chunk(TEXT), language="de"))
-    assert refused.value.reason == "LANGUAGE_NOT_SUPPORTED"
-    assert [field.field for field in refused.value.fields] == ["options.language"]
-    assert refused.value.metadata["sent"] == "no"
-    assert (await offline.complete(map_prompt(chunk(TEXT), language="en-US"))).claims
 
 
 async def test_an_unknown_model_is_not_found(offline: OfflineProvider) -> None:
@@ -74,18 +68,49 @@ async def test_a_process_that_dies_costs_its_call_only(offline: OfflineProvider)
     assert (await offline.complete(PROMPT)).claims
 
 
-async def test_a_call_that_takes_too_long_is_given_up() -> None:
-    async with OfflineProvider(timeout_s=0.001) as hurried:
+async def test_a_call_that_takes_too_long_is_given_up_and_its_process_ends() -> None:
+    async with OfflineProvider(processes=1, timeout_s=0.001) as hurried:
+        (worker,) = workers_of(os.getpid())
         with pytest.raises(DeadlineExceeded) as late:
             await hurried.complete(LONG)
-    assert late.value.reason == "PROVIDER_TIMEOUT"
+        assert late.value.reason == "PROVIDER_TIMEOUT"
+        await ended(worker)
+
+
+async def test_who_gives_up_frees_the_process_for_others() -> None:
+    async with OfflineProvider(processes=1) as offline:
+        (worker,) = workers_of(os.getpid())
+        call = asyncio.create_task(offline.complete(ENDLESS))
+        waiting = asyncio.create_task(offline.complete(PROMPT))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert (await waiting).claims
+        await ended(worker)
+
+
+async def test_a_long_call_leaves_a_process_to_the_others(offline: OfflineProvider) -> None:
+    call = asyncio.create_task(offline.complete(ENDLESS))
+    await asyncio.sleep(0)
+    assert (await offline.complete(PROMPT)).claims
+    assert not call.done()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def test_an_error_of_the_choice_is_told_and_harms_no_other_call(offline: OfflineProvider) -> None:
+    with pytest.raises(ValueError, match="needs a chunk"):
+        await offline.complete(dataclasses.replace(PROMPT, chunk=None))
+    assert (await offline.complete(PROMPT)).claims
 
 
 async def test_closing_ends_the_processes() -> None:
     async with OfflineProvider() as provider:
         await provider.complete(PROMPT)
         (worker,) = workers_of(os.getpid())
-    eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+    assert not worker.is_running()
 
 
 def test_a_service_that_is_killed_leaves_no_process_behind() -> None:
@@ -115,6 +140,12 @@ def workers_of(pid: int) -> list[psutil.Process]:
     """Processes that choose sentences; multiprocessing's resource tracker is none of them."""
     children = psutil.Process(pid).children()
     return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+async def ended(worker: psutil.Process) -> None:
+    async with asyncio.timeout(10):
+        while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.01)
 
 
 def eventually(condition: Callable[[], bool]) -> None:

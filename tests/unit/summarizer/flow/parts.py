@@ -75,6 +75,7 @@ class ScriptedProvider:
     def __init__(self, behaviour: Behaviour | None = None, *, context_tokens: int = 200) -> None:
         self.behaviour: Behaviour = behaviour or self.answer
         self.context_tokens = context_tokens
+        self.writes = True
         self.bills_unanswered = True
         self.prompts: list[Prompt] = []
         self.bill: list[TokenCount] = []
@@ -88,7 +89,7 @@ class ScriptedProvider:
     def abilities(self, model: str) -> Abilities:
         if model != "writer":
             raise NotFound("MODEL_UNKNOWN", "no such model")
-        return Abilities(self.context_tokens, OUTPUT_TOKENS, writes=True, bills_unanswered=self.bills_unanswered)
+        return Abilities(self.context_tokens, OUTPUT_TOKENS, writes=self.writes, bills_unanswered=self.bills_unanswered)
 
     def count(self, prompt: Prompt) -> TokenCount:
         texts = [claim.text for claim in prompt.claims]

@@ -10,6 +10,7 @@ from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFoun
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import HoldState
 from services.summarizer.domain.events import Event, Finished, Progress, SentenceReady, TextDelta
+from services.summarizer.domain.limits import MAX_DOCUMENT_WORDS
 from services.summarizer.domain.ports import DocumentStart, PageFailed
 from services.summarizer.domain.summarize import StreamSummarize, Summarize
 from services.summarizer.domain.values import (
@@ -316,8 +317,9 @@ async def test_pages_that_failed_are_named_and_the_summary_is_not_kept(flow: Flo
     [
         ((page(1, ""), page(2, "  \n ")), "DOCUMENT_HAS_NO_TEXT"),
         ((PageFailed(1, "PAGE_CORRUPT"),), "DOCUMENT_UNREADABLE"),
+        ((PageFailed(1, "PAGE_TOO_LARGE", words=MAX_DOCUMENT_WORDS + 1),), "DOCUMENT_TOO_LARGE"),
     ],
-    ids=["no text", "all failed"],
+    ids=["no text", "all failed", "too large"],
 )
 async def test_without_text_nothing_is_paid(flow: Flow, pages: tuple[Page | PageFailed, ...], reason: str) -> None:
     flow.pages.put(ALICE.tenant, DOCUMENT, *pages)
@@ -325,6 +327,28 @@ async def test_without_text_nothing_is_paid(flow: Flow, pages: tuple[Page | Page
         await ask(flow.summarize())
     assert caught.value.reason == reason
     assert flow.books.holds == {}
+
+
+GERMAN = "Der Garten war so viele Jahre sich selbst überlassen, dass niemand mehr wusste, wer ihn angelegt hatte, und "
+
+
+@pytest.mark.parametrize(("language", "fits"), [("fr", False), ("de-AT", True), ("", True)])
+async def test_a_language_that_a_model_cannot_write_is_refused_before_anything_is_reserved(
+    flow: Flow, language: str, fits: bool
+) -> None:
+    flow.provider.writes = False
+    flow.pages.put(ALICE.tenant, DOCUMENT, *(page(number, GERMAN * 4) for number in range(1, 9)))
+    if fits:
+        assert (await ask(flow.summarize(), wanted=options(language=language))).sentences
+        return
+    with pytest.raises(InvalidArgument) as refused:
+        await ask(flow.summarize(), wanted=options(language=language))
+    assert refused.value.reason == "LANGUAGE_NOT_SUPPORTED"
+    assert [field.field for field in refused.value.fields] == ["options.language"]
+    assert flow.books.holds == {}
+    assert flow.provider.prompts == []
+    flow.provider.writes = True
+    assert (await ask(flow.summarize(), wanted=options(language=language))).sentences
 
 
 @pytest.mark.parametrize("name", ["scripted/reader", "openai/gpt", "writer", "scripted/"])
