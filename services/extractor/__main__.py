@@ -38,6 +38,7 @@ _RECYCLE_PAGES = 10_000
 _WAITING_FOR_EACH_PARSER = 32
 _QUEUE_WAIT_S = 60.0
 _STALL_S = 5.0
+_UPLOAD_STALL_S = 15.0
 _SLICE_S = 2.0
 _WALL_TIMES_CPU = 1.5
 _LOST_TIME_IN_TIMEOUTS = 3.5
@@ -91,6 +92,7 @@ async def serve(
                 spool=spool,
                 clock=clock,
                 max_upload_bytes=settings.max_upload_bytes,
+                stall_s=_UPLOAD_STALL_S,
             ),
             library=library,
             extract=ExtractPages(repository=documents, store=store, parser=parser, limits=extraction_limits(settings)),

@@ -41,7 +41,7 @@ class ExtractorSettings(RuntimeSettings):
     max_upload_bytes: Annotated[int, Field(ge=1, le=4096 * _MIB)] = 50 * _MIB
     """Largest document."""
     max_uploads: Annotated[int, Field(ge=1, le=1000)] = 32
-    """Uploads at a time."""
+    """Uploads at a time; a quarter of them for one tenant."""
     max_pages: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     """Documents with more pages are not extracted."""
     parser_processes: Annotated[int, Field(ge=1, le=256)] = os.cpu_count() or 1

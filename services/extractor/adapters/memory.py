@@ -147,7 +147,7 @@ class MemorySpool:
     """Implements `Spool`; a file touches the disk only when it is finished."""
 
     @contextlib.asynccontextmanager
-    async def file(self) -> AsyncIterator[MemorySpooledFile]:
+    async def file(self, tenant: str) -> AsyncIterator[MemorySpooledFile]:
         """See the port."""
         with tempfile.TemporaryDirectory() as directory:
             yield MemorySpooledFile(Path(directory) / "upload")

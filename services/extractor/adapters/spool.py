@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+from collections import Counter as Multiset
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from services.runtime.errors import ResourceExhausted, Unavailable
 _BUFFER_BYTES = 1024 * 1024
 """How much is gathered before a thread writes it: the cost of changing threads is then lost in the writing."""
 _PREFIX = "upload-"
+_ONE_OF_FOUR = 4
+"""One tenant gets so small a part of the places: it takes four with nothing but slow bodies to close them all."""
 
 _SPOOLED = Counter("pagemesh_extractor_spooled_bytes", "Bytes of uploads that were written to the spool.")
 _OPEN = Gauge("pagemesh_extractor_uploads_open", "Uploads that are being received.")
@@ -27,19 +30,21 @@ class DiskSpool:
         """Makes the directory and empties it of what an earlier process left."""
         self._directory = directory
         self._max_files = max_files
-        self._files = 0
+        self._files: Multiset[str] = Multiset()
+        """How many are open, by tenant."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in directory.glob(f"{_PREFIX}*"):
             left.unlink(missing_ok=True)
 
     @contextlib.asynccontextmanager
-    async def file(self) -> AsyncIterator["DiskSpooledFile"]:
+    async def file(self, tenant: str) -> AsyncIterator["DiskSpooledFile"]:
         """See the port."""
-        if self._files >= self._max_files:
+        own = max(1, self._max_files // _ONE_OF_FOUR)
+        if self._files.total() >= self._max_files or self._files[tenant] >= own:
             raise ResourceExhausted(
                 "TOO_MANY_UPLOADS", "Too many uploads are under way. Try again shortly.", retry_after_s=1.0
             )
-        self._files += 1
+        self._files[tenant] += 1
         try:
             with _OPEN.track_inprogress():
                 with _translated():
@@ -51,7 +56,9 @@ class DiskSpool:
                 finally:
                     spooled.close()
         finally:
-            self._files -= 1
+            self._files[tenant] -= 1
+            if not self._files[tenant]:
+                del self._files[tenant]
 
 
 class DiskSpooledFile:

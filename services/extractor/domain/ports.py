@@ -36,8 +36,9 @@ class SpooledFile(Protocol):
 class Spool(Protocol):
     """Where uploads wait until they are whole."""
 
-    def file(self) -> AbstractAsyncContextManager[SpooledFile]:
-        """A new file that is gone when the context ends. Raises ResourceExhausted where too many are open."""
+    def file(self, tenant: str) -> AbstractAsyncContextManager[SpooledFile]:
+        """A new file that is gone when the context ends. Raises ResourceExhausted where too many are open, all in all
+        or of this tenant."""
 
 
 class ReadableFile(Protocol):

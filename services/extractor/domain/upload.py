@@ -1,5 +1,6 @@
 """Taking a document in: spooled and hashed as it comes, stored whole or not at all."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from services.extractor.domain.documents import Document, Uploaded
@@ -7,7 +8,7 @@ from services.extractor.domain.keys import object_key
 from services.extractor.domain.media import SNIFF_BYTES, sniff
 from services.extractor.domain.names import clean_display_name
 from services.extractor.domain.ports import Clock, DocumentRepository, ObjectStore, Spool, SpooledFile
-from services.runtime.errors import Aborted, FieldViolation, InvalidArgument
+from services.runtime.errors import Aborted, DeadlineExceeded, FieldViolation, InvalidArgument
 
 _COMMIT_ATTEMPTS = 3
 
@@ -28,20 +29,24 @@ class UploadDocument:
         spool: Spool,
         clock: Clock,
         max_upload_bytes: int,
+        stall_s: float,
     ) -> None:
+        """An upload of which nothing comes for `stall_s` is ended."""
         self._repository = repository
         self._store = store
         self._spool = spool
         self._clock = clock
         self._max_upload_bytes = max_upload_bytes
+        self._stall_s = stall_s
 
     async def __call__(self, tenant: str, display_name: str, pieces: AsyncIterator[bytes]) -> Uploaded:
         """Reads `pieces` to their end and stores them.
 
         Raises InvalidArgument EMPTY_FILE, FILE_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE or SUSPICIOUS_FILE_NAME as soon as
-        it is known, ResourceExhausted where the spool is full, Unavailable where store or database are down.
+        it is known, ResourceExhausted where the spool is full, DeadlineExceeded UPLOAD_STALLED where the sender
+        stands still, Unavailable where store or database are down.
         """
-        async with self._spool.file() as spooled:
+        async with self._spool.file(tenant) as spooled:
             head, size_bytes = await self._receive(pieces, spooled, display_name)
             media_type = sniff(head)
             sha256 = await spooled.finish()
@@ -61,7 +66,7 @@ class UploadDocument:
         head = b""
         size_bytes = 0
         checked = False
-        async for piece in pieces:
+        while (piece := await self._next_bytes(pieces)) is not None:
             size_bytes += len(piece)
             if size_bytes > self._max_upload_bytes:
                 raise self._too_large()
@@ -75,6 +80,20 @@ class UploadDocument:
         if size_bytes == 0:
             raise _content("EMPTY_FILE", "The upload holds no bytes. Send the file's content.")
         return head, size_bytes
+
+    async def _next_bytes(self, pieces: AsyncIterator[bytes]) -> bytes | None:
+        """The next piece that holds anything; None at the end. Its place is needed by senders that go on."""
+        try:
+            async with asyncio.timeout(self._stall_s) as timer:
+                async for piece in pieces:
+                    if piece:
+                        return piece
+        except TimeoutError as exc:
+            if not timer.expired():
+                raise
+            message = f"Nothing came for {self._stall_s:g} s. Nothing was kept; send the file again."
+            raise DeadlineExceeded("UPLOAD_STALLED", message) from exc
+        return None
 
     async def _commit(self, document: Document, spooled: SpooledFile) -> Uploaded:
         key = object_key(document.tenant, document.sha256)

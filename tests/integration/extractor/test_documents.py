@@ -267,3 +267,18 @@ async def test_a_call_without_the_scope_is_refused(client: Client) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await client.stub.UploadDocument(iter(pieces(BOOK)), timeout=20, metadata=metadata)
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_an_upload_that_stands_still_gives_its_place_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.extractor.__main__._UPLOAD_STALL_S", 0.3)
+    service = await start(max_uploads=1)
+
+    async def standing_still() -> AsyncIterator[pb.UploadDocumentRequest]:
+        yield pb.UploadDocumentRequest(content=HttpBody(data=BOOK))
+        await asyncio.Event().wait()
+
+    with pytest.raises(PagemeshError) as ended:
+        await service.client.upload_messages(standing_still())
+    assert ended.value.reason == "UPLOAD_STALLED"
+    assert service.spooled() == []
+    assert (await service.client.upload(BOOK)).created

@@ -1,7 +1,8 @@
 """What an upload stores, what it refuses, and what it does beside a deletion."""
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from services.extractor.adapters.memory import MemoryDocuments, MemoryObjectStor
 from services.extractor.domain.documents import Uploaded
 from services.extractor.domain.library import Library
 from services.extractor.domain.upload import UploadDocument
-from services.runtime.errors import Aborted, InvalidArgument, PagemeshError, Unavailable
+from services.runtime.errors import Aborted, DeadlineExceeded, InvalidArgument, PagemeshError, Unavailable
 from tests.unit.extractor.scripted import NOW, StillClock
 
 PDF = b"%PDF-1.7\n" + b"x" * 5000
@@ -27,7 +28,12 @@ class World:
     def __init__(self, store: MemoryObjectStore) -> None:
         self.documents, self.store, self.clock = MemoryDocuments(), store, StillClock()
         self.take_in = UploadDocument(
-            repository=self.documents, store=store, spool=MemorySpool(), clock=self.clock, max_upload_bytes=LIMIT
+            repository=self.documents,
+            store=store,
+            spool=MemorySpool(),
+            clock=self.clock,
+            max_upload_bytes=LIMIT,
+            stall_s=0.05,
         )
         self.library = Library(repository=self.documents, store=store, clock=self.clock)
 
@@ -121,6 +127,27 @@ async def test_an_upload_that_breaks_off_leaves_nothing(world: World) -> None:
         await world.take_in("acme", "a.pdf", cut())
     assert world.store.objects == {}
     assert await world.documents.list("acme", limit=10, after=None) == []
+
+
+async def standing_still() -> AsyncIterator[bytes]:
+    yield PDF
+    await asyncio.Event().wait()
+
+
+async def saying_nothing() -> AsyncIterator[bytes]:
+    yield PDF
+    while True:
+        await asyncio.sleep(0)
+        yield b""
+
+
+@pytest.mark.parametrize("pieces", [standing_still, saying_nothing])
+async def test_an_upload_that_stands_still_is_ended(world: World, pieces: Callable[[], AsyncIterator[bytes]]) -> None:
+    with pytest.raises(DeadlineExceeded) as ended:
+        async with asyncio.timeout(10):
+            await world.take_in("acme", "a.pdf", pieces())
+    assert ended.value.reason == "UPLOAD_STALLED"
+    assert world.store.objects == {}
 
 
 async def test_bytes_without_a_row_are_adopted(world: World, tmp_path: Path) -> None:
