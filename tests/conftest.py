@@ -70,7 +70,7 @@ class Databases:
         self.server.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
 
     def _template(self, service: str) -> str:
-        from services.runtime.migrate import migrate
+        from services.database.migrate import migrate
 
         name = f"template_{service}"
         if name not in self._templates:

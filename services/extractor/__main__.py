@@ -13,6 +13,8 @@ import uvloop
 
 from pagemesh.extractor.v1.extractor_service_pb2 import DESCRIPTOR
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import add_ExtractorServiceServicer_to_server
+from services.database.migrate import migrate
+from services.database.pool import open_pool, ping
 from services.extractor.adapters.clock import SystemClock
 from services.extractor.adapters.object_store import ObstoreObjectStore
 from services.extractor.adapters.parser_pool import ParserLimits, ParserPool
@@ -26,8 +28,6 @@ from services.extractor.domain.upload import UploadDocument
 from services.runtime.config import load_settings
 from services.runtime.errors import PagemeshError
 from services.runtime.health import Health
-from services.runtime.migrate import migrate
-from services.runtime.postgres import open_pool, ping
 from services.runtime.server import MeshServer
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -13,6 +13,8 @@ import uvloop
 
 from pagemesh.ledger.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
+from services.database.migrate import migrate
+from services.database.pool import Pool, open_pool, ping
 from services.ledger.adapters.expiry_timer import ExpiryTimer
 from services.ledger.adapters.postgres_changes import PostgresAccessChanges
 from services.ledger.adapters.postgres_holds import PostgresHolds
@@ -34,8 +36,6 @@ from services.ledger.domain.values import Tokens
 from services.runtime.config import load_settings
 from services.runtime.errors import PagemeshError
 from services.runtime.health import Health
-from services.runtime.migrate import migrate
-from services.runtime.postgres import Pool, open_pool, ping
 from services.runtime.server import MeshServer
 from xdsapi.envoy.service.auth.v3.external_auth_pb2_grpc import add_AuthorizationServicer_to_server
 

@@ -16,13 +16,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pagemesh.summarizer.v1 import summarizer_service_pb2
 from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import add_SummarizerServiceServicer_to_server
+from services.database.migrate import migrate
+from services.database.pool import Pool, open_pool, ping
 from services.runtime.breaker import Breaker
 from services.runtime.clients import MeshClient
 from services.runtime.config import EX_CONFIG, load_settings
 from services.runtime.errors import InvalidArgument, PagemeshError, Unavailable
 from services.runtime.health import Health
-from services.runtime.migrate import migrate
-from services.runtime.postgres import Pool, open_pool, ping
 from services.runtime.server import MeshServer
 from services.summarizer.adapters import signals
 from services.summarizer.adapters.acting import act_as, remaining_s

@@ -9,13 +9,13 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from services.database.pool import open_pool
 from services.extractor.adapters.memory import MemoryDocuments
 from services.extractor.adapters.postgres import PostgresDocuments
 from services.extractor.domain.documents import Cursor, Document
 from services.extractor.domain.media import MediaType
 from services.extractor.domain.ports import DocumentRepository, Erasure
 from services.runtime.errors import Unavailable
-from services.runtime.postgres import open_pool
 
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 

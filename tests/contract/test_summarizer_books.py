@@ -12,6 +12,7 @@ import pytest
 
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
 from pagemesh_cli.stack.certificates import CertificateAuthority
+from services.database.pool import open_pool
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresTenants
 from services.ledger.adapters.postgres_prices import PostgresPrices
@@ -29,7 +30,6 @@ from services.runtime.errors import (
     Unavailable,
 )
 from services.runtime.health import Health
-from services.runtime.postgres import open_pool
 from services.runtime.server import MeshServer
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.ledger_client import LedgerBooks

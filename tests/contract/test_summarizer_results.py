@@ -7,8 +7,8 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from services.database.pool import Pool, open_pool
 from services.runtime.errors import Unavailable
-from services.runtime.postgres import Pool, open_pool
 from services.summarizer.adapters import encoding
 from services.summarizer.adapters.memory import MemoryStore
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults

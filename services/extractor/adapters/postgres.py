@@ -7,10 +7,10 @@ from typing import Any
 
 import psycopg
 
+from services.database.pool import Pool, translate
 from services.extractor.domain.documents import Cursor, Document
 from services.extractor.domain.media import MediaType
 from services.extractor.domain.ports import DocumentRecord, Erasure
-from services.runtime.postgres import Pool, translate
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 

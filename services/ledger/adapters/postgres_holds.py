@@ -14,6 +14,7 @@ from uuid import UUID
 from psycopg import AsyncConnection, Rollback
 from psycopg.types.json import Jsonb
 
+from services.database.pool import Pool, translate
 from services.ledger.adapters.postgres_rows import (
     SHARE_TENANT,
     TENANT_LOCK,
@@ -24,7 +25,6 @@ from services.ledger.adapters.postgres_rows import (
 )
 from services.ledger.domain import refusals
 from services.ledger.domain.values import Hold, HoldState, UsageRecord
-from services.runtime.postgres import Pool, translate
 
 Connection = AsyncConnection[tuple[Any, ...]]
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from psycopg.errors import ForeignKeyViolation
 
+from services.database.pool import Pool, translate
 from services.ledger.adapters.postgres_rows import OWN_TENANT, TENANT_LOCK, key_of, statement
 from services.ledger.domain import refusals
 from services.ledger.domain.keys import ApiKey, StoredKey
-from services.runtime.postgres import Pool, translate
 
 _INSERT_KEY = statement("INSERT INTO ledger.api_keys ({key}, key_hash) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)")
 _FIND_KEY = """

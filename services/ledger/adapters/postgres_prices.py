@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from services.database.pool import Pool, translate
 from services.ledger.domain.pricing import Price, PriceBook
 from services.runtime.errors import Unavailable
-from services.runtime.postgres import Pool, translate
 
 REFRESH_S = 5.0
 """How long a new version may go unnoticed."""

@@ -8,10 +8,10 @@ from uuid import UUID
 from psycopg import AsyncConnection, sql
 from psycopg.types.numeric import Int8
 
+from services.database.pool import Pool, translate
 from services.ledger.adapters.postgres_rows import SHARE_TENANT, TENANT_LOCK, USAGE_COLUMNS, record_of, statement
 from services.ledger.domain import refusals
 from services.ledger.domain.values import Cursor, Recorded, Selection, UsageRecord, UsageReport
-from services.runtime.postgres import Pool, translate
 
 # One array for each column: one statement, whatever the size of the batch.
 _INSERT_RECORDS = statement("""

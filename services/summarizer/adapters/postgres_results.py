@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from services.runtime.postgres import Pool, translate
+from services.database.pool import Pool, translate
 from services.summarizer.adapters import encoding
 from services.summarizer.domain.ports import Backlog, Committed, DueDelivery
 from services.summarizer.domain.values import Answer, Caller, Delivery, TokenCount, UsageEvent

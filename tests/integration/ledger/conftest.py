@@ -22,12 +22,12 @@ from pagemesh.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.ports import pick_free_port
 from pagemesh_cli.stack.process import Process, ProcessSpec
+from services.database.pool import open_pool
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.api import contract
 from services.ledger.domain.identity import KeyRing
 from services.ledger.domain.keys import KeyHasher, KeyMint
 from services.ledger.domain.onboarding import Onboarding
-from services.runtime.postgres import open_pool
 from tests.conftest import Databases
 from xdsapi.envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStub
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg
 
 from pagemesh_cli.stack.certificates import CertificateAuthority
+from services.database.pool import open_pool
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresTenants
-from services.runtime.postgres import open_pool
 from tests.conftest import Databases
 from tests.integration.ledger.conftest import Connect, LedgerProcess, environment, run_command
 from tests.integration.ledger.test_access import passes

@@ -17,7 +17,7 @@ from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.ports import pick_free_port
 from pagemesh_cli.stack.postgres import PostgresServer
 from pagemesh_cli.stack.process import Process
-from services.runtime.migrate import migrate
+from services.database.migrate import migrate
 from tests.conftest import _ROLES
 from tests.integration.ledger.conftest import (
     ROOT,

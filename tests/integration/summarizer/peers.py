@@ -18,6 +18,7 @@ from pagemesh.extractor.v1.extractor_service_pb2_grpc import (
     add_ExtractorServiceServicer_to_server,
 )
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
+from services.database.pool import Pool, open_pool
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresTenants
 from services.ledger.adapters.postgres_prices import PostgresPrices
@@ -29,7 +30,6 @@ from services.runtime.call import current_identity
 from services.runtime.config import RuntimeSettings
 from services.runtime.errors import NotFound, Unimplemented
 from services.runtime.health import Health
-from services.runtime.postgres import Pool, open_pool
 from services.runtime.server import MeshServer
 
 EXTRACTOR = "pagemesh.extractor.v1.ExtractorService"

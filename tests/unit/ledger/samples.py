@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from services.database.pool import open_pool
 from services.ledger.adapters.memory import (
     MemoryHolds,
     MemoryKeys,
@@ -22,7 +23,6 @@ from services.ledger.adapters.postgres_usage import PostgresUsage
 from services.ledger.domain.ports import HoldStore, KeyStore, PriceBooks, TenantStore, UsageStore
 from services.ledger.domain.pricing import Price, PriceBook
 from services.ledger.domain.values import Caller, Hold, HoldState, Tokens, UsageEvent, UsageRecord
-from services.runtime.postgres import open_pool
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MODEL = "offline/lexrank"
