@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
-import uvloop
 
 from pagemesh.extractor.v1.extractor_service_pb2 import DESCRIPTOR
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import add_ExtractorServiceServicer_to_server
@@ -21,11 +20,12 @@ from services.extractor.adapters.parser_pool import ParserLimits, ParserPool
 from services.extractor.adapters.postgres import PostgresDocuments
 from services.extractor.adapters.spool import DiskSpool
 from services.extractor.api.servicer import ExtractorServicer
-from services.extractor.config import DatabaseSettings, ExtractorSettings
+from services.extractor.config import ExtractorSettings
 from services.extractor.domain.extract import ExtractionLimits, ExtractPages
 from services.extractor.domain.library import Library
 from services.extractor.domain.upload import UploadDocument
-from services.runtime.config import load_settings
+from services.runtime.command import run
+from services.runtime.config import DatabaseSettings, WrongSettingError, load_settings
 from services.runtime.errors import PagemeshError
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
@@ -60,12 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     # Documents are nobody else's to read.
     os.umask(0o077)
+    return run(serve(load_settings(ExtractorSettings)), name="services.extractor")
+
+
+def _object_store(settings: ExtractorSettings) -> ObstoreObjectStore:
     try:
-        uvloop.run(serve(load_settings(ExtractorSettings)))
-    except (PagemeshError, OSError, ValueError) as exc:
-        print(f"services.extractor: {exc}", file=sys.stderr)
-        return 1
-    return 0
+        return ObstoreObjectStore(settings.object_store_url, spool_dir=settings.spool_dir)
+    except ValueError as exc:
+        raise WrongSettingError(f"PAGEMESH_OBJECT_STORE_URL: {exc}") from exc
 
 
 async def serve(
@@ -78,7 +80,7 @@ async def serve(
         pool = await open_pool(settings.database_url.get_secret_value(), name="extractor")
         stack.push_async_callback(pool.close)
         spool = DiskSpool(settings.spool_dir, max_files=settings.max_uploads)
-        store = ObstoreObjectStore(settings.object_store_url, spool_dir=settings.spool_dir)
+        store = _object_store(settings)
         documents = PostgresDocuments(pool)
         parser = ParserPool(parser_limits(settings))
         stack.push_async_callback(parser.stop)

@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field
 
 from services.runtime.config import Address, CommaList, HostPort, RuntimeSettings
 
@@ -16,15 +15,6 @@ def _absolute(path: Path) -> Path:
     if not path.is_absolute():
         raise ValueError("write it as an absolute path")
     return path
-
-
-class DatabaseSettings(BaseSettings):
-    """What migrations need."""
-
-    model_config = SettingsConfigDict(env_prefix="PAGEMESH_", frozen=True)
-
-    database_url: SecretStr
-    """libpq URL of the extractor's own role."""
 
 
 class ExtractorSettings(RuntimeSettings):

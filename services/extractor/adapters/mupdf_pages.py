@@ -5,14 +5,14 @@ from typing import Any
 
 from pagemesh.common.v1 import page_pb2
 from services.extractor.adapters.mupdf_import import pymupdf
+from services.extractor.adapters.page_bounds import (
+    MAX_BLOCK_CHARS,
+    MAX_BLOCKS,
+    MAX_TEXT_CHARS,
+    MAX_WORD_CHARS,
+    MAX_WORDS,
+)
 from services.extractor.adapters.parser_protocol import MAX_PAGE_BYTES, PartBit
-
-# The bounds of pagemesh/common/v1/page.proto, in characters and items.
-MAX_TEXT_CHARS = 4_000_000
-MAX_BLOCK_CHARS = 1_000_000
-MAX_BLOCKS = 100_000
-MAX_WORD_CHARS = 10_000
-MAX_WORDS = 200_000
 
 _IMAGE_BLOCK = 1
 _FLOAT_MAX = 3.4e38

@@ -24,7 +24,7 @@ _OUT_OF_MEMORY = ("malloc", "calloc", "realloc", "out of memory", "exception_all
 def work(orders: socket.socket, *, parent_pid: int, memory_bytes: int) -> None:
     """Obeys until the other end is closed."""
     sandbox.die_with(parent_pid)
-    sandbox.limit(memory_bytes=memory_bytes, open_files=_OPEN_FILES)
+    sandbox.limit(memory_bytes=memory_bytes, open_files=_OPEN_FILES, cpu_s=wire.LIFETIME_CPU_S)
     try:
         sandboxed = sandbox.forbid_system_calls()
     except OSError:

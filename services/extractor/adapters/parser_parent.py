@@ -125,7 +125,7 @@ class ParserParent:
         try:
             self._send(Command(CommandKind.KILL, pid))
         except OSError:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
     async def stop(self) -> None:

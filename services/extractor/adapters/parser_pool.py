@@ -11,7 +11,7 @@ from prometheus_client import Counter, Gauge
 from services.extractor.adapters.fair_slots import FairSlots
 from services.extractor.adapters.parser_parent import START_TIMEOUT_S, ParserParent
 from services.extractor.adapters.parser_process import End, ParserProcess
-from services.extractor.adapters.parser_protocol import AnswerKind
+from services.extractor.adapters.parser_protocol import LIFETIME_CPU_S, AnswerKind
 from services.extractor.adapters.parser_run import ParserRun
 from services.extractor.domain.pages import ParserEvent
 from services.extractor.domain.ports import ParseTask
@@ -122,11 +122,11 @@ class ParserPool:
 
     async def _process_for(self, task: ParseTask) -> ParserProcess:
         """An idle process that has seen this tenant's files only, or none at all."""
-        idle = [process for process in self._idle if process.end is None]
-        own = [process for process in idle if process.tenant == task.tenant and not task.alone]
-        fresh = [process for process in idle if process.tenant is None]
-        found = next(iter((*own, *fresh)), None)
-        self._idle = [process for process in idle if process is not found]
+        own = [process for process in self._idle if process.tenant == task.tenant and not task.alone]
+        fresh = [process for process in self._idle if process.tenant is None]
+        found = next((process for process in (*own, *fresh) if process.end is None), None)
+        if found is not None:
+            self._idle.remove(found)
         process = found or await self._spawn()
         process.tenant = task.tenant
         return process
@@ -134,7 +134,7 @@ class ParserPool:
     async def _spawn(self) -> ParserProcess:
         pid, orders = await self._parent.fork()
         try:
-            process = ParserProcess(pid, orders)
+            process = ParserProcess(pid, orders, kill=self._parent.kill)
         except OSError as exc:
             orders.close()
             self._parent.kill(pid)
@@ -156,11 +156,18 @@ class ParserPool:
     def _give_back(self, process: ParserProcess, *, finished: bool) -> None:
         if process.end is not None or not finished:
             self._end(process, End.ABANDONED)
-        elif process.pages >= self._limits.recycle_pages or process.meter.rss_bytes() > self._limits.recycle_bytes:
+        elif self._is_worn(process):
             self._end(process, End.RECYCLED)
         else:
             self._idle.append(process)
             self._trim()
+
+    def _is_worn(self, process: ParserProcess) -> bool:
+        return (
+            process.pages >= self._limits.recycle_pages
+            or process.meter.rss_bytes() > self._limits.recycle_bytes
+            or process.meter.total_cpu_s() > LIFETIME_CPU_S / 2
+        )
 
     def _trim(self) -> None:
         """Ends idle processes beyond one for each slot and a spare one, the longest idle first."""
@@ -175,7 +182,6 @@ class ParserPool:
         _ENDS.labels(reason.name.lower()).inc()
         if reason in (End.TIMEOUT, End.MEMORY, End.DIED, End.PROTOCOL):
             log.warning("parser_lost", pid=process.pid, reason=reason.name.lower(), pages=process.pages)
-        self._parent.kill(process.pid)
 
     def _exited(self, pid: int, status: int) -> None:
         log.debug("parser_exited", pid=pid, status=status)
@@ -188,6 +194,8 @@ class ParserPool:
                 for process in tuple(self._busy):
                     if process.end is None:
                         self._hold_to_limits(process)
+                for process in tuple(self._idle):
+                    self._look_at_idle(process)
             except Exception:  # without the watch no limit holds: it outlives whatever it meets
                 log.exception("parser_watch_failed")
 
@@ -195,22 +203,28 @@ class ParserPool:
         limits = self._limits
         now = asyncio.get_running_loop().time()
         if process.meter.rss_bytes() > limits.memory_bytes:
-            self._kill(process, End.MEMORY)
+            process.close(End.MEMORY)
             return
         if self._slots.waiting and now - process.begun > limits.slice_s:
             process.stop()
         if process.working:
             if process.meter.cpu_s(process.progress) > limits.page_cpu_s or now - process.since > limits.page_wall_s:
-                self._kill(process, End.TIMEOUT)
+                process.close(End.TIMEOUT)
         elif self._slots.waiting and now - process.since > limits.stall_s:
             # Its reader may never come back, so the slot does not wait for it.
             process.close(End.STALLED)
             self._leave(process, finished=False)
 
-    def _kill(self, process: ParserProcess, end: End) -> None:
-        """Ends a busy process at once; whoever reads from it finds out, and counts it."""
-        process.close(end)
-        self._parent.kill(process.pid)
+    def _look_at_idle(self, process: ParserProcess) -> None:
+        """Drops an idle process that has ended, or that works although nobody has asked it to."""
+        if process.meter.rss_bytes() > self._limits.memory_bytes:
+            process.close(End.MEMORY)
+        elif process.meter.cpu_s(process.progress) > self._limits.page_cpu_s:
+            process.close(End.PROTOCOL)
+        if process.end is not None:
+            self._idle.remove(process)
+            self._end(process, process.end)
+            self._spare_wanted.set()
 
     async def _keep_spare(self) -> None:
         """Keeps one process ready that has seen no file, so that a new tenant or a retry does not wait for a fork."""

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections import deque
+from collections.abc import Callable
 from enum import Enum, auto
 
 from prometheus_client import Histogram
@@ -47,9 +48,13 @@ class End(Enum):
 
 
 class ParserProcess:
-    """Answers are taken off the socket as they come, so that what is measured is the process and not the reader."""
+    """Answers are taken off the socket as they come, so that what is measured is the process and not the reader.
 
-    def __init__(self, pid: int, orders: socket.socket) -> None:
+    A process that was taken over may say anything at any time. Between its first word and its first task, and between
+    two tasks, it has nothing to say: whatever it says then ends it. `kill(pid)` is called once, whatever the end is.
+    """
+
+    def __init__(self, pid: int, orders: socket.socket, *, kill: Callable[[int], None]) -> None:
         self.pid = pid
         self.meter = ProcessMeter(pid)
         self.tenant: str | None = None
@@ -69,6 +74,8 @@ class ParserProcess:
         self._outstanding = 0
         self._kept = 0
         self._busy = False
+        self._started = False
+        self._kill = kill
         self._socket = orders
         self._reader = AnswerReader()
         self._answers: deque[Answer] = deque()
@@ -119,12 +126,14 @@ class ParserProcess:
         return self._answers.popleft()
 
     def close(self, end: End) -> None:
-        """Stops listening, for the first reason that is given."""
+        """Kills it and stops listening, for the first reason that is given."""
         if self.end is not None:
             return
         self.end = end
         self._loop.remove_reader(self._socket)
         self._socket.close()
+        # Closing the socket ends one that is as it was made. One that was taken over does not care.
+        self._kill(self.pid)
         self._arrived.set()
 
     def _tell(self, order: Order) -> None:
@@ -146,12 +155,17 @@ class ParserProcess:
         try:
             for answer in self._reader.feed(data):
                 self._take(answer)
+            if self._reader.unfinished and self._started and not self._busy:
+                raise ProtocolError("words between two tasks")
         except ProtocolError:
             self.close(End.PROTOCOL)
 
     def _take(self, answer: Answer) -> None:
         if len(self._answers) >= _MAX_BACKLOG:
             raise ProtocolError("more answers than were asked for")
+        if (answer.kind is AnswerKind.READY) == self._started or self._started != self._busy:
+            raise ProtocolError("an answer to nothing")
+        self._started = True
         if answer.kind in (AnswerKind.PAGE, AnswerKind.PAGE_FAILED):
             if not self.working:
                 raise ProtocolError("a page that nobody asked for")

@@ -7,6 +7,7 @@ from google.protobuf.message import DecodeError
 from prometheus_client import Counter
 
 from pagemesh.common.v1 import page_pb2
+from services.extractor.adapters.page_bounds import check_page
 from services.extractor.adapters.parser_process import End, ParserProcess
 from services.extractor.adapters.parser_protocol import (
     Answer,
@@ -45,6 +46,9 @@ _DOCUMENT_FAULT = {
 }
 _LOSS = {End.TIMEOUT: Loss.TIMEOUT, End.MEMORY: Loss.MEMORY}
 
+_MAX_PAGE_COUNT = (1 << 31) - 1
+"""What the contract's number of pages can say."""
+
 _PAGES = Counter("pagemesh_extractor_parsed_pages", "Pages that parsers answered, by outcome.", ["outcome"])
 
 
@@ -56,6 +60,7 @@ class ParserRun:
         self._task = task
         self._expected = task.first_page
         self._last = 0
+        self._opened = False
         self.finished = False
 
     def begin(self, task_id: int) -> None:
@@ -95,7 +100,8 @@ class ParserRun:
 
     def _is_done(self) -> bool:
         """Whether the task may end here: with its last page, or after any page where it was asked to."""
-        return self._expected > self._last or (self._process.stopping and self._expected > self._task.first_page)
+        early = self._process.stopping and self._expected > self._task.first_page
+        return self._opened and (early or self._expected > self._last)
 
     def _finish(self, as_it_should: bool) -> None:
         if not as_it_should:
@@ -106,12 +112,7 @@ class ParserRun:
         """What an answer means. A process that was taken over may say anything: what makes no sense ends it."""
         try:
             if answer.kind is AnswerKind.OPENED:
-                flags = DocumentFlag.NONE
-                for bit, flag in _FLAG.items():
-                    if answer.code & bit:
-                        flags |= flag
-                self._last = min(self._task.last_page, answer.number)
-                return Opened(answer.number, flags)
+                return self._open(answer)
             if answer.kind is AnswerKind.REFUSED:
                 return Refused(_DOCUMENT_FAULT[Fault(answer.code)])
             if answer.number != self._expected or answer.number > self._last:
@@ -120,11 +121,21 @@ class ParserRun:
             if answer.kind is AnswerKind.PAGE_FAILED:
                 memory = Fault(answer.code) is Fault.MEMORY
                 return FailedPage(answer.number, PageFault.MEMORY if memory else PageFault.CORRUPT)
-            if page_pb2.Page.FromString(answer.content).number != answer.number:
-                raise ValueError("another page than it says")
+            check_page(page_pb2.Page.FromString(answer.content), answer.number)
         except (ValueError, DecodeError) as exc:
             raise self._broken() from exc
         return Page(answer.number, answer.content)
+
+    def _open(self, answer: Answer) -> Opened:
+        if self._opened or not 1 <= answer.number <= _MAX_PAGE_COUNT:
+            raise ValueError("opened twice, or without pages")
+        self._opened = True
+        self._last = min(self._task.last_page, answer.number)
+        flags = DocumentFlag.NONE
+        for bit, flag in _FLAG.items():
+            if answer.code & bit:
+                flags |= flag
+        return Opened(answer.number, flags)
 
     def _broken(self) -> ParserLost:
         self._process.close(End.PROTOCOL)

@@ -23,15 +23,19 @@ class ProcessMeter:
         except psutil.Error:
             return 0
 
-    def cpu_s(self, progress: int) -> float:
-        """CPU time since the first look at which the process had come as far as `progress`."""
+    def total_cpu_s(self) -> float:
+        """CPU time of its whole life."""
         if self._process is None:
             return 0.0
         try:
             times = self._process.cpu_times()
         except psutil.Error:
             return 0.0
-        total = float(times.user + times.system)
+        return float(times.user + times.system)
+
+    def cpu_s(self, progress: int) -> float:
+        """CPU time since the first look at which the process had come as far as `progress`."""
+        total = self.total_cpu_s()
         if progress != self._progress:
             self._progress, self._cpu_begin_s = progress, total
         return total - self._cpu_begin_s

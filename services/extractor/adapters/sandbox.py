@@ -82,11 +82,13 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def limit(*, memory_bytes: int, open_files: int) -> None:
-    """Caps the address space that may still be added, and forbids core files and files that grow."""
+def limit(*, memory_bytes: int, open_files: int, cpu_s: int) -> None:
+    """Caps the address space that may still be added and the CPU time of the process's whole life, and forbids core
+    files and files that grow."""
     ceiling = _address_space_bytes() + memory_bytes
     for which, value in (
         (resource.RLIMIT_AS, ceiling),
+        (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, open_files),

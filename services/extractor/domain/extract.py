@@ -128,6 +128,7 @@ class _Run:
         self._remaining_s = remaining_s
         self._next = max(extraction.first_page, 1)
         self._last: int | None = None
+        self._page_count = 0
         self._suspect = 0
         """The page that was lost once, or 0; it gets a process of its own."""
         self._opened = False
@@ -149,11 +150,15 @@ class _Run:
 
     async def events(self) -> AsyncGenerator[ExtractionEvent, None]:
         while self._last is None or self._next <= self._last:
+            begin = self._next
             try:
                 async with self._parser.parse(self._slice()) as parsed:
                     async for event in parsed:
                         for told in self._take(event):
                             yield told
+                if self._next == begin:
+                    # A process of ours reads at least one page. Asked again and again, this one would never end.
+                    raise ParserLost(Loss.CRASH)
             except ParserLost as lost:
                 failed = self._lose(lost)
                 if failed is not None:
@@ -192,6 +197,8 @@ class _Run:
     def _start(self, opened: Opened) -> tuple[ExtractionEvent, ...]:
         self._opened, self._lost_opening = True, False
         if self._last is not None:
+            if opened.page_count != self._page_count:
+                raise ParserLost(Loss.CRASH)  # the file is the same, so this is no parser of ours any more
             return ()
         if opened.page_count > self._limits.max_pages:
             raise FailedPrecondition(
@@ -201,6 +208,7 @@ class _Run:
         if self._next > opened.page_count:
             message = f"The document has {opened.page_count} pages. Ask for one of them."
             raise OutOfRange("PAGE_OUT_OF_RANGE", message, fields=[FieldViolation("first_page", message)])
+        self._page_count = opened.page_count
         asked = self._extraction.last_page
         self._last = min(asked, opened.page_count) if asked else opened.page_count
         return (ExtractionStart(opened.page_count, self._next, self._last, opened.flags),)

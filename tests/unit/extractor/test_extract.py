@@ -16,6 +16,7 @@ from services.extractor.domain.pages import (
     Loss,
     Page,
     PageFault,
+    ParserEvent,
     ParserLost,
     Part,
     Refused,
@@ -233,3 +234,30 @@ async def test_a_document_whose_bytes_are_being_erased_is_not_found(world: World
     world.store.objects.clear()
     with pytest.raises(NotFound):
         await world.run()
+
+
+async def test_a_process_that_changes_its_mind_about_the_pages_is_given_up(world: World) -> None:
+    def script(task: ParseTask, attempt: int) -> list[ParserEvent | ParserLost]:
+        return [opened(25 if attempt == 0 else 26), *pages(task.first_page, task.last_page)]
+
+    world.parser.script = script
+    with pytest.raises(FailedPrecondition) as given_up:
+        await world.run()
+    assert given_up.value.reason == "DOCUMENT_CORRUPT"
+    assert world.numbers == list(range(1, 11))
+    assert {page.fault for page in world.failed} == {PageFault.CRASHED}
+
+
+@pytest.mark.parametrize("events", [[], [opened(25)]])
+async def test_a_process_that_ends_without_a_page_again_and_again_is_given_up(
+    world: World, events: list[ParserEvent | ParserLost]
+) -> None:
+    def script(task: ParseTask, attempt: int) -> list[ParserEvent | ParserLost]:
+        assert attempt < 50, "it never ends"
+        return events
+
+    world.parser.script = script
+    with pytest.raises(FailedPrecondition) as given_up:
+        await world.run()
+    assert given_up.value.reason == "DOCUMENT_CORRUPT"
+    assert world.numbers == []

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 
@@ -78,7 +79,7 @@ def test_memory_is_limited_from_where_it_is() -> None:
     script = """
 import os
 from services.extractor.adapters import sandbox
-sandbox.limit(memory_bytes=64 * 1024 * 1024, open_files=8)
+sandbox.limit(memory_bytes=64 * 1024 * 1024, open_files=8, cpu_s=60)
 bytearray(16 * 1024 * 1024)
 try:
     bytearray(128 * 1024 * 1024)
@@ -86,6 +87,16 @@ except MemoryError:
     os._exit(7)
 """
     assert run(script).returncode == 7
+
+
+def test_computing_is_limited_for_life() -> None:
+    script = """
+from services.extractor.adapters import sandbox
+sandbox.limit(memory_bytes=64 * 1024 * 1024, open_files=8, cpu_s=1)
+while True:
+    pass
+"""
+    assert run(script).returncode in (-signal.SIGXCPU, -signal.SIGKILL)
 
 
 def test_an_orphan_ends_at_once() -> None:
