@@ -5,11 +5,9 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-
-import uvloop
 
 from pagemesh.ledger.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
@@ -25,7 +23,7 @@ from services.ledger.api import command_line, contract
 from services.ledger.api.check_servicer import CheckServicer
 from services.ledger.api.identity_servicer import IdentityServicer
 from services.ledger.api.ledger_servicer import LedgerServicer
-from services.ledger.config import BootstrapSettings, DatabaseSettings, LedgerSettings
+from services.ledger.config import BootstrapSettings, LedgerSettings
 from services.ledger.domain.books import Books
 from services.ledger.domain.identity import Authenticator, KeyRing
 from services.ledger.domain.key_cache import KeyCache
@@ -33,8 +31,8 @@ from services.ledger.domain.keys import KeyHasher, KeyMint
 from services.ledger.domain.onboarding import Onboarding
 from services.ledger.domain.reconciliation import Reconciliation
 from services.ledger.domain.values import Tokens
-from services.runtime.config import load_settings
-from services.runtime.errors import PagemeshError
+from services.runtime.command import run
+from services.runtime.config import DatabaseSettings, load_settings
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
 from xdsapi.envoy.service.auth.v3.external_auth_pb2_grpc import add_AuthorizationServicer_to_server
@@ -51,24 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             database = load_settings(DatabaseSettings)
             migrate(database.database_url.get_secret_value(), directory=_MIGRATIONS, schema="ledger")
         case "bootstrap":
-            return _run(_bootstrap(load_settings(BootstrapSettings), options))
+            return run(_bootstrap(load_settings(BootstrapSettings), options), name="services.ledger")
         case "holds":
-            return _run(_holds(load_settings(DatabaseSettings), options))
+            return run(_holds(load_settings(DatabaseSettings), options), name="services.ledger")
         case _:
-            return _run(_serve(load_settings(LedgerSettings)))
+            return run(_serve(load_settings(LedgerSettings)), name="services.ledger")
     return 0
-
-
-def _run(command: Coroutine[None, None, None]) -> int:
-    """One command on an event loop; an error that is ours is told in one line."""
-    code = 0
-    try:
-        uvloop.run(command)
-    except* (PagemeshError, OSError) as failed:
-        code = 1
-        for error in failed.exceptions:
-            print(f"services.ledger: {error}", file=sys.stderr)
-    return code
 
 
 def _now() -> datetime:

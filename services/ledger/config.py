@@ -3,20 +3,10 @@
 from typing import Annotated
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.runtime.config import CommaList, RuntimeSettings
+from services.runtime.config import CommaList, DatabaseSettings, RuntimeSettings
 
 Pepper = Annotated[SecretStr, Field(min_length=32)]
-
-
-class DatabaseSettings(BaseSettings):
-    """What migrations need."""
-
-    model_config = SettingsConfigDict(env_prefix="PAGEMESH_", frozen=True)
-
-    database_url: SecretStr
-    """libpq URL of the ledger's own role."""
 
 
 class BootstrapSettings(DatabaseSettings):

@@ -49,10 +49,21 @@ Address = Annotated[HostPort, NoDecode, BeforeValidator(_host_port)]
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
 
 
-class RuntimeSettings(BaseSettings):
-    """What each service needs to be part of the mesh. Every setting is PAGEMESH_ and its name in capitals."""
+class WrongSettingError(Exception):
+    """A setting that can be told to be wrong only when everything is there."""
+
+
+class DatabaseSettings(BaseSettings):
+    """What migrations need."""
 
     model_config = SettingsConfigDict(env_prefix="PAGEMESH_", frozen=True)
+
+    database_url: SecretStr
+    """libpq URL of the service's own role."""
+
+
+class RuntimeSettings(DatabaseSettings):
+    """What each service needs to be part of the mesh. Every setting is PAGEMESH_ and its name in capitals."""
 
     grpc_listen: Address
     """Where the service answers gRPC, over mTLS."""
@@ -64,8 +75,6 @@ class RuntimeSettings(BaseSettings):
     """Host part of the mesh identities, spiffe://{trust_domain}/service/{name}."""
     peers: CommaList
     """Mesh identities that may connect."""
-    database_url: SecretStr
-    """libpq URL of the service's own role."""
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
     drain_s: Annotated[float, Field(ge=0, le=60)] = 3.0
     """How long to go on serving after NOT_SERVING, so that the edge's health check (every second) sees it."""

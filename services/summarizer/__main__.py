@@ -7,11 +7,10 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pagemesh.summarizer.v1 import summarizer_service_pb2
@@ -20,8 +19,9 @@ from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool, ping
 from services.runtime.breaker import Breaker
 from services.runtime.clients import MeshClient
-from services.runtime.config import EX_CONFIG, load_settings
-from services.runtime.errors import InvalidArgument, PagemeshError, Unavailable
+from services.runtime.command import run
+from services.runtime.config import DatabaseSettings, WrongSettingError, load_settings
+from services.runtime.errors import InvalidArgument, Unavailable
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
 from services.summarizer.adapters import signals
@@ -34,7 +34,7 @@ from services.summarizer.adapters.offline import OfflineProvider
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
 from services.summarizer.api.servicer import SummarizerServicer
-from services.summarizer.config import DatabaseSettings, SummarizerSettings
+from services.summarizer.config import SummarizerSettings
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.outbox_feeder import OutboxFeeder
@@ -54,10 +54,6 @@ _CACHE_REST_S = 5.0
 """A cache that kept failing is asked again so soon: asking costs 50 ms at most."""
 
 
-class WrongSettingError(Exception):
-    """A setting that can be told to be wrong only when everything is there."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; answers the exit code."""
     options = _parser().parse_args(arguments)
@@ -65,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         database = load_settings(DatabaseSettings)
         migrate(database.database_url.get_secret_value(), directory=_MIGRATIONS, schema="summarizer")
         return 0
-    return _run(serve(load_settings(SummarizerSettings)))
+    return run(serve(load_settings(SummarizerSettings)), name="services.summarizer")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,22 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", help="answer calls until stopped (the default)")
     commands.add_parser("migrate", help="bring the database schema to the newest revision")
     return parser
-
-
-def _run(command: Coroutine[None, None, None]) -> int:
-    """One command on an event loop; an error that is ours is told in one line."""
-    code = 0
-    try:
-        uvloop.run(command)
-    except* (PagemeshError, OSError) as failed:
-        code = 1
-        for error in failed.exceptions:
-            print(f"services.summarizer: {error}", file=sys.stderr)
-    except* WrongSettingError as wrong:
-        code = EX_CONFIG
-        for fault in wrong.exceptions:
-            print(f"The configuration has 1 fault(s):\n  {fault}", file=sys.stderr)
-    return code
 
 
 async def serve(

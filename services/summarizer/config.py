@@ -3,21 +3,11 @@
 from typing import Annotated
 
 from pydantic import Field, HttpUrl, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.runtime.config import Address, CommaList, HostPort, RuntimeSettings
 
 Target = Annotated[str, Field(pattern=r"^([a-z0-9+.-]+:///?)?[^\s/]+:\d{1,5}$")]
 """A gRPC target, such as `127.0.0.1:7001` or `dns:///ledger.internal:7001`."""
-
-
-class DatabaseSettings(BaseSettings):
-    """What migrations need."""
-
-    model_config = SettingsConfigDict(env_prefix="PAGEMESH_", frozen=True)
-
-    database_url: SecretStr
-    """libpq URL of the summarizer's own role."""
 
 
 class SummarizerSettings(RuntimeSettings):

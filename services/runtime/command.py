@@ -1,0 +1,25 @@
+"""One command of a service's `python -m`, from an event loop to an exit code."""
+
+import sys
+from collections.abc import Coroutine
+
+import uvloop
+
+from services.runtime.config import EX_CONFIG, WrongSettingError
+from services.runtime.errors import PagemeshError
+
+
+def run(command: Coroutine[None, None, None], *, name: str) -> int:
+    """Runs it on an event loop. Errors that are ours are told in one line on stderr: 1, or 78 for a wrong setting."""
+    code = 0
+    try:
+        uvloop.run(command)
+    except* (PagemeshError, OSError) as failed:
+        code = 1
+        for error in failed.exceptions:
+            print(f"{name}: {error}", file=sys.stderr)
+    except* WrongSettingError as wrong:
+        code = EX_CONFIG
+        for fault in wrong.exceptions:
+            print(f"The configuration has 1 fault(s):\n  {fault}", file=sys.stderr)
+    return code
