@@ -202,7 +202,8 @@ def _is_border(page: _IndexedPage, word: str, inside: int, offset: int) -> bool:
 
 def _find_aligned(page: _IndexedPage, part: str, first_word: int) -> _Span | None:
     """The words that differ least from the part, if little enough."""
-    tokens = [token for token in tokens_of(page.words()) if token.first >= first_word]
+    looked_at = [word[:MAX_WORD_CHARS] for word in page.words()]
+    tokens = [token for token in tokens_of(looked_at) if token.first >= first_word]
     found = align(tokens_of(part.split()), tokens)
     return _Span(tokens[found.first].first, tokens[found.last].last) if found else None
 

@@ -192,6 +192,13 @@ def test_words_without_an_end_take_bounded_room() -> None:
     assert locator.locate(Quote("\ufb01" * MAX_QUOTE_CHARS, 1)) is None
 
 
+def test_of_a_word_without_an_end_only_the_beginning_is_looked_at() -> None:
+    line = "".join(chr(0x4E00 + index) for index in range(2 * MAX_WORD_CHARS))
+    locator = Locator([page(1, line)])
+    assert locator.locate(Quote(line[MAX_WORD_CHARS - 40 : MAX_WORD_CHARS], 1)) is not None
+    assert locator.locate(Quote(line[MAX_WORD_CHARS : MAX_WORD_CHARS + 40], 1)) is None
+
+
 # Letters of words that folding keeps, so that a distortion never empties one.
 vocabulary = st.text(st.sampled_from("abcdefghijklmnopqrstuvwxyzäéß"), min_size=1, max_size=9)
 DISTORTIONS: dict[str, Callable[[list[str], random.Random], str]] = {
