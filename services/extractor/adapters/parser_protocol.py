@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
-MAX_PAGE_BYTES = 8 * 1024 * 1024
-"""Largest page on the wire: half of a gRPC message, and parsed by the service within 50 ms."""
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""Largest page on the wire. JSON writes a control character as six, and the edge sends messages of at most 32 MiB:
+four times six is 24, and the rest is for quotes and names."""
 CREDITS = 8
 """How many pages a process may be ahead of who reads them."""
 CREDITS_AT_ONCE = 4
