@@ -121,6 +121,7 @@ def parser_limits(settings: ExtractorSettings) -> ParserLimits:
         max_waiting=settings.parser_processes * _WAITING_FOR_EACH_PARSER,
         stall_s=_STALL_S,
         slice_s=_SLICE_S,
+        needs_sandbox=settings.parser_sandbox == "on" and sys.platform == "linux",
     )
 
 

@@ -24,6 +24,7 @@ LIMITS = ParserLimits(
     max_waiting=4,
     stall_s=5,
     slice_s=2,
+    needs_sandbox=False,
 )
 Book = Callable[[int], bytes]
 

@@ -128,7 +128,9 @@ def _page_answer(document: pymupdf.Document, number: int, order: Order) -> bytes
 @contextlib.contextmanager
 def _opened(descriptor: int, file_format: Format) -> Iterator[pymupdf.Document]:
     """The document, read through a mapping of the file: nothing is copied, and no path is needed."""
-    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as mapping:
+    # The size is told, because mmap would ask by a call that can look at any path and is therefore not allowed.
+    size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
+    with mmap.mmap(descriptor, size_bytes, access=mmap.ACCESS_READ) as mapping:
         view = memoryview(mapping)
         document = pymupdf.open(stream=view, filetype=_FILE_TYPE[file_format])
         try:

@@ -20,6 +20,7 @@ from services.runtime.errors import Unavailable
 WATCH_EVERY_S = 0.05
 """How often processes are looked at. The fastest bomb seen grows by about 1 GB/s, so it can overshoot by 50 MB."""
 _ADDRESS_SPACE_SLACK_BYTES = 256 * 1024 * 1024
+_SANDBOX_SETTING = "PAGEMESH_PARSER_SANDBOX=off"
 _READY_TIMEOUT_S = 10.0
 
 _ENDS = Counter("pagemesh_extractor_parser_ends", "Parser processes that ended, by reason.", ["reason"])
@@ -34,7 +35,7 @@ class ParserLimits:
     """`page_cpu_s` and `page_wall_s` bound opening a file and each page; `memory_bytes` the resident set of a process;
     a process is replaced after `recycle_pages`, and when it is idle with more than `recycle_bytes`; a reader that
     pauses for `stall_s` loses its process where others wait for one, and a task that has had it for `slice_s` ends with
-    its next page."""
+    its next page. Where `needs_sandbox`, a process without its filter of system calls gets no file."""
 
     processes: int
     page_cpu_s: float
@@ -45,6 +46,7 @@ class ParserLimits:
     max_waiting: int
     stall_s: float
     slice_s: float
+    needs_sandbox: bool
 
 
 class ParserPool:
@@ -66,7 +68,7 @@ class ParserPool:
         await self._parent.start()
         first = await self._spawn()
         if not first.sandboxed:
-            log.warning("parser_not_sandboxed", why="this system has no seccomp filter to offer; limits still hold")
+            log.warning("parser_not_sandboxed", why="there is no seccomp filter here; limits still hold")
         self._idle.append(first)
         self._tasks = [
             asyncio.create_task(self._watch(), name="parser-watch"),
@@ -151,6 +153,13 @@ class ParserPool:
             self._end(process, End.PROTOCOL)
             raise _unavailable()
         process.sandboxed = bool(ready.code)
+        if self._limits.needs_sandbox and not process.sandboxed:
+            self._end(process, End.STOPPED)
+            log.error("parser_not_sandboxed", why="the kernel refuses the seccomp filter", setting=_SANDBOX_SETTING)
+            raise Unavailable(
+                "PARSER_UNAVAILABLE",
+                f"The kernel refuses the parsers' seccomp filter; {_SANDBOX_SETTING} does without.",
+            )
         return process
 
     def _give_back(self, process: ParserProcess, *, finished: bool) -> None:

@@ -65,7 +65,6 @@ _MAY = {
     "clock_gettime": (228, 113),
     "clock_nanosleep": (230, 115),
     "exit_group": (231, 94),
-    "newfstatat": (262, 79),
     "ppoll": (271, 73),
     "getrandom": (318, 278),
     "membarrier": (324, 283),

@@ -20,6 +20,7 @@ LIMITS = ParserLimits(
     max_waiting=4,
     stall_s=60,
     slice_s=60,
+    needs_sandbox=True,
 )
 
 

@@ -190,3 +190,16 @@ async def test_a_process_that_works_without_a_task_is_killed(
         assert parent.killed[0] == os.getpid()
     finally:
         await pool.stop()
+
+
+async def test_without_its_filter_no_process_gets_a_file(
+    parent: ScriptedParent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent.first_words = wire.ready(sandboxed=False)
+    with pytest.raises(Unavailable) as told:
+        await pool_of(parent, monkeypatch).start()
+    assert "PAGEMESH_PARSER_SANDBOX=off" in str(told.value)
+    assert parent.killed == [os.getpid()]
+    without = pool_of(parent, monkeypatch, needs_sandbox=False)
+    await without.start()
+    await without.stop()

@@ -18,6 +18,8 @@ ATTEMPTS = {
     "read a file": "open('/etc/hostname').read()",
     "write a file": "open('/tmp/out-of-the-sandbox', 'w')",
     "remove a file": "os.unlink('/tmp/out-of-the-sandbox')",
+    "see whether there is a file": "os.stat('/etc/hostname')",
+    "see it from a folder": "os.stat('hostname', dir_fd=0)",
     "list a folder": "os.listdir('/')",
     "open a socket": "socket.socket(socket.AF_INET, socket.SOCK_STREAM)",
     "make a pair of sockets": "socket.socketpair()",
@@ -64,7 +66,7 @@ import socket
 ours, theirs = socket.socketpair()
 opened = open({str(path)!r}, 'rb')
 {PREAMBLE}
-with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
+with mmap.mmap(opened.fileno(), 20, access=mmap.ACCESS_READ) as mapping:
     theirs.sendall(bytes(mapping))
 assert ours.recv(100) == b'contents of the file'
 hog = bytearray(50_000_000)
