@@ -109,10 +109,10 @@ async def test_an_erased_document_is_seen_by_whoever_erases_it_alone(documents: 
     assert await documents.list("acme", limit=10, after=None) == []
     async with documents.locked("acme", document.id) as record:
         assert await record.read() is None
-        assert await record.read_erased() == document
+        assert await record.read_erased(by=NOW) == document
         await record.remove()
     async with documents.locked("acme", document.id) as record:
-        assert await record.read_erased() is None
+        assert await record.read_erased(by=NOW) is None
 
 
 async def test_an_erased_document_can_come_back(documents: DocumentRepository) -> None:
@@ -123,6 +123,34 @@ async def test_an_erased_document_can_come_back(documents: DocumentRepository) -
     await insert(documents, again)
     assert await documents.get("acme", document.id) == again
     assert await documents.erasures(before=NOW + dt.timedelta(days=9), limit=10) == []
+
+
+async def test_a_reserved_document_is_nobodys_until_it_is_inserted(documents: DocumentRepository) -> None:
+    document, end = a_document(1), NOW + dt.timedelta(hours=1)
+    async with documents.locked("acme", document.id) as record:
+        await record.reserve(document, until=end)
+    assert await documents.get("acme", document.id) is None
+    assert await documents.list("acme", limit=10, after=None) == []
+    async with documents.locked("acme", document.id) as record:
+        assert await record.read() is None
+        assert await record.read_erased(by=NOW) is None
+        assert await record.read_erased(by=end) == document
+    assert await documents.erasures(before=end, limit=10) == []
+    assert await documents.erasures(before=end + dt.timedelta(seconds=1), limit=10) == [Erasure("acme", document.id)]
+    await insert(documents, document)
+    assert await documents.get("acme", document.id) == document
+    async with documents.locked("acme", document.id) as record:
+        await record.reserve(document, until=end)
+        assert await record.read() == document
+
+
+async def test_a_reservation_does_not_put_a_deletion_off(documents: DocumentRepository) -> None:
+    document = a_document(1)
+    await insert(documents, document)
+    await erase(documents, document)
+    async with documents.locked("acme", document.id) as record:
+        await record.reserve(document, until=NOW + dt.timedelta(hours=1))
+        assert await record.read_erased(by=NOW) == document
 
 
 async def test_unfinished_erasures_of_all_tenants_are_found(documents: DocumentRepository) -> None:

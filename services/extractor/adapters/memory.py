@@ -57,7 +57,7 @@ class MemoryDocuments:
 
     async def get(self, tenant: str, document_id: str) -> Document | None:
         """See the port."""
-        return self._find((tenant, document_id), erased=False)
+        return self._find((tenant, document_id))
 
     async def list(self, tenant: str, *, limit: int, after: Cursor | None) -> Sequence[Document]:
         """See the port."""
@@ -67,7 +67,7 @@ class MemoryDocuments:
 
     async def set_page_count(self, tenant: str, document_id: str, page_count: int) -> None:
         """See the port."""
-        row = self._find((tenant, document_id), erased=False)
+        row = self._find((tenant, document_id))
         if row is not None:
             self._rows[tenant, document_id] = (replace(row, page_count=page_count), None)
 
@@ -90,9 +90,9 @@ class MemoryDocuments:
         begun = [key for key, (_, erased) in self._rows.items() if erased is not None and erased < before]
         return [Erasure(*key) for key in begun[:limit]]
 
-    def _find(self, key: tuple[str, str], *, erased: bool) -> Document | None:
+    def _find(self, key: tuple[str, str]) -> Document | None:
         row, erase_time = self._rows.get(key, (None, None))
-        return row if (erase_time is not None) == erased else None
+        return row if erase_time is None else None
 
 
 class MemoryRecord:
@@ -104,11 +104,16 @@ class MemoryRecord:
 
     async def read(self) -> Document | None:
         """See the port."""
-        return self._documents._find(self._key, erased=False)
+        return self._documents._find(self._key)
 
-    async def read_erased(self) -> Document | None:
+    async def read_erased(self, *, by: dt.datetime) -> Document | None:
         """See the port."""
-        return self._documents._find(self._key, erased=True)
+        row, erase_time = self._documents._rows.get(self._key, (None, None))
+        return row if erase_time is not None and erase_time <= by else None
+
+    async def reserve(self, document: Document, *, until: dt.datetime) -> None:
+        """See the port."""
+        self._documents._rows.setdefault(self._key, (document, until))
 
     async def insert(self, document: Document) -> None:
         """See the port."""

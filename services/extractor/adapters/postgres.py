@@ -17,7 +17,7 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 _COLUMNS = "tenant, sha256, display_name, media_type, size_bytes, create_time, page_count"
 
 _GET = f"SELECT {_COLUMNS} FROM extractor.documents WHERE tenant = %s AND id = %s AND erase_time IS NULL"  # noqa: S608
-_GET_ERASED = f"SELECT {_COLUMNS} FROM extractor.documents WHERE tenant = %s AND id = %s AND erase_time IS NOT NULL"  # noqa: S608
+_GET_ERASED = f"SELECT {_COLUMNS} FROM extractor.documents WHERE tenant = %s AND id = %s AND erase_time <= %s"  # noqa: S608
 _LIST = f"""
     SELECT {_COLUMNS} FROM extractor.documents
     WHERE tenant = %(tenant)s AND erase_time IS NULL
@@ -36,6 +36,12 @@ _INSERT = """
         display_name = excluded.display_name, media_type = excluded.media_type, size_bytes = excluded.size_bytes,
         create_time = excluded.create_time, page_count = excluded.page_count, erase_time = NULL
     WHERE documents.erase_time IS NOT NULL
+"""
+_RESERVE = """
+    INSERT INTO extractor.documents
+        (tenant, id, sha256, display_name, media_type, size_bytes, create_time, page_count, erase_time)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT (tenant, id) DO NOTHING
 """
 _MARK_ERASED = "UPDATE extractor.documents SET erase_time = %s WHERE tenant = %s AND id = %s AND erase_time IS NULL"
 _REMOVE = "DELETE FROM extractor.documents WHERE tenant = %s AND id = %s"
@@ -116,23 +122,17 @@ class PostgresRecord:
         """See the port."""
         return await _one(self._connection, _GET, self._key)
 
-    async def read_erased(self) -> Document | None:
+    async def read_erased(self, *, by: dt.datetime) -> Document | None:
         """See the port."""
-        return await _one(self._connection, _GET_ERASED, self._key)
+        return await _one(self._connection, _GET_ERASED, (*self._key, by))
+
+    async def reserve(self, document: Document, *, until: dt.datetime) -> None:
+        """See the port."""
+        await self._connection.execute(_RESERVE, (*_values(document), until))
 
     async def insert(self, document: Document) -> None:
         """See the port."""
-        values = (
-            document.tenant,
-            document.id,
-            document.sha256,
-            document.display_name,
-            document.media_type,
-            document.size_bytes,
-            document.create_time,
-            document.page_count,
-        )
-        await self._connection.execute(_INSERT, values)
+        await self._connection.execute(_INSERT, _values(document))
 
     async def mark_erased(self, at: dt.datetime) -> None:
         """See the port."""
@@ -143,9 +143,22 @@ class PostgresRecord:
         await self._connection.execute(_REMOVE, self._key)
 
 
-async def _one(connection: Connection, statement: str, values: tuple[str, str]) -> Document | None:
+async def _one(connection: Connection, statement: str, values: tuple[Any, ...]) -> Document | None:
     row = await (await connection.execute(statement, values)).fetchone()
     return None if row is None else _document(row)
+
+
+def _values(document: Document) -> tuple[Any, ...]:
+    return (
+        document.tenant,
+        document.id,
+        document.sha256,
+        document.display_name,
+        document.media_type,
+        document.size_bytes,
+        document.create_time,
+        document.page_count,
+    )
 
 
 def _document(row: tuple[Any, ...]) -> Document:

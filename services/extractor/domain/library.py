@@ -59,7 +59,7 @@ class Library:
         async with self._repository.locked(tenant, bare_id) as record:
             if await record.read() is not None:
                 await record.mark_erased(self._clock.now())
-            elif await record.read_erased() is None:
+            elif await record.read_erased(by=self._clock.now()) is None:
                 raise not_found(name)
         receipt = await self._complete(tenant, bare_id)
         if receipt is None:
@@ -67,7 +67,7 @@ class Library:
         return receipt
 
     async def sweep(self) -> int:
-        """Completes deletions that broke off; answers how many."""
+        """Completes deletions that broke off and clears up after uploads that did; answers how many."""
         erasures = await self._repository.erasures(before=self._clock.now() - ERASURE_GRACE, limit=_SWEEP_LIMIT)
         for erasure in erasures:
             await self._complete(erasure.tenant, erasure.document_id)
@@ -75,7 +75,7 @@ class Library:
 
     async def _complete(self, tenant: str, bare_id: str) -> DeletionReceipt | None:
         async with self._repository.locked(tenant, bare_id) as record:
-            document = await record.read_erased()
+            document = await record.read_erased(by=self._clock.now())
             if document is None:
                 return None
             removed = await self._store.delete(object_key(tenant, document.sha256))

@@ -69,7 +69,7 @@ class ObjectStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """A document whose deletion was begun and is not known to be complete."""
+    """A document whose deletion was begun, or whose upload was, and is not known to be complete."""
 
     tenant: str
     document_id: str
@@ -81,11 +81,15 @@ class DocumentRecord(Protocol):
     async def read(self) -> Document | None:
         """The document; None where there is none or it is being erased."""
 
-    async def read_erased(self) -> Document | None:
-        """The document that is being erased; None where there is none or it is alive."""
+    async def read_erased(self, *, by: dt.datetime) -> Document | None:
+        """The document whose erasure was due at `by`; None where there is none or it is alive or reserved."""
+
+    async def reserve(self, document: Document, *, until: dt.datetime) -> None:
+        """Notes that bytes may be stored soon. Nobody sees the document until it is inserted; where it never is, its
+        erasure is due at `until`. Does nothing where there is a row."""
 
     async def insert(self, document: Document) -> None:
-        """Adds the document, over an erased one of the same id if need be."""
+        """Adds the document, over an erased or a reserved one of the same id if need be."""
 
     async def mark_erased(self, at: dt.datetime) -> None:
         """Hides the document from everybody but `read_erased` and `erasures`."""
@@ -110,7 +114,7 @@ class DocumentRepository(Protocol):
         """The document's row under a lock that holds whether or not there is one."""
 
     async def erasures(self, *, before: dt.datetime, limit: int) -> Sequence[Erasure]:
-        """Deletions that were begun before `before` and are not complete."""
+        """Deletions that were begun before `before` and are not complete, and reservations that ended before it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Taking a document in: spooled and hashed as it comes, stored whole or not at all."""
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncIterator
 
 from services.extractor.domain.documents import Document, Uploaded
@@ -11,14 +12,17 @@ from services.extractor.domain.ports import Clock, DocumentRepository, ObjectSto
 from services.runtime.errors import Aborted, DeadlineExceeded, FieldViolation, InvalidArgument
 
 _COMMIT_ATTEMPTS = 3
+RESERVATION = dt.timedelta(hours=1)
+"""How long an upload may take from its last byte to its row; with every time-out used up it takes minutes."""
 
 
 class UploadDocument:
     """Stores bytes once for each tenant.
 
-    The object is written first and the row second, so that a crash in between leaves bytes that nobody can see and
-    that the next upload of the same bytes replaces. The row is only written while the object is known to be there:
-    a deletion that runs meanwhile takes the same lock.
+    The row is reserved, the object written, and the row made a document: whatever breaks in between leaves bytes that
+    nobody can see, that the next upload of the same bytes replaces, and that the sweep removes when the reservation has
+    ended. The document is only made while the object is known to be there: a deletion that runs meanwhile takes the
+    same lock.
     """
 
     def __init__(
@@ -101,6 +105,8 @@ class UploadDocument:
         if existing is not None:
             return Uploaded(existing, created=False)
         for _ in range(_COMMIT_ATTEMPTS):
+            async with self._repository.locked(document.tenant, document.id) as record:
+                await record.reserve(document, until=self._clock.now() + RESERVATION)
             await self._store.put(key, spooled.path)
             async with self._repository.locked(document.tenant, document.id) as record:
                 existing = await record.read()

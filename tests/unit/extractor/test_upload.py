@@ -1,6 +1,8 @@
 """What an upload stores, what it refuses, and what it does beside a deletion."""
 
 import asyncio
+import contextlib
+import datetime as dt
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -9,9 +11,10 @@ import pytest
 
 from services.extractor.adapters.memory import MemoryDocuments, MemoryObjectStore, MemorySpool
 from services.extractor.domain.documents import Uploaded
-from services.extractor.domain.library import Library
-from services.extractor.domain.upload import UploadDocument
-from services.runtime.errors import Aborted, DeadlineExceeded, InvalidArgument, PagemeshError, Unavailable
+from services.extractor.domain.library import ERASURE_GRACE, Library
+from services.extractor.domain.ports import DocumentRecord
+from services.extractor.domain.upload import RESERVATION, UploadDocument
+from services.runtime.errors import Aborted, DeadlineExceeded, InvalidArgument, NotFound, PagemeshError, Unavailable
 from tests.unit.extractor.scripted import NOW, StillClock
 
 PDF = b"%PDF-1.7\n" + b"x" * 5000
@@ -25,8 +28,8 @@ async def in_pieces(data: bytes, size: int = 700) -> AsyncIterator[bytes]:
 
 
 class World:
-    def __init__(self, store: MemoryObjectStore) -> None:
-        self.documents, self.store, self.clock = MemoryDocuments(), store, StillClock()
+    def __init__(self, store: MemoryObjectStore, documents: MemoryDocuments | None = None) -> None:
+        self.documents, self.store, self.clock = documents or MemoryDocuments(), store, StillClock()
         self.take_in = UploadDocument(
             repository=self.documents,
             store=store,
@@ -166,6 +169,38 @@ async def test_a_store_that_is_down_leaves_no_row() -> None:
     with pytest.raises(Unavailable):
         await world.upload()
     assert await world.documents.list("acme", limit=10, after=None) == []
+
+
+async def test_bytes_whose_row_was_never_written_are_swept() -> None:
+    class Lost(MemoryDocuments):
+        down = False
+
+        @contextlib.asynccontextmanager
+        async def locked(self, tenant: str, document_id: str) -> AsyncIterator[DocumentRecord]:
+            if self.down:
+                raise Unavailable("DATABASE_UNAVAILABLE", "down")
+            async with super().locked(tenant, document_id) as record:
+                yield record
+
+    class LosesTheDatabase(MemoryObjectStore):
+        async def put(self, key: str, source: Path) -> None:
+            await super().put(key, source)
+            documents.down = True
+
+    documents = Lost()
+    world = World(LosesTheDatabase(), documents)
+    with pytest.raises(Unavailable):
+        await world.upload()
+    documents.down = False
+    assert world.store.objects
+    with pytest.raises(NotFound):
+        await world.library.delete("acme", f"documents/{SHA256[:32]}")
+    world.clock.time = NOW + RESERVATION
+    await world.library.sweep()
+    assert world.store.objects  # a slow upload may still be at it
+    world.clock.time = NOW + RESERVATION + ERASURE_GRACE + dt.timedelta(seconds=1)
+    assert await world.library.sweep() == 1
+    assert world.store.objects == {}
 
 
 async def test_a_deletion_between_the_bytes_and_the_row_loses_nothing() -> None:

@@ -23,7 +23,8 @@ def upgrade() -> None:
             create_time  timestamptz NOT NULL,
             -- Known after the first extraction.
             page_count   integer     CHECK (page_count > 0),
-            -- Set while a deletion is under way; the document is invisible from then on.
+            -- Set while a deletion is under way, and to a time to come while an upload is: the document is
+            -- invisible, and from that time on its bytes are to go.
             erase_time   timestamptz,
             PRIMARY KEY (tenant, id)
         )
