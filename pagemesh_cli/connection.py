@@ -47,29 +47,36 @@ def resolve(
         admin = load_admin_key(data)
         key = key or (admin.secret if admin is not None else None)
         ca_path = ca_path or data.ca_file
+    host, target = _split(url)
     if not key:
         raise Failure(
             "No API key was given.",
-            ExitCode.USAGE,
+            ExitCode.REFUSED,
             "NO_KEY",
             advice="Set PAGEMESH_API_KEY, or use --key. `pagemesh keys create` makes one.",
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise Failure("The API key has characters that no key has.", ExitCode.USAGE, "BAD_KEY")
-    host, target = _split(url)
     return Connection(target=target, key=key, ca=_read_ca(ca_path), local=host in ("localhost", "127.0.0.1", "::1"))
 
 
 def _local_url(data: DataDir) -> str:
     state = load_state(data)
     if state is None or not state.supervisor.alive():
-        raise Failure(
-            f"No stack is running on {data.root}.",
-            ExitCode.UNREACHABLE,
-            "NO_STACK",
-            advice="Start one with `pagemesh up`, or name another with --url or PAGEMESH_URL.",
-        )
+        failure = no_stack(data)
+        failure.advice = "Start one with `pagemesh up`, or name another with --url or PAGEMESH_URL."
+        raise failure
     return state.url
+
+
+def no_stack(data: DataDir) -> Failure:
+    """What a verb says that needs the stack of this directory, where none runs."""
+    return Failure(
+        f"No stack is running on {data.root}.",
+        ExitCode.UNREACHABLE,
+        "NO_STACK",
+        advice="Start one with `pagemesh up`, or name its directory with --data-dir or PAGEMESH_HOME.",
+    )
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from pagemesh_cli.stack.errors import StackError
 
 _LEASH = Path(__file__).with_name("leash.py")
 _POLL_S = 0.02
-_LOG_TAIL_BYTES = 4096
+_LOG_READ_BYTES = 64 * 1024
 _LOG_TAIL_LINES = 12
 
 
@@ -123,6 +123,7 @@ class Process:
         """
         self.spec = spec
         with open_log(spec.log) as log:
+            self._log_begin = log.tell()
             self._popen = subprocess.Popen(  # noqa: S603 - commands come from the stack, not from input
                 leashed(spec.command, account=spec.account, orphan_signal=spec.orphan_signal),
                 stdin=subprocess.DEVNULL,
@@ -192,8 +193,12 @@ class Process:
         return clean
 
     def log_tail(self) -> str:
-        """The last lines of the log, indented, with the log's path; empty where there is none."""
-        return log_tail(self.spec.log)
+        """The last lines that it logged, indented, with the log's path; empty where there are none."""
+        return log_tail(self.spec.log, since=self._log_begin)
+
+    def log_written(self) -> str:
+        """The end of what it logged, 64 KiB at most."""
+        return log_since(self.spec.log, self._log_begin)
 
 
 def leashed(command: tuple[str, ...], *, account: Account | None, orphan_signal: signal.Signals) -> list[str]:
@@ -209,13 +214,21 @@ def describe_exit(code: int | None) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
-def log_tail(log: Path) -> str:
+def log_tail(log: Path, *, since: int = 0) -> str:
+    """The last lines that were written after the first `since` bytes, indented, with the log's path; or nothing."""
+    lines = log_since(log, since).splitlines()[-_LOG_TAIL_LINES:]
+    return "".join(f"\n    {line}" for line in [f"{log} ends with:", *lines]) if lines else ""
+
+
+def log_since(log: Path, since: int) -> str:
+    """What was written after the first `since` bytes, the last 64 KiB of it; all of a log that was turned over."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
-    return "".join(f"\n    {line}" for line in [f"{log} ends with:", *lines]) if lines else ""
+        size = file.seek(0, os.SEEK_END)
+        begin = since if since <= size else 0
+        file.seek(max(begin, size - _LOG_READ_BYTES))
+        return file.read().decode(errors="replace")
 
 
 def open_log(log: Path) -> BinaryIO:

@@ -16,6 +16,7 @@ from pagemesh_cli.stack.errors import StackError
 from pagemesh_cli.stack.layout import DataDir
 from pagemesh_cli.stack.ports import LOOPBACK
 from pagemesh_cli.stack.process import Process, ProcessSpec, describe_exit, leashed, wait_until
+from pagemesh_cli.stack.settings import CLIENT_SETTINGS, refusal
 
 DATABASE = "pagemesh"
 TENANT = "local"
@@ -26,10 +27,6 @@ _MIGRATE_TIMEOUT_S = 120.0
 _BOOTSTRAP_TIMEOUT_S = 60.0
 # Drain and shut-down of a service as configured, and this much for the rest.
 _STOP_MARGIN_S = 5.0
-# Meant for the command itself; a service has no business with them.
-_CLIENT_SETTINGS = frozenset(
-    {"PAGEMESH_HOME", "PAGEMESH_URL", "PAGEMESH_API_KEY", "PAGEMESH_CA_FILE", "PAGEMESH_CORPUS"}
-)
 _PROXY_SETTINGS = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -76,6 +73,11 @@ class ServiceRunner:
         try:
             for process in running:
                 _wait_success(process, timeout_s=_MIGRATE_TIMEOUT_S)
+        except StackError as error:
+            refused = refusal(running)
+            if refused is None:
+                raise
+            raise StackError(refused) from error
         finally:
             for process in running:
                 process.stop()
@@ -153,7 +155,7 @@ class ServiceRunner:
         settings = {
             name: value
             for name, value in self.inherited.items()
-            if name.startswith("PAGEMESH_") and name not in _CLIENT_SETTINGS
+            if name.startswith("PAGEMESH_") and name not in CLIENT_SETTINGS
         }
         if service != "summarizer":
             return {name: value for name, value in settings.items() if not name.startswith("PAGEMESH_MISTRAL_")}

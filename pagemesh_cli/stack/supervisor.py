@@ -10,6 +10,7 @@ from pagemesh_cli.stack.errors import StackError
 from pagemesh_cli.stack.health import Check
 from pagemesh_cli.stack.liveness import ASK_EVERY_S, FAILURES_TO_STUCK, Pulse
 from pagemesh_cli.stack.process import Process, ProcessSpec, describe_exit
+from pagemesh_cli.stack.settings import refusal
 from pagemesh_cli.stack.state import PartState
 
 FIRST_RESTART_DELAY_S = 0.5
@@ -86,8 +87,15 @@ class Supervisor:
             watched = _Watched(part, process, self.clock(), self._now_text(), pulse=self._pulse(part))
             self._watched[part.name] = watched
             self._tell()
-        for part in parts:
-            self._wait_ready(part)
+        try:
+            for part in parts:
+                self._wait_ready(part)
+        except StackError as error:
+            started = [self._watched[part.name].process for part in parts]
+            refused = refusal([process for process in started if process is not None])
+            if refused is None:
+                raise
+            raise StackError(refused) from error
 
     def _wait_ready(self, part: Part) -> None:
         process = self._watched[part.name].process

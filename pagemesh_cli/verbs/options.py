@@ -1,4 +1,7 @@
-"""Options that many verbs share, and how each verb connects and fails."""
+"""Options that many verbs share, and how each verb connects and fails.
+
+Help is rich markup: a bracket that is to be seen needs a backslash.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,25 +21,25 @@ _PANEL = "Connection"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, one object a line, and nothing else.")]
 DataDirectory = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="The stack's directory. [env: PAGEMESH_HOME; default: ~/.pagemesh]"),
+    typer.Option("--data-dir", help="The stack's directory. \\[env: PAGEMESH_HOME; default: ~/.pagemesh]"),
 ]
 Url = Annotated[
     str | None,
     typer.Option(
-        help="The edge, as https://host:port. [env: PAGEMESH_URL; default: the data directory's stack]",
+        help="The edge, as https://host:port. \\[env: PAGEMESH_URL; default: the data directory's stack]",
         rich_help_panel=_PANEL,
     ),
 ]
 Key = Annotated[
     str | None,
     typer.Option(
-        help="API key. Other users can see options: prefer the variable. [env: PAGEMESH_API_KEY]",
+        help="API key. Other users can see options: prefer the variable. \\[env: PAGEMESH_API_KEY]",
         rich_help_panel=_PANEL,
     ),
 ]
 CaFile = Annotated[
     Path | None,
-    typer.Option(help="CA to trust, as PEM. [env: PAGEMESH_CA_FILE]", rich_help_panel=_PANEL),
+    typer.Option(help="CA to trust, as PEM. \\[env: PAGEMESH_CA_FILE]", rich_help_panel=_PANEL),
 ]
 Timeout = Annotated[
     float,

@@ -1,6 +1,8 @@
 """`pagemesh up`, `down` and `status`: the stack on this machine."""
 
 import datetime as dt
+import os
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +12,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pagemesh_cli.failures import ExitCode, Failure
+from pagemesh_cli.connection import no_stack
+from pagemesh_cli.failures import ExitCode
+from pagemesh_cli.journal import Journal
 from pagemesh_cli.output import Output
 from pagemesh_cli.stack.layout import DataDir, default_root
 from pagemesh_cli.stack.state import PartState, Phase, StackState, load_state
@@ -27,7 +31,7 @@ def up(
         typer.Option(
             min=0,
             max=65535,
-            help="Port of the edge; 0 takes any free one. All others move out of the way. [default: 8443]",
+            help="Port of the edge; 0 takes any free one. All others move out of the way. \\[default: 8443]",
         ),
     ] = None,
     rate_limits: Annotated[
@@ -36,10 +40,11 @@ def up(
     show_key: Annotated[
         bool, typer.Option("--show-key/--hide-key", help="Whether the first admin key is printed when it is made.")
     ] = True,
+    as_log: Annotated[bool, typer.Option("--as-log", hidden=True)] = False,
     data_dir: DataDirectory = None,
 ) -> None:
     """Start the whole stack on this machine: Envoy, PostgreSQL, Valkey and the three services."""
-    output = Output()
+    output = Journal() if as_log else Output()
     root = (data_dir or default_root()).absolute()
     with failing(output):
         # Imported here: the servers come with pagemesh[stack], and the client verbs do without.
@@ -47,7 +52,10 @@ def up(
 
         require_packages()
         from pagemesh_cli.stack.launch import UpOptions, run_stack  # noqa: PLC0415 - see `up`
+        from pagemesh_cli.stack.settings import unknown_settings  # noqa: PLC0415 - see `up`
 
+        for fault in unknown_settings(os.environ):
+            output.warn(fault)
         begun = time.monotonic()
         if detach:
             _up_detached(output, root, port, rate_limits=rate_limits, show_key=show_key)
@@ -63,10 +71,21 @@ def up(
 
 def _announce(output: Output, root: Path, state: StackState, secret: str | None, begun: float) -> None:
     output.note(f"the stack is up after {time.monotonic() - begun:.1f} s", "green")
-    output.write(f"url      {state.url}\nca file  {DataDir(root).ca_file}\ndata     {root}\n")
+    if isinstance(output, Journal):
+        return  # its reader knows where to look
+    _print_access(output, root, state, secret)
     if secret is not None:
-        output.write(f"key      {secret}\n")
         output.note("this key is shown once; the client verbs on this machine find it in the data directory")
+
+
+def _print_access(output: Output, root: Path, state: StackState, secret: str | None) -> None:
+    """Lines for a shell: what other clients need to call this stack."""
+    data = DataDir(root)
+    output.write(f"export URL={state.url}\nexport CA={shlex.quote(str(data.ca_file))}\n")
+    if secret is not None:
+        output.write(f"export KEY={secret}\n")
+    elif data.admin_file.exists():
+        output.note(f"the first admin key is in {data.admin_file}, as `secret`")
 
 
 def _up_detached(output: Output, root: Path, port: int | None, *, rate_limits: bool, show_key: bool) -> None:
@@ -77,7 +96,7 @@ def _up_detached(output: Output, root: Path, port: int | None, *, rate_limits: b
     running = load_state(data) if root.exists() else None
     if running is not None and running.phase is Phase.RUNNING and data.is_locked():
         output.note(f"a stack is already running (pid {running.supervisor.pid})")
-        output.write(f"url      {running.url}\n")
+        _print_access(output, root, running, None)
         return
     begun, show_key = time.monotonic(), show_key and load_admin_key(data) is None
     state = start_in_background(root, port, rate_limits=rate_limits, report=output.note)
@@ -119,7 +138,7 @@ def status(as_json: Json = False, data_dir: DataDirectory = None) -> None:
         data = DataDir((data_dir or default_root()).absolute())
         state = load_state(data)
         if state is None:
-            raise Failure(f"No stack is running on {data.root}.", ExitCode.UNREACHABLE, "NO_STACK")
+            raise no_stack(data)
         rows = inspect(data, state)
         supervised = state.supervisor.alive()
         healthy = supervised and state.phase is Phase.RUNNING and all(row["healthy"] for row in rows)

@@ -1,5 +1,6 @@
 """`pagemesh up`, `status`, `down`, and everything that may happen in between, with the real servers and services."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -25,8 +26,11 @@ def test_from_an_empty_directory_through_kills_to_a_clean_end(short_dir: Path) -
 
     up = pagemesh("up", "--detach", "--port", "0")
     assert up.code == 0, up.err
-    secret = up.out.split("key")[-1].strip()
+    shell = dict(line.removeprefix("export ").split("=", 1) for line in up.out.splitlines())
+    secret = shell["KEY"]
     assert secret.startswith("pm_")
+    assert shell["URL"] == pagemesh.state.url
+    assert Path(shell["CA"]).read_text().startswith("-----BEGIN CERTIFICATE")
 
     status = pagemesh("status", "--json").json
     assert status["healthy"] is True
@@ -36,6 +40,8 @@ def test_from_an_empty_directory_through_kills_to_a_clean_end(short_dir: Path) -
     again = pagemesh("up", "--detach")
     assert again.code == 0
     assert "already running" in again.err
+    assert again.out.splitlines() == up.out.splitlines()[:2], "the same lines, without the key"
+    assert str(root / "admin.json") in again.err
     assert secret not in again.out + again.err, "the key is shown once"
     assert pagemesh("up").code == 1, "a second stack on the same directory"
 
@@ -48,7 +54,11 @@ def test_from_an_empty_directory_through_kills_to_a_clean_end(short_dir: Path) -
 
     up = pagemesh("up", "--detach", "--port", "0")
     assert up.code == 0, up.err
-    assert "did not stop in good order" in (root / "logs" / "supervisor.log").read_text()
+    told = [json.loads(line) for line in (root / "logs" / "supervisor.log").read_text().splitlines()]
+    assert all(line["timestamp"].endswith("Z") and line["service"] == "supervisor" for line in told)
+    events = [line["event"] for line in told]
+    assert any("did not stop in good order" in event for event in events)
+    assert any("extractor was killed by SIGKILL" in event for event in events), "what the first supervisor told"
     assert secret not in up.out + up.err
     assert pagemesh("extract", name, "--pages", "1").code == 0, "documents outlive the stack"
 
@@ -58,7 +68,9 @@ def test_from_an_empty_directory_through_kills_to_a_clean_end(short_dir: Path) -
     assert not any(process.alive() for process in processes)
     assert descendants(root) == []
     assert load_state(DataDir(root)) is None
-    assert pagemesh("status").code == 3
+    nothing = pagemesh("status")
+    assert (nothing.code, nothing.out) == (3, "")
+    assert "pagemesh up" in nothing.err
     assert pagemesh("down").code == 0
     last_words = (root / "logs" / "postgres.log").read_text().splitlines()[-1]
     assert last_words.endswith("database system is shut down")
@@ -103,11 +115,23 @@ def test_a_signal_while_starting_leaves_nothing_behind(short_dir: Path) -> None:
 
 
 def test_a_wrong_setting_is_named_and_nothing_runs_on(short_dir: Path) -> None:
+    """And nothing else is told: neither what an earlier start logged, nor what went well in this one."""
     root = short_dir / "data"
-    up = Command.on(root, PAGEMESH_LOG_LEVEL="LOUD", PAGEMESH_DRAIN_S="-1")("up", "--detach", "--port", "0")
+    (root / "logs").mkdir(parents=True, mode=0o700)
+    DataDir(root).marker.write_text("1\n")
+    for name in ("ledger", "extractor", "supervisor"):
+        (root / "logs" / f"{name}.log").write_text('  PAGEMESH_PEERS: of an earlier start\n{"level": "error"}\n' * 20)
+    settings = {"PAGEMESH_LOG_LEVEL": "LOUD", "PAGEMESH_DRAIN_S": "-1", "PAGEMESH_MAX_PAGES": "0"}
+    up = Command.on(root, PAGEMESH_LOG_LEVL="INFO", **settings)("up", "--detach", "--port", "0")
     assert up.code == 1
-    assert "PAGEMESH_LOG_LEVEL" in up.err
-    assert "PAGEMESH_DRAIN_S" in up.err
+    assert "warning: PAGEMESH_LOG_LEVL is no setting; did you mean PAGEMESH_LOG_LEVEL?" in up.err
+    faults = up.err[up.err.index("STACK: ") :].splitlines()
+    assert faults[0] == "STACK: Settings are refused:"
+    assert sorted(line.split()[0] for line in faults[1:]) == [f"{name}:" for name in sorted(settings)]
+    both = [line for line in faults if line.endswith("(ledger, extractor)")]
+    assert sorted(line.split()[0] for line in both) == ["PAGEMESH_DRAIN_S:", "PAGEMESH_LOG_LEVEL:"]
+    assert any("PAGEMESH_MAX_PAGES" in line and line.endswith("(extractor)") for line in faults)
+    assert not {"{", "earlier"} & set("".join(faults[1:]).replace("{", " { ").split())
     assert descendants(root) == []
     assert load_state(DataDir(root)) is None
 

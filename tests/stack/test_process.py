@@ -92,6 +92,18 @@ def test_end_before_ready_shows_the_log(tmp_path: Path) -> None:
         process.wait_ready(never, timeout_s=10)
 
 
+def test_only_what_this_run_logged_is_shown(tmp_path: Path) -> None:
+    log = tmp_path / "subject.log"
+    log.write_text("long ago\n" * 100)
+    process = Process(python(tmp_path, "print('just now', flush=True); import signal; signal.pause()"))
+    assert wait_until(lambda: logged(tmp_path, "just now"), timeout_s=10)
+    assert process.log_tail() == f"\n    {log} ends with:\n    just now"
+    assert process.log_written() == "just now\n"
+    os.truncate(log, 0)
+    assert process.log_tail() == "", "turned over meanwhile"
+    process.stop()
+
+
 def test_never_ready_says_what_was_wrong_last(tmp_path: Path) -> None:
     process = Process(python(tmp_path, "import signal; signal.pause()"))
 
@@ -104,6 +116,7 @@ def test_never_ready_says_what_was_wrong_last(tmp_path: Path) -> None:
 
 
 def test_logs_are_private(tmp_path: Path) -> None:
+    (tmp_path / "subject.log").touch(mode=0o644)
     Process(python(tmp_path, "")).stop()
     assert (tmp_path / "subject.log").stat().st_mode & 0o777 == 0o600
 
