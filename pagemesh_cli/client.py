@@ -127,7 +127,7 @@ class Client:
         try:
             yield
         except grpc.RpcError as error:
-            raise from_rpc_error(error, request_id=self.request_id) from error
+            raise from_rpc_error(error) from error
 
 
 def _pieces(

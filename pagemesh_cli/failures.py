@@ -68,13 +68,31 @@ _ADVICE = {
     ExitCode.LIMIT: "Wait and try again, or ask for a higher limit or budget.",
     ExitCode.TIMED_OUT: "Try again, or allow more time with --timeout.",
 }
+_PROVIDER_AWAY = "The model's provider does not do its part, the stack does: try again later, or another --model."
+_PROVIDER_BUSY = "The model's provider takes no more now: wait and try again, or try another --model."
+_ADVICE_BY_REASON = {
+    "BREAKER_OPEN": "Something behind the service keeps failing: try again in a moment.",
+    "PROVIDER_UNAVAILABLE": _PROVIDER_AWAY,
+    "PROVIDER_CUT": _PROVIDER_AWAY,
+    "PROVIDER_INVALID_ANSWER": _PROVIDER_AWAY,
+    "PROVIDER_TIMEOUT": "The model's provider was too slow: try again, or allow more time with --timeout.",
+    "PROVIDER_QUEUE_TIMEOUT": _PROVIDER_BUSY,
+    "PROVIDER_QUEUE_FULL": _PROVIDER_BUSY,
+    "PROVIDER_RATE_LIMITED": _PROVIDER_BUSY,
+    "PROVIDER_REFUSED": "The model's provider does not take this text: try another --model.",
+    "PROVIDER_CREDENTIAL": "The stack's operator has to mend the key for the model's provider; yours is fine.",
+}
+"""Where the reason, of docs/errors.md, says more than the code."""
 
 
-def from_rpc_error(error: grpc.RpcError, *, request_id: str) -> Failure:
+def from_rpc_error(error: grpc.RpcError) -> Failure:
     """What a call's status means to the person at the terminal."""
     call: object = error  # the error of a call is that call, which its type does not say
     if not isinstance(call, grpc.Call):
-        return Failure(str(error), request_id=request_id)
+        return Failure(str(error))
+    sent = [*(call.initial_metadata() or ()), *(call.trailing_metadata() or ())]
+    # Only what came back is of use: a request that reached nobody is in nobody's log.
+    request_id = next((str(value) for name, value in sent if name == "x-request-id"), "")
     status = rpc_status.from_call(call)
     if status is None:
         status = status_pb2.Status(code=call.code().value[0], message=call.details() or "")
@@ -83,7 +101,7 @@ def from_rpc_error(error: grpc.RpcError, *, request_id: str) -> Failure:
         failure.reason = "UNTRUSTED_CERTIFICATE"
         failure.message = "The server's certificate is not of a CA that is trusted here."
         failure.advice = "Name the stack's CA with --ca-file or PAGEMESH_CA_FILE, and check the address."
-    for name, value in call.trailing_metadata() or ():
+    for name, value in sent:
         if name == "retry-after":
             failure.advice = f"Try again in {value!s} s."
     return failure
@@ -106,6 +124,7 @@ def from_status(status: status_pb2.Status, *, request_id: str) -> Failure:
     for detail in status.details:
         if detail.Unpack(info):
             failure.reason = info.reason
+            failure.advice = _ADVICE_BY_REASON.get(info.reason, failure.advice)
         elif detail.Unpack(bad_request):
             failure.fields = {item.field: item.description for item in bad_request.field_violations}
         elif detail.Unpack(retry):

@@ -17,6 +17,14 @@ from pagemesh_cli.failures import Failure
 _PIPE_WIDTH = 200
 
 
+class OutputLost(Exception):
+    """Nothing can be written any more: nobody reads, or there is no room."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Output:
     """`as_json`: stdout carries JSON and nothing else, one object a line."""
 
@@ -28,17 +36,25 @@ class Output:
 
     def print(self, thing: RenderableType, *, soft_wrap: bool = False) -> None:
         """A table or a styled line, on stdout."""
-        self.console.print(thing, soft_wrap=soft_wrap)
+        try:
+            self.console.print(thing, soft_wrap=soft_wrap)
+        except OSError as error:
+            raise OutputLost(error) from error
 
     def write(self, text: str) -> None:
         """Plain text, neither marked up nor wrapped; on a terminal, without anything that the terminal would obey."""
-        sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
-        sys.stdout.flush()
+        self._put(printable(text) if sys.stdout.isatty() else text)
 
     def result(self, value: Any) -> None:
         """One JSON object on stdout."""
-        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        self._put(json.dumps(value, ensure_ascii=False) + "\n")
+
+    def _put(self, text: str) -> None:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError as error:
+            raise OutputLost(error) from error
 
     def note(self, text: str, style: str = "") -> None:
         """Something about the work, not its result. Not said where a machine listens."""
@@ -59,7 +75,9 @@ class Output:
             return
         self._say(Text(printable(f"{failure.reason}: {failure.message}"), style="bold red"))
         for name, description in failure.fields.items():
-            self._say(Text(printable(f"  {name}: {description}")))
+            line = name if description == failure.message else f"{name}: {description}"
+            if line not in failure.message:
+                self._say(Text(printable(f"  {line}")))
         if failure.advice:
             self._say(Text(printable(f"  {failure.advice}")))
         if failure.request_id:

@@ -69,6 +69,12 @@ class CertificateAuthority:
     def ca_remaining(self, *, now: dt.datetime) -> dt.timedelta:
         return _read_certificate(self.ca_file).not_valid_after_utc - now
 
+    def fits(self, identity: str) -> bool:
+        """The key is the one that the certificate was made for. OSError or ValueError where either cannot be read."""
+        folder = self.tls_dir(identity)
+        key = serialization.load_pem_private_key((folder / "tls.key").read_bytes(), password=None)
+        return key.public_key() == _read_certificate(folder / "tls.crt").public_key()
+
     def rotate(self, identity: str, *, now: dt.datetime) -> None:
         """Gives the identity a new key and certificate, while readers go on with the old ones."""
         if identity not in IDENTITIES:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pagemesh_cli.stack.checkout import find_checkout
 from pagemesh_cli.stack.credentials import load_credentials
@@ -18,6 +19,9 @@ from pagemesh_cli.stack.layout import DataDir
 from pagemesh_cli.stack.ports import holder, is_free
 from pagemesh_cli.stack.preflight import DEFAULT_PORTS, PACKAGES
 from pagemesh_cli.stack.state import StackState, load_state
+
+if TYPE_CHECKING:
+    from pagemesh_cli.stack.certificates import CertificateAuthority
 
 OLDEST_PYTHON = (3, 11)
 # A fresh cluster takes 40 MB, its write-ahead log up to 1 GB (PostgreSQL's max_wal_size), documents come on top.
@@ -154,12 +158,24 @@ def look_at_certificates(data: DataDir, now: dt.datetime) -> Iterator[Finding]:
     ends["CA"] = authority.ca_remaining(now=now)
     first = min(ends, key=lambda name: ends[name])
     found = f"the first to end is {first}'s, in {ends[first].days} days"
+    if broken := [identity for identity in IDENTITIES if not _fits(authority, identity)]:
+        advice = "Remove the folder of each in pki/tls and start the stack anew: `pagemesh up` makes it again."
+        yield Finding("keys", Grade.FAIL, f"not that of the certificate: {', '.join(broken)}", advice)
+    else:
+        yield Finding("keys", Grade.OK, "each fits its certificate")
     if ends[first] <= dt.timedelta(0):
         yield Finding("certificates", Grade.FAIL, f"{first}'s has ended", "`pagemesh up` renews it; restart the stack.")
     elif ends[first] < CERTIFICATE_WARN:
         yield Finding("certificates", Grade.WARN, found, "A running stack renews them; `pagemesh up` does it too.")
     else:
         yield Finding("certificates", Grade.OK, found)
+
+
+def _fits(authority: "CertificateAuthority", identity: str) -> bool:
+    try:
+        return authority.fits(identity)
+    except (OSError, ValueError):
+        return False  # no key, or none that anybody can read
 
 
 def look_at_parts(data: DataDir, state: StackState | None) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,7 +10,7 @@ from pagemesh.ledger.v1 import identity_service_pb2, ledger_service_pb2
 from pagemesh_cli.client import Client
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, message_json
-from pagemesh_cli.verbs.bill import usage_line
+from pagemesh_cli.verbs.bill import print_usage
 from pagemesh_cli.verbs.money import money
 from pagemesh_cli.verbs.options import CaFile, DataDirectory, Json, Key, Url, connected
 
@@ -20,13 +20,32 @@ _LARGEST_PAGE = 1000
 _DURATION = re.compile(r"^(\d{1,6})([mhd])$")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
-When = Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], metavar="UTC")]
+
+def moment(text: str) -> dt.datetime:
+    """A point in time, UTC where it names no other zone: `12h` (ago), `2026-01-31`, `2026-01-31T08:00:00.25Z`.
+
+    Raises BadParameter for anything else.
+    """
+    if (span := _span(text)) is not None:
+        return dt.datetime.now(dt.UTC) - span
+    try:
+        at = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no time. Try 12h, 2026-01-31 or 2026-01-31T08:00:00Z.") from error
+    return at if at.tzinfo else at.replace(tzinfo=dt.UTC)
+
+
+def _when(what: str) -> Any:
+    told = (
+        f"{what}: a time such as 2026-01-31T08:00:00Z, a day (both UTC unless they say otherwise), or 12h ago as 12h."
+    )
+    return typer.Option(parser=moment, metavar="TIME", help=told)
 
 
 def usage(
     *,
-    since: When = None,
-    until: When = None,
+    since: Annotated[dt.datetime | None, _when("From then on")] = None,
+    until: Annotated[dt.datetime | None, _when("Until before then")] = None,
     document: Annotated[str, typer.Option(help="Only calls for this document, `documents/{id}`.")] = "",
     request_id: Annotated[str, typer.Option(help="Only calls for this request.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many records.")] = 50,
@@ -48,8 +67,7 @@ def usage(
         if as_json:
             output.result(message_json(answer))
             return
-        for record in answer.records:
-            output.write(f"{usage_line(record)}\n")
+        print_usage(output, answer.records)
         output.write(f"{answer.total_records} records, {money(answer.total_cost)}; held {money(answer.held)}\n")
 
 
@@ -137,7 +155,12 @@ def whoami(
 
 def duration(text: str) -> dt.timedelta:
     """`30m`, `12h`, `90d`. Raises Failure for anything else."""
-    match = _DURATION.match(text)
-    if match is None or int(match[1]) == 0:
+    span = _span(text)
+    if not span:
         raise Failure(f"{text!r} is no time span.", ExitCode.USAGE, "BAD_DURATION", advice="Try 30m, 12h or 90d.")
-    return dt.timedelta(**{_UNITS[match[2]]: int(match[1])})
+    return span
+
+
+def _span(text: str) -> dt.timedelta | None:
+    match = _DURATION.match(text)
+    return dt.timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None

@@ -1,13 +1,16 @@
 """What a summary cost, and the ledger's own rows for it: told after the summary, and never in its way."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from rich.table import Table
+from rich.text import Text
 
 from pagemesh.ledger.v1 import usage_pb2
 from pagemesh.summarizer.v1 import summary_pb2
 from pagemesh_cli.client import Client
 from pagemesh_cli.failures import Failure
-from pagemesh_cli.output import Output
+from pagemesh_cli.output import Output, printable
 from pagemesh_cli.verbs.money import money
 
 # The ledger acknowledges before the answer as a rule; where it was away, its rows follow within seconds. Each look-up
@@ -48,29 +51,45 @@ def print_consumption(output: Output, summary: summary_pb2.Summary) -> None:
     """What the answer itself says that it cost."""
     used = summary.consumption
     how = "chosen from the document" if summary.extractive else "written"
+    verbatim = " Where no quote is shown, the sentence is verbatim." if _any_verbatim(summary) else ""
     cached = ", from the cache" if summary.cached else ""
     calls = "1 model call" if used.provider_calls == 1 else f"{used.provider_calls} model calls"
     pending = "" if used.settled else " (reserved; the exact amount follows)"
     output.write(
-        f"\n{summary.grounded_share:.0%} of the sentences are grounded; {how} by {summary.model}{cached}.\n"
+        f"\n{summary.grounded_share:.0%} of the sentences are grounded; {how} by {summary.model}{cached}.{verbatim}\n"
         f"cost {money(used.cost)} for {used.input_tokens} + {used.output_tokens} tokens in {calls}{pending}\n"
     )
 
 
-def print_usage(output: Output, records: list[usage_pb2.UsageRecord]) -> None:
-    """The ledger's rows, one on each line."""
+def print_usage(output: Output, records: Sequence[usage_pb2.UsageRecord]) -> None:
+    """The ledger's rows as a table, times in UTC to the second; `--json` has all that is known."""
+    if not records:
+        return
+    table = Table("time", "operation", "model", box=None, pad_edge=False)
+    table.add_column("tokens", justify="right")
+    table.add_column("cost", justify="right")
     for record in records:
-        output.write(f"usage {usage_line(record)}\n")
+        event = record.event
+        time_text = event.occur_time.ToDatetime().isoformat(timespec="seconds") + "Z"
+        tokens = f"{event.input_tokens}+{event.output_tokens}"
+        cells = (time_text, event.operation, event.model, tokens, money(record.cost))
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    output.print(table)
 
 
-def usage_line(record: usage_pb2.UsageRecord) -> str:
-    """One usage record on one line."""
-    event = record.event
-    return (
-        f"{event.event_id}  {event.occur_time.ToJsonString()}  {event.operation}  {event.model}  "
-        f"{event.input_tokens}+{event.output_tokens} tokens  {money(record.cost)}  {record.actor}"
-    )
+def is_verbatim(sentence: summary_pb2.SummarySentence, citation: summary_pb2.Citation) -> bool:
+    """The sentence is what it quotes, but for its bullet and the breaks of lines."""
+    return sentence_text(sentence).split() == citation.quote.split()
 
 
-def _ids(records: list[usage_pb2.UsageRecord]) -> set[str]:
+def sentence_text(sentence: summary_pb2.SummarySentence) -> str:
+    """Without the bullet that a list's sentences begin with."""
+    return sentence.text.removeprefix("- ").strip()
+
+
+def _any_verbatim(summary: summary_pb2.Summary) -> bool:
+    return any(is_verbatim(sentence, citation) for sentence in summary.sentences for citation in sentence.citations)
+
+
+def _ids(records: Sequence[usage_pb2.UsageRecord]) -> set[str]:
     return {record.event.event_id for record in records}

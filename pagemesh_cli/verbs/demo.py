@@ -11,11 +11,11 @@ from pagemesh.summarizer.v1 import summary_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.connection import resolve
 from pagemesh_cli.demo import document_path
-from pagemesh_cli.failures import Failure
+from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output
 from pagemesh_cli.stack.layout import DataDir
 from pagemesh_cli.verbs.bill import print_consumption, print_usage, recorded_usage
-from pagemesh_cli.verbs.documents import upload_file
+from pagemesh_cli.verbs.documents import unreadable, upload_file
 from pagemesh_cli.verbs.options import failing
 from pagemesh_cli.verbs.summaries import (
     Length,
@@ -25,6 +25,11 @@ from pagemesh_cli.verbs.summaries import (
     print_sentences,
     summary_options,
 )
+
+_PDF = b"%PDF-"
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+# Readers accept a PDF header within the first 1024 bytes (ISO 32000-1, annex H.3.4.1).
+_HEAD_BYTES = 1024 + len(_PDF)
 
 
 def demo(
@@ -36,9 +41,25 @@ def demo(
         from pagemesh_cli.stack.preflight import require_packages  # noqa: PLC0415 - see `up`
 
         require_packages()
+        if file is not None:
+            require_document(file)
         with tempfile.TemporaryDirectory(prefix="pagemesh-demo-") as directory:
             root = Path(directory) / "data"
             _with_stack(output, root, file or document_path())
+
+
+def require_document(path: Path) -> None:
+    """Raises Failure where the file cannot be read or begins like none that the extractor takes.
+
+    The extractor looks closer; this is only so that no stack is started for nothing.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not head.startswith(_IMAGES) and _PDF not in head:
+        raise Failure(f"{path} is neither a PDF nor a JPEG nor a PNG.", ExitCode.USAGE, "UNSUPPORTED_MEDIA_TYPE")
 
 
 def _with_stack(output: Output, root: Path, file: Path) -> None:
@@ -51,7 +72,7 @@ def _with_stack(output: Output, root: Path, file: Path) -> None:
             document = upload_file(client, output, file, timeout_s=STREAM_TIMEOUT_S).document.name
             options = summary_options(Length.MEDIUM, Style.PARAGRAPH, "", "", "")
             summary = fetch_summary(client, output, document, options, timeout_s=STREAM_TIMEOUT_S)
-            print_sentences(output, summary)
+            print_sentences(output, summary, Style.PARAGRAPH)
             print_consumption(output, summary)
             records = recorded_usage(client, output, summary)
             print_usage(output, records)

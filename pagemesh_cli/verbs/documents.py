@@ -113,16 +113,21 @@ def upload_file(
         with output.progress(f"uploading {path.name}", path.stat().st_size) as meter:
             response = client.upload(path, sent=meter.advance, timeout_s=timeout_s)
     except OSError as error:
-        raise Failure(
-            f"Cannot read {path}: {error.strerror}.",
-            ExitCode.USAGE,
-            "BAD_FILE",
-            advice="Name a file, or a document as documents/{id}.",
-        ) from error
+        raise unreadable(path, error) from error
     document = response.document
     known = "" if response.created else ", which was already there"
     output.note(f"uploaded {path.name} ({document.size_bytes} bytes) as {document.name}{known}", "dim")
     return response
+
+
+def unreadable(path: Path, error: OSError) -> Failure:
+    """A file that was named and cannot be read."""
+    return Failure(
+        f"Cannot read {path}: {error.strerror}.",
+        ExitCode.USAGE,
+        "BAD_FILE",
+        advice="Name a file, or a document as documents/{id}.",
+    )
 
 
 def _print_pages(

@@ -9,7 +9,7 @@ from pagemesh.summarizer.v1 import summarizer_service_pb2, summary_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.output import Output, message_json
-from pagemesh_cli.verbs.bill import print_consumption, print_usage, recorded_usage
+from pagemesh_cli.verbs.bill import is_verbatim, print_consumption, print_usage, recorded_usage, sentence_text
 from pagemesh_cli.verbs.documents import Source, document_name
 from pagemesh_cli.verbs.options import CaFile, DataDirectory, Json, Key, Timeout, Url, connected
 
@@ -55,10 +55,10 @@ def summarize(
     with connected(output, url=url, key=key, ca_file=ca_file, data_dir=data_dir) as client:
         document = document_name(client, output, source, timeout_s=timeout)
         if stream:
-            summary = _streamed(client, output, document, options, timeout_s=timeout)
+            summary = _streamed(client, output, document, options, style, timeout_s=timeout)
         else:
             summary = fetch_summary(client, output, document, options, timeout_s=timeout)
-            _print_whole(output, summary)
+            _print_whole(output, summary, style)
         # The summary is paid and on the screen before anything else is asked for.
         if not as_json:
             print_consumption(output, summary)
@@ -102,6 +102,7 @@ def _streamed(
     output: Output,
     document: str,
     options: summarizer_service_pb2.SummaryOptions,
+    style: Style,
     *,
     timeout_s: float,
 ) -> summary_pb2.Summary:
@@ -117,7 +118,7 @@ def _streamed(
                 output.result(message_json(event))
             elif kind == "sentence":
                 printed += 1
-                print_sentence(output, printed, event.sentence)
+                print_sentence(output, printed, event.sentence, style)
             if kind == "progress":
                 parts = event.progress.chunk_count
                 done = event.progress.chunks_done if parts else event.progress.pages_read
@@ -127,11 +128,11 @@ def _streamed(
     raise Failure("The summary broke off before its end.", reason="CUT_OFF", request_id=client.request_id)
 
 
-def _print_whole(output: Output, summary: summary_pb2.Summary) -> None:
+def _print_whole(output: Output, summary: summary_pb2.Summary, style: Style) -> None:
     if output.as_json:
         output.result({"summary": message_json(summary)})
     else:
-        print_sentences(output, summary)
+        print_sentences(output, summary, style)
 
 
 def check_complete(summary: summary_pb2.Summary, *, request_id: str) -> None:
@@ -146,17 +147,20 @@ def check_complete(summary: summary_pb2.Summary, *, request_id: str) -> None:
         )
 
 
-def print_sentences(output: Output, summary: summary_pb2.Summary) -> None:
-    """All sentences, numbered."""
+def print_sentences(output: Output, summary: summary_pb2.Summary, style: Style) -> None:
+    """All sentences, numbered or as a list."""
     for number, sentence in enumerate(summary.sentences, start=1):
-        print_sentence(output, number, sentence)
+        print_sentence(output, number, sentence, style)
 
 
-def print_sentence(output: Output, number: int, sentence: summary_pb2.SummarySentence) -> None:
-    """The sentence, then each of its citations on a line of its own: page, quote, boxes in points."""
-    output.write(f"{number:>3}. {sentence.text.removeprefix('- ').strip()}\n")
+def print_sentence(output: Output, number: int, sentence: summary_pb2.SummarySentence, style: Style) -> None:
+    """The sentence, then each of its citations: page, boxes in points, and the quote where it says anything else."""
+    mark = "  - " if style is Style.BULLETS else f"{number:>3}. "
+    output.write(f"{mark}{sentence_text(sentence)}\n")
     for citation in sentence.citations:
         boxes = " ".join(f"[{box.x0:.1f} {box.y0:.1f} {box.x1:.1f} {box.y1:.1f}]" for box in citation.boxes)
-        output.write(f"     page {citation.page}, {boxes}\n       \u201c{citation.quote}\u201d\n")
+        output.write(f"     page {citation.page}, {boxes}\n")
+        if not is_verbatim(sentence, citation):
+            output.write(f"       \u201c{citation.quote}\u201d\n")
     if not sentence.grounded:
         output.write("     not grounded: nothing like it was found in the document\n")

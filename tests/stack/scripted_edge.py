@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from pagemesh.common.v1 import money_pb2
 from pagemesh.ledger.v1 import ledger_service_pb2, ledger_service_pb2_grpc, usage_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2, summarizer_service_pb2_grpc, summary_pb2
 from pagemesh_cli.stack.certificates import CertificateAuthority
@@ -73,5 +74,12 @@ def scripted_edge(script: Script, authority: CertificateAuthority) -> Iterator[s
 
 def page_of(*event_ids: str, next_page_token: str = "") -> Page:
     """An answer with a record for each id."""
-    records = [usage_pb2.UsageRecord(event=usage_pb2.UsageEvent(event_id=event_id)) for event_id in event_ids]
-    return Page(records=records, next_page_token=next_page_token)
+    return Page(records=[_record(event_id) for event_id in event_ids], next_page_token=next_page_token)
+
+
+def _record(event_id: str) -> usage_pb2.UsageRecord:
+    event = usage_pb2.UsageEvent(
+        event_id=event_id, operation="summarize.map", model="offline/lexrank", input_tokens=12, output_tokens=3
+    )
+    event.occur_time.FromJsonString("2026-01-31T08:00:01.250Z")
+    return usage_pb2.UsageRecord(event=event, cost=money_pb2.Money(currency="USD", micros=42))

@@ -93,7 +93,24 @@ def test_pages_that_failed_make_the_summary_incomplete(
     assert "PAGES_FAILED" in answer.err
     assert ": 2, 5." in answer.err
     assert "  1. It rains." in answer.out
-    assert "usage a" in answer.out
+    assert answer.out.splitlines()[-2].split() == ["time", "operation", "model", "tokens", "cost"]
+    assert answer.out.splitlines()[-1].split() == [
+        *("2026-01-31T08:00:01Z", "summarize.map", "offline/lexrank", "12+3", "0.000042", "USD")
+    ]
+
+
+def test_a_quote_is_shown_where_it_says_more_than_its_sentence(pagemesh: Callable[[Script], Command]) -> None:
+    made = summary("a", settled=True, text="- It rains.")
+    for quote in ("It\nrains.", "It rains, they say."):
+        made.sentences[0].citations.add(page=1, quote=quote)
+    command = pagemesh(Script(made, [page_of("a")]))
+    out = command("summarize", DOCUMENT, "--style", "bullets").out
+    assert out.startswith("  - It rains.\n     page 1, ")
+    assert out.count("\u201c") == 1
+    assert "\u201cIt rains, they say.\u201d" in out
+    assert out.count("verbatim") == 1
+    streamed = command("summarize", DOCUMENT, "--style", "bullets", "--stream").out
+    assert streamed == out
 
 
 def test_what_is_settled_is_asked_for_once(look: Look, capsys: pytest.CaptureFixture[str]) -> None:

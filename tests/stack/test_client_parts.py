@@ -1,9 +1,12 @@
 """The client's parts that need no server: where it connects, what ranges mean, how failures are told."""
 
+import datetime as dt
 import json
+import re
 from pathlib import Path
 
 import pytest
+import typer
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -13,7 +16,7 @@ from pagemesh.summarizer.v1 import summary_pb2
 from pagemesh_cli.connection import resolve
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.output import Output, printable
-from pagemesh_cli.verbs.account import duration
+from pagemesh_cli.verbs.account import duration, moment
 from pagemesh_cli.verbs.demo import check_promises
 from pagemesh_cli.verbs.documents import page_range
 from pagemesh_cli.verbs.money import money
@@ -50,6 +53,13 @@ def test_the_local_key_goes_nowhere_else(tmp_path: Path) -> None:
     with pytest.raises(Failure) as caught:
         resolve(url="https://elsewhere.example", key=None, ca_file=None, data_dir=tmp_path, environment={})
     assert caught.value.reason == "NO_KEY"
+    assert caught.value.exit_code is ExitCode.REFUSED
+
+
+def test_a_wrong_address_is_told_before_a_missing_key(tmp_path: Path) -> None:
+    with pytest.raises(Failure) as caught:
+        resolve(url="http://elsewhere.example", key=None, ca_file=None, data_dir=tmp_path, environment={})
+    assert caught.value.reason == "BAD_URL"
 
 
 def test_no_stack_and_no_address(tmp_path: Path) -> None:
@@ -141,6 +151,53 @@ def test_a_failure_tells_reason_field_advice_and_request_id(capsys: pytest.Captu
         "requestId": "request-1",
         "exitCode": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("field", "message", "lines"),
+    [
+        ("a.b", "a.b: is wrong", 1),
+        ("a.b", "is wrong", 2),
+        ("a.b", "The request has faults.", 2),
+    ],
+)
+def test_no_sentence_is_said_twice(capsys: pytest.CaptureFixture[str], field: str, message: str, lines: int) -> None:
+    Output().failure(Failure(message, fields={field: "is wrong"}))
+    told = capsys.readouterr().err
+    assert told.count("is wrong") == 1
+    assert told.count("a.b") == 1
+    assert len(told.splitlines()) == lines
+
+
+@pytest.mark.parametrize("reason", ["PROVIDER_UNAVAILABLE", "PROVIDER_CUT", "BREAKER_OPEN"])
+def test_advice_is_about_who_failed(reason: str) -> None:
+    info = error_details_pb2.ErrorInfo(reason=reason, domain="pagemesh")
+    failure = from_status(status(code_pb2.UNAVAILABLE, info), request_id="r")
+    assert failure.exit_code is ExitCode.UNREACHABLE
+    assert failure.advice
+    assert "Is the stack up?" not in failure.advice
+    assert "Is the stack up?" in from_status(status(code_pb2.UNAVAILABLE), request_id="r").advice
+
+
+def test_every_reason_of_a_provider_has_its_own_advice() -> None:
+    explained = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
+    for reason in set(re.findall(r"PROVIDER_[A-Z_]+", explained)):
+        info = error_details_pb2.ErrorInfo(reason=reason, domain="pagemesh")
+        assert "provider" in from_status(status(code_pb2.UNAVAILABLE, info), request_id="r").advice, reason
+
+
+def test_points_in_time() -> None:
+    assert moment("2026-01-31").isoformat() == "2026-01-31T00:00:00+00:00"
+    assert moment("2026-01-31T08:00:00").isoformat() == "2026-01-31T08:00:00+00:00"
+    assert moment("2026-01-31T08:00:00.250Z").isoformat() == "2026-01-31T08:00:00.250000+00:00"
+    assert moment("2026-01-31T08:00:00.123456789Z").microsecond == 123456
+    assert moment("2026-01-31T09:00:00+01:00") == moment("2026-01-31T08:00:00Z")
+    before = dt.datetime.now(dt.UTC)
+    assert before <= moment("12h") + dt.timedelta(hours=12) <= dt.datetime.now(dt.UTC)
+    assert before <= moment("0m") <= dt.datetime.now(dt.UTC)
+    for text in ("", "yesterday", "12", "0x", "2026-13-01"):
+        with pytest.raises(typer.BadParameter):
+            moment(text)
 
 
 def test_money_is_exact() -> None:

@@ -104,7 +104,7 @@ def test_every_sentence_of_a_summary_is_cited(pagemesh: Command) -> None:
 
 def test_summary_for_people_shows_page_quote_box_and_bill(pagemesh: Command, document: str) -> None:
     out = pagemesh("summarize", document, "--style", "bullets").out
-    for part in ("  1. ", "     page ", "[", "\u201c", "cost 0.", "usage "):
+    for part in ("  - ", "     page ", "[", "verbatim", "cost 0.", "operation  model"):
         assert part in out
 
 
@@ -129,6 +129,18 @@ def test_usage_adds_up(pagemesh: Command, document: str) -> None:
     limited = pagemesh("usage", "--limit", "1", "--json").json
     assert len(limited["records"]) == 1
     assert pagemesh("usage", "--since", "2099-01-01", "--json").json["records"] == []
+
+
+def test_usage_takes_the_times_that_it_prints(pagemesh: Command, document: str) -> None:
+    pagemesh("summarize", document, "--focus", "times")
+    newest = pagemesh("usage", "--limit", "1", "--json").json["records"][0]["event"]["occurTime"]
+    since = pagemesh("usage", "--since", newest, "--json")
+    assert since.code == 0, since.err
+    assert int(since.json["totalRecords"]) >= 1
+    header, row, *_ = pagemesh("usage", "--limit", "1", "--since", "12h").out.splitlines()
+    assert header.split() == ["time", "operation", "model", "tokens", "cost"]
+    assert pagemesh("usage", "--since", row.split()[0]).code == 0
+    assert pagemesh("usage", "--until", "12h", "--json").json["totalRecords"] == "0"
 
 
 def test_a_key_does_what_its_scopes_say_until_it_is_revoked(pagemesh: Command, stack: RunningStack) -> None:
@@ -171,6 +183,10 @@ def test_whoami(pagemesh: Command) -> None:
         (["whoami", "--key", "pm_0000000000000000_x"], 4, "UNAUTHENTICATED"),
         (["whoami", "--url", "https://localhost:1", "--key", "x"], 3, None),
         (["whoami", "--url", "ftp://localhost", "--key", "x"], 2, "BAD_URL"),
+        (["whoami", "--url", "https://localhost:1"], 4, "NO_KEY"),
+        (["usage", "--since", "yesterday"], 2, "USAGE"),
+        (["usage", "--limit", "many"], 2, "USAGE"),
+        (["upload", "--nonsense"], 2, "USAGE"),
     ],
 )
 def test_exit_codes(pagemesh: Command, document: str, arguments: list[str], code: int, reason: str | None) -> None:
@@ -182,8 +198,15 @@ def test_exit_codes(pagemesh: Command, document: str, arguments: list[str], code
 
 def test_a_bad_field_is_named(pagemesh: Command, document: str) -> None:
     answer = pagemesh("summarize", document, "--focus", "x" * 501)
-    assert "options.focus" in answer.err
+    assert answer.err.count("options.focus") == 1, "the message says it, so no second line does"
     assert "request id" in answer.err
+
+
+def test_a_request_that_reached_nobody_has_no_id(pagemesh: Command) -> None:
+    answer = pagemesh("whoami", "--url", "https://localhost:1", "--key", "x")
+    assert answer.code == 3
+    assert "request id" not in answer.err
+    assert "pagemesh status" in answer.err
 
 
 def test_unknown_options_are_usage_errors(pagemesh: Command) -> None:
