@@ -58,9 +58,9 @@ class ExtractorServicer(ExtractorServiceServicer):
         self, request: pb.ExtractPagesRequest, context: Context
     ) -> AsyncIterator[pb.ExtractPagesResponse]:
         """Streams pages."""
-        # Closed here, so that a cancelled call stops its parser at once.
-        async with aclosing(self._events(request)) as events:
-            told = with_error_event(events, make=lambda status: pb.ExtractPagesResponse(error=status))
+        told = with_error_event(self._events(request), make=lambda status: pb.ExtractPagesResponse(error=status))
+        # Closed here, and by it what it reads from, so that a cancelled call stops its parser at once.
+        async with aclosing(told):
             async for response in told:
                 yield response
 
