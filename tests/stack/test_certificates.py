@@ -9,7 +9,9 @@ import pytest
 from cryptography import x509
 
 from pagemesh_cli.stack.certificates import IDENTITIES, LIFETIME, RENEW_BEFORE, CertificateAuthority
+from pagemesh_cli.stack.diagnosis import Finding, Grade, look_at_certificates
 from pagemesh_cli.stack.errors import StackError
+from pagemesh_cli.stack.layout import DataDir
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 
@@ -79,6 +81,20 @@ def test_a_rotation_changes_one_link_only(authority: CertificateAuthority) -> No
     assert (folder / "..data").readlink() != target
     assert (old_files / "tls.key").exists(), "a reader between the two must find the old files"
     ssl.create_default_context().load_cert_chain(folder / "tls.crt", folder / "tls.key")
+
+
+def test_doctor_finds_a_key_that_is_not_its_certificates(authority: CertificateAuthority, tmp_path: Path) -> None:
+    def keys() -> Finding:
+        return next(item for item in look_at_certificates(DataDir(tmp_path), NOW) if item.what == "keys")
+
+    assert keys().grade is Grade.OK
+    for identity, content in {
+        "ledger": (authority.tls_dir("edge") / "tls.key").read_bytes(),
+        "extractor": b"no key at all",
+    }.items():
+        (authority.tls_dir(identity) / "tls.key").write_bytes(content)
+    assert keys().grade is Grade.FAIL
+    assert keys().found == "not that of the certificate: extractor, ledger"
 
 
 def test_old_versions_do_not_pile_up(authority: CertificateAuthority) -> None:
