@@ -294,7 +294,7 @@ async def test_a_streamed_answer_ends_the_rest_of_a_model(waits: Waits) -> None:
     guarded = GuardedProvider(provider, remaining_s=lambda: None, breaker_for=lambda _: breaker, sleep=waits.sleep)
     with pytest.raises(Unavailable):
         await answered(guarded)
-    assert breaker.state == "open"
+    assert breaker.state == "half-open", "it has rested: the next call is the probe"
     assert await answered(guarded) == ANSWER
     assert breaker.state == "closed"
 
