@@ -55,6 +55,8 @@ def _get(connection: http.client.HTTPConnection, path: str, where: str) -> tuple
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, response.read(_BODY_MAX_BYTES)
+    except TimeoutError as error:
+        raise OSError(f"{where} does not answer within {TIMEOUT_S:g} s") from error
     except http.client.HTTPException as error:
         raise OSError(f"{where} does not speak HTTP: {error!r}") from error
     finally:

@@ -84,8 +84,7 @@ class Supervisor:
         """Starts the parts together and waits until all are well. Raises StackError where one is not in time."""
         for part in parts:
             process = Process(part.spec())
-            watched = _Watched(part, process, self.clock(), self._now_text(), pulse=self._pulse(part))
-            self._watched[part.name] = watched
+            self._watched[part.name] = _Watched(part, process, self.clock(), self._now_text())
             self._tell()
         try:
             for part in parts:
@@ -98,10 +97,12 @@ class Supervisor:
             raise StackError(refused) from error
 
     def _wait_ready(self, part: Part) -> None:
-        process = self._watched[part.name].process
+        watched = self._watched[part.name]
+        process = watched.process
         if process is None:
             raise StackError(f"{part.name} was stopped while it started.")
         process.wait_ready(lambda: part.check(process.pid), timeout_s=part.ready_timeout_s)
+        watched.pulse = self._pulse(part, patience_s=0.0)
         self.report(f"{part.name} is ready (port {part.port}, pid {process.pid})")
 
     def tick(self) -> None:
@@ -153,10 +154,10 @@ class Supervisor:
         self.report(f"{watched.part.name} (pid {process.pid}) is stuck ({pulse.problem}): killing it")
         process.kill()
 
-    def _pulse(self, part: Part) -> Pulse | None:
+    def _pulse(self, part: Part, *, patience_s: float) -> Pulse | None:
         if part.pulse is None:
             return None
-        return Pulse(part.pulse, self._threads, patience_s=part.ready_timeout_s, clock=self.clock)
+        return Pulse(part.pulse, self._threads, patience_s=patience_s, clock=self.clock)
 
     def _put_off(self, watched: _Watched, why: str) -> None:
         delay_s = restart_delay_s(watched.failures_in_a_row)
@@ -173,7 +174,8 @@ class Supervisor:
             self._put_off(watched, f"cannot be started: {error}")
             return
         watched.process = process
-        watched.pulse, watched.stuck = self._pulse(watched.part), ""
+        watched.pulse = self._pulse(watched.part, patience_s=watched.part.ready_timeout_s)
+        watched.stuck = ""
         watched.restarts += 1
         watched.started = self.clock()
         watched.started_at = self._now_text()

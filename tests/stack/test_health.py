@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -52,6 +53,13 @@ def test_every_part_of_a_stack_has_a_pulse(stack: RunningStack) -> None:
     for ask in nobody.values():
         with pytest.raises(OSError, match="refused"):
             ask()
+
+
+def test_who_listens_and_says_nothing_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {port} does not answer within 1 s"):
+            check_http(port, "/readyz")
 
 
 def test_ports_for_operators_are_shown(stack: RunningStack) -> None:

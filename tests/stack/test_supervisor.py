@@ -175,7 +175,6 @@ def test_what_is_stuck_is_killed_and_restarted_and_nobody_waits_for_it(subject: 
         subject.supervisor.tick()
         assert asked == due, "asked more often than it is due"
 
-    ask_again()
     os.kill(before.pid, signal.SIGSTOP)
     for _ in range(FAILURES_TO_STUCK - 1):
         ask_again()
@@ -206,6 +205,11 @@ def test_who_has_not_answered_yet_has_its_time_to_start(subject: Subject) -> Non
 
     part = subject.part("a")
     subject.supervisor.start(Part("a", 1, part.spec, part.check, ready_timeout_s=1000.0, pulse=refuse))
+    subject.kill("a")
+    subject.supervisor.tick()
+    subject.clock.now_s += restart_delay_s(1)
+    subject.supervisor.tick()
+    assert subject.state("a").restarts == 1
     for due in range(1, 2 * FAILURES_TO_STUCK):
         subject.clock.now_s += ASK_EVERY_S
         subject.supervisor.tick()

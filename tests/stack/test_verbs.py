@@ -82,7 +82,7 @@ def test_a_reader_that_has_enough_is_no_disaster(pagemesh: Command, document: st
         assert run.stderr is not None
         run.stdout.close()
         told = run.stderr.read()
-    assert b"Traceback" not in told
+    assert (run.returncode, told) == (1, b"")
 
 
 def test_every_sentence_of_a_summary_is_cited(pagemesh: Command) -> None:
@@ -104,7 +104,7 @@ def test_every_sentence_of_a_summary_is_cited(pagemesh: Command) -> None:
 
 def test_summary_for_people_shows_page_quote_box_and_bill(pagemesh: Command, document: str) -> None:
     out = pagemesh("summarize", document, "--style", "bullets").out
-    for part in ("  - ", "     page ", "[", "verbatim", "cost 0.", "operation  model"):
+    for part in ("  - ", "     page ", "[", "verbatim", "cost 0.", "time  ", "offline/lexrank  "):
         assert part in out
 
 
