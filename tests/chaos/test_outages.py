@@ -152,7 +152,7 @@ def test_a_deadline_that_nobody_can_keep(hurt: Hurt, timeout: float) -> None:
     document = hurt.uploaded()
     for outcome in hurt.both_ways(SUMMARIZE, {"document": document}, timeout_s=timeout):
         assert outcome.code == "DEADLINE_EXCEEDED", outcome
-        assert outcome.http in (0, 504)
+        assert outcome.http in (0, 408, 504)  # 408: the edge had not even read all of it
     assert hurt.call(SUMMARIZE, {"document": document}).code == "OK"
 
 
