@@ -162,6 +162,6 @@ def test_demo_tells_the_truth(short_dir: Path) -> None:
     demo = Command.on(short_dir / "unused")("demo")
     assert demo.code == 0, demo.err + demo.out
     assert "page 1, [" in demo.out
-    assert "usage " in demo.out
+    assert "offline/lexrank  " in demo.out, "the row of the ledger"
     assert "stopped cleanly" in demo.err
     assert not (short_dir / "unused").exists()
