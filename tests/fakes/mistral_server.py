@@ -109,8 +109,10 @@ class MistralServer:
         try:
             while await self._one_request(reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client hung up: that is its right
+        except asyncio.IncompleteReadError:
+            pass  # the client hung up between two requests: that is its right
+        except ConnectionError:
+            self.books.cancelled += 1  # and here it did so in the middle of an answer
         except asyncio.CancelledError:
             pass  # the server stops
         finally:
@@ -119,7 +121,10 @@ class MistralServer:
 
     async def _one_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Whether the connection may be used again."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        except ConnectionError:
+            return False  # reset between two requests
         method, path, _ = head[0].split(" ")
         headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
         size = int(headers.get("content-length", "0"))
@@ -200,8 +205,7 @@ class MistralServer:
     async def _hang(self, reader: asyncio.StreamReader) -> bool:
         """Says nothing until the client hangs up."""
         await reader.read()
-        self.books.cancelled += 1
-        return False
+        raise ConnectionAbortedError
 
     def _charge(self, name: str, body: dict[str, Any]) -> dict[str, int]:
         said = _content(name, "", body)

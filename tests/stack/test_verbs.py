@@ -16,6 +16,7 @@ from cryptography import x509
 from pagemesh_cli.demo import document_path
 from pagemesh_cli.stack.certificates import IDENTITIES, CertificateAuthority
 from pagemesh_cli.stack.process import wait_until
+from pagemesh_cli.stack.state import load_state
 from tests.conftest import RunningStack
 from tests.stack.running import Command
 
@@ -240,7 +241,9 @@ def test_no_secret_in_argument_lists_or_logs(stack: RunningStack, pagemesh: Comm
     pagemesh("whoami")
     secrets = [stack.admin_key, *json.loads(stack.data.secrets_file.read_text()).values()]
     texts = [path.read_text(errors="replace") for path in stack.data.logs.iterdir()]
-    for process in [stack.state.supervisor, *stack.state.processes()]:
+    state = load_state(stack.data)
+    assert state is not None
+    for process in [state.supervisor, *state.processes()]:
         texts.append(Path(f"/proc/{process.pid}/cmdline").read_text())
     for secret in secrets:
         assert not any(secret in text for text in texts)

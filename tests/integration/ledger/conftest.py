@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pagemesh.ledger.v1.identity_service_pb2_grpc import IdentityServiceStub
+from pagemesh.ledger.v1.ledger_service_pb2 import QueryUsageRequest
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.ports import pick_free_port
@@ -114,6 +115,8 @@ class Peer:
     """A caller with one identity of the mesh, acting for one tenant."""
 
     channel: grpc.aio.Channel
+    edge: grpc.aio.Channel
+    """The way that public methods are called, whoever the peer is."""
     tenant: str
     actor: str = "apiKeys/" + "0" * 16
     scopes: str = ALL_SCOPES
@@ -133,6 +136,10 @@ class Peer:
             ("x-pagemesh-scopes", self.scopes),
         )
         return await method(request, timeout=timeout_s, metadata=metadata)
+
+    async def usage(self, request: QueryUsageRequest, timeout_s: float = 10) -> Any:
+        """The tenant's usage, as its key sees it through the edge."""
+        return await self.call(LedgerServiceStub(self.edge).QueryUsage, request, timeout_s)
 
 
 class Refused:
@@ -205,7 +212,9 @@ async def connect(mesh_pki: CertificateAuthority) -> AsyncIterator[Connect]:
         def open_peer(service: LedgerProcess, identity: str, tenant: str, **changes: str) -> Peer:
             channel = grpc.aio.secure_channel(service.target, credentials(mesh_pki, identity), options=OPTIONS)
             stack.push_async_callback(channel.close)
-            return Peer(channel, tenant, **changes)
+            edge = grpc.aio.secure_channel(service.target, credentials(mesh_pki, "edge"), options=OPTIONS)
+            stack.push_async_callback(edge.close)
+            return Peer(channel, edge, tenant, **changes)
 
         yield open_peer
 

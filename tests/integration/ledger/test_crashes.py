@@ -206,7 +206,7 @@ async def test_postgres_goes_and_comes_back(
     await until_acknowledged(summarizer, summarizer.ledger.Reserve, asked, Journal())
     settle = pb.SettleRequest(hold_id=asked.hold_id, event=event())
     await until_acknowledged(summarizer, summarizer.ledger.Settle, settle, Journal())
-    report = await summarizer.call(summarizer.ledger.QueryUsage, pb.QueryUsageRequest())
+    report = await summarizer.usage(pb.QueryUsageRequest())
     assert report.total_records == 1
 
 

@@ -63,7 +63,7 @@ async def test_a_call_from_reservation_to_report(summarizer: Peer) -> None:
     assert (answer.record.hold_id, answer.record.actor) == (asked.hold_id, summarizer.actor)
     told.occur_time.nanos = 123_456_000  # whole microseconds are kept
     assert answer.record.event == told
-    report = await summarizer.call(summarizer.ledger.QueryUsage, pb.QueryUsageRequest())
+    report = await summarizer.usage(pb.QueryUsageRequest())
     assert list(report.records) == [answer.record]
     assert (report.total_cost.micros, report.total_records, report.held.micros) == (501, 1, 0)
 
@@ -86,7 +86,7 @@ async def test_each_call_may_be_made_again(summarizer: Peer) -> None:
     released = [await summarizer.call(summarizer.ledger.Release, release) for _ in range(2)]
     assert released[0] == released[1]
     assert released[0].hold.state == hold_pb2.HOLD_STATE_RELEASED
-    report = await summarizer.call(summarizer.ledger.QueryUsage, pb.QueryUsageRequest())
+    report = await summarizer.usage(pb.QueryUsageRequest())
     assert (report.total_records, report.held.micros) == (3, 0)
 
 
@@ -103,7 +103,7 @@ async def test_ids_are_for_one_call(summarizer: Peer) -> None:
     changed = event(event_id=told.event_id, tokens=1)
     async with refused(Code.ALREADY_EXISTS, "EVENT_ID_REUSED"):
         await summarizer.call(summarizer.ledger.RecordUsage, pb.RecordUsageRequest(events=[event(), changed]))
-    report = await summarizer.call(summarizer.ledger.QueryUsage, pb.QueryUsageRequest())
+    report = await summarizer.usage(pb.QueryUsageRequest())
     assert report.total_records == 1
 
 
@@ -126,7 +126,7 @@ async def test_what_has_no_price_is_refused(summarizer: Peer) -> None:
     async with refused(Code.FAILED_PRECONDITION, "MODEL_UNPRICED"):
         events = [event(), event(model="nobody/knows")]
         await summarizer.call(summarizer.ledger.RecordUsage, pb.RecordUsageRequest(events=events))
-    report = await summarizer.call(summarizer.ledger.QueryUsage, pb.QueryUsageRequest())
+    report = await summarizer.usage(pb.QueryUsageRequest())
     assert (report.total_records, report.held.micros) == (0, 1000)
 
 
@@ -138,7 +138,7 @@ async def test_sixty_four_reservers_and_room_for_ten(service: LedgerProcess, con
     failed = [r for r in results if isinstance(r, BaseException)]
     assert {r.code() for r in failed if isinstance(r, grpc.aio.AioRpcError)} == {Code.RESOURCE_EXHAUSTED}
     assert len(failed) == 54
-    report = await peers[0].call(peers[0].ledger.QueryUsage, pb.QueryUsageRequest())
+    report = await peers[0].usage(pb.QueryUsageRequest())
     assert report.held.micros == 10_000
 
 
@@ -184,7 +184,7 @@ async def test_another_tenants_ids_are_not_found(service: LedgerProcess, connect
     assert own.hold.amount.micros == 1
     told = event(document=DOCUMENT)
     await mine.call(mine.ledger.Settle, pb.SettleRequest(hold_id=asked.hold_id, event=told))
-    report = await theirs.call(theirs.ledger.QueryUsage, pb.QueryUsageRequest(document=DOCUMENT))
+    report = await theirs.usage(pb.QueryUsageRequest(document=DOCUMENT))
     assert (report.total_records, len(report.records)) == (0, 0)
 
 
@@ -194,14 +194,14 @@ async def test_pages_and_their_tokens(summarizer: Peer) -> None:
     seen, token = [], ""
     while True:
         request = pb.QueryUsageRequest(page_size=4, page_token=token)
-        part = await summarizer.call(summarizer.ledger.QueryUsage, request)
+        part = await summarizer.usage(request)
         assert (part.total_records, part.total_cost.micros) == (10, 10_000)
         seen += [record.event.event_id for record in part.records]
         if not (token := part.next_page_token):
             break
         other = pb.QueryUsageRequest(page_size=4, page_token=token, request_id="r-1")
         async with refused(Code.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN") as told:
-            await summarizer.call(summarizer.ledger.QueryUsage, other)
+            await summarizer.usage(other)
         assert told.fields == ["page_token"]
     assert sorted(seen) == sorted(e.event_id for e in events)
 
@@ -210,12 +210,12 @@ async def test_pages_and_their_tokens(summarizer: Peer) -> None:
 async def test_texts_are_data(summarizer: Peer, text: str) -> None:
     told = event(request_id=text, tags={"note": text})
     await summarizer.call(summarizer.ledger.RecordUsage, pb.RecordUsageRequest(events=[told]))
-    report = await summarizer.call(summarizer.ledger.QueryUsage, pb.QueryUsageRequest(request_id=text))
+    report = await summarizer.usage(pb.QueryUsageRequest(request_id=text))
     assert [record.event.tags["note"] for record in report.records] == [text]
     async with refused(Code.FAILED_PRECONDITION, "MODEL_UNPRICED"):
         await summarizer.call(summarizer.ledger.Reserve, reserve(model=f"x/{text}"))
     async with refused(Code.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
-        await summarizer.call(summarizer.ledger.QueryUsage, pb.QueryUsageRequest(page_token=text))
+        await summarizer.usage(pb.QueryUsageRequest(page_token=text))
 
 
 @pytest.mark.parametrize(
@@ -237,9 +237,12 @@ async def test_texts_are_data(summarizer: Peer, text: str) -> None:
     ids=str,
 )
 async def test_a_field_out_of_bounds_is_named(summarizer: Peer, request_: object, field: str) -> None:
-    method = type(request_).__name__.removesuffix("Request")
     async with refused(Code.INVALID_ARGUMENT, "INVALID_FIELD") as told:
-        await summarizer.call(getattr(summarizer.ledger, method), request_)
+        if isinstance(request_, pb.QueryUsageRequest):
+            await summarizer.usage(request_)
+        else:
+            method = type(request_).__name__.removesuffix("Request")
+            await summarizer.call(getattr(summarizer.ledger, method), request_)
     assert told.fields == [field]
 
 
@@ -265,6 +268,6 @@ async def test_a_tenant_that_does_not_exist_holds_nothing(service: LedgerProcess
 async def test_usage_needs_its_scope_at_the_edge(service: LedgerProcess, connect: Connect, tenant: str) -> None:
     poor = connect(service, "edge", tenant, scopes="documents.read")
     async with refused(Code.PERMISSION_DENIED, "SCOPE_MISSING"):
-        await poor.call(poor.ledger.QueryUsage, pb.QueryUsageRequest())
+        await poor.usage(pb.QueryUsageRequest())
     rich = connect(service, "edge", tenant, scopes="usage.read")
-    await rich.call(rich.ledger.QueryUsage, pb.QueryUsageRequest())
+    await rich.usage(pb.QueryUsageRequest())
