@@ -55,7 +55,7 @@ def start_in_background(
     report(f"starting; log in {log}")
     try:
         return _wait_running(data, supervisor.pid, supervisor.poll, _Written(log, since))
-    except BaseException:
+    except BaseException:  # Ctrl-C too: a stack that nobody was told of must not stay behind
         supervisor.terminate()
         supervisor.wait(UP_TIMEOUT_S)
         raise
@@ -88,7 +88,7 @@ class Supervised:
         self.process = Process(self._spec)
         try:
             self.state = _wait_running(self._data, self.process.pid, self.process.exit_code, written)
-        except BaseException:
+        except BaseException:  # the same
             self.process.stop()
             raise
         self.seconds = time.monotonic() - begun

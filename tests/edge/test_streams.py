@@ -79,6 +79,23 @@ def test_a_dense_page_is_whole_over_json_too(world: World, words: int) -> None:
     assert len(outcome.messages[1]["page"]["words"]) == words
 
 
+@pytest.mark.parametrize("way", ["grpc", "json"])
+def test_ten_thousand_pages_arrive_in_order(world: World, ten_thousand_pages: str, way: str) -> None:
+    request = {"name": ten_thousand_pages, "readMask": "text"}
+    ask = world.edge.grpc if way == "grpc" else world.edge.json
+    outcome = ask(EXTRACT, request, world.keys["admin"])
+    assert outcome.code == "OK", outcome.message
+    assert outcome.messages[0]["start"]["pageCount"] == 10_000
+    assert [message["page"]["number"] for message in outcome.messages[1:-1]] == list(range(1, 10_001))
+    assert outcome.messages[-1]["end"]["pagesSent"] == 10_000
+
+
+@pytest.fixture(scope="module")
+def ten_thousand_pages(world: World) -> str:
+    uploaded = world.edge.json(UPLOAD, {}, world.keys["admin"], body=files.long(10_000))
+    return str(uploaded.messages[0]["document"]["name"])
+
+
 def test_a_truncated_document_says_so(world: World) -> None:
     outcome = world.edge.json(EXTRACT, {"name": world.names["TRUNCATED"]}, world.keys["admin"])
     if outcome.code == "OK":
