@@ -87,7 +87,7 @@ async def serve(
         await parser.start()
         clock = SystemClock()
         library = Library(repository=documents, store=store, clock=clock)
-        servicer = ExtractorServicer(
+        servicer = ExtractorServicer(  # type: ignore[abstract]
             upload=UploadDocument(
                 repository=documents,
                 store=store,

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from services.extractor.domain.documents import Document, document_id, not_found
 from services.extractor.domain.keys import object_key
@@ -13,6 +13,7 @@ from services.extractor.domain.pages import (
     ExtractionStart,
     FailedPage,
     Loss,
+    OcrMode,
     Opened,
     Page,
     PageFault,
@@ -61,6 +62,8 @@ class Extraction:
     first_page: int
     last_page: int
     parts: Part
+    ocr: OcrMode = OcrMode.AUTO
+    password: str = field(default="", repr=False)
 
 
 class ExtractPages:

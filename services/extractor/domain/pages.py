@@ -10,6 +10,39 @@ class Part(Flag):
     TEXT = auto()
     BLOCKS = auto()
     WORDS = auto()
+    MARKDOWN = auto()
+    TABLES = auto()
+    IMAGES = auto()
+    LINKS = auto()
+    LANGUAGE = auto()
+    FLAGS = auto()
+    """The flags that cost something to find out."""
+    METADATA = auto()
+    """Of the document."""
+    OUTLINE = auto()
+    """Of the document."""
+
+
+class PageFlag(Flag):
+    """What to know about a page before trusting it; see the contract's enum of the same name."""
+
+    NONE = 0
+    NO_TEXT = auto()
+    TRUNCATED = auto()
+    OCR = auto()
+    HIDDEN_TEXT = auto()
+    PARTIAL = auto()
+    BLANK = auto()
+
+
+class OcrMode(Enum):
+    """Which pages are read by optical character recognition."""
+
+    AUTO = auto()
+    """Those that have no text and are not blank."""
+    OFF = auto()
+    ALWAYS = auto()
+    """Those that are not blank."""
 
 
 class DocumentFlag(Flag):
@@ -18,6 +51,7 @@ class DocumentFlag(Flag):
     NONE = 0
     REPAIRED = auto()
     ENCRYPTED = auto()
+    PARTIAL = auto()
 
 
 class PageFault(StrEnum):
@@ -49,10 +83,12 @@ class Loss(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A parser has opened the document."""
+    """A parser has opened the document. `info` is a `pagemesh.extractor.v1.ExtractionStart` on the wire with `metadata`
+    and `outline` as far as they were asked for, and nothing else."""
 
     page_count: int
     flags: DocumentFlag
+    info: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +106,18 @@ class ExtractionStart:
     first_page: int
     last_page: int
     flags: DocumentFlag
+    info: bytes = b""
+    """As in `Opened`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page. `content` is a `pagemesh.common.v1.Page` on the wire, which the domain carries and never opens."""
+    """One page. `content` is a `pagemesh.common.v1.Page` on the wire, which the domain carries and never opens; `flags`
+    says what it says."""
 
     number: int
     content: bytes
+    flags: PageFlag = PageFlag.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +134,26 @@ class ExtractionEnd:
 
     pages_sent: int
     pages_failed: int
+    pages_reused: int = 0
+    flags: DocumentFlag = DocumentFlag.NONE
+
+
+class PictureFormat(Enum):
+    """How a picture is written down. GRAY is one byte a pixel, rows from top to bottom without gaps."""
+
+    JPEG = auto()
+    PNG = auto()
+    GRAY = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawn page, or a picture out of a document."""
+
+    format: PictureFormat
+    width_px: int
+    height_px: int
+    content: bytes
 
 
 ParserEvent = Opened | Refused | Page | FailedPage

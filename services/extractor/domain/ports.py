@@ -3,13 +3,13 @@
 import datetime as dt
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from services.extractor.domain.documents import Cursor, Document
 from services.extractor.domain.media import MediaType
-from services.extractor.domain.pages import ParserEvent, Part
+from services.extractor.domain.pages import FailedPage, Page, ParserEvent, Part, Picture, PictureFormat, Refused
 
 
 class Clock(Protocol):
@@ -132,6 +132,27 @@ class ParseTask:
     parts: Part
     alone: bool = False
     wait_s: float | None = None
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureTask:
+    """One picture from a parser process: page `page` drawn at `dpi`, which is lowered until no side is longer than
+    `max_side_px`, or where `index` is not None, the picture with that index in the page's list, as it is in the file.
+    """
+
+    tenant: str
+    file: ReadableFile
+    media_type: MediaType
+    page: int
+    format: PictureFormat
+    dpi: int = 200
+    max_side_px: int = 4096
+    jpeg_quality: int = 95
+    index: int | None = None
+    alone: bool = False
+    wait_s: float | None = None
+    password: str = field(default="", repr=False)
 
 
 class Parser(Protocol):
@@ -148,3 +169,31 @@ class Parser(Protocol):
 
     async def check(self) -> None:
         """Raises where no parser process can be had."""
+
+
+class PictureParser(Protocol):
+    """Parser processes that draw; they are those of `Parser`, and so are the slots."""
+
+    async def picture(self, task: PictureTask) -> Picture | Refused | FailedPage:
+        """Draws or takes out one picture. Raises ParserLost where the process is gone, OutOfRange PAGE_OUT_OF_RANGE and
+        IMAGE_OUT_OF_RANGE, and what entering `Parser.parse` raises. Cancelling it stops the work at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecogniseTask:
+    """A page to be read by optical character recognition."""
+
+    tenant: str
+    file: ReadableFile
+    media_type: MediaType
+    page: int
+    wait_s: float | None = None
+    password: str = field(default="", repr=False)
+
+
+class Recogniser(Protocol):
+    """Optical character recognition of whole pages."""
+
+    async def recognise(self, task: RecogniseTask) -> Page | FailedPage:
+        """The page with text, blocks, words and markdown out of its picture and the flag OCR, or why there is none.
+        Raises ResourceExhausted OCR_BUSY where too many wait already and after `wait_s`."""

@@ -279,7 +279,7 @@ class Mesh:
         self.journal = Journal()
         self.authorizer = Authorizer()
         self.identities = Identities(self.journal)
-        self.extracting = Extractor(self.journal)
+        self.extracting = Extractor(self.journal)  # type: ignore[abstract]
         self.summarizing = Summarizer(self.journal)
         self._tls_dir = tls_dir
         self.ledger = Upstream(

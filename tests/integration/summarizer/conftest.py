@@ -125,7 +125,7 @@ async def world(databases: dict[str, str], valkey_url: str, mesh_pki: Certificat
         open_up = stack.enter_async_context
         tenant = f"t-{uuid.uuid4().hex}"
         ledger = await open_up(running_ledger(databases["ledger"], mesh_pki.tls_dir("ledger"), tenant))
-        extractor = ScriptedExtractor()
+        extractor = ScriptedExtractor()  # type: ignore[abstract]
         registration = extractor_registration(extractor)
         extractor_target = await open_up(serving("extractor", mesh_pki.tls_dir("extractor"), registration))
         database_url = databases["summarizer"]

@@ -74,7 +74,7 @@ def no_foreign_garbage() -> Iterator[None]:
 
 
 async def read_watched(words: int, pki: CertificateAuthority) -> tuple[Reading, Turns]:
-    registration = extractor_registration(DenseExtractor(words))
+    registration = extractor_registration(DenseExtractor(words))  # type: ignore[abstract]
     turns = Turns()
     async with serving("extractor", pki.tls_dir("extractor"), registration) as target:
         client = MeshClient(peer="extractor", target=target, settings=settings(pki.tls_dir("summarizer")))
@@ -89,7 +89,7 @@ async def read_watched(words: int, pki: CertificateAuthority) -> tuple[Reading, 
 
 
 def building_cpu_s() -> float:
-    words = DenseExtractor(MAX_PAGE_WORDS).page.words
+    words = DenseExtractor(MAX_PAGE_WORDS).page.words  # type: ignore[abstract]
     begun_s = time.thread_time()
     tuple(Word(w.text, Box(w.box.x0, w.box.y0, w.box.x1, w.box.y1), w.block, w.line) for w in words)
     return time.thread_time() - begun_s

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpagemesh/common/v1/page.proto\x12\x12pagemesh.common.v1\x1a\x1b\x62uf/validate/validate.proto\"a\n\x0b\x42oundingBox\x12\x13\n\x02x0\x18\x01 \x01(\x02\x42\x07\xbaH\x04\n\x02@\x01\x12\x13\n\x02y0\x18\x02 \x01(\x02\x42\x07\xbaH\x04\n\x02@\x01\x12\x13\n\x02x1\x18\x03 \x01(\x02\x42\x07\xbaH\x04\n\x02@\x01\x12\x13\n\x02y1\x18\x04 \x01(\x02\x42\x07\xbaH\x04\n\x02@\x01\"{\n\x04Word\x12\x16\n\x04text\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x90N\x12,\n\x03\x62ox\x18\x02 \x01(\x0b\x32\x1f.pagemesh.common.v1.BoundingBox\x12\x16\n\x05\x62lock\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x15\n\x04line\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"N\n\x05\x42lock\x12,\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x1f.pagemesh.common.v1.BoundingBox\x12\x17\n\x04text\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\xc0\x84=\"\xa6\x02\n\x04Page\x12\x17\n\x06number\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x1e\n\x08width_pt\x18\x02 \x01(\x02\x42\x0c\xbaH\t\n\x07-\x00\x00\x00\x00@\x01\x12\x1f\n\theight_pt\x18\x03 \x01(\x02\x42\x0c\xbaH\t\n\x07-\x00\x00\x00\x00@\x01\x12\x18\n\x04text\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x18\x80\x92\xf4\x01\x12\x35\n\x06\x62locks\x18\x05 \x03(\x0b\x32\x19.pagemesh.common.v1.BlockB\n\xbaH\x07\x92\x01\x04\x10\xa0\x8d\x06\x12\x33\n\x05words\x18\x06 \x03(\x0b\x32\x18.pagemesh.common.v1.WordB\n\xbaH\x07\x92\x01\x04\x10\xd0\x86\x03\x12>\n\x05\x66lags\x18\x07 \x03(\x0e\x32\x1c.pagemesh.common.v1.PageFlagB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00*U\n\x08PageFlag\x12\x19\n\x15PAGE_FLAG_UNSPECIFIED\x10\x00\x12\x15\n\x11PAGE_FLAG_NO_TEXT\x10\x01\x12\x17\n\x13PAGE_FLAG_TRUNCATED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpagemesh/common/v1/page.proto\x12\x12pagemesh.common.v1\x1a\x1b\x62uf/validate/validate.proto\"a\n\x0b\x42oundingBox\x12\x13\n\x02x0\x18\x01 \x01(\x02\x42\x07\xbaH\x04\n\x02@\x01\x12\x13\n\x02y0\x18\x02 \x01(\x02\x42\x07\xbaH\x04\n\x02@\x01\x12\x13\n\x02x1\x18\x03 \x01(\x02\x42\x07\xbaH\x04\n\x02@\x01\x12\x13\n\x02y1\x18\x04 \x01(\x02\x42\x07\xbaH\x04\n\x02@\x01\"{\n\x04Word\x12\x16\n\x04text\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x90N\x12,\n\x03\x62ox\x18\x02 \x01(\x0b\x32\x1f.pagemesh.common.v1.BoundingBox\x12\x16\n\x05\x62lock\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x15\n\x04line\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"N\n\x05\x42lock\x12,\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x1f.pagemesh.common.v1.BoundingBox\x12\x17\n\x04text\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\xc0\x84=\",\n\x08TableRow\x12 \n\x05\x63\x65lls\x18\x01 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\xe8\x07\"\x06r\x04\x18\xa0\x8d\x06\"l\n\x05Table\x12,\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x1f.pagemesh.common.v1.BoundingBox\x12\x35\n\x04rows\x18\x02 \x03(\x0b\x32\x1c.pagemesh.common.v1.TableRowB\t\xbaH\x06\x92\x01\x03\x10\x90N\"\x88\x01\n\tPageImage\x12\x16\n\x05index\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12,\n\x03\x62ox\x18\x02 \x01(\x0b\x32\x1f.pagemesh.common.v1.BoundingBox\x12\x19\n\x08width_px\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1a\n\theight_px\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"p\n\x04Link\x12,\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x1f.pagemesh.common.v1.BoundingBox\x12\x17\n\x03uri\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@H\x00\x12\x17\n\x04page\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x00\x42\x08\n\x06target\"\x83\x04\n\x04Page\x12\x17\n\x06number\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x1e\n\x08width_pt\x18\x02 \x01(\x02\x42\x0c\xbaH\t\n\x07-\x00\x00\x00\x00@\x01\x12\x1f\n\theight_pt\x18\x03 \x01(\x02\x42\x0c\xbaH\t\n\x07-\x00\x00\x00\x00@\x01\x12\x18\n\x04text\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x18\x80\x92\xf4\x01\x12\x35\n\x06\x62locks\x18\x05 \x03(\x0b\x32\x19.pagemesh.common.v1.BlockB\n\xbaH\x07\x92\x01\x04\x10\xa0\x8d\x06\x12\x33\n\x05words\x18\x06 \x03(\x0b\x32\x18.pagemesh.common.v1.WordB\n\xbaH\x07\x92\x01\x04\x10\xd0\x86\x03\x12>\n\x05\x66lags\x18\x07 \x03(\x0e\x32\x1c.pagemesh.common.v1.PageFlagB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1c\n\x08markdown\x18\x08 \x01(\tB\n\xbaH\x07r\x05\x18\x80\x92\xf4\x01\x12\x34\n\x06tables\x18\t \x03(\x0b\x32\x19.pagemesh.common.v1.TableB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x38\n\x06images\x18\n \x03(\x0b\x32\x1d.pagemesh.common.v1.PageImageB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12\x32\n\x05links\x18\x0b \x03(\x0b\x32\x18.pagemesh.common.v1.LinkB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12\x19\n\x08language\x18\x0c \x01(\tB\x07\xbaH\x04r\x02\x18\x08*\xaf\x01\n\x08PageFlag\x12\x19\n\x15PAGE_FLAG_UNSPECIFIED\x10\x00\x12\x15\n\x11PAGE_FLAG_NO_TEXT\x10\x01\x12\x17\n\x13PAGE_FLAG_TRUNCATED\x10\x02\x12\x11\n\rPAGE_FLAG_OCR\x10\x03\x12\x19\n\x15PAGE_FLAG_HIDDEN_TEXT\x10\x04\x12\x15\n\x11PAGE_FLAG_PARTIAL\x10\x05\x12\x13\n\x0fPAGE_FLAG_BLANK\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +48,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORD'].fields_by_name['line']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_BLOCK'].fields_by_name['text']._loaded_options = None
   _globals['_BLOCK'].fields_by_name['text']._serialized_options = b'\272H\006r\004\030\300\204='
+  _globals['_TABLEROW'].fields_by_name['cells']._loaded_options = None
+  _globals['_TABLEROW'].fields_by_name['cells']._serialized_options = b'\272H\016\222\001\013\020\350\007\"\006r\004\030\240\215\006'
+  _globals['_TABLE'].fields_by_name['rows']._loaded_options = None
+  _globals['_TABLE'].fields_by_name['rows']._serialized_options = b'\272H\006\222\001\003\020\220N'
+  _globals['_PAGEIMAGE'].fields_by_name['index']._loaded_options = None
+  _globals['_PAGEIMAGE'].fields_by_name['index']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_PAGEIMAGE'].fields_by_name['width_px']._loaded_options = None
+  _globals['_PAGEIMAGE'].fields_by_name['width_px']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_PAGEIMAGE'].fields_by_name['height_px']._loaded_options = None
+  _globals['_PAGEIMAGE'].fields_by_name['height_px']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LINK'].fields_by_name['uri']._loaded_options = None
+  _globals['_LINK'].fields_by_name['uri']._serialized_options = b'\272H\005r\003\030\200@'
+  _globals['_LINK'].fields_by_name['page']._loaded_options = None
+  _globals['_LINK'].fields_by_name['page']._serialized_options = b'\272H\004\032\002(\001'
   _globals['_PAGE'].fields_by_name['number']._loaded_options = None
   _globals['_PAGE'].fields_by_name['number']._serialized_options = b'\272H\004\032\002(\001'
   _globals['_PAGE'].fields_by_name['width_pt']._loaded_options = None
@@ -62,14 +76,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PAGE'].fields_by_name['words']._serialized_options = b'\272H\007\222\001\004\020\320\206\003'
   _globals['_PAGE'].fields_by_name['flags']._loaded_options = None
   _globals['_PAGE'].fields_by_name['flags']._serialized_options = b'\272H\016\222\001\013\020\020\"\007\202\001\004\020\001 \000'
-  _globals['_PAGEFLAG']._serialized_start=683
-  _globals['_PAGEFLAG']._serialized_end=768
+  _globals['_PAGE'].fields_by_name['markdown']._loaded_options = None
+  _globals['_PAGE'].fields_by_name['markdown']._serialized_options = b'\272H\007r\005\030\200\222\364\001'
+  _globals['_PAGE'].fields_by_name['tables']._loaded_options = None
+  _globals['_PAGE'].fields_by_name['tables']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_PAGE'].fields_by_name['images']._loaded_options = None
+  _globals['_PAGE'].fields_by_name['images']._serialized_options = b'\272H\006\222\001\003\020\220N'
+  _globals['_PAGE'].fields_by_name['links']._loaded_options = None
+  _globals['_PAGE'].fields_by_name['links']._serialized_options = b'\272H\006\222\001\003\020\220N'
+  _globals['_PAGE'].fields_by_name['language']._loaded_options = None
+  _globals['_PAGE'].fields_by_name['language']._serialized_options = b'\272H\004r\002\030\010'
+  _globals['_PAGEFLAG']._serialized_start=1314
+  _globals['_PAGEFLAG']._serialized_end=1489
   _globals['_BOUNDINGBOX']._serialized_start=82
   _globals['_BOUNDINGBOX']._serialized_end=179
   _globals['_WORD']._serialized_start=181
   _globals['_WORD']._serialized_end=304
   _globals['_BLOCK']._serialized_start=306
   _globals['_BLOCK']._serialized_end=384
-  _globals['_PAGE']._serialized_start=387
-  _globals['_PAGE']._serialized_end=681
+  _globals['_TABLEROW']._serialized_start=386
+  _globals['_TABLEROW']._serialized_end=430
+  _globals['_TABLE']._serialized_start=432
+  _globals['_TABLE']._serialized_end=540
+  _globals['_PAGEIMAGE']._serialized_start=543
+  _globals['_PAGEIMAGE']._serialized_end=679
+  _globals['_LINK']._serialized_start=681
+  _globals['_LINK']._serialized_end=793
+  _globals['_PAGE']._serialized_start=796
+  _globals['_PAGE']._serialized_end=1311
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,16 @@ class _PageFlagEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PageFlag.Val
     """The page carries no text at all, as a scanned page does."""
     PAGE_FLAG_TRUNCATED: _PageFlag.ValueType  # 2
     """The page held more text than one page may return; the rest was cut off."""
+    PAGE_FLAG_OCR: _PageFlag.ValueType  # 3
+    """The text was read from the picture of the page by optical character recognition and may have mistakes."""
+    PAGE_FLAG_HIDDEN_TEXT: _PageFlag.ValueType  # 4
+    """The page carries text that nobody sees: invisible, as good as white on white, tiny, outside of the page, or in a
+    layer that is switched off. Told where the mask asks for `flags`, `blocks`, `words` or `markdown`.
+    """
+    PAGE_FLAG_PARTIAL: _PageFlag.ValueType  # 5
+    """The parser met damage on this page and went on: something may be missing."""
+    PAGE_FLAG_BLANK: _PageFlag.ValueType  # 6
+    """Nothing is drawn on the page."""
 
 class PageFlag(_PageFlag, metaclass=_PageFlagEnumTypeWrapper):
     """Something about a page that a reader should know before trusting it."""
@@ -41,6 +51,16 @@ PAGE_FLAG_NO_TEXT: PageFlag.ValueType  # 1
 """The page carries no text at all, as a scanned page does."""
 PAGE_FLAG_TRUNCATED: PageFlag.ValueType  # 2
 """The page held more text than one page may return; the rest was cut off."""
+PAGE_FLAG_OCR: PageFlag.ValueType  # 3
+"""The text was read from the picture of the page by optical character recognition and may have mistakes."""
+PAGE_FLAG_HIDDEN_TEXT: PageFlag.ValueType  # 4
+"""The page carries text that nobody sees: invisible, as good as white on white, tiny, outside of the page, or in a
+layer that is switched off. Told where the mask asks for `flags`, `blocks`, `words` or `markdown`.
+"""
+PAGE_FLAG_PARTIAL: PageFlag.ValueType  # 5
+"""The parser met damage on this page and went on: something may be missing."""
+PAGE_FLAG_BLANK: PageFlag.ValueType  # 6
+"""Nothing is drawn on the page."""
 Global___PageFlag: _TypeAlias = PageFlag  # noqa: Y015
 
 @_typing.final
@@ -144,6 +164,130 @@ class Block(_message.Message):
 Global___Block: _TypeAlias = Block  # noqa: Y015
 
 @_typing.final
+class TableRow(_message.Message):
+    """A row of a table."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CELLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cells(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Cells from left to right; a cell that spans several columns stands in the first of them and the rest are empty."""
+
+    def __init__(
+        self,
+        *,
+        cells: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TableRow: _TypeAlias = TableRow  # noqa: Y015
+
+@_typing.final
+class Table(_message.Message):
+    """A table that the parser found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOX_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def box(self) -> Global___BoundingBox:
+        """Where it stands."""
+
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___TableRow]:
+        """Its rows from top to bottom, all of the same length."""
+
+    def __init__(
+        self,
+        *,
+        box: Global___BoundingBox | None = ...,
+        rows: _abc.Iterable[Global___TableRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Table: _TypeAlias = Table  # noqa: Y015
+
+@_typing.final
+class PageImage(_message.Message):
+    """A picture that is placed on the page. Its bytes are had by ExtractImage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Place in the page's list, from 0: what ExtractImage asks for."""
+    width_px: _builtins.int
+    """Width in pixels."""
+    height_px: _builtins.int
+    """Height in pixels."""
+    @_builtins.property
+    def box(self) -> Global___BoundingBox:
+        """Where it stands."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        box: Global___BoundingBox | None = ...,
+        width_px: _builtins.int = ...,
+        height_px: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "height_px", b"height_px", "index", b"index", "width_px", b"width_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PageImage: _TypeAlias = PageImage  # noqa: Y015
+
+@_typing.final
+class Link(_message.Message):
+    """A link on the page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOX_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    """To an address, as the document spells it. It is untrusted: never follow it without asking."""
+    page: _builtins.int
+    """To a page of the same document, from 1."""
+    @_builtins.property
+    def box(self) -> Global___BoundingBox:
+        """The area that is clicked."""
+
+    def __init__(
+        self,
+        *,
+        box: Global___BoundingBox | None = ...,
+        uri: _builtins.str = ...,
+        page: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "page", b"page", "target", b"target", "uri", b"uri"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "page", b"page", "target", b"target", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["uri", "page"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___Link: _TypeAlias = Link  # noqa: Y015
+
+@_typing.final
 class Page(_message.Message):
     """One page of a document. Which parts are filled is chosen by the request's read_mask."""
 
@@ -156,6 +300,11 @@ class Page(_message.Message):
     BLOCKS_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
     FLAGS_FIELD_NUMBER: _builtins.int
+    MARKDOWN_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Page number in the document, from 1."""
     width_pt: _builtins.float
@@ -164,6 +313,12 @@ class Page(_message.Message):
     """Height as shown, in points."""
     text: _builtins.str
     """All text in the parser's order."""
+    markdown: _builtins.str
+    """Markdown in reading order: headings, lists, tables as pipe tables. The document's own characters are escaped where
+    they would mean something else.
+    """
+    language: _builtins.str
+    """Language of the text as a code of ISO 639-1, such as `en`; empty where there is too little text to tell."""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Block]:
         """Text blocks in the parser's order."""
@@ -176,6 +331,18 @@ class Page(_message.Message):
     def flags(self) -> _containers.RepeatedScalarFieldContainer[Global___PageFlag.ValueType]:
         """What to know about this page."""
 
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___Table]:
+        """Tables from top to bottom."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___PageImage]:
+        """Pictures in the order in which they are drawn."""
+
+    @_builtins.property
+    def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___Link]:
+        """Links in the document's order."""
+
     def __init__(
         self,
         *,
@@ -186,10 +353,15 @@ class Page(_message.Message):
         blocks: _abc.Iterable[Global___Block] | None = ...,
         words: _abc.Iterable[Global___Word] | None = ...,
         flags: _abc.Iterable[Global___PageFlag.ValueType] | None = ...,
+        markdown: _builtins.str = ...,
+        tables: _abc.Iterable[Global___Table] | None = ...,
+        images: _abc.Iterable[Global___PageImage] | None = ...,
+        links: _abc.Iterable[Global___Link] | None = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "flags", b"flags", "height_pt", b"height_pt", "number", b"number", "text", b"text", "width_pt", b"width_pt", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "flags", b"flags", "height_pt", b"height_pt", "images", b"images", "language", b"language", "links", b"links", "markdown", b"markdown", "number", b"number", "tables", b"tables", "text", b"text", "width_pt", b"width_pt", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$pagemesh/extractor/v1/document.proto\x12\x15pagemesh.extractor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x02\n\x08\x44ocument\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x08\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12\"\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xff\x01\x12\x1f\n\nmedia_type\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x03\xbaH\x04r\x02\x18\x7f\x12\x1f\n\nsize_bytes\x18\x04 \x01(\x03\x42\x0b\xe2\x41\x01\x03\xbaH\x04\"\x02(\x00\x12)\n\x06sha256\x18\x05 \x01(\tB\x19\xe2\x41\x01\x03\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12$\n\npage_count\x18\x07 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00H\x00\x88\x01\x01:A\xea\x41>\n\x11pagemesh/Document\x12\x14\x64ocuments/{document}*\tdocuments2\x08\x64ocumentB\r\n\x0b_page_count\"\xf1\x01\n\x0f\x44\x65letionReceipt\x12\x35\n\x08\x64ocument\x18\x01 \x01(\tB#\xe2\x41\x01\x03\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12)\n\x06sha256\x18\x02 \x01(\tB\x19\xe2\x41\x01\x03\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x1f\n\nsize_bytes\x18\x03 \x01(\x03\x42\x0b\xe2\x41\x01\x03\xbaH\x04\"\x02(\x00\x12$\n\x0fobjects_deleted\x18\x04 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00\x12\x35\n\x0b\x64\x65lete_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$pagemesh/extractor/v1/document.proto\x12\x15pagemesh.extractor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9e\x04\n\x08\x44ocument\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x08\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12\"\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xff\x01\x12\x1f\n\nmedia_type\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x03\xbaH\x04r\x02\x18\x7f\x12\x1f\n\nsize_bytes\x18\x04 \x01(\x03\x42\x0b\xe2\x41\x01\x03\xbaH\x04\"\x02(\x00\x12)\n\x06sha256\x18\x05 \x01(\tB\x19\xe2\x41\x01\x03\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12$\n\npage_count\x18\x07 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00H\x00\x88\x01\x01\x12\x41\n\tretention\x18\x08 \x01(\x0e\x32 .pagemesh.extractor.v1.RetentionB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12%\n\x10searchable_pages\x18\n \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00:A\xea\x41>\n\x11pagemesh/Document\x12\x14\x64ocuments/{document}*\tdocuments2\x08\x64ocumentB\r\n\x0b_page_count\"\xcf\x04\n\x0f\x44\x65letionReceipt\x12\x35\n\x08\x64ocument\x18\x01 \x01(\tB#\xe2\x41\x01\x03\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12)\n\x06sha256\x18\x02 \x01(\tB\x19\xe2\x41\x01\x03\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x1f\n\nsize_bytes\x18\x03 \x01(\x03\x42\x0b\xe2\x41\x01\x03\xbaH\x04\"\x02(\x00\x12$\n\x0fobjects_deleted\x18\x04 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00\x12\x35\n\x0b\x64\x65lete_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x38\n\x04name\x18\x06 \x01(\tB*\xe2\x41\x01\x08\xbaH#r!2\x1f^deletionReceipts/[0-9a-f]{32}$\x12\"\n\rpages_deleted\x18\x07 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00\x12*\n\x15index_entries_deleted\x18\x08 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00\x12$\n\x0fresults_deleted\x18\t \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00\x12\x1a\n\x05\x63\x61use\x18\n \x01(\tB\x0b\xe2\x41\x01\x03\xbaH\x04r\x02\x18?\x12)\n\x06\x64igest\x18\x0b \x01(\tB\x19\xe2\x41\x01\x03\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$:e\xea\x41\x62\n\x18pagemesh/DeletionReceipt\x12#deletionReceipts/{deletion_receipt}*\x10\x64\x65letionReceipts2\x0f\x64\x65letionReceipt*l\n\tRetention\x12\x19\n\x15RETENTION_UNSPECIFIED\x10\x00\x12\x17\n\x13RETENTION_EPHEMERAL\x10\x01\x12\x17\n\x13RETENTION_TEMPORARY\x10\x02\x12\x12\n\x0eRETENTION_KEPT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +49,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOCUMENT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_DOCUMENT'].fields_by_name['page_count']._loaded_options = None
   _globals['_DOCUMENT'].fields_by_name['page_count']._serialized_options = b'\342A\001\003\272H\004\032\002(\000'
+  _globals['_DOCUMENT'].fields_by_name['retention']._loaded_options = None
+  _globals['_DOCUMENT'].fields_by_name['retention']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_DOCUMENT'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_DOCUMENT'].fields_by_name['expire_time']._serialized_options = b'\342A\001\001'
+  _globals['_DOCUMENT'].fields_by_name['searchable_pages']._loaded_options = None
+  _globals['_DOCUMENT'].fields_by_name['searchable_pages']._serialized_options = b'\342A\001\003\272H\004\032\002(\000'
   _globals['_DOCUMENT']._loaded_options = None
   _globals['_DOCUMENT']._serialized_options = b'\352A>\n\021pagemesh/Document\022\024documents/{document}*\tdocuments2\010document'
   _globals['_DELETIONRECEIPT'].fields_by_name['document']._loaded_options = None
@@ -61,8 +67,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETIONRECEIPT'].fields_by_name['objects_deleted']._serialized_options = b'\342A\001\003\272H\004\032\002(\000'
   _globals['_DELETIONRECEIPT'].fields_by_name['delete_time']._loaded_options = None
   _globals['_DELETIONRECEIPT'].fields_by_name['delete_time']._serialized_options = b'\342A\001\003'
+  _globals['_DELETIONRECEIPT'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETIONRECEIPT'].fields_by_name['name']._serialized_options = b'\342A\001\010\272H#r!2\037^deletionReceipts/[0-9a-f]{32}$'
+  _globals['_DELETIONRECEIPT'].fields_by_name['pages_deleted']._loaded_options = None
+  _globals['_DELETIONRECEIPT'].fields_by_name['pages_deleted']._serialized_options = b'\342A\001\003\272H\004\032\002(\000'
+  _globals['_DELETIONRECEIPT'].fields_by_name['index_entries_deleted']._loaded_options = None
+  _globals['_DELETIONRECEIPT'].fields_by_name['index_entries_deleted']._serialized_options = b'\342A\001\003\272H\004\032\002(\000'
+  _globals['_DELETIONRECEIPT'].fields_by_name['results_deleted']._loaded_options = None
+  _globals['_DELETIONRECEIPT'].fields_by_name['results_deleted']._serialized_options = b'\342A\001\003\272H\004\032\002(\000'
+  _globals['_DELETIONRECEIPT'].fields_by_name['cause']._loaded_options = None
+  _globals['_DELETIONRECEIPT'].fields_by_name['cause']._serialized_options = b'\342A\001\003\272H\004r\002\030?'
+  _globals['_DELETIONRECEIPT'].fields_by_name['digest']._loaded_options = None
+  _globals['_DELETIONRECEIPT'].fields_by_name['digest']._serialized_options = b'\342A\001\003\272H\022r\0202\016^[0-9a-f]{64}$'
+  _globals['_DELETIONRECEIPT']._loaded_options = None
+  _globals['_DELETIONRECEIPT']._serialized_options = b'\352Ab\n\030pagemesh/DeletionReceipt\022#deletionReceipts/{deletion_receipt}*\020deletionReceipts2\017deletionReceipt'
+  _globals['_RETENTION']._serialized_start=1324
+  _globals['_RETENTION']._serialized_end=1432
   _globals['_DOCUMENT']._serialized_start=186
-  _globals['_DOCUMENT']._serialized_end=567
-  _globals['_DELETIONRECEIPT']._serialized_start=570
-  _globals['_DELETIONRECEIPT']._serialized_end=811
+  _globals['_DOCUMENT']._serialized_end=728
+  _globals['_DELETIONRECEIPT']._serialized_start=731
+  _globals['_DELETIONRECEIPT']._serialized_end=1322
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,6 +17,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Retention:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RetentionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Retention.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RETENTION_UNSPECIFIED: _Retention.ValueType  # 0
+    """As RETENTION_TEMPORARY."""
+    RETENTION_EPHEMERAL: _Retention.ValueType  # 1
+    """Erased as soon as its first processing (an extraction, a summary) has ended, and after an hour at the latest."""
+    RETENTION_TEMPORARY: _Retention.ValueType  # 2
+    """Erased a day after its last upload."""
+    RETENTION_KEPT: _Retention.ValueType  # 3
+    """Erased at `expire_time`, at most a year ahead, which is also what holds where none is given."""
+
+class Retention(_Retention, metaclass=_RetentionEnumTypeWrapper):
+    """How long a document is kept. The same bytes uploaded again keep the longer of both."""
+
+RETENTION_UNSPECIFIED: Retention.ValueType  # 0
+"""As RETENTION_TEMPORARY."""
+RETENTION_EPHEMERAL: Retention.ValueType  # 1
+"""Erased as soon as its first processing (an extraction, a summary) has ended, and after an hour at the latest."""
+RETENTION_TEMPORARY: Retention.ValueType  # 2
+"""Erased a day after its last upload."""
+RETENTION_KEPT: Retention.ValueType  # 3
+"""Erased at `expire_time`, at most a year ahead, which is also what holds where none is given."""
+Global___Retention: _TypeAlias = Retention  # noqa: Y015
 
 @_typing.final
 class Document(_message.Message):
@@ -30,6 +59,9 @@ class Document(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     PAGE_COUNT_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    SEARCHABLE_PAGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `documents/{id}`; the id is the first 32 hexadecimal digits of the SHA-256 of the bytes."""
     display_name: _builtins.str
@@ -42,9 +74,19 @@ class Document(_message.Message):
     """SHA-256 of the bytes, 64 lower-case hexadecimal digits."""
     page_count: _builtins.int
     """Number of pages; absent until the document was first extracted."""
+    retention: Global___Retention.ValueType
+    """How long it is kept."""
+    searchable_pages: _builtins.int
+    """Pages that SearchPages looks at. They become searchable when they are first extracted; of documents that nobody
+    extracts, shortly after the upload.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the bytes were first stored."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it will be erased by itself. Set by an upload or an update only where the document is kept."""
 
     def __init__(
         self,
@@ -56,10 +98,13 @@ class Document(_message.Message):
         sha256: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         page_count: _builtins.int | None = ...,
+        retention: Global___Retention.ValueType = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        searchable_pages: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_page_count", b"_page_count", "create_time", b"create_time", "page_count", b"page_count"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_page_count", b"_page_count", "create_time", b"create_time", "expire_time", b"expire_time", "page_count", b"page_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page_count", b"_page_count", "create_time", b"create_time", "display_name", b"display_name", "media_type", b"media_type", "name", b"name", "page_count", b"page_count", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page_count", b"_page_count", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "media_type", b"media_type", "name", b"name", "page_count", b"page_count", "retention", b"retention", "searchable_pages", b"searchable_pages", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__page_count: _TypeAlias = _typing.Literal["page_count"]  # noqa: Y015
     _WhichOneofArgType__page_count: _TypeAlias = _typing.Literal["_page_count", b"_page_count"]  # noqa: Y015
@@ -69,7 +114,7 @@ Global___Document: _TypeAlias = Document  # noqa: Y015
 
 @_typing.final
 class DeletionReceipt(_message.Message):
-    """Proof that a document was erased."""
+    """Proof that a document was erased: given when nothing of it is left."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -78,6 +123,12 @@ class DeletionReceipt(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     OBJECTS_DELETED_FIELD_NUMBER: _builtins.int
     DELETE_TIME_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGES_DELETED_FIELD_NUMBER: _builtins.int
+    INDEX_ENTRIES_DELETED_FIELD_NUMBER: _builtins.int
+    RESULTS_DELETED_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document that was deleted."""
     sha256: _builtins.str
@@ -86,6 +137,18 @@ class DeletionReceipt(_message.Message):
     """Size of the bytes that were deleted."""
     objects_deleted: _builtins.int
     """Objects removed from the object store."""
+    name: _builtins.str
+    """Resource name of the receipt, `deletionReceipts/{id}`. Receipts outlive what they tell of."""
+    pages_deleted: _builtins.int
+    """Stored pages that were removed, counting each form in which a page was kept."""
+    index_entries_deleted: _builtins.int
+    """Pages that were removed from the search index."""
+    results_deleted: _builtins.int
+    """Results (summaries and parts of them) that were removed from caches and tables."""
+    cause: _builtins.str
+    """Why the document was erased: `REQUESTED`, `EXPIRED` or `PROCESSED` (an ephemeral one)."""
+    digest: _builtins.str
+    """SHA-256, in hexadecimal digits, of the receipt itself; docs/extraction.md says over which bytes."""
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
         """When the deletion was complete."""
@@ -98,10 +161,16 @@ class DeletionReceipt(_message.Message):
         size_bytes: _builtins.int = ...,
         objects_deleted: _builtins.int = ...,
         delete_time: _timestamp_pb2.Timestamp | None = ...,
+        name: _builtins.str = ...,
+        pages_deleted: _builtins.int = ...,
+        index_entries_deleted: _builtins.int = ...,
+        results_deleted: _builtins.int = ...,
+        cause: _builtins.str = ...,
+        digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_time", b"delete_time", "document", b"document", "objects_deleted", b"objects_deleted", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "delete_time", b"delete_time", "digest", b"digest", "document", b"document", "index_entries_deleted", b"index_entries_deleted", "name", b"name", "objects_deleted", b"objects_deleted", "pages_deleted", b"pages_deleted", "results_deleted", b"results_deleted", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,15 +23,36 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pagemesh/extractor/v1/extraction.proto\x12\x15pagemesh.extractor.v1\x1a\x1b\x62uf/validate/validate.proto\"\xae\x01\n\x0f\x45xtractionStart\x12\x1b\n\npage_count\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x1b\n\nfirst_page\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x1a\n\tlast_page\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x45\n\x05\x66lags\x18\x04 \x03(\x0e\x32#.pagemesh.extractor.v1.DocumentFlagB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\"o\n\nFailedPage\x12\x17\n\x06number\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12-\n\x06reason\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{1,62}$\x12\x19\n\x07message\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\"K\n\rExtractionEnd\x12\x1b\n\npages_sent\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\x0cpages_failed\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00*f\n\x0c\x44ocumentFlag\x12\x1d\n\x19\x44OCUMENT_FLAG_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44OCUMENT_FLAG_REPAIRED\x10\x01\x12\x1b\n\x17\x44OCUMENT_FLAG_ENCRYPTED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pagemesh/extractor/v1/extraction.proto\x12\x15pagemesh.extractor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x02\n\x10\x44ocumentMetadata\x12\x17\n\x05title\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x18\n\x06\x61uthor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x19\n\x07subject\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x1a\n\x08keywords\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x19\n\x07\x63reator\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x1a\n\x08producer\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x18\n\x06\x66ormat\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x38\n\x14\x64ocument_create_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x14\x64ocument_update_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x0bOutlineItem\x12\x18\n\x05level\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18@(\x01\x12\x17\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x15\n\x04page\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\xa9\x02\n\x0f\x45xtractionStart\x12\x1b\n\npage_count\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x1b\n\nfirst_page\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x1a\n\tlast_page\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12\x45\n\x05\x66lags\x18\x04 \x03(\x0e\x32#.pagemesh.extractor.v1.DocumentFlagB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\x12\x39\n\x08metadata\x18\x05 \x01(\x0b\x32\'.pagemesh.extractor.v1.DocumentMetadata\x12>\n\x07outline\x18\x06 \x03(\x0b\x32\".pagemesh.extractor.v1.OutlineItemB\t\xbaH\x06\x92\x01\x03\x10\x90N\"o\n\nFailedPage\x12\x17\n\x06number\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12-\n\x06reason\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Z][A-Z0-9_]{1,62}$\x12\x19\n\x07message\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\"\xb1\x01\n\rExtractionEnd\x12\x1b\n\npages_sent\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\x0cpages_failed\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\x0cpages_reused\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x45\n\x05\x66lags\x18\x04 \x03(\x0e\x32#.pagemesh.extractor.v1.DocumentFlagB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00*\x81\x01\n\x0c\x44ocumentFlag\x12\x1d\n\x19\x44OCUMENT_FLAG_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44OCUMENT_FLAG_REPAIRED\x10\x01\x12\x1b\n\x17\x44OCUMENT_FLAG_ENCRYPTED\x10\x02\x12\x19\n\x15\x44OCUMENT_FLAG_PARTIAL\x10\x03*]\n\x07OcrMode\x12\x18\n\x14OCR_MODE_UNSPECIFIED\x10\x00\x12\x11\n\rOCR_MODE_AUTO\x10\x01\x12\x10\n\x0cOCR_MODE_OFF\x10\x02\x12\x13\n\x0fOCR_MODE_ALWAYS\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pagemesh.extractor.v1.extraction_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_DOCUMENTMETADATA'].fields_by_name['title']._loaded_options = None
+  _globals['_DOCUMENTMETADATA'].fields_by_name['title']._serialized_options = b'\272H\005r\003\030\320\017'
+  _globals['_DOCUMENTMETADATA'].fields_by_name['author']._loaded_options = None
+  _globals['_DOCUMENTMETADATA'].fields_by_name['author']._serialized_options = b'\272H\005r\003\030\320\017'
+  _globals['_DOCUMENTMETADATA'].fields_by_name['subject']._loaded_options = None
+  _globals['_DOCUMENTMETADATA'].fields_by_name['subject']._serialized_options = b'\272H\005r\003\030\320\017'
+  _globals['_DOCUMENTMETADATA'].fields_by_name['keywords']._loaded_options = None
+  _globals['_DOCUMENTMETADATA'].fields_by_name['keywords']._serialized_options = b'\272H\005r\003\030\320\017'
+  _globals['_DOCUMENTMETADATA'].fields_by_name['creator']._loaded_options = None
+  _globals['_DOCUMENTMETADATA'].fields_by_name['creator']._serialized_options = b'\272H\005r\003\030\320\017'
+  _globals['_DOCUMENTMETADATA'].fields_by_name['producer']._loaded_options = None
+  _globals['_DOCUMENTMETADATA'].fields_by_name['producer']._serialized_options = b'\272H\005r\003\030\320\017'
+  _globals['_DOCUMENTMETADATA'].fields_by_name['format']._loaded_options = None
+  _globals['_DOCUMENTMETADATA'].fields_by_name['format']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_OUTLINEITEM'].fields_by_name['level']._loaded_options = None
+  _globals['_OUTLINEITEM'].fields_by_name['level']._serialized_options = b'\272H\006\032\004\030@(\001'
+  _globals['_OUTLINEITEM'].fields_by_name['title']._loaded_options = None
+  _globals['_OUTLINEITEM'].fields_by_name['title']._serialized_options = b'\272H\005r\003\030\320\017'
+  _globals['_OUTLINEITEM'].fields_by_name['page']._loaded_options = None
+  _globals['_OUTLINEITEM'].fields_by_name['page']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_EXTRACTIONSTART'].fields_by_name['page_count']._loaded_options = None
   _globals['_EXTRACTIONSTART'].fields_by_name['page_count']._serialized_options = b'\272H\004\032\002(\001'
   _globals['_EXTRACTIONSTART'].fields_by_name['first_page']._loaded_options = None
@@ -40,6 +61,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXTRACTIONSTART'].fields_by_name['last_page']._serialized_options = b'\272H\004\032\002(\001'
   _globals['_EXTRACTIONSTART'].fields_by_name['flags']._loaded_options = None
   _globals['_EXTRACTIONSTART'].fields_by_name['flags']._serialized_options = b'\272H\016\222\001\013\020\020\"\007\202\001\004\020\001 \000'
+  _globals['_EXTRACTIONSTART'].fields_by_name['outline']._loaded_options = None
+  _globals['_EXTRACTIONSTART'].fields_by_name['outline']._serialized_options = b'\272H\006\222\001\003\020\220N'
   _globals['_FAILEDPAGE'].fields_by_name['number']._loaded_options = None
   _globals['_FAILEDPAGE'].fields_by_name['number']._serialized_options = b'\272H\004\032\002(\001'
   _globals['_FAILEDPAGE'].fields_by_name['reason']._loaded_options = None
@@ -50,12 +73,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXTRACTIONEND'].fields_by_name['pages_sent']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_EXTRACTIONEND'].fields_by_name['pages_failed']._loaded_options = None
   _globals['_EXTRACTIONEND'].fields_by_name['pages_failed']._serialized_options = b'\272H\004\032\002(\000'
-  _globals['_DOCUMENTFLAG']._serialized_start=461
-  _globals['_DOCUMENTFLAG']._serialized_end=563
-  _globals['_EXTRACTIONSTART']._serialized_start=95
-  _globals['_EXTRACTIONSTART']._serialized_end=269
-  _globals['_FAILEDPAGE']._serialized_start=271
-  _globals['_FAILEDPAGE']._serialized_end=382
-  _globals['_EXTRACTIONEND']._serialized_start=384
-  _globals['_EXTRACTIONEND']._serialized_end=459
+  _globals['_EXTRACTIONEND'].fields_by_name['pages_reused']._loaded_options = None
+  _globals['_EXTRACTIONEND'].fields_by_name['pages_reused']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_EXTRACTIONEND'].fields_by_name['flags']._loaded_options = None
+  _globals['_EXTRACTIONEND'].fields_by_name['flags']._serialized_options = b'\272H\016\222\001\013\020\020\"\007\202\001\004\020\001 \000'
+  _globals['_DOCUMENTFLAG']._serialized_start=1134
+  _globals['_DOCUMENTFLAG']._serialized_end=1263
+  _globals['_OCRMODE']._serialized_start=1265
+  _globals['_OCRMODE']._serialized_end=1358
+  _globals['_DOCUMENTMETADATA']._serialized_start=128
+  _globals['_DOCUMENTMETADATA']._serialized_end=449
+  _globals['_OUTLINEITEM']._serialized_start=451
+  _globals['_OUTLINEITEM']._serialized_end=538
+  _globals['_EXTRACTIONSTART']._serialized_start=541
+  _globals['_EXTRACTIONSTART']._serialized_end=838
+  _globals['_FAILEDPAGE']._serialized_start=840
+  _globals['_FAILEDPAGE']._serialized_end=951
+  _globals['_EXTRACTIONEND']._serialized_start=954
+  _globals['_EXTRACTIONEND']._serialized_end=1131
 # @@protoc_insertion_point(module_scope)

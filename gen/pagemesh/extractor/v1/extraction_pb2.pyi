@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -30,7 +31,9 @@ class _DocumentFlagEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Document
     DOCUMENT_FLAG_REPAIRED: _DocumentFlag.ValueType  # 1
     """The file was damaged and the parser rebuilt its structure; pages may be missing."""
     DOCUMENT_FLAG_ENCRYPTED: _DocumentFlag.ValueType  # 2
-    """The file is encrypted but opens without a password."""
+    """The file is encrypted; it opens without a password, or was opened with the one that was given."""
+    DOCUMENT_FLAG_PARTIAL: _DocumentFlag.ValueType  # 3
+    """At least one page that was asked for failed or is flagged PARTIAL. Told at the end."""
 
 class DocumentFlag(_DocumentFlag, metaclass=_DocumentFlagEnumTypeWrapper):
     """Something about a document that a reader should know before trusting its pages."""
@@ -40,8 +43,130 @@ DOCUMENT_FLAG_UNSPECIFIED: DocumentFlag.ValueType  # 0
 DOCUMENT_FLAG_REPAIRED: DocumentFlag.ValueType  # 1
 """The file was damaged and the parser rebuilt its structure; pages may be missing."""
 DOCUMENT_FLAG_ENCRYPTED: DocumentFlag.ValueType  # 2
-"""The file is encrypted but opens without a password."""
+"""The file is encrypted; it opens without a password, or was opened with the one that was given."""
+DOCUMENT_FLAG_PARTIAL: DocumentFlag.ValueType  # 3
+"""At least one page that was asked for failed or is flagged PARTIAL. Told at the end."""
 Global___DocumentFlag: _TypeAlias = DocumentFlag  # noqa: Y015
+
+class _OcrMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OcrModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OcrMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OCR_MODE_UNSPECIFIED: _OcrMode.ValueType  # 0
+    """As OCR_MODE_AUTO."""
+    OCR_MODE_AUTO: _OcrMode.ValueType  # 1
+    """Pages that carry no text and are not blank are read by optical character recognition. A page takes seconds the first
+    time; it is stored, so it does so once.
+    """
+    OCR_MODE_OFF: _OcrMode.ValueType  # 2
+    """No page is."""
+    OCR_MODE_ALWAYS: _OcrMode.ValueType  # 3
+    """Every page that is not blank is, whatever text it carries."""
+
+class OcrMode(_OcrMode, metaclass=_OcrModeEnumTypeWrapper):
+    """What is done about pages whose text is in a picture."""
+
+OCR_MODE_UNSPECIFIED: OcrMode.ValueType  # 0
+"""As OCR_MODE_AUTO."""
+OCR_MODE_AUTO: OcrMode.ValueType  # 1
+"""Pages that carry no text and are not blank are read by optical character recognition. A page takes seconds the first
+time; it is stored, so it does so once.
+"""
+OCR_MODE_OFF: OcrMode.ValueType  # 2
+"""No page is."""
+OCR_MODE_ALWAYS: OcrMode.ValueType  # 3
+"""Every page that is not blank is, whatever text it carries."""
+Global___OcrMode: _TypeAlias = OcrMode  # noqa: Y015
+
+@_typing.final
+class DocumentMetadata(_message.Message):
+    """What a document says of itself. All of it is untrusted text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    KEYWORDS_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
+    PRODUCER_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    DOCUMENT_CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DOCUMENT_UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    """Title."""
+    author: _builtins.str
+    """Author."""
+    subject: _builtins.str
+    """Subject."""
+    keywords: _builtins.str
+    """Keywords."""
+    creator: _builtins.str
+    """Program that the text was written with."""
+    producer: _builtins.str
+    """Program that made the file."""
+    format: _builtins.str
+    """File format and its version, such as `PDF 1.7`."""
+    @_builtins.property
+    def document_create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made, where that can be read."""
+
+    @_builtins.property
+    def document_update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed, where that can be read."""
+
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        author: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        keywords: _builtins.str = ...,
+        creator: _builtins.str = ...,
+        producer: _builtins.str = ...,
+        format: _builtins.str = ...,
+        document_create_time: _timestamp_pb2.Timestamp | None = ...,
+        document_update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document_create_time", b"document_create_time", "document_update_time", b"document_update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "creator", b"creator", "document_create_time", b"document_create_time", "document_update_time", b"document_update_time", "format", b"format", "keywords", b"keywords", "producer", b"producer", "subject", b"subject", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DocumentMetadata: _TypeAlias = DocumentMetadata  # noqa: Y015
+
+@_typing.final
+class OutlineItem(_message.Message):
+    """One entry of the table of contents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    level: _builtins.int
+    """Depth, from 1."""
+    title: _builtins.str
+    """Its words."""
+    page: _builtins.int
+    """The page it leads to, from 1; 0 where it leads to none."""
+    def __init__(
+        self,
+        *,
+        level: _builtins.int = ...,
+        title: _builtins.str = ...,
+        page: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "page", b"page", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutlineItem: _TypeAlias = OutlineItem  # noqa: Y015
 
 @_typing.final
 class ExtractionStart(_message.Message):
@@ -53,6 +178,8 @@ class ExtractionStart(_message.Message):
     FIRST_PAGE_FIELD_NUMBER: _builtins.int
     LAST_PAGE_FIELD_NUMBER: _builtins.int
     FLAGS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    OUTLINE_FIELD_NUMBER: _builtins.int
     page_count: _builtins.int
     """Pages in the whole document."""
     first_page: _builtins.int
@@ -63,6 +190,14 @@ class ExtractionStart(_message.Message):
     def flags(self) -> _containers.RepeatedScalarFieldContainer[Global___DocumentFlag.ValueType]:
         """What to know about the document."""
 
+    @_builtins.property
+    def metadata(self) -> Global___DocumentMetadata:
+        """What the document says of itself, where the mask asks for `metadata`."""
+
+    @_builtins.property
+    def outline(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutlineItem]:
+        """Its table of contents, where the mask asks for `outline`; what is past the limit is left out."""
+
     def __init__(
         self,
         *,
@@ -70,10 +205,12 @@ class ExtractionStart(_message.Message):
         first_page: _builtins.int = ...,
         last_page: _builtins.int = ...,
         flags: _abc.Iterable[Global___DocumentFlag.ValueType] | None = ...,
+        metadata: Global___DocumentMetadata | None = ...,
+        outline: _abc.Iterable[Global___OutlineItem] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_page", b"first_page", "flags", b"flags", "last_page", b"last_page", "page_count", b"page_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_page", b"first_page", "flags", b"flags", "last_page", b"last_page", "metadata", b"metadata", "outline", b"outline", "page_count", b"page_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -117,19 +254,29 @@ class ExtractionEnd(_message.Message):
 
     PAGES_SENT_FIELD_NUMBER: _builtins.int
     PAGES_FAILED_FIELD_NUMBER: _builtins.int
+    PAGES_REUSED_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
     pages_sent: _builtins.int
     """Pages that were sent."""
     pages_failed: _builtins.int
     """Pages that failed."""
+    pages_reused: _builtins.int
+    """Pages among those sent that were read from an earlier extraction."""
+    @_builtins.property
+    def flags(self) -> _containers.RepeatedScalarFieldContainer[Global___DocumentFlag.ValueType]:
+        """What to know about the document, now that its pages were read."""
+
     def __init__(
         self,
         *,
         pages_sent: _builtins.int = ...,
         pages_failed: _builtins.int = ...,
+        pages_reused: _builtins.int = ...,
+        flags: _abc.Iterable[Global___DocumentFlag.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pages_failed", b"pages_failed", "pages_sent", b"pages_sent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags", "pages_failed", b"pages_failed", "pages_reused", b"pages_reused", "pages_sent", b"pages_sent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

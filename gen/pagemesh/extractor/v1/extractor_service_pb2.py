@@ -28,14 +28,16 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from pagemesh.common.v1 import access_pb2 as pagemesh_dot_common_dot_v1_dot_access__pb2
 from pagemesh.common.v1 import page_pb2 as pagemesh_dot_common_dot_v1_dot_page__pb2
 from pagemesh.extractor.v1 import document_pb2 as pagemesh_dot_extractor_dot_v1_dot_document__pb2
 from pagemesh.extractor.v1 import extraction_pb2 as pagemesh_dot_extractor_dot_v1_dot_extraction__pb2
+from pagemesh.extractor.v1 import search_pb2 as pagemesh_dot_extractor_dot_v1_dot_search__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-pagemesh/extractor/v1/extractor_service.proto\x12\x15pagemesh.extractor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x17google/rpc/status.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a\x1dpagemesh/common/v1/page.proto\x1a$pagemesh/extractor/v1/document.proto\x1a&pagemesh/extractor/v1/extraction.proto\"\xc8\x01\n\x15UploadDocumentRequest\x12\x8a\x01\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyBc\xe2\x41\x01\x02\xbaH\\\xba\x01Y\n\x11upload.chunk_size\x12(send the file in pieces of at most 1 MiB\x1a\x1asize(this.data) <= 1048576\x12\"\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01\"\\\n\x16UploadDocumentResponse\x12\x31\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x1f.pagemesh.extractor.v1.Document\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"]\n\x12GetDocumentRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\"H\n\x13GetDocumentResponse\x12\x31\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x1f.pagemesh.extractor.v1.Document\"[\n\x14ListDocumentsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"y\n\x15ListDocumentsResponse\x12=\n\tdocuments\x18\x01 \x03(\x0b\x32\x1f.pagemesh.extractor.v1.DocumentB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\"`\n\x15\x44\x65leteDocumentRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\"Q\n\x16\x44\x65leteDocumentResponse\x12\x37\n\x07receipt\x18\x01 \x01(\x0b\x32&.pagemesh.extractor.v1.DeletionReceipt\"\xee\x02\n\x13\x45xtractPagesRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12\x1f\n\nfirst_page\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x1e\n\tlast_page\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12N\n\tread_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x1f\xe2\x41\x01\x01\xbaH\x18\xe2\x01\x15\x12\x04text\x12\x06\x62locks\x12\x05words:}\xbaHz\x1ax\n\x13\x65xtract_pages.range\x12\'last_page must not be before first_page\x1a\x38this.last_page == 0 || this.first_page <= this.last_page\"\x9d\x02\n\x14\x45xtractPagesResponse\x12\x37\n\x05start\x18\x01 \x01(\x0b\x32&.pagemesh.extractor.v1.ExtractionStartH\x00\x12(\n\x04page\x18\x02 \x01(\x0b\x32\x18.pagemesh.common.v1.PageH\x00\x12\x38\n\x0b\x66\x61iled_page\x18\x03 \x01(\x0b\x32!.pagemesh.extractor.v1.FailedPageH\x00\x12\x33\n\x03\x65nd\x18\x04 \x01(\x0b\x32$.pagemesh.extractor.v1.ExtractionEndH\x00\x12#\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01\x32\xef\x06\n\x10\x45xtractorService\x12\xae\x01\n\x0eUploadDocument\x12,.pagemesh.extractor.v1.UploadDocumentRequest\x1a-.pagemesh.extractor.v1.UploadDocumentResponse\"=\x90\x02\x02\xca\xf3\x18\x11\n\x0f\x64ocuments.write\x82\xd3\xe4\x93\x02\x1f\"\x14/v1/documents:upload:\x07\x63ontent(\x01\x12\xa7\x01\n\x0bGetDocument\x12).pagemesh.extractor.v1.GetDocumentRequest\x1a*.pagemesh.extractor.v1.GetDocumentResponse\"A\x90\x02\x01\xca\xf3\x18\x1c\n\x0e\x64ocuments.read\x12\nsummarizer\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/{name=documents/*}\x12\x98\x01\n\rListDocuments\x12+.pagemesh.extractor.v1.ListDocumentsRequest\x1a,.pagemesh.extractor.v1.ListDocumentsResponse\",\x90\x02\x01\xca\xf3\x18\x10\n\x0e\x64ocuments.read\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/documents\x12\xa5\x01\n\x0e\x44\x65leteDocument\x12,.pagemesh.extractor.v1.DeleteDocumentRequest\x1a-.pagemesh.extractor.v1.DeleteDocumentResponse\"6\x90\x02\x02\xca\xf3\x18\x11\n\x0f\x64ocuments.write\x82\xd3\xe4\x93\x02\x18*\x16/v1/{name=documents/*}\x12\xbc\x01\n\x0c\x45xtractPages\x12*.pagemesh.extractor.v1.ExtractPagesRequest\x1a+.pagemesh.extractor.v1.ExtractPagesResponse\"Q\x90\x02\x02\xca\xf3\x18\x1c\n\x0e\x64ocuments.read\x12\nsummarizer\x82\xd3\xe4\x93\x02(\"#/v1/{name=documents/*}:extractPages:\x01*0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-pagemesh/extractor/v1/extractor_service.proto\x12\x15pagemesh.extractor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x19google/api/resource.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a\x1dpagemesh/common/v1/page.proto\x1a$pagemesh/extractor/v1/document.proto\x1a&pagemesh/extractor/v1/extraction.proto\x1a\"pagemesh/extractor/v1/search.proto\"\xc2\x02\n\x15UploadDocumentRequest\x12\x8a\x01\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyBc\xe2\x41\x01\x02\xbaH\\\xba\x01Y\n\x11upload.chunk_size\x12(send the file in pieces of at most 1 MiB\x1a\x1asize(this.data) <= 1048576\x12\"\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01\x12\x41\n\tretention\x18\x03 \x01(\x0e\x32 .pagemesh.extractor.v1.RetentionB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"\\\n\x16UploadDocumentResponse\x12\x31\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x1f.pagemesh.extractor.v1.Document\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"]\n\x12GetDocumentRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\"H\n\x13GetDocumentResponse\x12\x31\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x1f.pagemesh.extractor.v1.Document\"[\n\x14ListDocumentsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"y\n\x15ListDocumentsResponse\x12=\n\tdocuments\x18\x01 \x03(\x0b\x32\x1f.pagemesh.extractor.v1.DocumentB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\"\xab\x01\n\x15UpdateDocumentRequest\x12=\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x1f.pagemesh.extractor.v1.DocumentB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12S\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\"\xe2\x41\x01\x01\xbaH\x1b\xe2\x01\x18\x12\tretention\x12\x0b\x65xpire_time\"K\n\x16UpdateDocumentResponse\x12\x31\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x1f.pagemesh.extractor.v1.Document\"`\n\x15\x44\x65leteDocumentRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\"Q\n\x16\x44\x65leteDocumentResponse\x12\x37\n\x07receipt\x18\x01 \x01(\x0b\x32&.pagemesh.extractor.v1.DeletionReceipt\"\x91\x04\n\x13\x45xtractPagesRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12\x1f\n\nfirst_page\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x1e\n\tlast_page\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x93\x01\n\tread_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBd\xe2\x41\x01\x01\xbaH]\xe2\x01Z\x12\x04text\x12\x06\x62locks\x12\x05words\x12\x08markdown\x12\x06tables\x12\x06images\x12\x05links\x12\x08language\x12\x05\x66lags\x12\x08metadata\x12\x07outline\x12 \n\x08password\x18\x05 \x01(\tB\x0e\x80\x01\x01\xe2\x41\x01\x04\xbaH\x04r\x02\x18\x7f\x12\x39\n\x03ocr\x18\x06 \x01(\x0e\x32\x1e.pagemesh.extractor.v1.OcrModeB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01:}\xbaHz\x1ax\n\x13\x65xtract_pages.range\x12\'last_page must not be before first_page\x1a\x38this.last_page == 0 || this.first_page <= this.last_page\"\x9d\x02\n\x14\x45xtractPagesResponse\x12\x37\n\x05start\x18\x01 \x01(\x0b\x32&.pagemesh.extractor.v1.ExtractionStartH\x00\x12(\n\x04page\x18\x02 \x01(\x0b\x32\x18.pagemesh.common.v1.PageH\x00\x12\x38\n\x0b\x66\x61iled_page\x18\x03 \x01(\x0b\x32!.pagemesh.extractor.v1.FailedPageH\x00\x12\x33\n\x03\x65nd\x18\x04 \x01(\x0b\x32$.pagemesh.extractor.v1.ExtractionEndH\x00\x12#\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01\"\xed\x02\n\x11RenderPageRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12\x19\n\x04page\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x1b\n\x03\x64pi\x18\x03 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xb0\t(\x00\x12M\n\x06\x66ormat\x18\x04 \x01(\x0e\x32/.pagemesh.extractor.v1.RenderPageRequest.FormatB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12#\n\x0cjpeg_quality\x18\x05 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00\x12 \n\x08password\x18\x06 \x01(\tB\x0e\x80\x01\x01\xe2\x41\x01\x04\xbaH\x04r\x02\x18\x7f\"A\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46ORMAT_JPEG\x10\x01\x12\x0e\n\nFORMAT_PNG\x10\x02\";\n\x12RenderPageResponse\x12%\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"\xba\x01\n\x13\x45xtractImageRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12\x19\n\x04page\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x1d\n\x05index\x18\x03 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x10\x90N(\x00\x12 \n\x08password\x18\x04 \x01(\tB\x0e\x80\x01\x01\xe2\x41\x01\x04\xbaH\x04r\x02\x18\x7f\"=\n\x14\x45xtractImageResponse\x12%\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"\xd8\x02\n\x12SearchPagesRequest\x12\x1d\n\x05query\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xe8\x07\x12 \n\tpage_size\x18\x02 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\x12=\n\tdocuments\x18\x04 \x03(\tB*\xe2\x41\x01\x01\xbaH#\x92\x01 \x10\x64\"\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12/\n\tlanguages\x18\x05 \x03(\tB\x1c\xe2\x41\x01\x01\xbaH\x15\x92\x01\x12\x10\x14\"\x0er\x0c\x32\n^[a-z]{2}$\x12\x36\n\x0cstored_after\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x37\n\rstored_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"r\n\x13SearchPagesResponse\x12\x38\n\x04hits\x18\x01 \x03(\x0b\x32 .pagemesh.extractor.v1.SearchHitB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\"b\n\x1bListDeletionReceiptsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"\x86\x01\n\x1cListDeletionReceiptsResponse\x12\x43\n\x08receipts\x18\x01 \x03(\x0b\x32&.pagemesh.extractor.v1.DeletionReceiptB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x32\xf8\r\n\x10\x45xtractorService\x12\xae\x01\n\x0eUploadDocument\x12,.pagemesh.extractor.v1.UploadDocumentRequest\x1a-.pagemesh.extractor.v1.UploadDocumentResponse\"=\x90\x02\x02\xca\xf3\x18\x11\n\x0f\x64ocuments.write\x82\xd3\xe4\x93\x02\x1f\"\x14/v1/documents:upload:\x07\x63ontent(\x01\x12\xa7\x01\n\x0bGetDocument\x12).pagemesh.extractor.v1.GetDocumentRequest\x1a*.pagemesh.extractor.v1.GetDocumentResponse\"A\x90\x02\x01\xca\xf3\x18\x1c\n\x0e\x64ocuments.read\x12\nsummarizer\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/{name=documents/*}\x12\x98\x01\n\rListDocuments\x12+.pagemesh.extractor.v1.ListDocumentsRequest\x1a,.pagemesh.extractor.v1.ListDocumentsResponse\",\x90\x02\x01\xca\xf3\x18\x10\n\x0e\x64ocuments.read\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/documents\x12\xb8\x01\n\x0eUpdateDocument\x12,.pagemesh.extractor.v1.UpdateDocumentRequest\x1a-.pagemesh.extractor.v1.UpdateDocumentResponse\"I\x90\x02\x02\xca\xf3\x18\x11\n\x0f\x64ocuments.write\x82\xd3\xe4\x93\x02+2\x1f/v1/{document.name=documents/*}:\x08\x64ocument\x12\xa5\x01\n\x0e\x44\x65leteDocument\x12,.pagemesh.extractor.v1.DeleteDocumentRequest\x1a-.pagemesh.extractor.v1.DeleteDocumentResponse\"6\x90\x02\x02\xca\xf3\x18\x11\n\x0f\x64ocuments.write\x82\xd3\xe4\x93\x02\x18*\x16/v1/{name=documents/*}\x12\xbc\x01\n\x0c\x45xtractPages\x12*.pagemesh.extractor.v1.ExtractPagesRequest\x1a+.pagemesh.extractor.v1.ExtractPagesResponse\"Q\x90\x02\x02\xca\xf3\x18\x1c\n\x0e\x64ocuments.read\x12\nsummarizer\x82\xd3\xe4\x93\x02(\"#/v1/{name=documents/*}:extractPages:\x01*0\x01\x12\xb1\x01\n\nRenderPage\x12(.pagemesh.extractor.v1.RenderPageRequest\x1a).pagemesh.extractor.v1.RenderPageResponse\"L\x90\x02\x01\xca\xf3\x18\x10\n\x0e\x64ocuments.read\x82\xd3\xe4\x93\x02/\"!/v1/{name=documents/*}:renderPage:\x01*b\x07\x63ontent0\x01\x12\xb9\x01\n\x0c\x45xtractImage\x12*.pagemesh.extractor.v1.ExtractImageRequest\x1a+.pagemesh.extractor.v1.ExtractImageResponse\"N\x90\x02\x01\xca\xf3\x18\x10\n\x0e\x64ocuments.read\x82\xd3\xe4\x93\x02\x31\"#/v1/{name=documents/*}:extractImage:\x01*b\x07\x63ontent0\x01\x12\xa4\x01\n\x0bSearchPages\x12).pagemesh.extractor.v1.SearchPagesRequest\x1a*.pagemesh.extractor.v1.SearchPagesResponse\">\x90\x02\x01\xca\xf3\x18\x1c\n\x0e\x64ocuments.read\x12\nsummarizer\x82\xd3\xe4\x93\x02\x15\"\x10/v1/pages:search:\x01*\x12\xb4\x01\n\x14ListDeletionReceipts\x12\x32.pagemesh.extractor.v1.ListDeletionReceiptsRequest\x1a\x33.pagemesh.extractor.v1.ListDeletionReceiptsResponse\"3\x90\x02\x01\xca\xf3\x18\x10\n\x0e\x64ocuments.read\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/deletionReceiptsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +48,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADDOCUMENTREQUEST'].fields_by_name['content']._serialized_options = b'\342A\001\002\272H\\\272\001Y\n\021upload.chunk_size\022(send the file in pieces of at most 1 MiB\032\032size(this.data) <= 1048576'
   _globals['_UPLOADDOCUMENTREQUEST'].fields_by_name['display_name']._loaded_options = None
   _globals['_UPLOADDOCUMENTREQUEST'].fields_by_name['display_name']._serialized_options = b'\342A\001\001\272H\005r\003\030\377\001'
+  _globals['_UPLOADDOCUMENTREQUEST'].fields_by_name['retention']._loaded_options = None
+  _globals['_UPLOADDOCUMENTREQUEST'].fields_by_name['retention']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_UPLOADDOCUMENTREQUEST'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_UPLOADDOCUMENTREQUEST'].fields_by_name['expire_time']._serialized_options = b'\342A\001\001'
   _globals['_GETDOCUMENTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETDOCUMENTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\023\n\021pagemesh/Document\272H\034r\0322\030^documents/[0-9a-f]{32}$'
   _globals['_LISTDOCUMENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -56,6 +62,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDOCUMENTSRESPONSE'].fields_by_name['documents']._serialized_options = b'\272H\006\222\001\003\020\350\007'
   _globals['_LISTDOCUMENTSRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
   _globals['_LISTDOCUMENTSRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_UPDATEDOCUMENTREQUEST'].fields_by_name['document']._loaded_options = None
+  _globals['_UPDATEDOCUMENTREQUEST'].fields_by_name['document']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_UPDATEDOCUMENTREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATEDOCUMENTREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001\272H\033\342\001\030\022\tretention\022\013expire_time'
   _globals['_DELETEDOCUMENTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETEDOCUMENTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\023\n\021pagemesh/Document\272H\034r\0322\030^documents/[0-9a-f]{32}$'
   _globals['_EXTRACTPAGESREQUEST'].fields_by_name['name']._loaded_options = None
@@ -65,41 +75,123 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXTRACTPAGESREQUEST'].fields_by_name['last_page']._loaded_options = None
   _globals['_EXTRACTPAGESREQUEST'].fields_by_name['last_page']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
   _globals['_EXTRACTPAGESREQUEST'].fields_by_name['read_mask']._loaded_options = None
-  _globals['_EXTRACTPAGESREQUEST'].fields_by_name['read_mask']._serialized_options = b'\342A\001\001\272H\030\342\001\025\022\004text\022\006blocks\022\005words'
+  _globals['_EXTRACTPAGESREQUEST'].fields_by_name['read_mask']._serialized_options = b'\342A\001\001\272H]\342\001Z\022\004text\022\006blocks\022\005words\022\010markdown\022\006tables\022\006images\022\005links\022\010language\022\005flags\022\010metadata\022\007outline'
+  _globals['_EXTRACTPAGESREQUEST'].fields_by_name['password']._loaded_options = None
+  _globals['_EXTRACTPAGESREQUEST'].fields_by_name['password']._serialized_options = b'\200\001\001\342A\001\004\272H\004r\002\030\177'
+  _globals['_EXTRACTPAGESREQUEST'].fields_by_name['ocr']._loaded_options = None
+  _globals['_EXTRACTPAGESREQUEST'].fields_by_name['ocr']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_EXTRACTPAGESREQUEST']._loaded_options = None
   _globals['_EXTRACTPAGESREQUEST']._serialized_options = b'\272Hz\032x\n\023extract_pages.range\022\'last_page must not be before first_page\0328this.last_page == 0 || this.first_page <= this.last_page'
   _globals['_EXTRACTPAGESRESPONSE'].oneofs_by_name['event']._loaded_options = None
   _globals['_EXTRACTPAGESRESPONSE'].oneofs_by_name['event']._serialized_options = b'\272H\002\010\001'
+  _globals['_RENDERPAGEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_RENDERPAGEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\023\n\021pagemesh/Document\272H\034r\0322\030^documents/[0-9a-f]{32}$'
+  _globals['_RENDERPAGEREQUEST'].fields_by_name['page']._loaded_options = None
+  _globals['_RENDERPAGEREQUEST'].fields_by_name['page']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_RENDERPAGEREQUEST'].fields_by_name['dpi']._loaded_options = None
+  _globals['_RENDERPAGEREQUEST'].fields_by_name['dpi']._serialized_options = b'\342A\001\001\272H\007\032\005\030\260\t(\000'
+  _globals['_RENDERPAGEREQUEST'].fields_by_name['format']._loaded_options = None
+  _globals['_RENDERPAGEREQUEST'].fields_by_name['format']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_RENDERPAGEREQUEST'].fields_by_name['jpeg_quality']._loaded_options = None
+  _globals['_RENDERPAGEREQUEST'].fields_by_name['jpeg_quality']._serialized_options = b'\342A\001\001\272H\006\032\004\030d(\000'
+  _globals['_RENDERPAGEREQUEST'].fields_by_name['password']._loaded_options = None
+  _globals['_RENDERPAGEREQUEST'].fields_by_name['password']._serialized_options = b'\200\001\001\342A\001\004\272H\004r\002\030\177'
+  _globals['_EXTRACTIMAGEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_EXTRACTIMAGEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\023\n\021pagemesh/Document\272H\034r\0322\030^documents/[0-9a-f]{32}$'
+  _globals['_EXTRACTIMAGEREQUEST'].fields_by_name['page']._loaded_options = None
+  _globals['_EXTRACTIMAGEREQUEST'].fields_by_name['page']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_EXTRACTIMAGEREQUEST'].fields_by_name['index']._loaded_options = None
+  _globals['_EXTRACTIMAGEREQUEST'].fields_by_name['index']._serialized_options = b'\342A\001\001\272H\007\032\005\020\220N(\000'
+  _globals['_EXTRACTIMAGEREQUEST'].fields_by_name['password']._loaded_options = None
+  _globals['_EXTRACTIMAGEREQUEST'].fields_by_name['password']._serialized_options = b'\200\001\001\342A\001\004\272H\004r\002\030\177'
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['query']._loaded_options = None
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['query']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\350\007'
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\006\032\004\030d(\000'
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['documents']._loaded_options = None
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['documents']._serialized_options = b'\342A\001\001\272H#\222\001 \020d\"\034r\0322\030^documents/[0-9a-f]{32}$'
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['languages']._loaded_options = None
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['languages']._serialized_options = b'\342A\001\001\272H\025\222\001\022\020\024\"\016r\0142\n^[a-z]{2}$'
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['stored_after']._loaded_options = None
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['stored_after']._serialized_options = b'\342A\001\001'
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['stored_before']._loaded_options = None
+  _globals['_SEARCHPAGESREQUEST'].fields_by_name['stored_before']._serialized_options = b'\342A\001\001'
+  _globals['_SEARCHPAGESRESPONSE'].fields_by_name['hits']._loaded_options = None
+  _globals['_SEARCHPAGESRESPONSE'].fields_by_name['hits']._serialized_options = b'\272H\005\222\001\002\020d'
+  _globals['_SEARCHPAGESRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_SEARCHPAGESRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_LISTDELETIONRECEIPTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTDELETIONRECEIPTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTDELETIONRECEIPTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTDELETIONRECEIPTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
+  _globals['_LISTDELETIONRECEIPTSRESPONSE'].fields_by_name['receipts']._loaded_options = None
+  _globals['_LISTDELETIONRECEIPTSRESPONSE'].fields_by_name['receipts']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_LISTDELETIONRECEIPTSRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_LISTDELETIONRECEIPTSRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\272H\005r\003\030\364\003'
   _globals['_EXTRACTORSERVICE'].methods_by_name['UploadDocument']._loaded_options = None
   _globals['_EXTRACTORSERVICE'].methods_by_name['UploadDocument']._serialized_options = b'\220\002\002\312\363\030\021\n\017documents.write\202\323\344\223\002\037\"\024/v1/documents:upload:\007content'
   _globals['_EXTRACTORSERVICE'].methods_by_name['GetDocument']._loaded_options = None
   _globals['_EXTRACTORSERVICE'].methods_by_name['GetDocument']._serialized_options = b'\220\002\001\312\363\030\034\n\016documents.read\022\nsummarizer\202\323\344\223\002\030\022\026/v1/{name=documents/*}'
   _globals['_EXTRACTORSERVICE'].methods_by_name['ListDocuments']._loaded_options = None
   _globals['_EXTRACTORSERVICE'].methods_by_name['ListDocuments']._serialized_options = b'\220\002\001\312\363\030\020\n\016documents.read\202\323\344\223\002\017\022\r/v1/documents'
+  _globals['_EXTRACTORSERVICE'].methods_by_name['UpdateDocument']._loaded_options = None
+  _globals['_EXTRACTORSERVICE'].methods_by_name['UpdateDocument']._serialized_options = b'\220\002\002\312\363\030\021\n\017documents.write\202\323\344\223\002+2\037/v1/{document.name=documents/*}:\010document'
   _globals['_EXTRACTORSERVICE'].methods_by_name['DeleteDocument']._loaded_options = None
   _globals['_EXTRACTORSERVICE'].methods_by_name['DeleteDocument']._serialized_options = b'\220\002\002\312\363\030\021\n\017documents.write\202\323\344\223\002\030*\026/v1/{name=documents/*}'
   _globals['_EXTRACTORSERVICE'].methods_by_name['ExtractPages']._loaded_options = None
   _globals['_EXTRACTORSERVICE'].methods_by_name['ExtractPages']._serialized_options = b'\220\002\002\312\363\030\034\n\016documents.read\022\nsummarizer\202\323\344\223\002(\"#/v1/{name=documents/*}:extractPages:\001*'
-  _globals['_UPLOADDOCUMENTREQUEST']._serialized_start=420
-  _globals['_UPLOADDOCUMENTREQUEST']._serialized_end=620
-  _globals['_UPLOADDOCUMENTRESPONSE']._serialized_start=622
-  _globals['_UPLOADDOCUMENTRESPONSE']._serialized_end=714
-  _globals['_GETDOCUMENTREQUEST']._serialized_start=716
-  _globals['_GETDOCUMENTREQUEST']._serialized_end=809
-  _globals['_GETDOCUMENTRESPONSE']._serialized_start=811
-  _globals['_GETDOCUMENTRESPONSE']._serialized_end=883
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=885
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=976
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=978
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1099
-  _globals['_DELETEDOCUMENTREQUEST']._serialized_start=1101
-  _globals['_DELETEDOCUMENTREQUEST']._serialized_end=1197
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=1199
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=1280
-  _globals['_EXTRACTPAGESREQUEST']._serialized_start=1283
-  _globals['_EXTRACTPAGESREQUEST']._serialized_end=1649
-  _globals['_EXTRACTPAGESRESPONSE']._serialized_start=1652
-  _globals['_EXTRACTPAGESRESPONSE']._serialized_end=1937
-  _globals['_EXTRACTORSERVICE']._serialized_start=1940
-  _globals['_EXTRACTORSERVICE']._serialized_end=2819
+  _globals['_EXTRACTORSERVICE'].methods_by_name['RenderPage']._loaded_options = None
+  _globals['_EXTRACTORSERVICE'].methods_by_name['RenderPage']._serialized_options = b'\220\002\001\312\363\030\020\n\016documents.read\202\323\344\223\002/\"!/v1/{name=documents/*}:renderPage:\001*b\007content'
+  _globals['_EXTRACTORSERVICE'].methods_by_name['ExtractImage']._loaded_options = None
+  _globals['_EXTRACTORSERVICE'].methods_by_name['ExtractImage']._serialized_options = b'\220\002\001\312\363\030\020\n\016documents.read\202\323\344\223\0021\"#/v1/{name=documents/*}:extractImage:\001*b\007content'
+  _globals['_EXTRACTORSERVICE'].methods_by_name['SearchPages']._loaded_options = None
+  _globals['_EXTRACTORSERVICE'].methods_by_name['SearchPages']._serialized_options = b'\220\002\001\312\363\030\034\n\016documents.read\022\nsummarizer\202\323\344\223\002\025\"\020/v1/pages:search:\001*'
+  _globals['_EXTRACTORSERVICE'].methods_by_name['ListDeletionReceipts']._loaded_options = None
+  _globals['_EXTRACTORSERVICE'].methods_by_name['ListDeletionReceipts']._serialized_options = b'\220\002\001\312\363\030\020\n\016documents.read\202\323\344\223\002\026\022\024/v1/deletionReceipts'
+  _globals['_UPLOADDOCUMENTREQUEST']._serialized_start=489
+  _globals['_UPLOADDOCUMENTREQUEST']._serialized_end=811
+  _globals['_UPLOADDOCUMENTRESPONSE']._serialized_start=813
+  _globals['_UPLOADDOCUMENTRESPONSE']._serialized_end=905
+  _globals['_GETDOCUMENTREQUEST']._serialized_start=907
+  _globals['_GETDOCUMENTREQUEST']._serialized_end=1000
+  _globals['_GETDOCUMENTRESPONSE']._serialized_start=1002
+  _globals['_GETDOCUMENTRESPONSE']._serialized_end=1074
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1076
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=1167
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=1169
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1290
+  _globals['_UPDATEDOCUMENTREQUEST']._serialized_start=1293
+  _globals['_UPDATEDOCUMENTREQUEST']._serialized_end=1464
+  _globals['_UPDATEDOCUMENTRESPONSE']._serialized_start=1466
+  _globals['_UPDATEDOCUMENTRESPONSE']._serialized_end=1541
+  _globals['_DELETEDOCUMENTREQUEST']._serialized_start=1543
+  _globals['_DELETEDOCUMENTREQUEST']._serialized_end=1639
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=1641
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=1722
+  _globals['_EXTRACTPAGESREQUEST']._serialized_start=1725
+  _globals['_EXTRACTPAGESREQUEST']._serialized_end=2254
+  _globals['_EXTRACTPAGESRESPONSE']._serialized_start=2257
+  _globals['_EXTRACTPAGESRESPONSE']._serialized_end=2542
+  _globals['_RENDERPAGEREQUEST']._serialized_start=2545
+  _globals['_RENDERPAGEREQUEST']._serialized_end=2910
+  _globals['_RENDERPAGEREQUEST_FORMAT']._serialized_start=2845
+  _globals['_RENDERPAGEREQUEST_FORMAT']._serialized_end=2910
+  _globals['_RENDERPAGERESPONSE']._serialized_start=2912
+  _globals['_RENDERPAGERESPONSE']._serialized_end=2971
+  _globals['_EXTRACTIMAGEREQUEST']._serialized_start=2974
+  _globals['_EXTRACTIMAGEREQUEST']._serialized_end=3160
+  _globals['_EXTRACTIMAGERESPONSE']._serialized_start=3162
+  _globals['_EXTRACTIMAGERESPONSE']._serialized_end=3223
+  _globals['_SEARCHPAGESREQUEST']._serialized_start=3226
+  _globals['_SEARCHPAGESREQUEST']._serialized_end=3570
+  _globals['_SEARCHPAGESRESPONSE']._serialized_start=3572
+  _globals['_SEARCHPAGESRESPONSE']._serialized_end=3686
+  _globals['_LISTDELETIONRECEIPTSREQUEST']._serialized_start=3688
+  _globals['_LISTDELETIONRECEIPTSREQUEST']._serialized_end=3786
+  _globals['_LISTDELETIONRECEIPTSRESPONSE']._serialized_start=3789
+  _globals['_LISTDELETIONRECEIPTSRESPONSE']._serialized_end=3923
+  _globals['_EXTRACTORSERVICE']._serialized_start=3926
+  _globals['_EXTRACTORSERVICE']._serialized_end=5710
 # @@protoc_insertion_point(module_scope)

@@ -8,11 +8,14 @@ from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from pagemesh.common.v1 import page_pb2 as _page_pb2
 from pagemesh.extractor.v1 import document_pb2 as _document_pb2
 from pagemesh.extractor.v1 import extraction_pb2 as _extraction_pb2
+from pagemesh.extractor.v1 import search_pb2 as _search_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -32,23 +35,35 @@ class UploadDocumentRequest(_message.Message):
 
     CONTENT_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
     """The file's name for people; only the first message's counts. Letters, digits, dot, underscore and hyphen stay,
     everything else becomes an underscore.
     """
+    retention: _document_pb2.Retention.ValueType
+    """How long the document is kept; only the first message's counts."""
     @_builtins.property
     def content(self) -> _httpbody_pb2.HttpBody:
         """The file's bytes, in pieces of at most 1 MiB. Its content type is ignored: the bytes decide."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when it is kept, where `retention` is RETENTION_KEPT: from now to a year ahead. Only the first message's
+        counts.
+        """
 
     def __init__(
         self,
         *,
         content: _httpbody_pb2.HttpBody | None = ...,
         display_name: _builtins.str = ...,
+        retention: _document_pb2.Retention.ValueType = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "display_name", b"display_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "display_name", b"display_name", "expire_time", b"expire_time", "retention", b"retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -183,6 +198,60 @@ class ListDocumentsResponse(_message.Message):
 Global___ListDocumentsResponse: _TypeAlias = ListDocumentsResponse  # noqa: Y015
 
 @_typing.final
+class UpdateDocumentRequest(_message.Message):
+    """What to change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def document(self) -> _document_pb2.Document:
+        """The document; its `name` says which, and of the rest only what the mask names is looked at."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """`retention`, `expire_time` or both; empty means those that are set."""
+
+    def __init__(
+        self,
+        *,
+        document: _document_pb2.Document | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDocumentRequest: _TypeAlias = UpdateDocumentRequest  # noqa: Y015
+
+@_typing.final
+class UpdateDocumentResponse(_message.Message):
+    """The document as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def document(self) -> _document_pb2.Document:
+        """The document."""
+
+    def __init__(
+        self,
+        *,
+        document: _document_pb2.Document | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDocumentResponse: _TypeAlias = UpdateDocumentResponse  # noqa: Y015
+
+@_typing.final
 class DeleteDocumentRequest(_message.Message):
     """Which document to erase."""
 
@@ -238,16 +307,25 @@ class ExtractPagesRequest(_message.Message):
     FIRST_PAGE_FIELD_NUMBER: _builtins.int
     LAST_PAGE_FIELD_NUMBER: _builtins.int
     READ_MASK_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    OCR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `documents/{id}`."""
     first_page: _builtins.int
     """First page, from 1; 0 means the first one of the document."""
     last_page: _builtins.int
     """Last page; 0 means the last one of the document, and so does a number past it."""
+    password: _builtins.str
+    """Password of an encrypted file. It is used for this call and neither stored nor logged; pages of a file that needs
+    one are not stored either.
+    """
+    ocr: _extraction_pb2.OcrMode.ValueType
+    """What is done about pages whose text is in a picture."""
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which parts of a page to compute: `text`, `blocks`, `words`. Empty means `text` and `blocks`. What is not asked
-        for is not computed.
+        """What to compute: of each page `text`, `blocks`, `words`, `markdown`, `tables`, `images`, `links`, `language`,
+        `flags` (those that cost something), and of the document `metadata` and `outline`. Empty means `text` and `blocks`.
+        What is not asked for is not computed.
         """
 
     def __init__(
@@ -257,10 +335,12 @@ class ExtractPagesRequest(_message.Message):
         first_page: _builtins.int = ...,
         last_page: _builtins.int = ...,
         read_mask: _field_mask_pb2.FieldMask | None = ...,
+        password: _builtins.str = ...,
+        ocr: _extraction_pb2.OcrMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["read_mask", b"read_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_page", b"first_page", "last_page", b"last_page", "name", b"name", "read_mask", b"read_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_page", b"first_page", "last_page", b"last_page", "name", b"name", "ocr", b"ocr", "password", b"password", "read_mask", b"read_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,3 +397,288 @@ class ExtractPagesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___ExtractPagesResponse: _TypeAlias = ExtractPagesResponse  # noqa: Y015
+
+@_typing.final
+class RenderPageRequest(_message.Message):
+    """Which page to draw, and how."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Format:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RenderPageRequest._Format.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FORMAT_UNSPECIFIED: RenderPageRequest._Format.ValueType  # 0
+        """As FORMAT_JPEG."""
+        FORMAT_JPEG: RenderPageRequest._Format.ValueType  # 1
+        """JPEG."""
+        FORMAT_PNG: RenderPageRequest._Format.ValueType  # 2
+        """PNG."""
+
+    class Format(_Format, metaclass=_FormatEnumTypeWrapper):
+        """Format of the picture."""
+
+    FORMAT_UNSPECIFIED: RenderPageRequest.Format.ValueType  # 0
+    """As FORMAT_JPEG."""
+    FORMAT_JPEG: RenderPageRequest.Format.ValueType  # 1
+    """JPEG."""
+    FORMAT_PNG: RenderPageRequest.Format.ValueType  # 2
+    """PNG."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    DPI_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    JPEG_QUALITY_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `documents/{id}`."""
+    page: _builtins.int
+    """Page, from 1; 0 means the first one."""
+    dpi: _builtins.int
+    """Dots per inch, at most 1200; 0 means 200. It is lowered until no side is longer than 4096 pixels."""
+    format: Global___RenderPageRequest.Format.ValueType
+    """Format of the picture."""
+    jpeg_quality: _builtins.int
+    """Quality of a JPEG, 1 to 100; 0 means 95."""
+    password: _builtins.str
+    """Password of an encrypted file; see ExtractPagesRequest."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        page: _builtins.int = ...,
+        dpi: _builtins.int = ...,
+        format: Global___RenderPageRequest.Format.ValueType = ...,
+        jpeg_quality: _builtins.int = ...,
+        password: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dpi", b"dpi", "format", b"format", "jpeg_quality", b"jpeg_quality", "name", b"name", "page", b"page", "password", b"password"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenderPageRequest: _TypeAlias = RenderPageRequest  # noqa: Y015
+
+@_typing.final
+class RenderPageResponse(_message.Message):
+    """A piece of the drawn page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def content(self) -> _httpbody_pb2.HttpBody:
+        """At most 256 KiB of it; the first piece carries the content type."""
+
+    def __init__(
+        self,
+        *,
+        content: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenderPageResponse: _TypeAlias = RenderPageResponse  # noqa: Y015
+
+@_typing.final
+class ExtractImageRequest(_message.Message):
+    """Which picture to answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `documents/{id}`."""
+    page: _builtins.int
+    """Page, from 1; 0 means the first one."""
+    index: _builtins.int
+    """`index` of the picture in the page's `images`."""
+    password: _builtins.str
+    """Password of an encrypted file; see ExtractPagesRequest."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        page: _builtins.int = ...,
+        index: _builtins.int = ...,
+        password: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "name", b"name", "page", b"page", "password", b"password"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtractImageRequest: _TypeAlias = ExtractImageRequest  # noqa: Y015
+
+@_typing.final
+class ExtractImageResponse(_message.Message):
+    """A piece of the picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def content(self) -> _httpbody_pb2.HttpBody:
+        """At most 256 KiB of it; the first piece carries the content type."""
+
+    def __init__(
+        self,
+        *,
+        content: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtractImageResponse: _TypeAlias = ExtractImageResponse  # noqa: Y015
+
+@_typing.final
+class SearchPagesRequest(_message.Message):
+    """What to look for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    LANGUAGES_FIELD_NUMBER: _builtins.int
+    STORED_AFTER_FIELD_NUMBER: _builtins.int
+    STORED_BEFORE_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """Words, all of which a page must have in some form: `engine` finds "engines". `"in double quotes"` is a phrase,
+    `word*` any word that begins so, `-word` excludes, and `or` between two words lets either do.
+    """
+    page_size: _builtins.int
+    """At most so many pages, 1 to 100; 0 means 10."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous answer to the same request; empty for the first."""
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only pages of these documents; empty means all."""
+
+    @_builtins.property
+    def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only pages in these languages, codes of ISO 639-1; empty means all."""
+
+    @_builtins.property
+    def stored_after(self) -> _timestamp_pb2.Timestamp:
+        """Only pages of documents that were stored at this time or later."""
+
+    @_builtins.property
+    def stored_before(self) -> _timestamp_pb2.Timestamp:
+        """Only pages of documents that were stored before this time."""
+
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        documents: _abc.Iterable[_builtins.str] | None = ...,
+        languages: _abc.Iterable[_builtins.str] | None = ...,
+        stored_after: _timestamp_pb2.Timestamp | None = ...,
+        stored_before: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stored_after", b"stored_after", "stored_before", b"stored_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "languages", b"languages", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "stored_after", b"stored_after", "stored_before", b"stored_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchPagesRequest: _TypeAlias = SearchPagesRequest  # noqa: Y015
+
+@_typing.final
+class SearchPagesResponse(_message.Message):
+    """What was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HITS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next part; empty at the end."""
+    @_builtins.property
+    def hits(self) -> _containers.RepeatedCompositeFieldContainer[_search_pb2.SearchHit]:
+        """Pages, best first."""
+
+    def __init__(
+        self,
+        *,
+        hits: _abc.Iterable[_search_pb2.SearchHit] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits", b"hits", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchPagesResponse: _TypeAlias = SearchPagesResponse  # noqa: Y015
+
+@_typing.final
+class ListDeletionReceiptsRequest(_message.Message):
+    """Which part of the list to send."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many receipts, 1 to 1000; 0 means 50."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous answer; empty for the first."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeletionReceiptsRequest: _TypeAlias = ListDeletionReceiptsRequest  # noqa: Y015
+
+@_typing.final
+class ListDeletionReceiptsResponse(_message.Message):
+    """One part of the list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next part; empty at the end."""
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_document_pb2.DeletionReceipt]:
+        """The receipts, newest first."""
+
+    def __init__(
+        self,
+        *,
+        receipts: _abc.Iterable[_document_pb2.DeletionReceipt] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "receipts", b"receipts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeletionReceiptsResponse: _TypeAlias = ListDeletionReceiptsResponse  # noqa: Y015

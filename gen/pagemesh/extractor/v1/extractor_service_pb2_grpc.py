@@ -50,6 +50,11 @@ class ExtractorServiceStub:
                 request_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDocumentsRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDocumentsResponse.FromString,
                 _registered_method=True)
+        self.UpdateDocument = channel.unary_unary(
+                '/pagemesh.extractor.v1.ExtractorService/UpdateDocument',
+                request_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.UpdateDocumentRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.UpdateDocumentResponse.FromString,
+                _registered_method=True)
         self.DeleteDocument = channel.unary_unary(
                 '/pagemesh.extractor.v1.ExtractorService/DeleteDocument',
                 request_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.DeleteDocumentRequest.SerializeToString,
@@ -59,6 +64,26 @@ class ExtractorServiceStub:
                 '/pagemesh.extractor.v1.ExtractorService/ExtractPages',
                 request_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ExtractPagesRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ExtractPagesResponse.FromString,
+                _registered_method=True)
+        self.RenderPage = channel.unary_stream(
+                '/pagemesh.extractor.v1.ExtractorService/RenderPage',
+                request_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.RenderPageRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.RenderPageResponse.FromString,
+                _registered_method=True)
+        self.ExtractImage = channel.unary_stream(
+                '/pagemesh.extractor.v1.ExtractorService/ExtractImage',
+                request_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ExtractImageRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ExtractImageResponse.FromString,
+                _registered_method=True)
+        self.SearchPages = channel.unary_unary(
+                '/pagemesh.extractor.v1.ExtractorService/SearchPages',
+                request_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.SearchPagesRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.SearchPagesResponse.FromString,
+                _registered_method=True)
+        self.ListDeletionReceipts = channel.unary_unary(
+                '/pagemesh.extractor.v1.ExtractorService/ListDeletionReceipts',
+                request_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDeletionReceiptsRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDeletionReceiptsResponse.FromString,
                 _registered_method=True)
 
 
@@ -88,9 +113,17 @@ class ExtractorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateDocument(self, request, context):
+        """Changes how long a document is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteDocument(self, request, context):
-        """Erases a document: its bytes and what the extractor knows of it. Nothing can be read or summarised of it from then
-        on; results that were paid for stay with the tenant's other results, where no document leads to them any more.
+        """Erases a document: its bytes, its pages, its entries in the search index, pictures of its pages, and the results
+        that were made of it. It is invisible at once; the receipt is given when nothing is left. A call that fails in
+        between is completed by the next one, or by the service itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,6 +132,35 @@ class ExtractorServiceServicer:
     def ExtractPages(self, request, context):
         """Streams the document's pages, each as soon as it is parsed: first `start`, then pages and failed pages in order,
         then `end`. An error after the first message is sent as `error`, and as the status of the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenderPage(self, request, context):
+        """Draws a page. The answer is the picture, in pieces to be joined; over HTTP it is the body.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtractImage(self, request, context):
+        """Answers a picture that is placed on a page, as it is in the file where that is a JPEG or PNG, and as PNG otherwise;
+        in pieces to be joined, over HTTP as the body.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchPages(self, request, context):
+        """Searches the pages of all of the tenant's documents, best first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeletionReceipts(self, request, context):
+        """Lists what was erased, newest first. Receipts are kept for seven years.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,6 +184,11 @@ def add_ExtractorServiceServicer_to_server(servicer, server):
                     request_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDocumentsRequest.FromString,
                     response_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDocumentsResponse.SerializeToString,
             ),
+            'UpdateDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDocument,
+                    request_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.UpdateDocumentRequest.FromString,
+                    response_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.UpdateDocumentResponse.SerializeToString,
+            ),
             'DeleteDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDocument,
                     request_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.DeleteDocumentRequest.FromString,
@@ -131,6 +198,26 @@ def add_ExtractorServiceServicer_to_server(servicer, server):
                     servicer.ExtractPages,
                     request_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ExtractPagesRequest.FromString,
                     response_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ExtractPagesResponse.SerializeToString,
+            ),
+            'RenderPage': grpc.unary_stream_rpc_method_handler(
+                    servicer.RenderPage,
+                    request_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.RenderPageRequest.FromString,
+                    response_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.RenderPageResponse.SerializeToString,
+            ),
+            'ExtractImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExtractImage,
+                    request_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ExtractImageRequest.FromString,
+                    response_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ExtractImageResponse.SerializeToString,
+            ),
+            'SearchPages': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchPages,
+                    request_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.SearchPagesRequest.FromString,
+                    response_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.SearchPagesResponse.SerializeToString,
+            ),
+            'ListDeletionReceipts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeletionReceipts,
+                    request_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDeletionReceiptsRequest.FromString,
+                    response_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDeletionReceiptsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -226,6 +313,33 @@ class ExtractorService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.extractor.v1.ExtractorService/UpdateDocument',
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.UpdateDocumentRequest.SerializeToString,
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.UpdateDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteDocument(request,
             target,
             options=(),
@@ -269,6 +383,114 @@ class ExtractorService:
             '/pagemesh.extractor.v1.ExtractorService/ExtractPages',
             pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ExtractPagesRequest.SerializeToString,
             pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ExtractPagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderPage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pagemesh.extractor.v1.ExtractorService/RenderPage',
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.RenderPageRequest.SerializeToString,
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.RenderPageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtractImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pagemesh.extractor.v1.ExtractorService/ExtractImage',
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ExtractImageRequest.SerializeToString,
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ExtractImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchPages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.extractor.v1.ExtractorService/SearchPages',
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.SearchPagesRequest.SerializeToString,
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.SearchPagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeletionReceipts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.extractor.v1.ExtractorService/ListDeletionReceipts',
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDeletionReceiptsRequest.SerializeToString,
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDeletionReceiptsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,14 +41,27 @@ class ExtractorServiceStub:
     """Describes one document."""
     ListDocuments: _grpc.UnaryUnaryMultiCallable[_extractor_service_pb2.ListDocumentsRequest, _extractor_service_pb2.ListDocumentsResponse]
     """Lists the tenant's documents, newest first."""
+    UpdateDocument: _grpc.UnaryUnaryMultiCallable[_extractor_service_pb2.UpdateDocumentRequest, _extractor_service_pb2.UpdateDocumentResponse]
+    """Changes how long a document is kept."""
     DeleteDocument: _grpc.UnaryUnaryMultiCallable[_extractor_service_pb2.DeleteDocumentRequest, _extractor_service_pb2.DeleteDocumentResponse]
-    """Erases a document: its bytes and what the extractor knows of it. Nothing can be read or summarised of it from then
-    on; results that were paid for stay with the tenant's other results, where no document leads to them any more.
+    """Erases a document: its bytes, its pages, its entries in the search index, pictures of its pages, and the results
+    that were made of it. It is invisible at once; the receipt is given when nothing is left. A call that fails in
+    between is completed by the next one, or by the service itself.
     """
     ExtractPages: _grpc.UnaryStreamMultiCallable[_extractor_service_pb2.ExtractPagesRequest, _extractor_service_pb2.ExtractPagesResponse]
     """Streams the document's pages, each as soon as it is parsed: first `start`, then pages and failed pages in order,
     then `end`. An error after the first message is sent as `error`, and as the status of the call.
     """
+    RenderPage: _grpc.UnaryStreamMultiCallable[_extractor_service_pb2.RenderPageRequest, _extractor_service_pb2.RenderPageResponse]
+    """Draws a page. The answer is the picture, in pieces to be joined; over HTTP it is the body."""
+    ExtractImage: _grpc.UnaryStreamMultiCallable[_extractor_service_pb2.ExtractImageRequest, _extractor_service_pb2.ExtractImageResponse]
+    """Answers a picture that is placed on a page, as it is in the file where that is a JPEG or PNG, and as PNG otherwise;
+    in pieces to be joined, over HTTP as the body.
+    """
+    SearchPages: _grpc.UnaryUnaryMultiCallable[_extractor_service_pb2.SearchPagesRequest, _extractor_service_pb2.SearchPagesResponse]
+    """Searches the pages of all of the tenant's documents, best first."""
+    ListDeletionReceipts: _grpc.UnaryUnaryMultiCallable[_extractor_service_pb2.ListDeletionReceiptsRequest, _extractor_service_pb2.ListDeletionReceiptsResponse]
+    """Lists what was erased, newest first. Receipts are kept for seven years."""
 
 @_typing.type_check_only
 class ExtractorServiceAsyncStub(ExtractorServiceStub):
@@ -63,14 +76,27 @@ class ExtractorServiceAsyncStub(ExtractorServiceStub):
     """Describes one document."""
     ListDocuments: _aio.UnaryUnaryMultiCallable[_extractor_service_pb2.ListDocumentsRequest, _extractor_service_pb2.ListDocumentsResponse]  # type: ignore[assignment]
     """Lists the tenant's documents, newest first."""
+    UpdateDocument: _aio.UnaryUnaryMultiCallable[_extractor_service_pb2.UpdateDocumentRequest, _extractor_service_pb2.UpdateDocumentResponse]  # type: ignore[assignment]
+    """Changes how long a document is kept."""
     DeleteDocument: _aio.UnaryUnaryMultiCallable[_extractor_service_pb2.DeleteDocumentRequest, _extractor_service_pb2.DeleteDocumentResponse]  # type: ignore[assignment]
-    """Erases a document: its bytes and what the extractor knows of it. Nothing can be read or summarised of it from then
-    on; results that were paid for stay with the tenant's other results, where no document leads to them any more.
+    """Erases a document: its bytes, its pages, its entries in the search index, pictures of its pages, and the results
+    that were made of it. It is invisible at once; the receipt is given when nothing is left. A call that fails in
+    between is completed by the next one, or by the service itself.
     """
     ExtractPages: _aio.UnaryStreamMultiCallable[_extractor_service_pb2.ExtractPagesRequest, _extractor_service_pb2.ExtractPagesResponse]  # type: ignore[assignment]
     """Streams the document's pages, each as soon as it is parsed: first `start`, then pages and failed pages in order,
     then `end`. An error after the first message is sent as `error`, and as the status of the call.
     """
+    RenderPage: _aio.UnaryStreamMultiCallable[_extractor_service_pb2.RenderPageRequest, _extractor_service_pb2.RenderPageResponse]  # type: ignore[assignment]
+    """Draws a page. The answer is the picture, in pieces to be joined; over HTTP it is the body."""
+    ExtractImage: _aio.UnaryStreamMultiCallable[_extractor_service_pb2.ExtractImageRequest, _extractor_service_pb2.ExtractImageResponse]  # type: ignore[assignment]
+    """Answers a picture that is placed on a page, as it is in the file where that is a JPEG or PNG, and as PNG otherwise;
+    in pieces to be joined, over HTTP as the body.
+    """
+    SearchPages: _aio.UnaryUnaryMultiCallable[_extractor_service_pb2.SearchPagesRequest, _extractor_service_pb2.SearchPagesResponse]  # type: ignore[assignment]
+    """Searches the pages of all of the tenant's documents, best first."""
+    ListDeletionReceipts: _aio.UnaryUnaryMultiCallable[_extractor_service_pb2.ListDeletionReceiptsRequest, _extractor_service_pb2.ListDeletionReceiptsResponse]  # type: ignore[assignment]
+    """Lists what was erased, newest first. Receipts are kept for seven years."""
 
 class ExtractorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Bytes in, pages out."""
@@ -102,13 +128,22 @@ class ExtractorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the tenant's documents, newest first."""
 
     @_abc_1.abstractmethod
+    def UpdateDocument(
+        self,
+        request: _extractor_service_pb2.UpdateDocumentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_extractor_service_pb2.UpdateDocumentResponse, _abc.Awaitable[_extractor_service_pb2.UpdateDocumentResponse]]:
+        """Changes how long a document is kept."""
+
+    @_abc_1.abstractmethod
     def DeleteDocument(
         self,
         request: _extractor_service_pb2.DeleteDocumentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_extractor_service_pb2.DeleteDocumentResponse, _abc.Awaitable[_extractor_service_pb2.DeleteDocumentResponse]]:
-        """Erases a document: its bytes and what the extractor knows of it. Nothing can be read or summarised of it from then
-        on; results that were paid for stay with the tenant's other results, where no document leads to them any more.
+        """Erases a document: its bytes, its pages, its entries in the search index, pictures of its pages, and the results
+        that were made of it. It is invisible at once; the receipt is given when nothing is left. A call that fails in
+        between is completed by the next one, or by the service itself.
         """
 
     @_abc_1.abstractmethod
@@ -120,5 +155,39 @@ class ExtractorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the document's pages, each as soon as it is parsed: first `start`, then pages and failed pages in order,
         then `end`. An error after the first message is sent as `error`, and as the status of the call.
         """
+
+    @_abc_1.abstractmethod
+    def RenderPage(
+        self,
+        request: _extractor_service_pb2.RenderPageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_extractor_service_pb2.RenderPageResponse], _abc.AsyncIterator[_extractor_service_pb2.RenderPageResponse]]:
+        """Draws a page. The answer is the picture, in pieces to be joined; over HTTP it is the body."""
+
+    @_abc_1.abstractmethod
+    def ExtractImage(
+        self,
+        request: _extractor_service_pb2.ExtractImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_extractor_service_pb2.ExtractImageResponse], _abc.AsyncIterator[_extractor_service_pb2.ExtractImageResponse]]:
+        """Answers a picture that is placed on a page, as it is in the file where that is a JPEG or PNG, and as PNG otherwise;
+        in pieces to be joined, over HTTP as the body.
+        """
+
+    @_abc_1.abstractmethod
+    def SearchPages(
+        self,
+        request: _extractor_service_pb2.SearchPagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_extractor_service_pb2.SearchPagesResponse, _abc.Awaitable[_extractor_service_pb2.SearchPagesResponse]]:
+        """Searches the pages of all of the tenant's documents, best first."""
+
+    @_abc_1.abstractmethod
+    def ListDeletionReceipts(
+        self,
+        request: _extractor_service_pb2.ListDeletionReceiptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_extractor_service_pb2.ListDeletionReceiptsResponse, _abc.Awaitable[_extractor_service_pb2.ListDeletionReceiptsResponse]]:
+        """Lists what was erased, newest first. Receipts are kept for seven years."""
 
 def add_ExtractorServiceServicer_to_server(servicer: ExtractorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
