@@ -157,12 +157,17 @@ class Writer:
             }
         else:
             if rule.body:
-                content = {"application/octet-stream": {"schema": {"type": "string", "contentMediaType": "*/*"}}}
+                content = self._body(method.input_type.fields_by_name[rule.body])
                 operation["requestBody"] = {"required": True, "content": content}
             parameters += [self._query_parameter(field) for field in fields if field.name != rule.body]
         if parameters:
             operation["parameters"] = parameters
         return verb, path, operation
+
+    def _body(self, field: FieldDescriptor) -> dict[str, Any]:
+        if field.message_type.full_name == httpbody_pb2.HttpBody.DESCRIPTOR.full_name:
+            return {"application/octet-stream": {"schema": {"type": "string", "contentMediaType": "*/*"}}}
+        return {"application/json": {"schema": self._message(field.message_type)}}
 
     def _responses(self, method: MethodDescriptor) -> dict[str, Any]:
         schema = self._message(method.output_type)
@@ -179,7 +184,10 @@ class Writer:
         return {"200": {"description": description, "content": {kind: {"schema": schema}}}, "default": error}
 
     def _path_parameter(self, name: str, message: Descriptor, field_name: str) -> dict[str, Any]:
-        field = message.fields_by_name[field_name]
+        *outer, last = field_name.split(".")
+        for step in outer:
+            message = message.fields_by_name[step].message_type
+        field = message.fields_by_name[last]
         pattern = field.GetOptions().Extensions[validate_pb2.field].string.pattern
         return {
             "name": name,
@@ -295,7 +303,7 @@ def _openapi_path(template: str) -> tuple[str, dict[str, str]]:
         bound[parameter] = field
         return f"{collection}/{{{parameter}}}"
 
-    return re.sub(r"\{(\w+)=(\w+)/\*\}", replace, template), bound
+    return re.sub(r"\{([\w.]+)=(\w+)/\*\}", replace, template), bound
 
 
 def _access_text(method: MethodDescriptor) -> str:
@@ -326,6 +334,8 @@ def page(document: dict[str, Any]) -> str:
                 "Parameter", [(p["name"], p["schema"], p["description"]) for p in operation.get("parameters", [])]
             )
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+            if "$ref" in body:
+                body = document["components"]["schemas"][body["$ref"].rpartition("/")[2]]
             lines += _rows("Body", [(n, s, s.get("description", "")) for n, s in body.get("properties", {}).items()])
             kind, content = next(iter(operation["responses"]["200"]["content"].items()))
             lines += [
