@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -682,3 +683,101 @@ class ListDeletionReceiptsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDeletionReceiptsResponse: _TypeAlias = ListDeletionReceiptsResponse  # noqa: Y015
+
+@_typing.final
+class HoldDocumentRequest(_message.Message):
+    """What to hold, and for how long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `documents/{id}`."""
+    hold_id: _builtins.str
+    """Made by the caller, so that a call may be repeated."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """When the hold ends by itself, at most half an hour ahead."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        hold_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold_id", b"hold_id", "name", b"name", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldDocumentRequest: _TypeAlias = HoldDocumentRequest  # noqa: Y015
+
+@_typing.final
+class HoldDocumentResponse(_message.Message):
+    """The document is held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldDocumentResponse: _TypeAlias = HoldDocumentResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseDocumentRequest(_message.Message):
+    """Which hold to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    PROCESSED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `documents/{id}`."""
+    hold_id: _builtins.str
+    """The hold's id; one that is not there any more is no fault."""
+    processed: _builtins.bool
+    """Whether what the document was held for has come to its end: something was made of it, or it is certain that nothing
+    can be. False where the work broke off and may be asked for again.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        hold_id: _builtins.str = ...,
+        processed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold_id", b"hold_id", "name", b"name", "processed", b"processed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseDocumentRequest: _TypeAlias = ReleaseDocumentRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseDocumentResponse(_message.Message):
+    """The hold is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseDocumentResponse: _TypeAlias = ReleaseDocumentResponse  # noqa: Y015

@@ -85,6 +85,16 @@ class ExtractorServiceStub:
                 request_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDeletionReceiptsRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDeletionReceiptsResponse.FromString,
                 _registered_method=True)
+        self.HoldDocument = channel.unary_unary(
+                '/pagemesh.extractor.v1.ExtractorService/HoldDocument',
+                request_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.HoldDocumentRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.HoldDocumentResponse.FromString,
+                _registered_method=True)
+        self.ReleaseDocument = channel.unary_unary(
+                '/pagemesh.extractor.v1.ExtractorService/ReleaseDocument',
+                request_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ReleaseDocumentRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ReleaseDocumentResponse.FromString,
+                _registered_method=True)
 
 
 class ExtractorServiceServicer:
@@ -166,6 +176,21 @@ class ExtractorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldDocument(self, request, context):
+        """Keeps a document from being erased by itself while something is made of it. A hold that is not released ends by
+        itself. Called by the other services.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseDocument(self, request, context):
+        """Ends a hold. An ephemeral document of which something was made is erased then. Called by the other services.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExtractorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -218,6 +243,16 @@ def add_ExtractorServiceServicer_to_server(servicer, server):
                     servicer.ListDeletionReceipts,
                     request_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDeletionReceiptsRequest.FromString,
                     response_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDeletionReceiptsResponse.SerializeToString,
+            ),
+            'HoldDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldDocument,
+                    request_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.HoldDocumentRequest.FromString,
+                    response_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.HoldDocumentResponse.SerializeToString,
+            ),
+            'ReleaseDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseDocument,
+                    request_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ReleaseDocumentRequest.FromString,
+                    response_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ReleaseDocumentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -491,6 +526,60 @@ class ExtractorService:
             '/pagemesh.extractor.v1.ExtractorService/ListDeletionReceipts',
             pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDeletionReceiptsRequest.SerializeToString,
             pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ListDeletionReceiptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.extractor.v1.ExtractorService/HoldDocument',
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.HoldDocumentRequest.SerializeToString,
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.HoldDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.extractor.v1.ExtractorService/ReleaseDocument',
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ReleaseDocumentRequest.SerializeToString,
+            pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.ReleaseDocumentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,12 @@ class ExtractorServiceStub:
     """Searches the pages of all of the tenant's documents, best first."""
     ListDeletionReceipts: _grpc.UnaryUnaryMultiCallable[_extractor_service_pb2.ListDeletionReceiptsRequest, _extractor_service_pb2.ListDeletionReceiptsResponse]
     """Lists what was erased, newest first. Receipts are kept for seven years."""
+    HoldDocument: _grpc.UnaryUnaryMultiCallable[_extractor_service_pb2.HoldDocumentRequest, _extractor_service_pb2.HoldDocumentResponse]
+    """Keeps a document from being erased by itself while something is made of it. A hold that is not released ends by
+    itself. Called by the other services.
+    """
+    ReleaseDocument: _grpc.UnaryUnaryMultiCallable[_extractor_service_pb2.ReleaseDocumentRequest, _extractor_service_pb2.ReleaseDocumentResponse]
+    """Ends a hold. An ephemeral document of which something was made is erased then. Called by the other services."""
 
 @_typing.type_check_only
 class ExtractorServiceAsyncStub(ExtractorServiceStub):
@@ -97,6 +103,12 @@ class ExtractorServiceAsyncStub(ExtractorServiceStub):
     """Searches the pages of all of the tenant's documents, best first."""
     ListDeletionReceipts: _aio.UnaryUnaryMultiCallable[_extractor_service_pb2.ListDeletionReceiptsRequest, _extractor_service_pb2.ListDeletionReceiptsResponse]  # type: ignore[assignment]
     """Lists what was erased, newest first. Receipts are kept for seven years."""
+    HoldDocument: _aio.UnaryUnaryMultiCallable[_extractor_service_pb2.HoldDocumentRequest, _extractor_service_pb2.HoldDocumentResponse]  # type: ignore[assignment]
+    """Keeps a document from being erased by itself while something is made of it. A hold that is not released ends by
+    itself. Called by the other services.
+    """
+    ReleaseDocument: _aio.UnaryUnaryMultiCallable[_extractor_service_pb2.ReleaseDocumentRequest, _extractor_service_pb2.ReleaseDocumentResponse]  # type: ignore[assignment]
+    """Ends a hold. An ephemeral document of which something was made is erased then. Called by the other services."""
 
 class ExtractorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Bytes in, pages out."""
@@ -189,5 +201,23 @@ class ExtractorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_extractor_service_pb2.ListDeletionReceiptsResponse, _abc.Awaitable[_extractor_service_pb2.ListDeletionReceiptsResponse]]:
         """Lists what was erased, newest first. Receipts are kept for seven years."""
+
+    @_abc_1.abstractmethod
+    def HoldDocument(
+        self,
+        request: _extractor_service_pb2.HoldDocumentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_extractor_service_pb2.HoldDocumentResponse, _abc.Awaitable[_extractor_service_pb2.HoldDocumentResponse]]:
+        """Keeps a document from being erased by itself while something is made of it. A hold that is not released ends by
+        itself. Called by the other services.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseDocument(
+        self,
+        request: _extractor_service_pb2.ReleaseDocumentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_extractor_service_pb2.ReleaseDocumentResponse, _abc.Awaitable[_extractor_service_pb2.ReleaseDocumentResponse]]:
+        """Ends a hold. An ephemeral document of which something was made is erased then. Called by the other services."""
 
 def add_ExtractorServiceServicer_to_server(servicer: ExtractorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

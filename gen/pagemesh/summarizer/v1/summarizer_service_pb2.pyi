@@ -223,3 +223,47 @@ class StreamSummarizeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___StreamSummarizeResponse: _TypeAlias = StreamSummarizeResponse  # noqa: Y015
+
+@_typing.final
+class PurgeDocumentRequest(_message.Message):
+    """Whose results to erase."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
+    """The document, `documents/{id}`."""
+    def __init__(
+        self,
+        *,
+        document: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeDocumentRequest: _TypeAlias = PurgeDocumentRequest  # noqa: Y015
+
+@_typing.final
+class PurgeDocumentResponse(_message.Message):
+    """What was erased."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_DELETED_FIELD_NUMBER: _builtins.int
+    results_deleted: _builtins.int
+    """Answers that were removed."""
+    def __init__(
+        self,
+        *,
+        results_deleted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results_deleted", b"results_deleted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeDocumentResponse: _TypeAlias = PurgeDocumentResponse  # noqa: Y015

@@ -45,6 +45,11 @@ class SummarizerServiceStub:
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeResponse.FromString,
                 _registered_method=True)
+        self.PurgeDocument = channel.unary_unary(
+                '/pagemesh.summarizer.v1.SummarizerService/PurgeDocument',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.PurgeDocumentRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.PurgeDocumentResponse.FromString,
+                _registered_method=True)
 
 
 class SummarizerServiceServicer:
@@ -67,6 +72,14 @@ class SummarizerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PurgeDocument(self, request, context):
+        """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
+        one. What was paid for them stays recorded. Called by the extractor when a document is erased.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SummarizerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +92,11 @@ def add_SummarizerServiceServicer_to_server(servicer, server):
                     servicer.StreamSummarize,
                     request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeRequest.FromString,
                     response_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeResponse.SerializeToString,
+            ),
+            'PurgeDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeDocument,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.PurgeDocumentRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.PurgeDocumentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -136,6 +154,33 @@ class SummarizerService:
             '/pagemesh.summarizer.v1.SummarizerService/StreamSummarize',
             pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeRequest.SerializeToString,
             pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.SummarizerService/PurgeDocument',
+            pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.PurgeDocumentRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.PurgeDocumentResponse.FromString,
             options,
             channel_credentials,
             insecure,

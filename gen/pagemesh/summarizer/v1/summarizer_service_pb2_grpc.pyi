@@ -40,6 +40,10 @@ class SummarizerServiceStub:
     checked, and the whole summary last. Over HTTP it is a stream of server-sent events. An error after the first
     message is sent as `error`, and as the status of the call.
     """
+    PurgeDocument: _grpc.UnaryUnaryMultiCallable[_summarizer_service_pb2.PurgeDocumentRequest, _summarizer_service_pb2.PurgeDocumentResponse]
+    """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
+    one. What was paid for them stays recorded. Called by the extractor when a document is erased.
+    """
 
 @_typing.type_check_only
 class SummarizerServiceAsyncStub(SummarizerServiceStub):
@@ -52,6 +56,10 @@ class SummarizerServiceAsyncStub(SummarizerServiceStub):
     """The same, as it comes into being: progress, text as the model writes it, each sentence as its citations are
     checked, and the whole summary last. Over HTTP it is a stream of server-sent events. An error after the first
     message is sent as `error`, and as the status of the call.
+    """
+    PurgeDocument: _aio.UnaryUnaryMultiCallable[_summarizer_service_pb2.PurgeDocumentRequest, _summarizer_service_pb2.PurgeDocumentResponse]  # type: ignore[assignment]
+    """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
+    one. What was paid for them stays recorded. Called by the extractor when a document is erased.
     """
 
 class SummarizerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -74,6 +82,16 @@ class SummarizerServiceServicer(metaclass=_abc_1.ABCMeta):
         """The same, as it comes into being: progress, text as the model writes it, each sentence as its citations are
         checked, and the whole summary last. Over HTTP it is a stream of server-sent events. An error after the first
         message is sent as `error`, and as the status of the call.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeDocument(
+        self,
+        request: _summarizer_service_pb2.PurgeDocumentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_summarizer_service_pb2.PurgeDocumentResponse, _abc.Awaitable[_summarizer_service_pb2.PurgeDocumentResponse]]:
+        """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
+        one. What was paid for them stays recorded. Called by the extractor when a document is erased.
         """
 
 def add_SummarizerServiceServicer_to_server(servicer: SummarizerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
