@@ -2,19 +2,28 @@
 
 import asyncio
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 
 from services.runtime.errors import ResourceExhausted
 
 _RETRY_AFTER_S = 2.0
 
 
+def _parsers_busy() -> ResourceExhausted:
+    return ResourceExhausted(
+        "PARSER_BUSY", "All parsers are busy and many calls wait. Try again shortly.", retry_after_s=_RETRY_AFTER_S
+    )
+
+
 class FairSlots:
     """`size` slots. Waiters of one tenant are served in order; of the tenants that wait, the one with the fewest slots
     is served, and among equals the one that was served longest ago. So none gets a last slot while another has none.
+    `busy()` is what is raised where the queue is full.
     """
 
-    def __init__(self, *, size: int, max_waiting: int) -> None:
+    def __init__(self, *, size: int, max_waiting: int, busy: Callable[[], ResourceExhausted] = _parsers_busy) -> None:
         self._free = size
+        self._busy = busy
         self._max_waiting = max_waiting
         self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
@@ -25,7 +34,7 @@ class FairSlots:
         return sum(len(queue) for queue in self._waiting.values())
 
     async def acquire(self, tenant: str, *, timeout_s: float | None) -> None:
-        """Waits for a slot. Raises ResourceExhausted PARSER_BUSY where the queue is full, also of one tenant, and
+        """Waits for a slot. Raises ResourceExhausted where the queue is full, also of one tenant, and
         after `timeout_s`."""
         if self._free:
             self._free -= 1
@@ -34,7 +43,7 @@ class FairSlots:
         own = len(self._waiting.get(tenant, ()))
         # Half of the queue is kept free of any one tenant, so that it cannot close it to the others either.
         if self.waiting >= self._max_waiting or own >= max(1, self._max_waiting // 2):
-            raise _busy()
+            raise self._busy()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(turn)
         try:
@@ -46,7 +55,7 @@ class FairSlots:
             else:
                 self._leave(tenant, turn)
             if isinstance(exc, TimeoutError):
-                raise _busy() from exc
+                raise self._busy() from exc
             raise
 
     def release(self, tenant: str) -> None:
@@ -73,9 +82,3 @@ class FairSlots:
             queue.remove(turn)
             if not queue:
                 del self._waiting[tenant]
-
-
-def _busy() -> ResourceExhausted:
-    return ResourceExhausted(
-        "PARSER_BUSY", "All parsers are busy and many calls wait. Try again shortly.", retry_after_s=_RETRY_AFTER_S
-    )

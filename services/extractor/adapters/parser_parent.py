@@ -1,4 +1,4 @@
-"""The service's end of the process that forks parser processes: starts it, asks it, and starts it again if it dies."""
+"""The service's end of a process that forks others: starts it, asks it, and starts it again if it dies."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from services.extractor.adapters.zygote_protocol import Command, CommandKind, Ev
 from services.runtime.errors import Unavailable
 
 START_TIMEOUT_S = 30.0
-"""Importing MuPDF takes a second on an idle machine."""
+"""Importing MuPDF, or loading models, takes a second on an idle machine."""
 FORK_TIMEOUT_S = 5.0
 _STOP_TIMEOUT_S = 5.0
 _INHERITED = ("LD_LIBRARY_PATH", "LANG", "LC_ALL")
@@ -25,12 +25,26 @@ _MODULE = "services.extractor.adapters.mupdf_zygote"
 log = structlog.get_logger()
 
 
-class ParserParent:
-    """One process that has MuPDF loaded and forks. `on_exit(pid, status)` is called for each of its children."""
+def _unavailable() -> Unavailable:
+    return Unavailable("PARSER_UNAVAILABLE", "No parser process can be started. Try again.", retry_after_s=1.0)
 
-    def __init__(self, *, memory_bytes: int, on_exit: Callable[[int, int], None]) -> None:
+
+class ParserParent:
+    """One process that has MuPDF, or what else `module` loads, and forks. `on_exit(pid, status)` is called for each of
+    its children; `unavailable()` is what is raised where it can not be had."""
+
+    def __init__(
+        self,
+        *,
+        memory_bytes: int,
+        on_exit: Callable[[int, int], None],
+        module: str = _MODULE,
+        unavailable: Callable[[], Unavailable] = _unavailable,
+    ) -> None:
         self._memory_bytes = memory_bytes
         self._on_exit = on_exit
+        self._module = module
+        self._unavailable = unavailable
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._ready: asyncio.Future[None] | None = None
@@ -49,7 +63,7 @@ class ParserParent:
         return self._control is not None and self._ready is not None and self._ready.done()
 
     async def start(self) -> None:
-        """Starts the process if it does not run. Raises Unavailable PARSER_UNAVAILABLE."""
+        """Starts the process if it does not run. Raises Unavailable."""
         if self.running:
             return
         if self._starting is None or self._starting.done():
@@ -62,7 +76,7 @@ class ParserParent:
         try:
             ours, self._process = self._launch()
         except OSError as exc:
-            raise _unavailable() from exc
+            raise self._unavailable() from exc
         loop = asyncio.get_running_loop()
         ours.setblocking(False)
         self._control, self._ready = ours, loop.create_future()
@@ -72,7 +86,7 @@ class ParserParent:
                 await self._ready
         except TimeoutError as exc:
             self._lost()
-            raise _unavailable() from exc
+            raise self._unavailable() from exc
 
     def _launch(self) -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
         ours, theirs = socket.socketpair()
@@ -80,7 +94,7 @@ class ParserParent:
             with theirs:
                 # In the loop's thread on purpose: the kernel ties the child's life to the thread that made it.
                 process = subprocess.Popen(  # noqa: S603  # own module
-                    [sys.executable, "-m", _MODULE, str(theirs.fileno()), str(self._memory_bytes)],
+                    [sys.executable, "-m", self._module, str(theirs.fileno()), str(self._memory_bytes)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
@@ -98,12 +112,12 @@ class ParserParent:
         return ours, process
 
     async def fork(self) -> tuple[int, socket.socket]:
-        """A new parser process and the socket that it obeys. Raises Unavailable PARSER_UNAVAILABLE."""
+        """A new parser process and the socket that it obeys. Raises Unavailable."""
         await self.start()
         try:
             ours, theirs = socket.socketpair()
         except OSError as exc:
-            raise _unavailable() from exc
+            raise self._unavailable() from exc
         forked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         try:
             with theirs:
@@ -113,7 +127,7 @@ class ParserParent:
                 pid = await asyncio.shield(forked)
         except (TimeoutError, OSError) as exc:
             ours.close()
-            raise _unavailable() from exc
+            raise self._unavailable() from exc
         except BaseException:
             ours.close()  # a process that nobody waits for finds its socket closed and ends
             raise
@@ -153,7 +167,7 @@ class ParserParent:
         except OSError:
             data = b""
         if not data:
-            log.error("parser_parent_died", pid=self.pid)
+            log.error("parser_parent_died", module=self._module, pid=self.pid)
             self._lost()
             return
         self._buffer += data
@@ -182,7 +196,7 @@ class ParserParent:
         self._buffer.clear()
         for waiting in (self._ready, *self._forks):
             if waiting is not None and not waiting.done():
-                waiting.set_exception(_unavailable())
+                waiting.set_exception(self._unavailable())
                 waiting.exception()  # whoever still waits sees it; nobody else has to
         self._forks.clear()
 
@@ -195,7 +209,3 @@ class ParserParent:
         except subprocess.TimeoutExpired:
             process.kill()
             await asyncio.to_thread(process.wait)
-
-
-def _unavailable() -> Unavailable:
-    return Unavailable("PARSER_UNAVAILABLE", "No parser process can be started. Try again.", retry_after_s=1.0)
