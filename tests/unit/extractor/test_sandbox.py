@@ -2,9 +2,12 @@
 
 import os
 import platform
+import re
 import signal
+import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +110,55 @@ def test_an_orphan_ends_at_once() -> None:
         sandbox.die_with(parent_pid=1 << 30)
         os._exit(9)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "header"),
+    [(0, "x86_64-linux-gnu/asm/unistd_64.h"), (1, "asm-generic/unistd.h")],
+    ids=["x86_64", "aarch64"],
+)
+def test_numbers_of_system_calls_are_the_kernels(column: int, header: str) -> None:
+    """On whatever machine this runs; the headers of the kernel say it of both."""
+    path = Path("/usr/include") / header
+    if not path.exists():
+        pytest.skip(f"there is no {path}: the package linux-libc-dev has it")
+    # The calls whose arguments differ between 32 and 64 bits are marked, and have the same number on both.
+    kernel = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", path.read_text()))
+    ours = {**sandbox._MAY, **sandbox._MAY_WITHOUT_EXEC, "fcntl": sandbox._FCNTL}
+    wanted = {name: numbers[column] for name, numbers in ours.items() if numbers[column] is not None}
+    assert {name: int(kernel[name]) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_lets_through_what_is_listed_and_nothing_else(machine: str) -> None:
+    """The program itself, run by hand, so that it is also known for the machine that this one is not."""
+    column = list(sandbox._AUDIT_ARCH).index(machine)
+    program, arch = sandbox._filter(machine), sandbox._AUDIT_ARCH[machine]
+    listed = {numbers[column] for numbers in sandbox._MAY.values()} - {None}
+    checked = {numbers[column] for numbers in sandbox._MAY_WITHOUT_EXEC.values()}
+    fcntl = sandbox._FCNTL[column]
+    for number in range(600):
+        wanted = sandbox._ALLOW if number in listed | checked else sandbox._REFUSE
+        assert verdict(program, number=number, arch=arch) == wanted, number
+        assert verdict(program, number=number, arch=arch + 1) == sandbox._KILL
+        assert verdict(program, number=number | 1 << 30, arch=arch) == sandbox._REFUSE
+    for number in checked:
+        assert verdict(program, number=number, arch=arch, third=sandbox._PROT_EXEC | 1) == sandbox._REFUSE
+    assert verdict(program, number=fcntl, arch=arch, second=sandbox._F_DUPFD_CLOEXEC) == sandbox._ALLOW
+
+
+def verdict(program: bytes, *, number: int, arch: int, second: int = 0, third: int = 0) -> int:
+    """What a filter of loads, two kinds of jumps and returns answers to a call."""
+    words = {0: number, 4: arch, 24: second, 32: third}
+    lines = list(struct.iter_unpack("<HBBI", program))
+    at = loaded = 0
+    while True:
+        code, if_true, if_false, operand = lines[at]
+        at += 1
+        if code == sandbox._RETURN:
+            return int(operand)
+        if code == sandbox._LOAD_WORD:
+            loaded = words[operand]
+        else:
+            holds = loaded == operand if code == sandbox._JUMP_IF_EQUAL else bool(loaded & operand)
+            at += if_true if holds else if_false
