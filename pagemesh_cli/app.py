@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from pagemesh_cli.verbs import account, demo, doctor, documents, ledger, stack, summaries
+from pagemesh_cli.verbs import (
+    account,
+    demo,
+    doctor,
+    documents,
+    extract,
+    ledger,
+    pictures,
+    search,
+    stack,
+    summaries,
+    upload,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,10 +45,11 @@ def root(
 
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Stack": (stack.up, stack.down, stack.status, doctor.doctor, demo.demo, ledger.ledger),
-    "Documents": (documents.upload, documents.extract, summaries.summarize),
+    "Documents": (upload.upload, extract.extract, pictures.render, search.search, summaries.summarize),
     "Account": (account.usage, account.whoami),
 }
 for panel, verbs in _VERBS.items():
     for verb in verbs:
         app.command(rich_help_panel=panel)(verb)
+app.add_typer(documents.documents, name="documents", rich_help_panel="Documents")
 app.add_typer(account.keys, name="keys", rich_help_panel="Account")

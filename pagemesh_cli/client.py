@@ -9,8 +9,9 @@ from typing import BinaryIO, TypeVar
 
 import grpc
 from google.api import httpbody_pb2
+from google.protobuf import timestamp_pb2
 
-from pagemesh.extractor.v1 import extractor_service_pb2, extractor_service_pb2_grpc
+from pagemesh.extractor.v1 import document_pb2, extractor_service_pb2, extractor_service_pb2_grpc
 from pagemesh.ledger.v1 import (
     identity_service_pb2_grpc,
     ledger_service_pb2,
@@ -19,19 +20,23 @@ from pagemesh.ledger.v1 import (
 )
 from pagemesh.summarizer.v1 import summarizer_service_pb2_grpc
 from pagemesh_cli.connection import Connection
-from pagemesh_cli.failures import from_rpc_error
+from pagemesh_cli.failures import ExitCode, Failure, from_rpc_error
 
 CHUNK_BYTES = 256 * 1024
 """Of an upload; the contract allows 1 MiB, and nothing gets faster above this."""
 UNARY_TIMEOUT_S = 30.0
 STREAM_TIMEOUT_S = 300.0
-_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""What the edge allows a stream at most."""
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""As the services: no page is larger."""
 _USAGE_PAGE = 1000
 _USAGE_PAGES = 10
 _SHORTEST_TIMEOUT_S = 0.1
+_NAME_LENGTH = 255
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+Result = TypeVar("Result")
 
 
 class Client:
@@ -49,7 +54,7 @@ class Client:
                 grpc.access_token_call_credentials(connection.key),
             ),
             options=[
-                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.enable_http_proxy", 0 if connection.local else 1),
                 ("grpc.primary_user_agent", "pagemesh-cli"),
             ],
@@ -92,12 +97,38 @@ class Client:
                 call.cancel()
 
     def upload(
-        self, path: Path, *, sent: Callable[[int], None], timeout_s: float = STREAM_TIMEOUT_S
+        self,
+        path: Path,
+        *,
+        sent: Callable[[int], None],
+        retention: "document_pb2.Retention.ValueType" = document_pb2.RETENTION_UNSPECIFIED,
+        expire_time: timestamp_pb2.Timestamp | None = None,
+        timeout_s: float = STREAM_TIMEOUT_S,
     ) -> extractor_service_pb2.UploadDocumentResponse:
         """Stores the file; `sent` is told the bytes of each piece. OSError where it cannot be read."""
+        # What is no text in the file's name cannot be sent.
+        name = path.name.encode(errors="replace").decode()[:_NAME_LENGTH]
+        first = extractor_service_pb2.UploadDocumentRequest(
+            display_name=name, retention=retention, expire_time=expire_time
+        )
         with self._failures(), path.open("rb") as file:
-            pieces = _pieces(file, path.name, sent)
+            pieces = _pieces(file, first, sent)
             return self.extractor.UploadDocument(pieces, timeout=timeout_s, metadata=self._metadata())
+
+    def patiently(
+        self, call: Callable[[], Result], *, timeout_s: float, pause: Callable[[float], None] = time.sleep
+    ) -> Result:
+        """The call's result; one that is refused because there were too many is made again when the server says so,
+        within the time. Raises its Failure otherwise."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return call()
+            except Failure as failure:
+                wait_s = failure.retry_after_s
+                if failure.exit_code is not ExitCode.LIMIT or wait_s is None or time.monotonic() + wait_s > deadline:
+                    raise
+                pause(max(wait_s, _SHORTEST_TIMEOUT_S))
 
     def usage_of_request(
         self, request_id: str, *, wanted: Collection[str], deadline: float
@@ -131,15 +162,16 @@ class Client:
 
 
 def _pieces(
-    file: BinaryIO, display_name: str, sent: Callable[[int], None]
+    file: BinaryIO, message: extractor_service_pb2.UploadDocumentRequest, sent: Callable[[int], None]
 ) -> Iterator[extractor_service_pb2.UploadDocumentRequest]:
-    """The file as upload messages; an empty file is one empty message, so that the service can say what is wrong."""
-    name = display_name[:255]
+    """The file as upload messages, the first of which carries what `message` says; an empty file is one empty message,
+    so that the service can say what is wrong."""
+    data = file.read(CHUNK_BYTES)
     while True:
-        data = file.read(CHUNK_BYTES)
-        if not data and not name:
-            return
-        content = httpbody_pb2.HttpBody(content_type="application/octet-stream", data=data)
-        yield extractor_service_pb2.UploadDocumentRequest(content=content, display_name=name)
+        message.content.CopyFrom(httpbody_pb2.HttpBody(content_type="application/octet-stream", data=data))
+        yield message
         sent(len(data))
-        name = ""
+        data = file.read(CHUNK_BYTES)
+        if not data:
+            return
+        message = extractor_service_pb2.UploadDocumentRequest()

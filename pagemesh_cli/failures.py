@@ -34,6 +34,8 @@ class Failure(Exception):
     """What is wrong with each field of the request."""
     advice: str = ""
     request_id: str = ""
+    retry_after_s: float | None = None
+    """When to try again, where the server says it."""
 
     def __str__(self) -> str:
         return self.message
@@ -104,6 +106,7 @@ def from_rpc_error(error: grpc.RpcError) -> Failure:
     for name, value in sent:
         if name == "retry-after":
             failure.advice = f"Try again in {value!s} s."
+            failure.retry_after_s = _seconds(str(value))
     return failure
 
 
@@ -128,7 +131,15 @@ def from_status(status: status_pb2.Status, *, request_id: str) -> Failure:
         elif detail.Unpack(bad_request):
             failure.fields = {item.field: item.description for item in bad_request.field_violations}
         elif detail.Unpack(retry):
-            failure.advice = f"Try again in {retry.retry_delay.ToTimedelta().total_seconds():g} s."
+            failure.retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+            failure.advice = f"Try again in {failure.retry_after_s:g} s."
         elif detail.Unpack(quota):
             failure.fields |= {item.subject: item.description for item in quota.violations}
     return failure
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return max(float(text), 0.0)
+    except ValueError:  # the header may carry a date, which no part of a Pagemesh sends
+        return None

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,10 @@ from rich.text import Text
 from pagemesh_cli.failures import Failure
 
 _PIPE_WIDTH = 200
+# Of what is not printable, these steer nothing and are common in documents: spaces of all widths, soft hyphens,
+# joiners, and the private use of symbol fonts.
+_HARMLESS_KINDS = ("Zs", "Co")
+_HARMLESS = "\n\t\f\u00ad\u200b\u200c\u200d\u2060\ufeff"
 
 
 class OutputLost(Exception):
@@ -26,10 +31,11 @@ class OutputLost(Exception):
 
 
 class Output:
-    """`as_json`: stdout carries JSON and nothing else, one object a line."""
+    """`as_json`: stdout carries JSON and nothing else, one object a line. `quiet`: no notes and no progress."""
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
+        self.quiet = quiet
         # A table that goes into a file or a pipe must not be folded to the width of a terminal that is not there.
         self.console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
         self.errors = Console(stderr=True, highlight=False)
@@ -47,7 +53,7 @@ class Output:
 
     def result(self, value: Any) -> None:
         """One JSON object on stdout."""
-        self._put(json.dumps(value, ensure_ascii=False) + "\n")
+        self._put(json_text(value) + "\n")
 
     def _put(self, text: str) -> None:
         try:
@@ -56,22 +62,30 @@ class Output:
         except OSError as error:
             raise OutputLost(error) from error
 
+    def write_bytes(self, data: bytes) -> None:
+        """What is no text, on a stdout that is no terminal."""
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            raise OutputLost(error) from error
+
     def note(self, text: str, style: str = "") -> None:
         """Something about the work, not its result. Not said where a machine listens."""
-        if not self.as_json:
+        if not self.as_json and not self.quiet:
             self._say(Text(printable(text), style=style))
 
     def warn(self, text: str) -> None:
         """Something that did not fail the command, on stderr: as JSON where stdout is JSON too."""
         if self.as_json:
-            sys.stderr.write(json.dumps({"warning": text}, ensure_ascii=False) + "\n")
+            sys.stderr.write(json_text({"warning": text}) + "\n")
             return
         self._say(Text(printable(f"warning: {text}"), style="yellow"))
 
     def failure(self, failure: Failure) -> None:
         """Tells on stderr what went wrong and what to do: as JSON where stdout is JSON too."""
         if self.as_json:
-            sys.stderr.write(json.dumps(failure.as_json(), ensure_ascii=False) + "\n")
+            sys.stderr.write(json_text(failure.as_json()) + "\n")
             return
         self._say(Text(printable(f"{failure.reason}: {failure.message}"), style="bold red"))
         for name, description in failure.fields.items():
@@ -87,6 +101,11 @@ class Output:
         # Soft: the terminal may break the line, and a file or a pipe gets it whole.
         self.errors.print(text, soft_wrap=True)
 
+    def shows_progress(self, *, printing: bool) -> bool:
+        """Whether a bar may be drawn: on a terminal, to which no results are `printing`, and for people."""
+        wanted = not self.as_json and not self.quiet
+        return wanted and self.errors.is_terminal and not (printing and sys.stdout.isatty())
+
     @contextmanager
     def progress(self, what: str, total: float | None = None, *, printing: bool = False) -> Iterator["Meter"]:
         """A bar on stderr while the block runs, where stderr is a terminal and nobody asked for JSON.
@@ -94,7 +113,7 @@ class Output:
         `printing`: the block writes results; then there is no bar where they go to the same terminal.
         """
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        shown = self.errors.is_terminal and not self.as_json and not (printing and sys.stdout.isatty())
+        shown = self.shows_progress(printing=printing)
         with Progress(
             *columns,
             console=self.errors,
@@ -127,6 +146,33 @@ def message_json(message: Message) -> dict[str, Any]:
     return value
 
 
+def json_text(value: Any) -> str:
+    """One line of JSON in which whatever a terminal may obey is an escape."""
+    text = json.dumps(value, ensure_ascii=False)
+    if _is_harmless(text):
+        return text
+    # Outside of its strings JSON has nothing but plain ASCII.
+    return "".join(char if _is_harmless(char) else json.dumps(char)[1:-1] for char in text)
+
+
 def printable(text: str) -> str:
-    """The text without control characters: a document must not be able to steer the terminal that shows it."""
-    return "".join(char if char.isprintable() or char in "\n\t\f" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    """The text without what steers a terminal, which a document must not; each character stays one character."""
+    if _is_harmless(text):
+        return text
+    return "".join(char if _is_harmless(char) else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def one_line(text: str) -> str:
+    """The same without breaks and tabulators, for names and cells."""
+    return printable(text).translate(_BREAKS)
+
+
+_BREAKS = {ord(char): " " for char in "\n\t\f"}
+
+
+def _is_harmless(text: str) -> bool:
+    if text.isprintable():
+        return True
+    return all(
+        char.isprintable() or char in _HARMLESS or unicodedata.category(char) in _HARMLESS_KINDS for char in text
+    )

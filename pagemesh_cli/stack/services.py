@@ -132,6 +132,7 @@ class ServiceRunner:
             return {
                 "PAGEMESH_OBJECT_STORE_URL": self.data.folder("objects").as_uri(),
                 "PAGEMESH_SPOOL_DIR": str(self.data.folder("spool")),
+                "PAGEMESH_SUMMARIZER_TARGET": f"{LOOPBACK}:{self.ports['summarizer']}",
             }
         return {
             "PAGEMESH_REDIS_URL": f"redis://:{self.credentials.valkey_password}@{LOOPBACK}:{self.ports['valkey']}/0",

@@ -1,59 +1,33 @@
 """`pagemesh usage`, `pagemesh keys` and `pagemesh whoami`: the tenant's own books and keys."""
 
 import datetime as dt
-import re
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pagemesh.ledger.v1 import identity_service_pb2, ledger_service_pb2
 from pagemesh_cli.client import Client
-from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.bill import print_usage
 from pagemesh_cli.verbs.money import money
-from pagemesh_cli.verbs.options import CaFile, DataDirectory, Json, Key, Url, connected
+from pagemesh_cli.verbs.options import Access, Json, connected, connecting
+from pagemesh_cli.verbs.times import duration, when
 
 keys = typer.Typer(no_args_is_help=True, help="Make and end API keys.")
 SCOPES = ("documents.read", "documents.write", "summaries.create", "usage.read", "keys.admin")
 _LARGEST_PAGE = 1000
-_DURATION = re.compile(r"^(\d{1,6})([mhd])$")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
-def moment(text: str) -> dt.datetime:
-    """A point in time, UTC where it names no other zone: `12h` (ago), `2026-01-31`, `2026-01-31T08:00:00.25Z`.
-
-    Raises BadParameter for anything else.
-    """
-    if (span := _span(text)) is not None:
-        return dt.datetime.now(dt.UTC) - span
-    try:
-        at = dt.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no time. Try 12h, 2026-01-31 or 2026-01-31T08:00:00Z.") from error
-    return at if at.tzinfo else at.replace(tzinfo=dt.UTC)
-
-
-def _when(what: str) -> Any:
-    told = (
-        f"{what}: a time such as 2026-01-31T08:00:00Z, a day (both UTC unless they say otherwise), or 12h ago as 12h."
-    )
-    return typer.Option(parser=moment, metavar="TIME", help=told)
-
-
+@connecting
 def usage(
     *,
-    since: Annotated[dt.datetime | None, _when("From then on")] = None,
-    until: Annotated[dt.datetime | None, _when("Until before then")] = None,
+    since: Annotated[dt.datetime | None, when("From then on")] = None,
+    until: Annotated[dt.datetime | None, when("Until before then")] = None,
     document: Annotated[str, typer.Option(help="Only calls for this document, `documents/{id}`.")] = "",
     request_id: Annotated[str, typer.Option(help="Only calls for this request.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many records.")] = 50,
     as_json: Json = False,
-    url: Url = None,
-    key: Key = None,
-    ca_file: CaFile = None,
-    data_dir: DataDirectory = None,
+    access: Access,
 ) -> None:
     """Print what was used and what it cost, newest first, with the total of the whole selection."""
     output = Output(as_json=as_json)
@@ -62,7 +36,7 @@ def usage(
         request.start_time.FromDatetime(since)
     if until is not None:
         request.end_time.FromDatetime(until)
-    with connected(output, url=url, key=key, ca_file=ca_file, data_dir=data_dir) as client:
+    with connected(output, access) as client:
         answer = _query(client, request, limit)
         if as_json:
             output.result(message_json(answer))
@@ -87,6 +61,7 @@ def _query(
 
 
 @keys.command("create")
+@connecting
 def create(
     display_name: Annotated[str, typer.Argument(help="What people will call the key.")],
     *,
@@ -95,14 +70,11 @@ def create(
         str, typer.Option(help="When it stops working: 30m, 12h or 90d from now; never by default.")
     ] = "",
     as_json: Json = False,
-    url: Url = None,
-    key: Key = None,
-    ca_file: CaFile = None,
-    data_dir: DataDirectory = None,
+    access: Access,
 ) -> None:
     """Make a key and print it. It cannot be shown again."""
     output = Output(as_json=as_json)
-    with connected(output, url=url, key=key, ca_file=ca_file, data_dir=data_dir) as client:
+    with connected(output, access) as client:
         request = identity_service_pb2.CreateApiKeyRequest(display_name=display_name, scopes=scope)
         if expires_in:
             request.expire_time.FromDatetime(dt.datetime.now(dt.UTC) + duration(expires_in))
@@ -115,18 +87,16 @@ def create(
 
 
 @keys.command("revoke")
+@connecting
 def revoke(
     name: Annotated[str, typer.Argument(metavar="KEY", help="`apiKeys/{id}`.")],
     *,
     as_json: Json = False,
-    url: Url = None,
-    key: Key = None,
-    ca_file: CaFile = None,
-    data_dir: DataDirectory = None,
+    access: Access,
 ) -> None:
     """End a key, at once and for good."""
     output = Output(as_json=as_json)
-    with connected(output, url=url, key=key, ca_file=ca_file, data_dir=data_dir) as client:
+    with connected(output, access) as client:
         request = identity_service_pb2.RevokeApiKeyRequest(name=name)
         revoked = client.unary(client.identity.RevokeApiKey, request)
         if as_json:
@@ -135,32 +105,17 @@ def revoke(
             output.write(f"{revoked.api_key.name} revoked {revoked.api_key.revoke_time.ToJsonString()}\n")
 
 
+@connecting
 def whoami(
     *,
     as_json: Json = False,
-    url: Url = None,
-    key: Key = None,
-    ca_file: CaFile = None,
-    data_dir: DataDirectory = None,
+    access: Access,
 ) -> None:
     """Print who the key makes you."""
     output = Output(as_json=as_json)
-    with connected(output, url=url, key=key, ca_file=ca_file, data_dir=data_dir) as client:
+    with connected(output, access) as client:
         answer = client.unary(client.identity.WhoAmI, identity_service_pb2.WhoAmIRequest())
         if as_json:
             output.result(message_json(answer))
         else:
             output.write(f"{answer.actor} of {answer.tenant}: {', '.join(answer.scopes)}\n")
-
-
-def duration(text: str) -> dt.timedelta:
-    """`30m`, `12h`, `90d`. Raises Failure for anything else."""
-    span = _span(text)
-    if not span:
-        raise Failure(f"{text!r} is no time span.", ExitCode.USAGE, "BAD_DURATION", advice="Try 30m, 12h or 90d.")
-    return span
-
-
-def _span(text: str) -> dt.timedelta | None:
-    match = _DURATION.match(text)
-    return dt.timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None

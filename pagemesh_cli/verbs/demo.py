@@ -15,7 +15,6 @@ from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output
 from pagemesh_cli.stack.layout import DataDir
 from pagemesh_cli.verbs.bill import print_consumption, print_usage, recorded_usage
-from pagemesh_cli.verbs.documents import unreadable, upload_file
 from pagemesh_cli.verbs.options import failing
 from pagemesh_cli.verbs.summaries import (
     Length,
@@ -25,6 +24,7 @@ from pagemesh_cli.verbs.summaries import (
     print_sentences,
     summary_options,
 )
+from pagemesh_cli.verbs.upload import unreadable, upload_file
 
 _PDF = b"%PDF-"
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")

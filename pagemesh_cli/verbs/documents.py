@@ -1,166 +1,249 @@
-"""`pagemesh upload` and `pagemesh extract`."""
+"""`pagemesh documents`: what is stored, for how long, and its end."""
 
-import enum
-import re
-from pathlib import Path
+import datetime as dt
+import functools
+import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from google.protobuf import timestamp_pb2
+from rich.table import Table
+from rich.text import Text
 
-from pagemesh.extractor.v1 import extraction_pb2, extractor_service_pb2
-from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
-from pagemesh_cli.failures import ExitCode, Failure, from_status
-from pagemesh_cli.output import Output, message_json
-from pagemesh_cli.verbs.options import CaFile, DataDirectory, Json, Key, Timeout, Url, connected
+from pagemesh.extractor.v1 import document_pb2
+from pagemesh.extractor.v1 import extractor_service_pb2 as pb
+from pagemesh_cli.client import UNARY_TIMEOUT_S, Client
+from pagemesh_cli.failures import ExitCode, Failure
+from pagemesh_cli.output import Output, message_json, one_line
+from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
+from pagemesh_cli.verbs.times import duration, point
+from pagemesh_cli.verbs.upload import Retention
 
-_DOCUMENT = re.compile(r"^documents/[0-9a-f]{32}$")
-_PAGES = re.compile(r"^(\d{1,9})?(-)?(\d{1,9})?$")
+documents = typer.Typer(no_args_is_help=True, help="See, keep and delete documents.")
+_LARGEST_PAGE = 1000
+_DELETE_TIMEOUT_S = 120.0
 
-Source = Annotated[
-    str, typer.Argument(metavar="DOCUMENT|FILE", help="`documents/{id}`, or a file, which is uploaded first.")
-]
-
-
-class PageFormat(enum.StrEnum):
-    """How pages are printed."""
-
-    TEXT = "text"
-    JSON = "json"
+Names = Annotated[list[str], typer.Argument(metavar="DOCUMENT", help="`documents/{id}`.")]
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]
 
 
-def upload(
-    file: Annotated[Path, typer.Argument(help="A PDF, JPEG or PNG.")],
-    *,
-    as_json: Json = False,
-    timeout: Timeout = STREAM_TIMEOUT_S,
-    url: Url = None,
-    key: Key = None,
-    ca_file: CaFile = None,
-    data_dir: DataDirectory = None,
-) -> None:
-    """Store a document and print its name."""
+@documents.command("list")
+@connecting
+def list_documents(*, limit: Limit = 50, as_json: Json = False, access: Access) -> None:
+    """List documents, newest first."""
     output = Output(as_json=as_json)
-    with connected(output, url=url, key=key, ca_file=ca_file, data_dir=data_dir) as client:
-        response = upload_file(client, output, file, timeout_s=timeout)
+    with connected(output, access) as client:
+        answer = pb.ListDocumentsResponse()
+        while True:
+            size = min(limit - len(answer.documents), _LARGEST_PAGE)
+            request = pb.ListDocumentsRequest(page_size=size, page_token=answer.next_page_token)
+            page = client.unary(client.extractor.ListDocuments, request)
+            answer.documents.extend(page.documents)
+            answer.next_page_token = page.next_page_token
+            if not page.next_page_token or len(answer.documents) >= limit:
+                break
         if as_json:
-            output.result(message_json(response))
-        else:
-            output.write(f"{response.document.name}\n")
-
-
-def extract(
-    source: Source,
-    *,
-    pages: Annotated[str, typer.Option(help="Which pages: `3`, `1-5`, `7-` or `-4`. All of them by default.")] = "-",
-    page_format: Annotated[
-        PageFormat,
-        typer.Option("--format", help="text: pages end with a form feed; json: one event a line, with boxes."),
-    ] = PageFormat.TEXT,
-    as_json: Json = False,
-    timeout: Timeout = STREAM_TIMEOUT_S,
-    url: Url = None,
-    key: Key = None,
-    ca_file: CaFile = None,
-    data_dir: DataDirectory = None,
-) -> None:
-    """Print the pages of a document as they are parsed."""
-    output = Output(as_json=as_json or page_format is PageFormat.JSON)
-    with connected(output, url=url, key=key, ca_file=ca_file, data_dir=data_dir) as client:
-        first, last = page_range(pages)
-        name = document_name(client, output, source, timeout_s=timeout)
-        request = extractor_service_pb2.ExtractPagesRequest(name=name, first_page=first, last_page=last)
-        if not output.as_json:
-            request.read_mask.paths.append("text")
-        failed = _print_pages(client, output, request, timeout_s=timeout)
-        if failed:
-            raise Failure(
-                f"{failed} of the pages could not be read; the others were printed.",
-                ExitCode.INCOMPLETE,
-                "PAGES_FAILED",
-                request_id=client.request_id,
+            output.result(message_json(answer))
+            return
+        if not answer.documents:
+            output.note("there are no documents")
+            return
+        table = _table("document", "file", "stored", "kept", "until", numbers=("bytes", "pages", "searchable"))
+        for found in answer.documents:
+            pages = str(found.page_count) if found.HasField("page_count") else "-"
+            table.add_row(
+                *_cells(
+                    *(found.name, found.display_name, _time(found.create_time)),
+                    *(_retention(found.retention), _time(found.expire_time)),
+                    *(f"{found.size_bytes:,}", pages, str(found.searchable_pages)),
+                )
             )
+        output.print(table)
+        _tell_more(output, answer.next_page_token, limit)
 
 
-def page_range(text: str) -> tuple[int, int]:
-    """First and last page, each 0 where it is open. Raises Failure where `text` is no range."""
-    match = _PAGES.match(text)
-    if match is None or not text or (match[1] is None and match[2] is None):
-        raise Failure(f"{text!r} is no range of pages.", ExitCode.USAGE, "BAD_PAGES", advice="Try 3, 1-5, 7- or -4.")
-    first = int(match[1] or 0)
-    last = int(match[3] or 0) if match[2] else first
-    if (match[1] and first < 1) or (match[3] and last < 1) or (last and last < first):
+@documents.command("show")
+@connecting
+def show(names: Names, *, as_json: Json = False, access: Access) -> None:
+    """Print what is known of documents."""
+    output = Output(as_json=as_json)
+    with connected(output, access) as client:
+
+        def one(name: str) -> None:
+            found = client.unary(client.extractor.GetDocument, pb.GetDocumentRequest(name=name)).document
+            if as_json:
+                output.result(message_json(found))
+            else:
+                _print_document(output, found)
+
+        _each(client, output, names, one, timeout_s=UNARY_TIMEOUT_S)
+
+
+@documents.command("keep")
+@connecting
+def keep(
+    names: Names,
+    *,
+    until: Annotated[
+        dt.datetime | None, typer.Option(parser=point, metavar="TIME", help="Until then; at most a year ahead.")
+    ] = None,
+    span: Annotated[str, typer.Option("--for", metavar="SPAN", help="For 12h or 30d from now.")] = "",
+    temporary: Annotated[bool, typer.Option("--temporary", help="Until a day after its upload.")] = False,
+    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Until it was read, or for an hour.")] = False,
+    as_json: Json = False,
+    access: Access,
+) -> None:
+    """Change how long documents are kept: a year, unless an option says otherwise."""
+    output = Output(as_json=as_json)
+    with connected(output, access) as client:
+        if sum((until is not None, bool(span), temporary, ephemeral)) > 1:
+            raise Failure("Use one of --until, --for, --temporary, --ephemeral.", ExitCode.USAGE, "BAD_RETENTION")
+        expire_time = dt.datetime.now(dt.UTC) + duration(span) if span else until
+        retention = Retention.TEMPORARY if temporary else Retention.EPHEMERAL if ephemeral else Retention.KEPT
+
+        def one(name: str) -> None:
+            request = pb.UpdateDocumentRequest()
+            request.document.name = name
+            request.document.retention = retention.value_in_contract
+            request.update_mask.paths.append("retention")
+            if expire_time is not None:
+                request.document.expire_time.FromDatetime(expire_time)
+                request.update_mask.paths.append("expire_time")
+            changed = client.unary(client.extractor.UpdateDocument, request).document
+            if as_json:
+                output.result(message_json(changed))
+            else:
+                kept = _retention(changed.retention)
+                output.write(f"{changed.name}  {kept} until {_time(changed.expire_time)}\n")
+
+        _each(client, output, names, one, timeout_s=UNARY_TIMEOUT_S)
+
+
+@documents.command("delete")
+@connecting
+def delete(
+    names: Names,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+    timeout: Timeout = _DELETE_TIMEOUT_S,
+    access: Access,
+) -> None:
+    """Erase documents and everything that was made of them; print the receipts."""
+    output = Output(as_json=as_json)
+    with connected(output, access) as client:
+        if not yes and sys.stdin.isatty():
+            what = names[0] if len(names) == 1 else f"{len(names)} documents"
+            if not typer.confirm(f"Erase {one_line(what)} for good?", err=True):
+                raise Failure("Nothing was erased.", ExitCode.INTERRUPTED, "NOT_CONFIRMED")
+
+        def one(name: str) -> None:
+            request = pb.DeleteDocumentRequest(name=name)
+            receipt = client.unary(client.extractor.DeleteDocument, request, timeout_s=timeout).receipt
+            if as_json:
+                output.result(message_json(receipt))
+            else:
+                _print_receipt(output, receipt)
+
+        _each(client, output, names, one, timeout_s=timeout)
+
+
+@documents.command("receipts")
+@connecting
+def receipts(*, limit: Limit = 50, as_json: Json = False, access: Access) -> None:
+    """List what was erased, newest first."""
+    output = Output(as_json=as_json)
+    with connected(output, access) as client:
+        answer = pb.ListDeletionReceiptsResponse()
+        while True:
+            size = min(limit - len(answer.receipts), _LARGEST_PAGE)
+            request = pb.ListDeletionReceiptsRequest(page_size=size, page_token=answer.next_page_token)
+            page = client.unary(client.extractor.ListDeletionReceipts, request)
+            answer.receipts.extend(page.receipts)
+            answer.next_page_token = page.next_page_token
+            if not page.next_page_token or len(answer.receipts) >= limit:
+                break
+        if as_json:
+            output.result(message_json(answer))
+            return
+        if not answer.receipts:
+            output.note("nothing was erased")
+            return
+        table = _table("receipt", "document", "erased", "why", numbers=("bytes", "pages", "indexed", "results"))
+        for receipt in answer.receipts:
+            counts = (receipt.size_bytes, receipt.pages_deleted, receipt.index_entries_deleted, receipt.results_deleted)
+            told = (receipt.name, receipt.document, _time(receipt.delete_time), receipt.cause)
+            table.add_row(*_cells(*told, *(f"{count:,}" for count in counts)))
+        output.print(table)
+        _tell_more(output, answer.next_page_token, limit)
+
+
+def _each(client: Client, output: Output, names: list[str], one: Callable[[str], None], *, timeout_s: float) -> None:
+    """Does it for each of them, whatever becomes of the others. Raises the failure of a single one."""
+    failures: list[Failure] = []
+    for name in dict.fromkeys(names):
+        try:
+            client.patiently(functools.partial(one, name), timeout_s=timeout_s)
+        except Failure as failure:
+            if len(names) == 1 or failure.exit_code in (ExitCode.UNREACHABLE, ExitCode.REFUSED):
+                raise
+            output.warn(f"{name}: {failure.reason}: {failure.message}")
+            failures.append(failure)
+    if failures:
         raise Failure(
-            f"{text!r} is no range of pages.", ExitCode.USAGE, "BAD_PAGES", advice="Pages count from 1, upwards."
+            f"{len(failures)} of {len(names)} documents failed.",
+            ExitCode.INCOMPLETE,
+            "DOCUMENTS_FAILED",
+            request_id=client.request_id,
         )
-    return first, last
 
 
-def document_name(client: Client, output: Output, source: str, *, timeout_s: float) -> str:
-    """The name that is given, or that of the document which the file becomes.
-
-    Whether a document of that name exists is left to the call that it is for: asking would need one more scope.
-    """
-    if _DOCUMENT.match(source):
-        return source
-    return upload_file(client, output, Path(source), timeout_s=timeout_s).document.name
-
-
-def upload_file(
-    client: Client, output: Output, path: Path, *, timeout_s: float
-) -> extractor_service_pb2.UploadDocumentResponse:
-    """Uploads with progress. Raises Failure where the file cannot be read."""
-    try:
-        with output.progress(f"uploading {path.name}", path.stat().st_size) as meter:
-            response = client.upload(path, sent=meter.advance, timeout_s=timeout_s)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    document = response.document
-    known = "" if response.created else ", which was already there"
-    output.note(f"uploaded {path.name} ({document.size_bytes} bytes) as {document.name}{known}", "dim")
-    return response
+def _print_document(output: Output, found: document_pb2.Document) -> None:
+    pages = str(found.page_count) if found.HasField("page_count") else "not known before it is first read"
+    until = f", until {_time(found.expire_time)}" if found.HasField("expire_time") else ""
+    lines = {
+        "file": f"{one_line(found.display_name)} ({found.media_type}, {found.size_bytes:,} bytes)",
+        "sha256": found.sha256,
+        "stored": _time(found.create_time),
+        "kept": _retention(found.retention) + until,
+        "pages": f"{pages}; {found.searchable_pages} searchable",
+    }
+    output.write(f"{found.name}\n" + "".join(f"  {what:<11} {told}\n" for what, told in lines.items()))
 
 
-def unreadable(path: Path, error: OSError) -> Failure:
-    """A file that was named and cannot be read."""
-    return Failure(
-        f"Cannot read {path}: {error.strerror}.",
-        ExitCode.USAGE,
-        "BAD_FILE",
-        advice="Name a file, or a document as documents/{id}.",
-    )
+def _print_receipt(output: Output, receipt: document_pb2.DeletionReceipt) -> None:
+    lines = {
+        "erased": f"{_time(receipt.delete_time)} ({receipt.cause or 'REQUESTED'})",
+        "file": f"{receipt.size_bytes:,} bytes, sha256 {receipt.sha256}",
+        "with it": f"{receipt.objects_deleted} objects, {receipt.pages_deleted} stored pages, "
+        f"{receipt.index_entries_deleted} index entries, {receipt.results_deleted} results",
+        "receipt": f"{receipt.name}, digest {receipt.digest}",
+    }
+    output.write(f"{receipt.document}\n" + "".join(f"  {what:<11} {told}\n" for what, told in lines.items()))
 
 
-def _print_pages(
-    client: Client, output: Output, request: extractor_service_pb2.ExtractPagesRequest, *, timeout_s: float
-) -> int:
-    """Prints the stream as it comes; answers how many pages failed. Raises Failure where it breaks off."""
-    failed, ended = 0, False
-    with output.progress("reading pages", printing=True) as meter:
-        for event in client.stream(client.extractor.ExtractPages, request, timeout_s=timeout_s):
-            kind = event.WhichOneof("event")
-            if kind == "error":
-                raise from_status(event.error, request_id=client.request_id)
-            if output.as_json:
-                output.result(message_json(event))
-            elif kind == "page":
-                output.write(f"{event.page.text.rstrip()}\n\f")
-            elif kind == "failed_page":
-                output.write("\f")  # keeps its place, so that the others keep theirs
-            if kind == "start":
-                meter.at(0, event.start.last_page - event.start.first_page + 1)
-                _warn_of_flags(output, event.start)
-            elif kind in ("page", "failed_page"):
-                meter.advance(1)
-            if kind == "failed_page":
-                failed += 1
-                page = event.failed_page
-                output.note(f"page {page.number}: {page.reason}: {page.message}", "yellow")
-            ended = kind == "end"
-    if not ended:
-        raise Failure("The pages broke off before the end.", reason="CUT_OFF", request_id=client.request_id)
-    return failed
+def _tell_more(output: Output, token: str, limit: int) -> None:
+    if token:
+        output.note(f"there are more; --limit {min(limit * 2, 10_000)} shows them", "dim")
 
 
-def _warn_of_flags(output: Output, start: extraction_pb2.ExtractionStart) -> None:
-    if extraction_pb2.DOCUMENT_FLAG_REPAIRED in start.flags:
-        output.note("the file was damaged and had to be repaired: pages may be missing", "yellow")
+def _table(*columns: str, numbers: tuple[str, ...]) -> Table:
+    table = Table(*columns, box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _cells(*texts: str) -> list[Text]:
+    return [Text(one_line(text)) for text in texts]
+
+
+def _retention(value: "document_pb2.Retention.ValueType") -> str:
+    return document_pb2.Retention.Name(value).removeprefix("RETENTION_").lower()
+
+
+def _time(stamp: timestamp_pb2.Timestamp) -> str:
+    """UTC to the second; a hyphen where there is none."""
+    return stamp.ToDatetime().isoformat(timespec="seconds") + "Z" if stamp.seconds else "-"

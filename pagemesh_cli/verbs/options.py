@@ -3,10 +3,13 @@
 Help is rich markup: a bracket that is to be seen needs a backslash.
 """
 
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,6 +48,43 @@ Timeout = Annotated[
     float,
     typer.Option(min=0.1, max=3600, help="Seconds that the work may take.", rich_help_panel=_PANEL),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; only what fails is told.")]
+PasswordFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|-", help="Where the password of an encrypted document is; asked for on a terminal otherwise."
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
+
+
+@dataclass(frozen=True)
+class Access:
+    """Which edge, and how to log in there, as the command line says it."""
+
+    url: Url = None
+    key: Key = None
+    ca_file: CaFile = None
+    data_dir: DataDirectory = None
+
+
+def connecting(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb with an option for each field of Access in the place of its keyword parameter `access`."""
+    signature = inspect.signature(verb, eval_str=True)
+    options = [
+        option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in inspect.signature(Access).parameters.values()
+    ]
+    own = [parameter for name, parameter in signature.parameters.items() if name != "access"]
+
+    @functools.wraps(verb)
+    def run(*arguments: Any, **values: Any) -> None:
+        access = Access(**{option.name: values.pop(option.name) for option in options})
+        verb(*arguments, access=access, **values)
+
+    # What typer reads.
+    run.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *options)}
+    return run
 
 
 @contextmanager
@@ -67,9 +107,9 @@ def failing(output: Output) -> Iterator[None]:
 
 
 @contextmanager
-def connected(
-    output: Output, *, url: str | None, key: str | None, ca_file: Path | None, data_dir: Path | None
-) -> Iterator[Client]:
+def connected(output: Output, access: Access) -> Iterator[Client]:
     """A client for the block, and its failures told."""
-    with failing(output), Client(resolve(url=url, key=key, ca_file=ca_file, data_dir=data_dir)) as client:
-        yield client
+    with failing(output):
+        connection = resolve(url=access.url, key=access.key, ca_file=access.ca_file, data_dir=access.data_dir)
+        with Client(connection) as client:
+            yield client

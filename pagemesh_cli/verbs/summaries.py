@@ -10,8 +10,8 @@ from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.bill import is_verbatim, print_consumption, print_usage, recorded_usage, sentence_text
-from pagemesh_cli.verbs.documents import Source, document_name
-from pagemesh_cli.verbs.options import CaFile, DataDirectory, Json, Key, Timeout, Url, connected
+from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
+from pagemesh_cli.verbs.upload import Source, document_name
 
 
 class Length(enum.StrEnum):
@@ -29,6 +29,7 @@ class Style(enum.StrEnum):
     BULLETS = "bullets"
 
 
+@connecting
 def summarize(
     source: Source,
     *,
@@ -44,15 +45,12 @@ def summarize(
     ] = False,
     as_json: Json = False,
     timeout: Timeout = STREAM_TIMEOUT_S,
-    url: Url = None,
-    key: Key = None,
-    ca_file: CaFile = None,
-    data_dir: DataDirectory = None,
+    access: Access,
 ) -> None:
     """Summarise a document: every sentence with page, quote and boxes, then what it cost."""
     output = Output(as_json=as_json)
     options = summary_options(length, style, language, focus, model)
-    with connected(output, url=url, key=key, ca_file=ca_file, data_dir=data_dir) as client:
+    with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
         if stream:
             summary = _streamed(client, output, document, options, style, timeout_s=timeout)

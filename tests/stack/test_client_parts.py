@@ -16,10 +16,10 @@ from pagemesh.summarizer.v1 import summary_pb2
 from pagemesh_cli.connection import resolve
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.output import Output, printable
-from pagemesh_cli.verbs.account import duration, moment
 from pagemesh_cli.verbs.demo import check_promises
-from pagemesh_cli.verbs.documents import page_range
 from pagemesh_cli.verbs.money import money
+from pagemesh_cli.verbs.ranges import LAST, page_ranges, told
+from pagemesh_cli.verbs.times import duration, moment
 
 
 def test_options_come_before_variables(tmp_path: Path) -> None:
@@ -75,17 +75,36 @@ def test_a_ca_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"), [("3", (3, 3)), ("1-5", (1, 5)), ("7-", (7, 0)), ("-4", (0, 4)), ("-", (0, 0))]
+    ("text", "wanted"),
+    [
+        ("3", [(3, 3)]),
+        ("1-5", [(1, 5)]),
+        ("7-", [(7, LAST)]),
+        ("-4", [(1, 4)]),
+        ("-", [(1, LAST)]),
+        ("12,3-7", [(3, 7), (12, 12)]),
+        ("3-7, 5-9,10,12", [(3, 10), (12, 12)]),
+        ("4,4,4-4", [(4, 4)]),
+        ("7-,2,900-1000", [(2, 2), (7, LAST)]),
+        (",".join(map(str, range(1, 500))), [(1, 499)]),
+    ],
 )
-def test_page_ranges(text: str, wanted: tuple[int, int]) -> None:
-    assert page_range(text) == wanted
+def test_page_ranges(text: str, wanted: list[tuple[int, int]]) -> None:
+    assert [(found.first, found.last) for found in page_ranges(text)] == wanted
 
 
-@pytest.mark.parametrize("text", ["", "0", "5-1", "a", "1-2-3", "1,2", "-0", " 1"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "5-1", "a", "1-2-3", "1,", ",", "1,,2", "-0", "1 2", ",".join(map(str, range(1, 103, 2)))]
+)
 def test_no_page_ranges(text: str) -> None:
     with pytest.raises(Failure) as caught:
-        page_range(text)
+        page_ranges(text)
     assert caught.value.exit_code is ExitCode.USAGE
+
+
+def test_pages_are_told_as_ranges() -> None:
+    assert told([7, 3, 4, 5]) == "3-5, 7"
+    assert told(list(range(1, 999, 2))).count(",") == 498
 
 
 def test_durations() -> None:

@@ -52,7 +52,7 @@ def test_extract_prints_text_page_by_page(pagemesh: Command, document: str) -> N
 
 
 def test_extract_prints_events_for_machines(pagemesh: Command, document: str) -> None:
-    events = pagemesh("extract", document, "--pages", "2-3", "--format", "json").lines
+    events = pagemesh("extract", document, "--pages", "2-3", "--format", "ndjson").lines
     assert [next(iter(event)) for event in events] == ["start", "page", "page", "end"]
     assert [event["page"]["number"] for event in events[1:3]] == [2, 3]
     assert events[1]["page"]["blocks"][0]["box"]["x1"] > 0
