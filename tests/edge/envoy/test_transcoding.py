@@ -14,7 +14,7 @@ from google.api.httpbody_pb2 import HttpBody
 from pagemesh.extractor.v1 import extractor_service_pb2 as extractor_pb2
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import ExtractorServiceStub
 from tests.edge.envoy.edge import KEY, Answer, Edge, metadata
-from tests.edge.envoy.upstreams import DOCUMENT, MISSING, Mesh
+from tests.edge.envoy.upstreams import DOCUMENT, MISSING, PIECE_BYTES, Mesh
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -88,6 +88,20 @@ async def test_a_streams_first_message_is_there_before_its_last(
         connection.close()
     lines = [line.removeprefix(b"data: ") for line in rest.split(b"\n") if line]
     assert [next(iter(json.loads(line))) for line in lines] in (["page", "page", "end"], ["summary"])
+
+
+async def test_a_picture_in_pieces_becomes_a_raw_body(edge: Edge, clean: Mesh) -> None:
+    pieces = 48
+    answer = await edge.call("POST", f"/v1/{DOCUMENT}:renderPage", body={"page": pieces, "format": "FORMAT_PNG"})
+    assert (answer.status, answer.headers["content-type"]) == (200, "image/png")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.body == b"".join(bytes([number]) * PIECE_BYTES for number in range(pieces))
+
+
+async def test_a_picture_that_there_is_not_is_an_error_in_json(edge: Edge, clean: Mesh) -> None:
+    answer = await edge.call("POST", f"/v1/{MISSING}:renderPage", body={"page": 1})
+    assert (answer.status, answer.headers["content-type"]) == (404, "application/json")
+    assert answer.json["message"] == "There is no such document."
 
 
 async def test_a_raw_body_becomes_an_upload(edge: Edge, clean: Mesh) -> None:

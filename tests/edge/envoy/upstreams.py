@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import struct_pb2
 from google.rpc import code_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -29,6 +30,7 @@ from xdsapi.envoy.type.v3 import http_status_pb2
 
 DOCUMENT = "documents/" + "a" * 32
 MISSING = "documents/" + "f" * 32
+PIECE_BYTES = 256 * 1024
 Context = Any  # grpc.aio.ServicerContext is generic over messages that do not matter here
 
 
@@ -206,6 +208,18 @@ class Extractor(extractor_service_pb2_grpc.ExtractorServiceServicer):
         for number in (1, 2):
             yield extractor_pb2.ExtractPagesResponse(page=page_pb2.Page(number=number, text="\n"))
         yield extractor_pb2.ExtractPagesResponse(end=extraction_pb2.ExtractionEnd(pages_sent=2))
+
+    async def RenderPage(
+        self, request: extractor_pb2.RenderPageRequest, context: Context
+    ) -> AsyncIterator[extractor_pb2.RenderPageResponse]:
+        self._journal.note("RenderPage", context)
+        if request.name == MISSING:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "There is no such document.")
+        kind = "image/png"
+        for number in range(request.page):
+            piece = HttpBody(content_type=kind, data=bytes([number % 256]) * PIECE_BYTES)
+            yield extractor_pb2.RenderPageResponse(content=piece)
+            kind = ""
 
 
 class Summarizer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
