@@ -1,8 +1,10 @@
 """Pools of Postgres connections with limits, and what their failures mean to callers."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
@@ -16,6 +18,9 @@ ACQUIRE_TIMEOUT_S = 5.0
 RECONNECT_TIMEOUT_S = 5.0
 """One series of attempts with growing pauses; short, so that the pauses stay short when the server is back."""
 STATEMENT_TIMEOUT_MS = 10_000
+_CHECK_EVERY_S = 1.0
+"""How long a connection is trusted after it was found alive. Asking at every use costs a round trip, a third of what a
+short read takes; so a call within this time of the server's death may be told to try again."""
 _OPTIONS = (
     f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000"
     " -c timezone=UTC"
@@ -36,6 +41,14 @@ _ABSENT = (
 
 async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 20) -> Pool:
     """A pool that connects in the background: a database that is down at the start is waited for, not fatal."""
+    found_alive: WeakKeyDictionary[psycopg.AsyncConnection[Any], float] = WeakKeyDictionary()
+
+    async def check(connection: psycopg.AsyncConnection[Any]) -> None:
+        now = time.monotonic()
+        if now - found_alive.get(connection, -_CHECK_EVERY_S) >= _CHECK_EVERY_S:
+            await AsyncConnectionPool.check_connection(connection)
+            found_alive[connection] = now
+
     pool: Pool = AsyncConnectionPool(
         dsn,
         name=name,
@@ -45,7 +58,7 @@ async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 2
         timeout=ACQUIRE_TIMEOUT_S,
         reconnect_timeout=RECONNECT_TIMEOUT_S,
         # A connection that died with the server is found out here and not by the request that gets it.
-        check=AsyncConnectionPool.check_connection,
+        check=check,
         kwargs={"connect_timeout": CONNECT_TIMEOUT_S, "options": _OPTIONS, "application_name": f"pagemesh-{name}"},
         open=False,
     )
