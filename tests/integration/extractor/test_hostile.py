@@ -1,0 +1,74 @@
+"""Every made hostile file through the running service: it ends with a typed outcome, and a good one beside it is whole.
+
+The time-out of a page is short here, so that what hangs costs little; the outcomes are the same as with the default.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from pagemesh_cli.stack.certificates import CertificateAuthority
+from tests.conftest import Databases
+from tests.integration.extractor import judging
+from tests.integration.extractor.conftest import Service, running
+from tests.integration.extractor.hostile_builders import GOOD_TEXT
+from tests.integration.extractor.hostile_files import HOSTILE
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+HARMLESS = {
+    "annotation-draws-1e12",
+    "annotations-100000",
+    "colour-space-of-itself",
+    "file-inside",
+    "goes-out",
+    "java-script",
+    "launch",
+    "links-100000",
+    "names-of-itself",
+    "optional-content-of-itself",
+    "outline-of-itself",
+    "outline-of-100000-entries",
+    "page-labels-of-themselves",
+    "structure-of-itself",
+    "updates-3000",
+    "xref-before-itself",
+}
+"""Whose page is good: what harms is beside it, and its text has to come."""
+REFUSED = {
+    "encrypted": "DOCUMENT_ENCRYPTED",
+    "pages-none": "DOCUMENT_HAS_NO_PAGES",
+    "nothing-but-a-header": "DOCUMENT_CORRUPT",
+    "page-tree-of-itself": "PAGE_CORRUPT",
+    "forms-1e12": "PAGE_TIMEOUT",
+    "to-unicode-amplified": "PAGE_MEMORY",
+}
+"""Whose outcome is known for certain."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def hasty(
+    postgres_server: Databases, mesh_pki: CertificateAuthority, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Service]:
+    directory: Path = tmp_path_factory.mktemp("hasty")
+    async with running(postgres_server, mesh_pki, directory, page_timeout_s=2) as service:
+        yield service
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_hostile_file_ends_typed_and_harms_no_other(hasty: Service, name: str) -> None:
+    data = await asyncio.to_thread(HOSTILE[name])
+    client = hasty.client.of("hostile")
+
+    async def read() -> tuple[str, str]:
+        return await judging.pages(client, await judging.uploaded(client, data), "text")
+
+    parent = hasty.parser_parent().pid
+    outcome, _ = await asyncio.gather(judging.typed(read), judging.good_file_is_whole(hasty.client.of("good")))
+    assert hasty.parser_parent().pid == parent
+    assert name not in REFUSED or outcome.word == REFUSED[name]
+    if name in HARMLESS:
+        assert (outcome.word, outcome.text.strip()) == ("OK", GOOD_TEXT)
