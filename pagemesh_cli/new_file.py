@@ -32,9 +32,10 @@ class NewFile:
             raise unwritable(path, error) from error
 
     def write(self, data: bytes) -> None:
-        """Appends."""
+        """Appends, seen by others at once: somebody may read a pipe as it fills."""
         try:
             self._file.write(data)
+            self._file.flush()
         except OSError as error:
             raise unwritable(self.path, error) from error
         self.written_bytes += len(data)

@@ -1,15 +1,19 @@
 """The command as a program, the way people and scripts run it."""
 
 import json
+import os
+import pty
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pagemesh_cli.stack.layout import DataDir
-from pagemesh_cli.stack.process import ProcessId
+from pagemesh_cli.stack.process import ProcessId, wait_until
 from pagemesh_cli.stack.state import StackState, load_state
 from tests.conftest import stack_environment
 
@@ -63,6 +67,47 @@ class Command:
         )
         return Answer(result.returncode, result.stdout, result.stderr)
 
+    def at_terminal(self, *arguments: str, replies: Mapping[str, str] | None = None) -> Answer:
+        """The same with a terminal for everything; each reply is typed once what it answers is on the screen. `out` is
+        all that the terminal was sent."""
+        ours, theirs = pty.openpty()
+        run = subprocess.Popen(
+            [sys.executable, "-m", "pagemesh_cli", *arguments],
+            env={**self.environment, "TERM": "xterm-256color", "COLUMNS": "200"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        watchdog = threading.Timer(60, run.kill)
+        watchdog.start()
+        shown, waiting = b"", dict(replies or {})
+        while piece := _read(ours):
+            shown += piece
+            for prompt in [prompt for prompt in waiting if prompt.encode() in shown]:
+                os.write(ours, f"{waiting.pop(prompt)}\n".encode())
+        code = run.wait()
+        watchdog.cancel()
+        os.close(ours)
+        assert not waiting, f"never asked: {waiting}; shown: {shown!r}"
+        return Answer(code, shown.decode().replace("\r\n", "\n"), "")
+
+    def interrupted(self, *arguments: str, when: Callable[[], bool]) -> Answer:
+        """The same, with Ctrl-C once `when` says so."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "pagemesh_cli", *arguments],
+            env=dict(self.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as run:
+            assert wait_until(when, timeout_s=30, poll_s=0.02)
+            run.send_signal(signal.SIGINT)
+            out, err = run.communicate(timeout=30)
+        return Answer(run.returncode, out, err)
+
     @property
     def state(self) -> StackState:
         state = load_state(DataDir(self.root))
@@ -73,6 +118,13 @@ class Command:
         process = next(item.process for item in self.state.parts if item.name == part)
         assert process is not None
         return process
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux's way to say that nobody is at the other end any more
+        return b""
 
 
 def descendants(root: Path) -> list[str]:

@@ -1,18 +1,27 @@
 """What answers the client in place of an edge, where a test must choose the answers; over TLS and real sockets."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
 
 from pagemesh.common.v1 import money_pb2
+from pagemesh.extractor.v1 import extractor_service_pb2, extractor_service_pb2_grpc
 from pagemesh.ledger.v1 import ledger_service_pb2, ledger_service_pb2_grpc, usage_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2, summarizer_service_pb2_grpc, summary_pb2
 from pagemesh_cli.stack.certificates import CertificateAuthority
 
 Page = ledger_service_pb2.QueryUsageResponse
+Answer = Message | threading.Event
+"""A message that is sent, a google.rpc.Status that the call ends with, or a wait until the event is set."""
 
 
 @dataclass
@@ -23,6 +32,13 @@ class Script:
     usage: list[Page | grpc.StatusCode] = field(default_factory=list)
     """Answers one after the other; the last one again and again."""
     usage_asked: list[ledger_service_pb2.QueryUsageRequest] = field(default_factory=list)
+    extractor: dict[str, list[list[Answer]]] = field(default_factory=dict)
+    """The answers to each call of a method of the extractor, call after call; the last ones again and again."""
+    asked: list[tuple[str, Any]] = field(default_factory=list)
+    """Method and request of each call that reached the extractor; of a stream of requests, their list."""
+
+    def asked_of(self, method: str) -> list[Any]:
+        return [request for name, request in self.asked if name == method]
 
 
 class _Summarizer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
@@ -55,12 +71,57 @@ class _Ledger(ledger_service_pb2_grpc.LedgerServiceServicer):
         return answer
 
 
+class _Extractor(extractor_service_pb2_grpc.ExtractorServiceServicer):
+    def __init__(self, script: Script) -> None:
+        for method in script.extractor:
+            setattr(self, method, _scripted(script, method))
+
+
+def _scripted(script: Script, method: str) -> Callable[[Any, grpc.ServicerContext], Any]:
+    descriptor = extractor_service_pb2.DESCRIPTOR.services_by_name["ExtractorService"].methods_by_name[method]
+
+    def answers(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
+        if descriptor.client_streaming:
+            request = list(request)
+        script.asked.append((method, request))
+        calls = script.extractor[method]
+        for answer in calls[min(len(script.asked_of(method)), len(calls)) - 1]:
+            if isinstance(answer, status_pb2.Status):
+                context.abort_with_status(rpc_status.to_status(answer))
+            elif isinstance(answer, threading.Event):
+                answer.wait(60)
+            else:
+                yield answer
+
+    def first(request: Any, context: grpc.ServicerContext) -> Message:
+        return next(answers(request, context))
+
+    return answers if descriptor.server_streaming else first
+
+
+def refusal(code: str, reason: str, *, retry_s: float | None = None) -> status_pb2.Status:
+    """A status with its machine reason, and when to try again."""
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain="pagemesh")]
+    if retry_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(int(retry_s * 1000))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = []
+    for detail in details:
+        packed.append(any_pb2.Any())
+        packed[-1].Pack(detail)
+    return status_pb2.Status(code=code_pb2.Code.Value(code), message="words", details=packed)
+
+
 @contextmanager
 def scripted_edge(script: Script, authority: CertificateAuthority) -> Iterator[str]:
     """Serves for the block and answers the address. What is not scripted, such as GetDocument, is UNIMPLEMENTED."""
     server = grpc.server(futures.ThreadPoolExecutor(4))
-    summarizer_service_pb2_grpc.add_SummarizerServiceServicer_to_server(_Summarizer(script), server)
-    ledger = _Ledger(script)  # type: ignore[abstract]  # the rest of it is UNIMPLEMENTED
+    extractor = _Extractor(script)  # type: ignore[abstract]  # what is not scripted is UNIMPLEMENTED
+    extractor_service_pb2_grpc.add_ExtractorServiceServicer_to_server(extractor, server)
+    summarizer = _Summarizer(script)  # type: ignore[abstract]  # the rest of it, too
+    summarizer_service_pb2_grpc.add_SummarizerServiceServicer_to_server(summarizer, server)
+    ledger = _Ledger(script)  # type: ignore[abstract]  # the rest of it, too
     ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(ledger, server)
     folder = authority.tls_dir("edge")
     pair = ((folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes())

@@ -13,7 +13,7 @@ from pagemesh_cli.connection import resolve
 from pagemesh_cli.output import Output
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.verbs.bill import LOOK_UP_TIMEOUT_S, PAUSES_S, recorded_usage
-from tests.stack.running import Command
+from tests.stack.conftest import Edge
 from tests.stack.scripted_edge import Script, page_of, scripted_edge
 
 DOCUMENT = f"documents/{'7' * 32}"
@@ -46,24 +46,9 @@ def look(mesh_pki: CertificateAuthority, tmp_path: Path) -> Iterator[Look]:
         yield look_up
 
 
-@pytest.fixture
-def pagemesh(mesh_pki: CertificateAuthority, tmp_path: Path) -> Iterator[Callable[[Script], Command]]:
-    with ExitStack() as stack:
-
-        def command(script: Script) -> Command:
-            url = stack.enter_context(scripted_edge(script, mesh_pki))
-            return Command.on(
-                tmp_path, PAGEMESH_URL=url, PAGEMESH_API_KEY="pm_x", PAGEMESH_CA_FILE=str(mesh_pki.ca_file)
-            )
-
-        yield command
-
-
 @pytest.mark.parametrize("stream", [(), ("--stream",)], ids=["whole", "streamed"])
-def test_without_usage_read_the_summary_is_printed_and_all_is_well(
-    pagemesh: Callable[[Script], Command], stream: tuple[str, ...]
-) -> None:
-    command = pagemesh(Script(summary("a"), [grpc.StatusCode.PERMISSION_DENIED]))
+def test_without_usage_read_the_summary_is_printed_and_all_is_well(edge: Edge, stream: tuple[str, ...]) -> None:
+    command = edge(Script(summary("a"), [grpc.StatusCode.PERMISSION_DENIED]))
     answer = command("summarize", DOCUMENT, *stream)
     assert answer.code == 0, answer.err
     assert "  1. It rains." in answer.out
@@ -72,8 +57,8 @@ def test_without_usage_read_the_summary_is_printed_and_all_is_well(
     assert "usage.read" in answer.err
 
 
-def test_machines_get_the_summary_first_and_the_warning_as_json(pagemesh: Callable[[Script], Command]) -> None:
-    answer = pagemesh(Script(summary("a"), [grpc.StatusCode.UNAVAILABLE]))("summarize", DOCUMENT, "--json")
+def test_machines_get_the_summary_first_and_the_warning_as_json(edge: Edge) -> None:
+    answer = edge(Script(summary("a"), [grpc.StatusCode.UNAVAILABLE]))("summarize", DOCUMENT, "--json")
     assert answer.code == 0, answer.err
     assert [next(iter(line)) for line in answer.lines] == ["summary", "usage"]
     assert answer.lines[0]["summary"]["sentences"][0]["text"] == "It rains."
@@ -84,10 +69,8 @@ def test_machines_get_the_summary_first_and_the_warning_as_json(pagemesh: Callab
 
 
 @pytest.mark.parametrize("stream", [(), ("--stream",)], ids=["whole", "streamed"])
-def test_pages_that_failed_make_the_summary_incomplete(
-    pagemesh: Callable[[Script], Command], stream: tuple[str, ...]
-) -> None:
-    command = pagemesh(Script(summary("a", settled=True, failed_pages=(2, 5)), [page_of("a")]))
+def test_pages_that_failed_make_the_summary_incomplete(edge: Edge, stream: tuple[str, ...]) -> None:
+    command = edge(Script(summary("a", settled=True, failed_pages=(2, 5)), [page_of("a")]))
     answer = command("summarize", DOCUMENT, *stream)
     assert answer.code == 8
     assert "PAGES_FAILED" in answer.err
@@ -99,11 +82,11 @@ def test_pages_that_failed_make_the_summary_incomplete(
     ]
 
 
-def test_a_quote_is_shown_where_it_says_more_than_its_sentence(pagemesh: Callable[[Script], Command]) -> None:
+def test_a_quote_is_shown_where_it_says_more_than_its_sentence(edge: Edge) -> None:
     made = summary("a", settled=True, text="- It rains.")
     for quote in ("It\nrains.", "It rains, they say."):
         made.sentences[0].citations.add(page=1, quote=quote)
-    command = pagemesh(Script(made, [page_of("a")]))
+    command = edge(Script(made, [page_of("a")]))
     out = command("summarize", DOCUMENT, "--style", "bullets").out
     assert out.startswith("  - It rains.\n     page 1, ")
     assert out.count("\u201c") == 1
