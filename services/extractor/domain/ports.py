@@ -10,6 +10,7 @@ from typing import Protocol
 from services.extractor.domain.documents import Cursor, Document
 from services.extractor.domain.media import MediaType
 from services.extractor.domain.pages import FailedPage, Page, ParserEvent, Part, Picture, PictureFormat, Refused
+from services.extractor.domain.recognised import Reading, TextBlock
 
 
 class Clock(Protocol):
@@ -181,14 +182,34 @@ class PictureParser(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RecogniseTask:
-    """A page to be read by optical character recognition."""
+    """A page to be read by optical character recognition. `parsed` is what the parser answered for it: the size of the
+    page, its pictures and its links stay as they are there."""
 
     tenant: str
     file: ReadableFile
     media_type: MediaType
     page: int
+    parsed: Page
     wait_s: float | None = None
     password: str = field(default="", repr=False)
+
+
+class TextReader(Protocol):
+    """Processes that read text in pictures, one picture each."""
+
+    async def read(self, tenant: str, picture: Picture, *, wait_s: float | None) -> Reading:
+        """The lines in a picture of the format GRAY. Raises ParserLost where the process is gone, ResourceExhausted
+        OCR_BUSY where too many wait already and after `wait_s`, Unavailable where no process can be started.
+        Cancelling it ends the process at once."""
+
+
+class PageWriter(Protocol):
+    """Writes what was read as a page's content."""
+
+    def write(
+        self, parsed: Page, blocks: Sequence[TextBlock], *, width_px: int, height_px: int, complete: bool
+    ) -> Page:
+        """`parsed` with the text of `blocks` in the place of its own, out of a picture of that size."""
 
 
 class Recogniser(Protocol):
@@ -196,4 +217,4 @@ class Recogniser(Protocol):
 
     async def recognise(self, task: RecogniseTask) -> Page | FailedPage:
         """The page with text, blocks, words and markdown out of its picture and the flag OCR, or why there is none.
-        Raises ResourceExhausted OCR_BUSY where too many wait already and after `wait_s`."""
+        Raises what `PictureParser.picture` and `TextReader.read` raise, but ParserLost."""
