@@ -11,7 +11,9 @@ from services.extractor.adapters import parser_protocol as wire
 from services.extractor.adapters import sandbox
 from services.extractor.adapters.mupdf_import import pymupdf
 from services.extractor.adapters.mupdf_pages import image_page, text_page
+from services.extractor.adapters.mupdf_pictures import TooManyPixelsError, picture_answer
 from services.extractor.adapters.parser_protocol import Fault, FlagBit, Format, Order, OrderKind, PartBit
+from services.extractor.adapters.picture_protocol import PictureOrder
 
 _FILE_TYPE = {Format.PDF: "pdf", Format.JPEG: "jpeg", Format.PNG: "png"}
 _OPEN_FILES = 16
@@ -53,11 +55,15 @@ class Worker:
         if len(record) != Order.SIZE:
             return False
         order = Order.unpack(record)
-        if order.kind is not OrderKind.PARSE:
+        if order.kind not in (OrderKind.PARSE, OrderKind.PICTURE):
             return True  # a credit or a stop for a task that has ended
         self._credits, self._task, self._stopped = wire.CREDITS, order.task, False
         try:
-            self._parse(order, descriptors[0])
+            if order.kind is OrderKind.PICTURE:
+                record = self._socket.recv(PictureOrder.SIZE, socket.MSG_WAITALL)
+                self._picture(order, PictureOrder.unpack(record), descriptors[0])
+            else:
+                self._parse(order, descriptors[0])
         finally:
             os.close(descriptors[0])
             self._forget()
@@ -79,16 +85,11 @@ class Worker:
             self._socket.sendall(wire.refused(Fault.MEMORY if _is_memory(exc) else Fault.CORRUPT))
 
     def _send_document(self, document: pymupdf.Document, order: Order) -> None:
-        if order.format == Format.PDF and not document.is_pdf:
-            self._socket.sendall(wire.refused(Fault.CORRUPT))
-            return
-        if document.needs_pass:
-            self._socket.sendall(wire.refused(Fault.ENCRYPTED))
+        fault = _fault_of(document, order, "")
+        if fault is not None:
+            self._socket.sendall(wire.refused(fault))
             return
         page_count = document.page_count
-        if page_count < 1:
-            self._socket.sendall(wire.refused(Fault.NO_PAGES))
-            return
         self._socket.sendall(wire.opened(page_count, _flags(document)))
         for number in range(order.first_page, min(order.last_page, page_count) + 1):
             if not self._may_go_on() and number > order.first_page:
@@ -96,6 +97,21 @@ class Worker:
             self._pages += 1
             self._socket.sendall(_page_answer(document, number, order))
         self._socket.sendall(wire.done())
+
+    def _picture(self, order: Order, wanted: PictureOrder, descriptor: int) -> None:
+        try:
+            with _opened(descriptor, Format(order.format)) as document:
+                fault = _fault_of(document, order, wanted.password)
+                if fault is not None:
+                    self._socket.sendall(wire.refused(fault))
+                    return
+                self._socket.sendall(wire.opened(document.page_count, _flags(document)))
+                self._pages += 1
+                for piece in _picture_answer(document, order.first_page, wanted):
+                    self._socket.sendall(piece)
+                self._socket.sendall(wire.done())
+        except Exception as exc:  # noqa: BLE001  # whatever MuPDF raises means that it cannot read the file
+            self._socket.sendall(wire.refused(Fault.MEMORY if _is_memory(exc) else Fault.CORRUPT))
 
     def _may_go_on(self) -> bool:
         """Goes on only as far ahead of the reader as it allows. False once the task is to end."""
@@ -113,6 +129,24 @@ class Worker:
                 self._stopped = order.kind is OrderKind.STOP
         self._credits -= 1
         return not self._stopped
+
+
+def _fault_of(document: pymupdf.Document, order: Order, password: str) -> Fault | None:
+    """Why the document is refused, if it is."""
+    if order.format == Format.PDF and not document.is_pdf:
+        return Fault.CORRUPT
+    if document.needs_pass and not document.authenticate(password):
+        return Fault.ENCRYPTED
+    return Fault.NO_PAGES if document.page_count < 1 else None
+
+
+def _picture_answer(document: pymupdf.Document, number: int, wanted: PictureOrder) -> tuple[bytes, ...]:
+    try:
+        return picture_answer(document, number, wanted)
+    except TooManyPixelsError:
+        return (wire.page_failed(number, Fault.MEMORY),)
+    except Exception as exc:  # noqa: BLE001  # whatever MuPDF raises costs this picture only
+        return (wire.page_failed(number, Fault.MEMORY if _is_memory(exc) else Fault.CORRUPT),)
 
 
 def _page_answer(document: pymupdf.Document, number: int, order: Order) -> bytes:

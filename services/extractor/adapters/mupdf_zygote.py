@@ -6,6 +6,7 @@ Started as `python -m services.extractor.adapters.mupdf_zygote <socket fd> <memo
 import contextlib
 import gc
 
+from services.extractor.adapters.mupdf_images import check_pixels
 from services.extractor.adapters.mupdf_import import pymupdf
 from services.extractor.adapters.mupdf_pages import text_page
 from services.extractor.adapters.mupdf_worker import work
@@ -25,6 +26,8 @@ def _warm_up() -> None:
         for index, page in enumerate(read):
             page.set_rotation(90)
             text_page(page, index + 1, PartBit.TEXT | PartBit.BLOCKS | PartBit.WORDS)
+            check_pixels(page, 0 if index == 0 else 16)
+            page.get_pixmap(dpi=9, alpha=False).tobytes("jpeg")
     with contextlib.suppress(pymupdf.FileDataError):
         pymupdf.open(stream=b"%PDF-1.7\nbroken", filetype="pdf")
     gc.collect()

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -13,8 +14,9 @@ from services.extractor.adapters.parser_parent import START_TIMEOUT_S, ParserPar
 from services.extractor.adapters.parser_process import End, ParserProcess
 from services.extractor.adapters.parser_protocol import LIFETIME_CPU_S, AnswerKind
 from services.extractor.adapters.parser_run import ParserRun
-from services.extractor.domain.pages import ParserEvent
-from services.extractor.domain.ports import ParseTask
+from services.extractor.adapters.picture_run import PictureRun
+from services.extractor.domain.pages import FailedPage, ParserEvent, Picture, Refused
+from services.extractor.domain.ports import ParseTask, PictureTask
 from services.runtime.errors import Unavailable
 
 WATCH_EVERY_S = 0.05
@@ -26,6 +28,9 @@ _READY_TIMEOUT_S = 10.0
 _ENDS = Counter("pagemesh_extractor_parser_ends", "Parser processes that ended, by reason.", ["reason"])
 _BUSY = Gauge("pagemesh_extractor_parsers_busy", "Parser processes at work.")
 _WAITING = Gauge("pagemesh_extractor_parser_waiting", "Extractions that wait for a parser process.")
+
+_Task = TypeVar("_Task", ParseTask, PictureTask)
+_Run = TypeVar("_Run", ParserRun, PictureRun)
 
 log = structlog.get_logger()
 
@@ -50,7 +55,7 @@ class ParserLimits:
 
 
 class ParserPool:
-    """Implements the port `Parser`."""
+    """Implements the ports `Parser` and `PictureParser`."""
 
     def __init__(self, limits: ParserLimits) -> None:
         self._limits = limits
@@ -94,6 +99,17 @@ class ParserPool:
     @contextlib.asynccontextmanager
     async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[ParserEvent]]:
         """See the port."""
+        async with self._begun(task, ParserRun) as run:
+            yield run.events()
+
+    async def picture(self, task: PictureTask) -> Picture | Refused | FailedPage:
+        """See the port."""
+        async with self._begun(task, PictureRun) as run:
+            return await run.picture()
+
+    @contextlib.asynccontextmanager
+    async def _begun(self, task: _Task, make: Callable[[ParserProcess, _Task], _Run]) -> AsyncIterator[_Run]:
+        """The task on a process, which is taken from it with the context."""
         with _WAITING.track_inprogress():
             await self._slots.acquire(task.tenant, timeout_s=task.wait_s)
         try:
@@ -105,11 +121,11 @@ class ParserPool:
         _BUSY.inc()
         self._trim()
         self._spare_wanted.set()
-        run = ParserRun(process, task)
+        run = make(process, task)
         try:
             self._task_id = (self._task_id + 1) % (1 << 32)
             run.begin(self._task_id)
-            yield run.events()
+            yield run
         finally:
             self._leave(process, finished=run.finished)
 
@@ -122,7 +138,7 @@ class ParserPool:
         self._give_back(process, finished=finished)
         self._slots.release(tenant)
 
-    async def _process_for(self, task: ParseTask) -> ParserProcess:
+    async def _process_for(self, task: ParseTask | PictureTask) -> ParserProcess:
         """An idle process that has seen this tenant's files only, or none at all."""
         own = [process for process in self._idle if process.tenant == task.tenant and not task.alone]
         fresh = [process for process in self._idle if process.tenant is None]

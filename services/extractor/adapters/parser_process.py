@@ -24,6 +24,7 @@ _READ_BYTES = 256 * 1024
 _MAX_BACKLOG = CREDITS + 2
 """Answers that a process can send before it needs an order or a credit: its pages, what opens and what ends."""
 _LAST = (AnswerKind.DONE, AnswerKind.REFUSED)
+_PIECES_OF_WORK = (AnswerKind.PAGE, AnswerKind.PAGE_FAILED, AnswerKind.PICTURE, AnswerKind.NO_PICTURE)
 
 
 _PAGE_SECONDS = Histogram(
@@ -88,13 +89,15 @@ class ParserProcess:
         """Whether the process is computing something that was asked for."""
         return self._busy and self._outstanding > 0
 
-    def begin(self, order: Order, descriptor: int) -> None:
-        """Gives it a task and the file that the task is about. Raises OSError where the process is gone."""
+    def begin(self, order: Order, descriptor: int, *, rest: bytes = b"") -> None:
+        """Gives it a task, `rest` of what is to be said of it, and the file that it is about. Raises OSError where the
+        process is gone."""
         self.task = order.task
         self._busy, self._outstanding, self._kept = True, CREDITS, 0
         self._advance()
         self.begun, self.stopping = self.since, False
-        socket.send_fds(self._socket, [order.pack()], [descriptor])
+        self._reader.takes_picture = order.kind is OrderKind.PICTURE
+        socket.send_fds(self._socket, [order.pack() + rest], [descriptor])
 
     def credit(self) -> None:
         """Allows one more page of the current task, CREDITS_AT_ONCE at a time."""
@@ -166,7 +169,7 @@ class ParserProcess:
         if (answer.kind is AnswerKind.READY) == self._started or self._started != self._busy:
             raise ProtocolError("an answer to nothing")
         self._started = True
-        if answer.kind in (AnswerKind.PAGE, AnswerKind.PAGE_FAILED):
+        if answer.kind in _PIECES_OF_WORK:
             if not self.working:
                 raise ProtocolError("a page that nobody asked for")
             _PAGE_SECONDS.observe(self._loop.time() - self.since)

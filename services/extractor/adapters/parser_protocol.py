@@ -12,6 +12,8 @@ from enum import IntEnum, IntFlag
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """Largest page on the wire. JSON writes a control character as six, and the edge sends messages of at most 32 MiB:
 four times six is 24, and the rest is for quotes and names."""
+MAX_PICTURE_BYTES = 24 * 1024 * 1024
+"""Largest picture: 16 MiB are a gray one of 4096 by 4096 pixels."""
 CREDITS = 8
 """How many pages a process may be ahead of who reads them."""
 CREDITS_AT_ONCE = 4
@@ -29,6 +31,8 @@ class OrderKind(IntEnum):
     PARSE = 1
     CREDIT = 2
     STOP = 3
+    PICTURE = 4
+    """See picture_protocol.py."""
 
 
 class Format(IntEnum):
@@ -56,6 +60,8 @@ class AnswerKind(IntEnum):
     REFUSED = 4
     DONE = 5
     READY = 6
+    PICTURE = 7
+    NO_PICTURE = 8
 
 
 class FlagBit(IntFlag):
@@ -107,6 +113,7 @@ _OPENED = struct.Struct("<QB")
 _NUMBER = struct.Struct("<I")
 _NUMBER_FAULT = struct.Struct("<IB")
 _MAX_PAYLOAD = _NUMBER.size + MAX_PAGE_BYTES
+_MAX_PICTURE_PAYLOAD = 16 + MAX_PICTURE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +160,13 @@ def done() -> bytes:
     return _frame(AnswerKind.DONE, b"")
 
 
+def frame_head(kind: AnswerKind, length: int) -> bytes:
+    """What comes before a frame's `length` bytes."""
+    return _HEAD.pack(length, kind)
+
+
 def _frame(kind: AnswerKind, payload: bytes) -> bytes:
-    return _HEAD.pack(len(payload), kind) + payload
+    return frame_head(kind, len(payload)) + payload
 
 
 class AnswerReader:
@@ -162,6 +174,8 @@ class AnswerReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self.takes_picture = False
+        """Whether a frame may be as long as a picture."""
 
     @property
     def unfinished(self) -> bool:
@@ -175,12 +189,13 @@ class AnswerReader:
         try:
             while len(self._buffer) - begin >= _HEAD.size:
                 length, kind = _HEAD.unpack_from(self._buffer, begin)
-                if length > _MAX_PAYLOAD:
+                if length > (_MAX_PICTURE_PAYLOAD if self.takes_picture else _MAX_PAYLOAD):
                     raise ProtocolError("a frame is too long")
                 end = begin + _HEAD.size + length
                 if len(self._buffer) < end:
                     break
-                payload = bytes(self._buffer[begin + _HEAD.size : end])
+                with memoryview(self._buffer) as view:
+                    payload = bytes(view[begin + _HEAD.size : end])
                 begin = end
                 yield _answer(kind, payload)
         finally:
@@ -198,6 +213,8 @@ def _answer(kind: int, payload: bytes) -> Answer:
         if kind in (AnswerKind.REFUSED, AnswerKind.READY):
             (code,) = payload
             return Answer(AnswerKind(kind), code=code)
+        if kind in (AnswerKind.PICTURE, AnswerKind.NO_PICTURE):
+            return Answer(AnswerKind(kind), content=payload)
         if payload:
             raise ProtocolError("a frame has a payload where none belongs")
         return Answer(AnswerKind(kind))

@@ -35,18 +35,18 @@ from services.extractor.domain.pages import (
 )
 from services.extractor.domain.ports import ParseTask
 
-_FORMAT = {MediaType.PDF: Format.PDF, MediaType.JPEG: Format.JPEG, MediaType.PNG: Format.PNG}
+FILE_FORMAT = {MediaType.PDF: Format.PDF, MediaType.JPEG: Format.JPEG, MediaType.PNG: Format.PNG}
 _PART = {Part.TEXT: PartBit.TEXT, Part.BLOCKS: PartBit.BLOCKS, Part.WORDS: PartBit.WORDS}
 _FLAG = {FlagBit.REPAIRED: DocumentFlag.REPAIRED, FlagBit.ENCRYPTED: DocumentFlag.ENCRYPTED}
-_DOCUMENT_FAULT = {
+DOCUMENT_FAULT = {
     Fault.CORRUPT: DocumentFault.CORRUPT,
     Fault.MEMORY: DocumentFault.MEMORY,
     Fault.ENCRYPTED: DocumentFault.ENCRYPTED,
     Fault.NO_PAGES: DocumentFault.NO_PAGES,
 }
-_LOSS = {End.TIMEOUT: Loss.TIMEOUT, End.MEMORY: Loss.MEMORY}
+LOSS = {End.TIMEOUT: Loss.TIMEOUT, End.MEMORY: Loss.MEMORY}
 
-_MAX_PAGE_COUNT = (1 << 31) - 1
+MAX_PAGE_COUNT = (1 << 31) - 1
 """What the contract's number of pages can say."""
 
 _PAGES = Counter("pagemesh_extractor_parsed_pages", "Pages that parsers answered, by outcome.", ["outcome"])
@@ -68,7 +68,7 @@ class ParserRun:
         order = Order(
             OrderKind.PARSE,
             task_id,
-            format=_FORMAT[task.media_type],
+            format=FILE_FORMAT[task.media_type],
             parts=sum(bit for part, bit in _PART.items() if part in task.parts),
             first_page=task.first_page,
             last_page=task.last_page,
@@ -114,20 +114,22 @@ class ParserRun:
             if answer.kind is AnswerKind.OPENED:
                 return self._open(answer)
             if answer.kind is AnswerKind.REFUSED:
-                return Refused(_DOCUMENT_FAULT[Fault(answer.code)])
+                return Refused(DOCUMENT_FAULT[Fault(answer.code)])
             if answer.number != self._expected or answer.number > self._last:
                 raise ValueError("not the page that comes next")
             self._expected += 1
             if answer.kind is AnswerKind.PAGE_FAILED:
                 memory = Fault(answer.code) is Fault.MEMORY
                 return FailedPage(answer.number, PageFault.MEMORY if memory else PageFault.CORRUPT)
+            if answer.kind is not AnswerKind.PAGE:
+                raise ValueError("an answer to another order")
             check_page(page_pb2.Page.FromString(answer.content), answer.number)
         except (ValueError, DecodeError) as exc:
             raise self._broken() from exc
         return Page(answer.number, answer.content)
 
     def _open(self, answer: Answer) -> Opened:
-        if self._opened or not 1 <= answer.number <= _MAX_PAGE_COUNT:
+        if self._opened or not 1 <= answer.number <= MAX_PAGE_COUNT:
             raise ValueError("opened twice, or without pages")
         self._opened = True
         self._last = min(self._task.last_page, answer.number)
@@ -144,4 +146,4 @@ class ParserRun:
     def _lost(self) -> ParserLost:
         end = self._process.end or End.DIED
         wasted_s = max(0.0, asyncio.get_running_loop().time() - self._process.since)
-        return ParserLost(_LOSS.get(end, Loss.CRASH), wasted_s)
+        return ParserLost(LOSS.get(end, Loss.CRASH), wasted_s)

@@ -185,7 +185,7 @@ class _Run:
 
     def _take(self, event: ParserEvent) -> tuple[ExtractionEvent, ...]:
         if isinstance(event, Refused):
-            raise _document_fault(event.fault)
+            raise document_fault(event.fault)
         if isinstance(event, Opened):
             return self._start(event)
         if event.number != self._next:
@@ -225,18 +225,19 @@ class _Run:
                 self._lost_opening = True
                 return None
             if self._last is None:
-                raise _document_fault(_DOCUMENT_FAULT[lost.loss])
+                raise document_fault(_DOCUMENT_FAULT[lost.loss])
         if self._suspect != self._next and self._lost_time_s + lost.wasted_s <= self._limits.lost_time_s:
             self._suspect = self._next
             return None
         self._lost_pages += 1
         if self._lost_time_s >= self._limits.lost_time_s or self._lost_pages > self._limits.lost_pages:
-            raise _document_fault(_DOCUMENT_FAULT[lost.loss])
+            raise document_fault(_DOCUMENT_FAULT[lost.loss])
         failed = FailedPage(self._next, _PAGE_FAULT[lost.loss])
         self._next += 1
         self._failed += 1
         return failed
 
 
-def _document_fault(fault: DocumentFault) -> FailedPrecondition:
+def document_fault(fault: DocumentFault) -> FailedPrecondition:
+    """The error for a document that cannot be read."""
     return FailedPrecondition(fault.value, _EXPLANATION[fault])
