@@ -176,7 +176,7 @@ def test_what_is_no_file_is_written_to_and_never_replaced(edge: Edge, tmp_path: 
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     read: list[str] = []
-    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
     reader.start()
     assert edge(script(WHOLE))("extract", DOCUMENT, "-o", str(pipe)).code == 0
     reader.join(10)
