@@ -1,10 +1,58 @@
-"""The search index in Postgres."""
+"""The search index in Postgres: writing it."""
 
-from collections.abc import Sequence
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import psycopg
+
+from services.extractor.adapters.index_text import indexed
+from services.extractor.adapters.languages import LanguageGuesser, configuration
+
+_SURE_CHARACTERS = 200
+"""A shorter page is taken to be in the language of its document."""
+
+_BIND = "SELECT set_config('pagemesh.tenant', %s, true)"
+_LANGUAGES_OF = """
+    SELECT d.id, known.language
+    FROM unnest(%(documents)s::text[]) AS d (id)
+    CROSS JOIN LATERAL (
+        SELECT language FROM extractor.page_index
+        WHERE tenant = %(tenant)s AND document_id = d.id AND language <> ''
+        ORDER BY page LIMIT 1
+    ) AS known
+"""
+_NOTE_LANGUAGES = """
+    INSERT INTO extractor.page_languages (tenant, language)
+    SELECT %(tenant)s, unnest(%(languages)s::text[]) ON CONFLICT DO NOTHING
+"""
+# Documents are locked first and in order, so that nobody erases one meanwhile and no two writers wait for each other.
+# A page without text does not take the place of one whose text was recognised.
+_WRITE = """
+    WITH alive AS MATERIALIZED (
+        SELECT id FROM extractor.documents
+        WHERE tenant = %(tenant)s AND id = ANY(%(documents)s::text[]) AND erase_time IS NULL
+        ORDER BY id FOR NO KEY UPDATE
+    ), written AS (
+        INSERT INTO extractor.page_index (tenant, document_id, page, language, tsv)
+        SELECT %(tenant)s, given.document_id, given.page, given.language,
+               array_to_tsvector(ARRAY[scope.lexeme, scope.lexeme || '/' || given.language])
+               || to_tsvector(given.configuration::regconfig, given.text)
+        FROM unnest(%(documents)s::text[], %(pages)s::int[], %(languages)s::text[], %(configurations)s::text[],
+                    %(texts)s::text[]) AS given (document_id, page, language, configuration, text)
+        JOIN alive ON alive.id = given.document_id
+        CROSS JOIN (SELECT extractor.tenant_lexeme(%(tenant)s) AS lexeme) AS scope
+        ON CONFLICT (tenant, document_id, page) DO UPDATE SET language = excluded.language, tsv = excluded.tsv
+        WHERE length(excluded.tsv) > 2 OR length(page_index.tsv) <= 2
+        RETURNING new.document_id AS id, old.page IS NULL AS added
+    )
+    UPDATE extractor.documents SET searchable_pages = searchable_pages + counted.added
+    FROM (SELECT id, count(*) AS added FROM written WHERE added GROUP BY id) AS counted
+    WHERE documents.tenant = %(tenant)s AND documents.id = counted.id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,5 +65,70 @@ class IndexablePage:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    page: IndexablePage
+    text: str
+    language: str
+    sure: bool
+
+
+_guesser = LanguageGuesser()
+
+
 async def index_pages(connection: psycopg.AsyncConnection[tuple[Any, ...]], pages: Sequence[IndexablePage]) -> None:
-    """Writes pages to the index, in the transaction that stores them. A page that is there already is replaced."""
+    """Writes pages to the index, in the transaction that stores them. A page that is there already is replaced; pages
+    of documents that are gone or being erased are left out. The transaction is bound to the tenant of the last page
+    then, in the order of tenants' ids."""
+    if not pages:
+        return
+    prepared = await asyncio.to_thread(_prepare, pages)
+    for tenant, own in groupby(prepared, key=lambda each: each.page.tenant):
+        await connection.execute(_BIND, (tenant,))
+        await _write(connection, tenant, list(own))
+
+
+async def _write(
+    connection: psycopg.AsyncConnection[tuple[Any, ...]], tenant: str, prepared: Sequence[_Prepared]
+) -> None:
+    languages = await _languages(connection, tenant, prepared)
+    chosen = [each.language if each.sure else languages.get(each.page.document_id, each.language) for each in prepared]
+    await connection.execute(_NOTE_LANGUAGES, {"tenant": tenant, "languages": sorted(set(chosen))})
+    await connection.execute(
+        _WRITE,
+        {
+            "tenant": tenant,
+            "documents": [each.page.document_id for each in prepared],
+            "pages": [each.page.number for each in prepared],
+            "languages": chosen,
+            "configurations": [configuration(language) for language in chosen],
+            "texts": [each.text for each in prepared],
+        },
+    )
+
+
+async def _languages(
+    connection: psycopg.AsyncConnection[tuple[Any, ...]], tenant: str, prepared: Sequence[_Prepared]
+) -> Mapping[str, str]:
+    """Languages of the documents that have pages with little text: what most of their other pages are in."""
+    votes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for each in prepared:
+        if each.sure:
+            votes[each.page.document_id][each.language] += 1
+    found = {document: counted.most_common(1)[0][0] for document, counted in votes.items()}
+    unknown = {each.page.document_id for each in prepared} - found.keys()
+    if unknown:
+        values = {"tenant": tenant, "documents": sorted(unknown)}
+        found.update(await (await connection.execute(_LANGUAGES_OF, values)).fetchall())
+    return found
+
+
+def _prepare(pages: Sequence[IndexablePage]) -> Sequence[_Prepared]:
+    """In the order of their keys, each once: the last one given is the newest. For threads."""
+    newest = {(page.tenant, page.document_id, page.number): page for page in pages}
+    return [_prepared(page) for _, page in sorted(newest.items())]
+
+
+def _prepared(page: IndexablePage) -> _Prepared:
+    language = _guesser.guess(page.text)
+    return _Prepared(page, indexed(page.text), language, bool(language) and len(page.text) >= _SURE_CHARACTERS)

@@ -73,7 +73,10 @@ def _page_index() -> None:
             FOREIGN KEY (tenant, document_id) REFERENCES extractor.documents (tenant, id) ON DELETE CASCADE
         )
     """)
-    op.execute("CREATE INDEX page_index_tsv ON extractor.page_index USING gin (tsv)")
+    # New entries wait in a list that every search reads, of any tenant; it is kept short.
+    op.execute("""
+        CREATE INDEX page_index_tsv ON extractor.page_index USING gin (tsv) WITH (gin_pending_list_limit = 512)
+    """)
     # The query is part of the policy, because `@@` is not leakproof: behind row security Postgres would not use the
     # index for a condition of the query itself. Without a query, a transaction sees all pages of its tenant.
     _own_tenant("page_index", "tenant = current_setting('pagemesh.tenant', true) AND tsv @@ extractor.search_scope()")

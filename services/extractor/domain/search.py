@@ -1,0 +1,233 @@
+"""Searching the pages of a tenant: which match, what they say there, and where that stands on the page."""
+
+import asyncio
+import base64
+import binascii
+import datetime as dt
+import hashlib
+import struct
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.extractor.domain.documents import document_id
+from services.extractor.domain.extract import Extraction
+from services.extractor.domain.pages import ExtractionEvent, OcrMode, Page, PageFlag, Part
+from services.extractor.domain.search_marks import Lexemes, Marks, PageText, marks, words_of
+from services.extractor.domain.search_query import Query, parse_query
+from services.runtime.errors import DeadlineExceeded, FieldViolation, InvalidArgument, PagemeshError
+
+DEFAULT_PAGE_SIZE = 10
+MAX_PAGE_SIZE = 100
+_FIND_S = 5.0
+_READ_S = 2.0
+_ANSWER_S = 0.25
+"""What is left of the caller's time for the answer itself."""
+_READING_AT_A_TIME = 4
+_TOKEN = struct.Struct(">16sf16si")
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which pages may be found: of these documents (bare ids), in these languages (ISO 639-1); empty means all. Times
+    are those at which documents were stored, the second one not included."""
+
+    documents: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    stored_after: dt.datetime | None = None
+    stored_before: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is asked for. `documents` are resource names; `page_size` 0 means 10."""
+
+    tenant: str
+    query: str
+    page_size: int = 0
+    page_token: str = ""
+    documents: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    stored_after: dt.datetime | None = None
+    stored_before: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPage:
+    """A page that matches, best first by `score`, then by document and page."""
+
+    document_id: str
+    display_name: str
+    page: int
+    language: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The last page of one part of the results; the next part begins behind it. `score` is a float of 32 bits."""
+
+    score: float
+    document_id: str
+    page: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A page that matches, with what it says there."""
+
+    found: FoundPage
+    marks: Marks
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResults:
+    """One part of the results; `next_page_token` is empty at their end."""
+
+    hits: Sequence[Hit]
+    next_page_token: str
+
+
+class SearchIndex(Protocol):
+    """The search index. Every method raises Unavailable where the database is down."""
+
+    async def find(
+        self, tenant: str, query: Query, filters: Filters, *, after: Place | None, limit: int, timeout_s: float
+    ) -> Sequence[FoundPage]:
+        """At most `limit` pages behind `after`. Raises DeadlineExceeded SEARCH_TIMEOUT."""
+
+    async def lexemes(self, words: Mapping[str, Sequence[str]], *, timeout_s: float) -> Mapping[str, Lexemes]:
+        """By language and word: what the index keeps of it. Raises DeadlineExceeded SEARCH_TIMEOUT."""
+
+
+class Extract(Protocol):
+    """The use case ExtractPages."""
+
+    def __call__(
+        self, extraction: Extraction, *, remaining_s: Callable[[], float | None]
+    ) -> AsyncGenerator[ExtractionEvent, None]:
+        """See there."""
+
+
+class SearchPages:
+    """Searches. `decode` opens a page's content; it is called in a thread."""
+
+    def __init__(self, *, index: SearchIndex, extract: Extract, decode: Callable[[Page], PageText]) -> None:
+        self._index = index
+        self._extract = extract
+        self._decode = decode
+
+    async def __call__(self, search: Search, *, remaining_s: Callable[[], float | None]) -> SearchResults:
+        """The best pages. Raises InvalidArgument SEARCH_QUERY_INVALID and INVALID_PAGE_TOKEN, DeadlineExceeded
+        SEARCH_TIMEOUT, Unavailable."""
+        query = parse_query(search.query)
+        after = _parse(search) if search.page_token else None
+        size = min(search.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        filters = Filters(
+            tuple(sorted(map(document_id, search.documents))),
+            tuple(sorted(search.languages)),
+            search.stored_after,
+            search.stored_before,
+        )
+        # One more than asked for tells whether there is a next part.
+        found = await self._index.find(
+            search.tenant, query, filters, after=after, limit=size + 1, timeout_s=_bounded(_FIND_S, remaining_s)
+        )
+        hits = await self._hits(search.tenant, query, found[:size], _bounded(_READ_S, remaining_s))
+        return SearchResults(hits, _token(search, found[size - 1]) if len(found) > size else "")
+
+    async def _hits(self, tenant: str, query: Query, found: Sequence[FoundPage], time_s: float) -> Sequence[Hit]:
+        """Pages that cannot be read in `time_s` are hits without snippets and boxes."""
+        reading = asyncio.Semaphore(_READING_AT_A_TIME)
+        end = asyncio.get_running_loop().time() + time_s
+        pages: dict[FoundPage, PageText] = {}
+
+        async def read(page: FoundPage) -> None:
+            async with reading:
+                text = await self._read(tenant, page, end)
+            if text is not None:
+                pages[page] = text
+
+        await asyncio.gather(*(read(page) for page in found))
+        terms = query.wanted
+        words: defaultdict[str, set[str]] = defaultdict(set)
+        for page, text in pages.items():
+            words[page.language] |= words_of(text, terms)
+        try:
+            lexemes = await self._index.lexemes(
+                {language: sorted(own) for language, own in words.items()}, timeout_s=_READ_S
+            )
+        except DeadlineExceeded:
+            return [Hit(page, Marks()) for page in found]
+        return await asyncio.to_thread(
+            lambda: [
+                Hit(page, marks(pages[page], terms, lexemes[page.language]) if page in pages else Marks())
+                for page in found
+            ]
+        )
+
+    async def _read(self, tenant: str, page: FoundPage, end: float) -> PageText | None:
+        """The page with its words, or at least with its text. No recognition is begun: a page without text of its own
+        was recognised when it was indexed, and what was recognised is read from where it was stored."""
+        loop = asyncio.get_running_loop()
+        for parts, share in ((Part.TEXT | Part.WORDS, 0.75), (Part.TEXT, 1.0)):
+            for ocr in (OcrMode.OFF, OcrMode.AUTO):
+                name = f"documents/{page.document_id}"
+                extraction = Extraction(tenant, name, page.page, page.page, parts, ocr=ocr)
+                left_s = (end - loop.time()) * share
+                if left_s <= 0:
+                    return None
+                try:
+                    async with asyncio.timeout(left_s):
+                        text = await self._page(extraction, left_s)
+                except (TimeoutError, PagemeshError):
+                    break  # perhaps less of it can be had; the hit itself stands whatever its page says
+                if text is not None and text.has_text:
+                    return text
+        return None
+
+    async def _page(self, extraction: Extraction, time_s: float) -> PageText | None:
+        async with aclosing(self._extract(extraction, remaining_s=lambda: time_s)) as events:
+            async for event in events:
+                if isinstance(event, Page):
+                    if PageFlag.NO_TEXT in event.flags:
+                        return None
+                    return await asyncio.to_thread(self._decode, event)
+        return None
+
+
+def _bounded(time_s: float, remaining_s: Callable[[], float | None]) -> float:
+    left_s = remaining_s()
+    return time_s if left_s is None else max(min(time_s, left_s - _ANSWER_S), 0.001)
+
+
+def _digest(search: Search) -> bytes:
+    """What a page token belongs to: the tenant, the query and the filters; the size of parts may change."""
+    asked = (
+        search.query,
+        sorted(search.documents),
+        sorted(search.languages),
+        search.stored_after,
+        search.stored_before,
+    )
+    return hashlib.sha256(repr((search.tenant, *asked)).encode(errors="surrogatepass")).digest()[:16]
+
+
+def _token(search: Search, last: FoundPage) -> str:
+    packed = _TOKEN.pack(_digest(search), last.score, bytes.fromhex(last.document_id), last.page)
+    return base64.urlsafe_b64encode(packed).decode()
+
+
+def _parse(search: Search) -> Place:
+    try:
+        digest, score, document, page = _TOKEN.unpack(
+            base64.b64decode(search.page_token, altchars=b"-_", validate=True)
+        )
+        if digest == _digest(search) and 0 <= score < float("inf") and page > 0:
+            return Place(score, document.hex(), page)
+    except (binascii.Error, struct.error, ValueError):
+        pass  # as wrong as one of another search
+    message = "The page token is not one that the same search gave. Begin the results again without it."
+    raise InvalidArgument("INVALID_PAGE_TOKEN", message, fields=[FieldViolation("page_token", message)])
