@@ -11,4 +11,9 @@ for _optional in ("pymupdf.layout", "pymupdf4llm"):
 
 import pymupdf  # noqa: E402  # after what must be out of its way
 
+# PyMuPDF reads the whole outline of whatever it opens: a second where it is long, and the process's end where it is
+# deep. Here it is read when somebody asks for it.
+pymupdf.Document.outline = property(pymupdf.Document._loadOutline)
+pymupdf.Document._loadOutline = lambda _: None
+
 __all__ = ["pymupdf"]

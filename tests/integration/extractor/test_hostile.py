@@ -32,6 +32,7 @@ HARMLESS = {
     "optional-content-of-itself",
     "outline-of-itself",
     "outline-of-100000-entries",
+    "outline-of-200000-levels",
     "page-labels-of-themselves",
     "structure-of-itself",
     "updates-3000",
