@@ -33,8 +33,6 @@ def _documents() -> None:
             ADD COLUMN index_attempts smallint NOT NULL DEFAULT 0,
             ADD COLUMN index_due_time timestamptz DEFAULT now() + interval '30 seconds'
     """)
-    # Documents that are there already have waited long enough.
-    op.execute("UPDATE extractor.documents SET index_due_time = now()")
     op.execute("""
         CREATE INDEX documents_index_due ON extractor.documents (index_due_time) WHERE index_due_time IS NOT NULL
     """)
