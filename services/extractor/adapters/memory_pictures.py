@@ -38,35 +38,33 @@ class MemoryDrawnPages:
 
     def __init__(self, documents: MemoryDocuments) -> None:
         self._documents = documents
-        self._kept: dict[DrawnKey, tuple[dt.datetime, Picture]] = {}
+        self._kept: dict[DrawnKey, tuple[object, dt.datetime, Picture]] = {}
+        """With the row that they go with."""
 
     async def get(self, key: DrawnKey) -> Picture | None:
         """See the port."""
-        await self._forget_those_of_no_document()
-        return self._kept[key][1] if key in self._kept else None
+        row, _, picture = self._kept.get(key, (None, None, None))
+        return picture if row is not None and row is self._row_of(key) else None
 
     async def keep(self, key: DrawnKey, picture: Picture, *, now: dt.datetime) -> None:
         """See the port."""
         self._kept.pop(key, None)
-        self._kept[key] = (now, picture)
-        await self._forget_those_of_no_document()
+        self._kept[key] = (self._row_of(key), now, picture)
         total = 0
-        for other, (_, kept) in reversed(tuple(self._kept.items())):
+        for other, (_, _, kept) in reversed(tuple(self._kept.items())):
             total += max(len(kept.content), MIN_WEIGHT_BYTES) if other.tenant == key.tenant else 0
             if other.tenant == key.tenant and total > MAX_TENANT_BYTES:
                 del self._kept[other]
 
     async def expire(self, *, now: dt.datetime, limit: int) -> int:
         """See the port."""
-        old = [key for key, (time, _) in self._kept.items() if time <= now - KEPT_FOR][:limit]
+        old = [key for key, (_, time, _) in self._kept.items() if time <= now - KEPT_FOR][:limit]
         for key in old:
             del self._kept[key]
         return len(old)
 
-    async def _forget_those_of_no_document(self) -> None:
-        for key in tuple(self._kept):
-            if await self._documents.get(key.tenant, key.document_id) is None:
-                del self._kept[key]
+    def _row_of(self, key: DrawnKey) -> object:
+        return self._documents._alive((key.tenant, key.document_id))
 
 
 def _white_png(width_px: int, height_px: int) -> bytes:
