@@ -8,7 +8,7 @@ PROTOS = $(shell find proto/pagemesh proto/third_party/buf proto/third_party/xds
 SERVICE_PROTOS = $(filter %_service.proto %/external_auth.proto,$(PROTOS))
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup demo test check format gen lock bench tools clean
+.PHONY: help setup demo test corpus check format gen lock bench tools clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,6 +27,9 @@ demo: $(STAMP) ## Start the real stack, summarise a PDF through it, show what it
 
 test: $(STAMP) ## Run the tests
 	$(PY) -m pytest
+
+corpus: $(STAMP) ## Send every real and hostile file through the whole stack; PAGEMESH_CORPUS names their folder
+	PAGEMESH_WHOLE_CORPUS=1 $(PY) -m pytest tests/corpus
 
 check: $(STAMP) ## Format, lint, types, contracts, generated code
 	$(VENV)/bin/ruff format --check .

@@ -14,19 +14,7 @@ from tests.integration.extractor.conftest import Client
 
 OUTCOME_S = 20
 """Within so many seconds every file has ended, one way or another: past them the call does, which is no outcome."""
-ALL_PARTS = (
-    "text",
-    "blocks",
-    "words",
-    "markdown",
-    "tables",
-    "images",
-    "links",
-    "language",
-    "flags",
-    "metadata",
-    "outline",
-)
+ALL_PARTS = ("text", "blocks", "words")
 _ERRORS = Path(__file__).parents[3] / "docs" / "errors.md"
 _numbers = itertools.count(1)
 
