@@ -48,6 +48,8 @@ class Extraction:
         self._password = password
         self._deadline = time.monotonic() + timeout_s
         self._tally = Tally()
+        self._begun = False
+        """Whether a page came, or failed."""
 
     def run(self, ranges: list[PageRange], target: Target, progress: PageProgress) -> Tally:
         """Raises Failure where it breaks off, after what came until then was written. However it ends, the target is
@@ -71,6 +73,8 @@ class Extraction:
                 self._call(wanted, target, progress, resumed=begin > 0)
                 return
             except Failure as failure:
+                if self._waits(failure):
+                    continue
                 hopeful = failure.exit_code in _GO_ON_CODES or failure.reason in _GO_ON
                 moved = self._tally.next_page > max(begin, wanted.first)
                 if not hopeful or not moved or time.monotonic() >= self._deadline:
@@ -78,9 +82,20 @@ class Extraction:
                 begin = self._tally.next_page
                 self._output.note(f"going on at page {begin} after {failure.reason}", "yellow")
 
+    def _waits(self, failure: Failure) -> bool:
+        """Whether there were too many calls amid the work; waited, then, until one more may be made."""
+        wait_s = failure.retry_after_s
+        if failure.exit_code is not ExitCode.LIMIT or wait_s is None or not self._begun:
+            return False
+        if time.monotonic() + wait_s >= self._deadline:
+            return False
+        time.sleep(max(wait_s, 0.1))
+        return True
+
     def _call(self, wanted: PageRange, target: Target, progress: PageProgress, *, resumed: bool) -> None:
         for event in self._events(PageRange(self._tally.next_page, wanted.last)):
             kind = event.WhichOneof("event")
+            self._begun |= kind in ("page", "failed_page")
             if kind == "error":
                 raise from_status(event.error, request_id=self._client.request_id)
             if kind == "start":

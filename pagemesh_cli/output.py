@@ -112,7 +112,12 @@ class Output:
 
         `printing`: the block writes results; then there is no bar where they go to the same terminal.
         """
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+        )
         shown = self.shows_progress(printing=printing)
         with Progress(
             *columns,
@@ -123,7 +128,7 @@ class Output:
             redirect_stdout=False,
             redirect_stderr=False,
         ) as progress:
-            yield Meter(progress, progress.add_task(what, total=total))
+            yield Meter(progress, progress.add_task(one_line(what), total=total))
 
 
 class Meter:

@@ -27,9 +27,9 @@ class PageProgress:
         self.recognised = 0
         """Pages that were read by optical character recognition."""
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[told]}", markup=False),
             TimeElapsedColumn(),
         )
         self._bar = Progress(

@@ -72,10 +72,17 @@ def upload(
         wanted = Retention.KEPT if keep_until is not None else retention
         files = list(_files(paths))
         failures = []
-        for file in files:
+        for number, file in enumerate(files, start=1):
             try:
                 response = upload_file(
-                    client, output, file, timeout_s=timeout, retention=wanted, until=keep_until, patient=len(files) > 1
+                    client,
+                    output,
+                    file,
+                    timeout_s=timeout,
+                    retention=wanted,
+                    until=keep_until,
+                    number=number,
+                    of=len(files),
                 )
             except Failure as failure:
                 if len(files) == 1 or failure.exit_code in _HOPELESS:
@@ -114,21 +121,27 @@ def upload_file(
     timeout_s: float,
     retention: Retention | None = None,
     until: dt.datetime | None = None,
-    patient: bool = False,
+    number: int = 1,
+    of: int = 1,
 ) -> extractor_service_pb2.UploadDocumentResponse:
-    """Uploads with progress; `patient`: waits where there are too many. Raises Failure where it cannot be read."""
+    """Uploads with progress; of several files, it waits where there were too many. Raises Failure where it cannot be
+    read."""
     expire_time = None
     if until is not None:
         expire_time = timestamp_pb2.Timestamp()
         expire_time.FromDatetime(until)
+    # More than the edge allows would only make a silent server cost more.
+    timeout_s = min(timeout_s, STREAM_TIMEOUT_S)
     kept = retention.value_in_contract if retention is not None else document_pb2.RETENTION_UNSPECIFIED
 
+    which = f" ({number} of {of})" if of > 1 else ""
+
     def send() -> extractor_service_pb2.UploadDocumentResponse:
-        with output.progress(f"uploading {path.name}", path.stat().st_size) as meter:
+        with output.progress(f"uploading {path.name}{which}", path.stat().st_size) as meter:
             return client.upload(path, sent=meter.advance, retention=kept, expire_time=expire_time, timeout_s=timeout_s)
 
     try:
-        response = client.patiently(send, timeout_s=timeout_s) if patient else send()
+        response = client.patiently(send, timeout_s=timeout_s) if of > 1 else send()
     except OSError as error:
         raise unreadable(path, error) from error
     document = response.document

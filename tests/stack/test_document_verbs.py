@@ -172,6 +172,17 @@ def test_a_name_that_is_no_text_is_sent_as_one(edge: Edge, tmp_path: Path) -> No
     assert asked.asked_of("UploadDocument")[0][0].display_name == "b?\u00fc.pdf"
 
 
+def test_a_file_cannot_steer_the_terminal(edge: Edge, tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[2J[bold]\nb.pdf"
+    path.write_bytes(b"x" * 1000)
+    command = edge(Script(extractor={"UploadDocument": [uploaded(1)]}))
+    shown = command.at_terminal("upload", str(path)).out
+    assert "uploading a\ufffd[2J[bold] b.pdf" in shown
+    assert "\x1b[2J[" not in shown
+    missing = command.at_terminal("upload", f"{path}.none").out
+    assert "\x1b[2J[" not in missing
+
+
 def hit(text: str, *, display_name: str = "report.pdf", page: int = 3, score: float = 0.5) -> search_pb2.SearchHit:
     found = search_pb2.SearchHit(document=name(1), display_name=display_name, page=page, score=score, language="en")
     snippet = found.snippets.add(text=text)

@@ -115,6 +115,16 @@ def test_ranges_are_asked_for_in_order_and_once(edge: Edge) -> None:
     assert "5 of 5" in answer.err
 
 
+def test_too_many_calls_in_the_middle_are_waited_for(edge: Edge) -> None:
+    busy = refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_s=0.05)
+    asked = script([start(1, 1, count=9), page(1), end(1)], [busy], [start(4, 4, count=9), page(4), end(1)])
+    answer = edge(asked)("extract", DOCUMENT, "--pages", "1,4")
+    assert (answer.code, answer.out) == (0, "page 1\n\fpage 4\n\f"), answer
+    assert ranges(asked) == [(1, 1), (4, 4), (4, 4)]
+    at_once = edge(script([busy], [start(1, 1), page(1), end(1)]))("extract", DOCUMENT)
+    assert at_once.code == 6, "who has nothing yet is told"
+
+
 def test_what_is_computed_follows_from_the_format(edge: Edge) -> None:
     asked = script(WHOLE)
     command = edge(asked)
