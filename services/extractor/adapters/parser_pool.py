@@ -90,6 +90,16 @@ class ParserPool:
         self._idle.clear()
         await self._parent.stop()
 
+    @property
+    def busy(self) -> int:
+        """Processes at work."""
+        return len(self._busy)
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a process."""
+        return self._slots.waiting
+
     async def check(self) -> None:
         """Raises Unavailable where no parser process can be had; one is then on its way."""
         if not self._parent.running:

@@ -38,18 +38,15 @@ def parse_query(text: str) -> Query:
     """
     groups: list[tuple[Term, ...]] = []
     excluded: list[Term] = []
-    items = [(match, _term(match)) for match in _ITEM.finditer(text)]
-    items = [(match, term) for match, term in items if term is not None]
+    items = [(match, term) for match in _ITEM.finditer(text) if (term := _term(match)) is not None]
     joins = False
     for at, (match, term) in enumerate(items):
-        assert term is not None
+        between = 0 < at < len(items) - 1 and not (items[at - 1][0]["minus"] or items[at + 1][0]["minus"])
         if match["minus"]:
             excluded.append(term)
-        elif _is_or(match) and 0 < at < len(items) - 1 and not (items[at - 1][0]["minus"] or items[at + 1][0]["minus"]):
-            joins = not joins
-            if joins:
-                continue
-            groups.append((term,))
+        elif between and _is_or(match) and not joins:
+            joins = True
+            continue
         elif joins:
             groups[-1] += (term,)
         else:
