@@ -14,7 +14,7 @@ from services.extractor.adapters.parser_protocol import PartBit
 from services.extractor.adapters.zygote import serve
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Runs what a page needs once, so that nothing is imported, built or looked up after the fork."""
     pymupdf.TOOLS.mupdf_display_errors(False)
     pymupdf.TOOLS.mupdf_display_warnings(False)
@@ -36,4 +36,4 @@ def _warm_up() -> None:
 
 
 if __name__ == "__main__":
-    serve(work, warm_up=_warm_up)
+    serve(work, warm_up=warm_up)
