@@ -25,6 +25,8 @@ class ExtractorSettings(RuntimeSettings):
     peers: CommaList = ("edge", "summarizer", "operator")
     object_store_url: Annotated[str, Field(pattern=r"^(file:///|s3://[a-z0-9])")]
     """Where documents are kept: `file:///absolute/path` or `s3://bucket/prefix` (credentials as for any S3 client)."""
+    summarizer_target: Annotated[str, Field(pattern=r"^([a-z0-9+.-]+:///?)?[^\s/]+:\d{1,5}$")]
+    """A gRPC target, such as `dns:///summarizer:7000`: it erases what it made of documents that are deleted."""
     spool_dir: Annotated[Path, AfterValidator(_absolute)]
     """Folder of this process alone for uploads on their way in; a real disk, at least max_uploads times
     max_upload_bytes."""

@@ -35,11 +35,13 @@ from services.summarizer.adapters.postgres_results import PostgresOutbox, Postgr
 from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
 from services.summarizer.api.servicer import SummarizerServicer
 from services.summarizer.config import SummarizerSettings
+from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.outbox_feeder import OutboxFeeder
 from services.summarizer.domain.paid_calls import PaidCalls
 from services.summarizer.domain.ports import Provider
+from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.savings import Savings
 from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import Flights, StreamSummarize, Summarize, SummaryMaker
@@ -88,7 +90,8 @@ async def serve(
         stack.push_async_callback(tails.close, _TAILS_GRACE_S)
         stack.push_async_callback(flights.close)
         stream = _use_case(settings, world, flights, tails, savings)
-        servicer = SummarizerServicer(summarize=Summarize(stream), stream_summarize=stream)
+        purge = PurgeDocument(results=PostgresResults(world.pool), cache=world.cache)
+        servicer = SummarizerServicer(summarize=Summarize(stream), stream_summarize=stream, purge=purge)
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
         feeder = OutboxFeeder(
             outbox=PostgresOutbox(world.pool),
@@ -189,6 +192,9 @@ def _use_case(
         flights=flights,
         maker=SummaryMaker(pages=world.pages, map_reduce=MapReduce(results=results, paid=paid), act_as=act_as),
         savings=savings,
+        keeper=Keeper(
+            pages=world.pages, results=results, cache=world.cache, tails=tails, act_as=act_as, new_id=_new_id
+        ),
         new_id=_new_id,
         now_s=time.time,
     )

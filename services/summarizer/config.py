@@ -15,7 +15,7 @@ class SummarizerSettings(RuntimeSettings):
 
     grpc_listen: Address = HostPort(host="127.0.0.1", port=7003)
     http_listen: Address = HostPort(host="127.0.0.1", port=7103)
-    peers: CommaList = ("edge", "operator")
+    peers: CommaList = ("edge", "extractor", "operator")
     redis_url: SecretStr
     """Where summaries are cached, `redis://[user:password@]host:port/db`; losing it costs speed only."""
     extractor_target: Target

@@ -13,8 +13,11 @@ from services.database.pool import open_pool
 from services.extractor.adapters.memory import MemoryDocuments
 from services.extractor.adapters.postgres import PostgresDocuments
 from services.extractor.domain.documents import Cursor, Document
+from services.extractor.domain.keeping import Erasing
 from services.extractor.domain.media import MediaType
-from services.extractor.domain.ports import DocumentRepository, Erasure
+from services.extractor.domain.ports import DocumentRepository
+from services.extractor.domain.receipts import Cause
+from services.extractor.domain.retention import Retention, Term
 from services.runtime.errors import Unavailable
 
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -52,11 +55,12 @@ async def insert(documents: DocumentRepository, *values: Document) -> None:
 
 async def erase(documents: DocumentRepository, document: Document, at: dt.datetime = NOW) -> None:
     async with documents.locked(document.tenant, document.id) as record:
-        await record.mark_erased(at)
+        await record.mark_erased(at, cause=Cause.REQUESTED, actor="apiKeys/me", until=at)
 
 
 async def test_a_document_comes_back_as_it_went(documents: DocumentRepository) -> None:
-    document = replace(a_document(1), page_count=12, media_type=MediaType.PNG)
+    term = Term(Retention.EPHEMERAL, NOW + dt.timedelta(hours=1, microseconds=1))
+    document = replace(a_document(1), page_count=12, media_type=MediaType.PNG, term=term)
     await insert(documents, document)
     assert await documents.get("acme", document.id) == document
 
@@ -109,58 +113,53 @@ async def test_an_erased_document_is_seen_by_whoever_erases_it_alone(documents: 
     assert await documents.list("acme", limit=10, after=None) == []
     async with documents.locked("acme", document.id) as record:
         assert await record.read() is None
-        assert await record.read_erased(by=NOW) == document
+        await record.note_results(2)
+        await record.note_results(1)
+        assert await record.read_erased(by=NOW) == Erasing(document, Cause.REQUESTED, "apiKeys/me", 3)
+        assert await record.set_term(document.term) is False
         await record.remove()
     async with documents.locked("acme", document.id) as record:
         assert await record.read_erased(by=NOW) is None
 
 
-async def test_an_erased_document_can_come_back(documents: DocumentRepository) -> None:
+async def test_a_document_comes_back_when_it_is_gone_and_not_before(documents: DocumentRepository) -> None:
     document = replace(a_document(1), page_count=4)
     await insert(documents, document)
     await erase(documents, document)
     again = replace(a_document(1), display_name="again.pdf", create_time=NOW + dt.timedelta(days=1))
-    await insert(documents, again)
+    async with documents.locked("acme", document.id) as record:
+        assert await record.reserve(again, until=NOW) is False
+        assert await record.insert(again) is False
+        await record.remove()
+        assert await record.reserve(again, until=NOW) is True
+        assert await record.insert(again) is True
     assert await documents.get("acme", document.id) == again
-    assert await documents.erasures(before=NOW + dt.timedelta(days=9), limit=10) == []
+
+
+async def test_a_term_is_changed(documents: DocumentRepository) -> None:
+    document, term = a_document(1), Term(Retention.TEMPORARY, NOW + dt.timedelta(days=1))
+    await insert(documents, document)
+    async with documents.locked("acme", document.id) as record:
+        assert await record.set_term(term) is True
+    assert await documents.get("acme", document.id) == replace(document, term=term)
 
 
 async def test_a_reserved_document_is_nobodys_until_it_is_inserted(documents: DocumentRepository) -> None:
     document, end = a_document(1), NOW + dt.timedelta(hours=1)
     async with documents.locked("acme", document.id) as record:
-        await record.reserve(document, until=end)
+        assert await record.reserve(document, until=end - dt.timedelta(minutes=1)) is True
+        assert await record.reserve(document, until=end) is True
     assert await documents.get("acme", document.id) is None
     assert await documents.list("acme", limit=10, after=None) == []
     async with documents.locked("acme", document.id) as record:
         assert await record.read() is None
         assert await record.read_erased(by=NOW) is None
-        assert await record.read_erased(by=end) == document
-    assert await documents.erasures(before=end, limit=10) == []
-    assert await documents.erasures(before=end + dt.timedelta(seconds=1), limit=10) == [Erasure("acme", document.id)]
+        assert await record.read_erased(by=end) == Erasing(document, None, "", 0)
     await insert(documents, document)
     assert await documents.get("acme", document.id) == document
     async with documents.locked("acme", document.id) as record:
-        await record.reserve(document, until=end)
+        assert await record.reserve(document, until=end) is True
         assert await record.read() == document
-
-
-async def test_a_reservation_does_not_put_a_deletion_off(documents: DocumentRepository) -> None:
-    document = a_document(1)
-    await insert(documents, document)
-    await erase(documents, document)
-    async with documents.locked("acme", document.id) as record:
-        await record.reserve(document, until=NOW + dt.timedelta(hours=1))
-        assert await record.read_erased(by=NOW) == document
-
-
-async def test_unfinished_erasures_of_all_tenants_are_found(documents: DocumentRepository) -> None:
-    ours, theirs, later = a_document(1), a_document(2, tenant="other"), a_document(3)
-    await insert(documents, ours, theirs, later, a_document(4))
-    await erase(documents, ours)
-    await erase(documents, theirs)
-    await erase(documents, later, NOW + dt.timedelta(hours=1))
-    found = await documents.erasures(before=NOW + dt.timedelta(minutes=1), limit=10)
-    assert set(found) == {Erasure("acme", ours.id), Erasure("other", theirs.id)}
 
 
 async def test_what_fails_under_the_lock_changes_nothing(documents: DocumentRepository) -> None:
@@ -207,7 +206,8 @@ async def test_a_statement_that_forgets_its_tenant_finds_nothing(database: Calla
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         rows = await (await connection.execute("SELECT id FROM extractor.documents")).fetchall()
         assert rows == []
-        await connection.execute("SET pagemesh.sweep = 'on'")
+        # What acts at a time sees what is due by then, and this is not.
+        await connection.execute("SET pagemesh.lifecycle_time = '2300-01-01T00:00:00Z'")
         rows = await (await connection.execute("SELECT id FROM extractor.documents")).fetchall()
         assert rows == []
 

@@ -88,10 +88,38 @@ class TestEveryCache:
         await cache.put("acme", KEY, replace(SUMMARY, text="newer"))
         assert await cache.get("acme", KEY) == replace(SUMMARY, text="newer")
 
+    async def test_a_purge_forgets_the_summaries_of_one_document(self, cache: SummaryCache) -> None:
+        other = replace(SUMMARY, document="documents/" + "b" * 32)
+        await cache.put("acme", KEY, SUMMARY)
+        await cache.put("acme", b"2" * 32, SUMMARY)
+        await cache.put("acme", OTHER_KEY, other)
+        await cache.put("globex", KEY, SUMMARY)
+        assert await cache.purge("acme", SUMMARY.document) == 2
+        assert await cache.get("acme", KEY) is None
+        assert await cache.get("acme", b"2" * 32) is None
+        assert await cache.get("acme", OTHER_KEY) == other
+        assert await cache.get("globex", KEY) == SUMMARY
+        assert await cache.purge("acme", SUMMARY.document) == 0
+
+
+async def test_a_purge_leaves_nothing_behind(redis_cache: RedisSummaryCache, client: "redis.Redis") -> None:
+    for number in range(50):
+        await redis_cache.put("acme", bytes([number]) * 32, SUMMARY)
+    assert await redis_cache.purge("acme", SUMMARY.document) == 50
+    assert await client.keys("*") == []
+
+
+async def test_a_purge_that_is_not_certain_says_so() -> None:
+    cache = RedisSummaryCache(connect("redis://127.0.0.1:1/0"), ttl_s=TTL_S, breaker=Breaker("redis-purge"))
+    with pytest.raises(Unavailable) as told:
+        await cache.purge("acme", SUMMARY.document)
+    assert told.value.reason == "CACHE_UNAVAILABLE"
+    await cache.close()
+
 
 async def test_it_is_forgotten_after_its_time(redis_cache: RedisSummaryCache, client: "redis.Redis") -> None:
     await redis_cache.put("acme", KEY, SUMMARY)
-    (name,) = await client.keys("*")
+    (name,) = await client.keys("pagemesh:summary:*")
     assert TTL_S - 5 < await client.ttl(name) <= TTL_S
     await client.delete(name)
     assert await redis_cache.get("acme", KEY) is None
@@ -115,7 +143,7 @@ async def test_what_cannot_be_read_is_not_there(
     redis_cache: RedisSummaryCache, client: "redis.Redis", planted: bytes
 ) -> None:
     await redis_cache.put("acme", KEY, SUMMARY)
-    (name,) = await client.keys("*")
+    (name,) = await client.keys("pagemesh:summary:*")
     await client.set(name, planted)
     assert await redis_cache.get("acme", KEY) is None
 

@@ -61,6 +61,7 @@ async def target(database: Callable[[str], str], mesh_pki: CertificateAuthority,
             "database_url": database("extractor"),
             "object_store_url": (tmp_path / "objects").as_uri(),
             "spool_dir": spool,
+            "summarizer_target": "127.0.0.1:1",
             "parser_processes": 1,
             "drain_s": 0,
         }

@@ -15,13 +15,13 @@ from services.summarizer.adapters.postgres_results import PostgresOutbox, Postgr
 from services.summarizer.domain.ports import Backlog, DueDelivery, Outbox, Results
 from services.summarizer.domain.values import Answer, Caller, Claim, Delivery, Quote, TokenCount, UsageEvent
 
-DOCUMENT = "documents/" + "a" * 32
+DOCUMENT, OTHER_DOCUMENT = "documents/" + "a" * 32, "documents/" + "b" * 32
 KEYS = [bytes([number]) * 32 for number in range(5)]
 ANSWER = Answer((Claim('A "claim" \x00\ud800.', (Quote("words", 3), Quote("more", 0))),), TokenCount(10, 2))
 OTHER = Answer((), TokenCount(1, 1))
 
 
-def delivery(number: int, *, tenant: str = "acme", release: bool = False) -> Delivery:
+def delivery(number: int, *, tenant: str = "acme", release: bool = False, document: str = DOCUMENT) -> Delivery:
     hold_id = f"00000000-0000-4000-8000-{number:012d}"
     caller = Caller(tenant, "apiKeys/alice", "books", frozenset(), f"request-{number}")
     event = UsageEvent(
@@ -29,7 +29,7 @@ def delivery(number: int, *, tenant: str = "acme", release: bool = False) -> Del
         model="mistral/mistral-small-latest",
         tokens=TokenCount(10, 2),
         operation="summarize.map",
-        document=DOCUMENT,
+        document=document,
         request_id=caller.request_id,
         occurred_at_s=1_700_000_000.123456789,
         tags={"some": "tag"},
@@ -99,6 +99,31 @@ class TestEveryStore:
         await results.commit(KEYS[0], OTHER, delivery(2, tenant="globex"))
         assert (await results.find("globex", KEYS))[KEYS[0]].answer == OTHER
         assert (await results.find("acme", KEYS))[KEYS[0]].answer == ANSWER
+
+    async def test_a_purge_forgets_what_was_bought_for_one_document(self, store: Store) -> None:
+        results, outbox = store
+        await results.commit(KEYS[0], ANSWER, delivery(1))
+        await results.commit(KEYS[1], ANSWER, delivery(2))
+        await results.commit(KEYS[2], ANSWER, delivery(3, document=OTHER_DOCUMENT))
+        await results.commit(KEYS[0], ANSWER, delivery(4, tenant="globex"))
+        assert await results.purge("acme", DOCUMENT) == 2
+        assert set(await results.find("acme", KEYS)) == {KEYS[2]}
+        assert set(await results.find("globex", KEYS)) == {KEYS[0]}
+        assert await results.purge("acme", DOCUMENT) == 0
+        assert len(await outbox.take(10, 60)) == 4, "what was paid is told all the same"
+
+    async def test_a_run_that_began_before_a_purge_keeps_nothing_and_owes_what_it_paid(self, store: Store) -> None:
+        results, outbox = store
+        before = await results.generation("acme", DOCUMENT)
+        assert await results.purge("acme", DOCUMENT) == 0
+        await results.commit(KEYS[0], ANSWER, delivery(1), generation=before)
+        assert await results.find("acme", KEYS) == {}
+        assert len(await outbox.take(10, 60)) == 1
+        after = await results.generation("acme", DOCUMENT)
+        assert await results.generation("globex", DOCUMENT) == before
+        assert await results.generation("acme", OTHER_DOCUMENT) == before
+        await results.commit(KEYS[0], ANSWER, delivery(2), generation=after)
+        assert set(await results.find("acme", KEYS)) == {KEYS[0]}
 
     async def test_a_release_is_a_delivery_without_an_event(self, store: Store) -> None:
         _, outbox = store
@@ -184,8 +209,8 @@ async def test_a_query_that_forgets_the_tenant_finds_nothing(pool: Pool) -> None
         assert await cursor.fetchone() == (0,)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             await connection.execute(
-                "INSERT INTO summarizer.results (tenant, content_key, answer, event_id) "
-                "SELECT 'globex', '\\x00'::bytea || repeat('x', 31)::bytea, '', gen_random_uuid()"
+                "INSERT INTO summarizer.results (tenant, content_key, answer, event_id, document) "
+                "SELECT 'globex', '\\x00'::bytea || repeat('x', 31)::bytea, '', gen_random_uuid(), ''"
             )
 
 
@@ -208,6 +233,18 @@ async def test_the_tenant_of_one_query_is_not_the_next_ones(pool: Pool) -> None:
             group.create_task(results.find("acme", KEYS))
     for _ in range(5):
         assert await results.find("globex", KEYS) == {}
+
+
+async def test_commits_and_purges_at_once_leave_nothing_of_before(pool: Pool) -> None:
+    results = PostgresResults(pool)
+    for round_number in range(10):
+        generation = await results.generation("acme", DOCUMENT)
+        commits = [
+            results.commit(KEYS[n % 5], ANSWER, delivery(100 * round_number + n), generation=generation)
+            for n in range(5)
+        ]
+        await asyncio.gather(*commits[:3], results.purge("acme", DOCUMENT), *commits[3:])
+        assert await results.find("acme", KEYS) == {}
 
 
 async def test_two_feeders_take_different_rows(pool: Pool) -> None:

@@ -2,19 +2,23 @@
 
 import asyncio
 import contextlib
+import copy
 import datetime as dt
 import hashlib
 import os
 import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pagemesh.common.v1 import page_pb2
 from services.extractor.domain.documents import Cursor, Document
+from services.extractor.domain.keeping import Backlog, Erasing, Erasure, Lease
 from services.extractor.domain.pages import DocumentFault, DocumentFlag, Opened, Page, ParserEvent, Part, Refused
-from services.extractor.domain.ports import DocumentRecord, Erasure, ParseTask, ReadableFile
+from services.extractor.domain.ports import DocumentRecord, ParseTask, ReadableFile
+from services.extractor.domain.receipts import Cause, DeletionReceipt, Erased
+from services.extractor.domain.retention import Retention, Term
 
 
 class MemoryObjectStore:
@@ -48,51 +52,124 @@ class MemoryObjectStore:
         """See the port."""
 
 
+@dataclass
+class _Row:
+    document: Document
+    erase_time: dt.datetime | None = None
+    cause: Cause | None = None
+    actor: str = ""
+    results: int = 0
+    claim_time: dt.datetime | None = None
+    process_time: dt.datetime | None = None
+    leases: dict[str, dt.datetime] = field(default_factory=dict)
+
+    def held(self, now: dt.datetime) -> bool:
+        return any(until > now for until in self.leases.values())
+
+    def hide(self, now: dt.datetime) -> None:
+        self.erase_time = now
+        self.cause = Cause.EXPIRED if self.process_time is None else Cause.PROCESSED
+
+
 class MemoryDocuments:
-    """Implements `DocumentRepository`."""
+    """Implements `DocumentRepository`, `Leases`, `Lifecycle` and `Receipts`."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], tuple[Document, dt.datetime | None]] = {}
+        self._rows: dict[tuple[str, str], _Row] = {}
+        self._receipts: list[DeletionReceipt] = []
         self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def get(self, tenant: str, document_id: str) -> Document | None:
         """See the port."""
-        return self._find((tenant, document_id))
+        row = self._alive((tenant, document_id))
+        return None if row is None else row.document
 
     async def list(self, tenant: str, *, limit: int, after: Cursor | None) -> Sequence[Document]:
         """See the port."""
-        alive = [row for (owner, _), (row, erased) in self._rows.items() if owner == tenant and erased is None]
+        alive = [row.document for key, row in self._rows.items() if key[0] == tenant and row.erase_time is None]
         alive.sort(key=_place, reverse=True)
         return [row for row in alive if after is None or _place(row) < (after.create_time, after.id)][:limit]
 
     async def set_page_count(self, tenant: str, document_id: str, page_count: int) -> None:
         """See the port."""
-        row = self._find((tenant, document_id))
+        row = self._alive((tenant, document_id))
         if row is not None:
-            self._rows[tenant, document_id] = (replace(row, page_count=page_count), None)
+            row.document = replace(row.document, page_count=page_count)
 
     @contextlib.asynccontextmanager
     async def locked(self, tenant: str, document_id: str) -> AsyncIterator[DocumentRecord]:
         """See the port."""
         key = (tenant, document_id)
         async with self._locks[key]:
-            before = self._rows.get(key)
+            before, receipts = copy.deepcopy(self._rows.get(key)), len(self._receipts)
             try:
                 yield MemoryRecord(self, key)
             except BaseException:
+                del self._receipts[receipts:]
                 self._rows.pop(key, None)
                 if before is not None:
                     self._rows[key] = before
                 raise
 
-    async def erasures(self, *, before: dt.datetime, limit: int) -> Sequence[Erasure]:
+    async def hold(self, lease: Lease, *, until: dt.datetime) -> bool:
         """See the port."""
-        begun = [key for key, (_, erased) in self._rows.items() if erased is not None and erased < before]
-        return [Erasure(*key) for key in begun[:limit]]
+        row = self._alive((lease.tenant, lease.document_id))
+        if row is not None:
+            row.leases[lease.id] = until
+        return row is not None
 
-    def _find(self, key: tuple[str, str]) -> Document | None:
-        row, erase_time = self._rows.get(key, (None, None))
-        return row if erase_time is None else None
+    async def release(self, lease: Lease, *, processed_at: dt.datetime | None) -> None:
+        """See the port."""
+        row = self._alive((lease.tenant, lease.document_id))
+        if row is None:
+            return
+        row.leases.pop(lease.id, None)
+        term = row.document.term
+        if processed_at is not None and term.retention is Retention.EPHEMERAL:
+            row.process_time = processed_at
+            row.document = replace(row.document, term=replace(term, expire_time=min(term.expire_time, processed_at)))
+            if not row.held(processed_at):
+                row.hide(processed_at)
+
+    async def expire(self, *, now: dt.datetime, limit: int) -> int:
+        """See the port."""
+        due = [row for row in self._rows.values() if row.erase_time is None and row.document.term.expire_time <= now]
+        free = [row for row in due if not row.held(now)][:limit]
+        for row in free:
+            row.hide(now)
+        return len(free)
+
+    async def take_erasures(self, *, now: dt.datetime, until: dt.datetime, limit: int) -> Sequence[Erasure]:
+        """See the port."""
+        due = [(key, row) for key, row in self._rows.items() if row.erase_time is not None and row.erase_time <= now]
+        free = [(key, row) for key, row in due if row.claim_time is None or row.claim_time <= now][:limit]
+        for _, row in free:
+            row.claim_time = until
+        return [Erasure(*key) for key, _ in free]
+
+    async def backlog(self, *, now: dt.datetime) -> Backlog:
+        """See the port."""
+        since = [row.erase_time or row.document.term.expire_time for row in self._rows.values()]
+        waiting = [time for time in since if time <= now]
+        return Backlog(len(waiting), (now - min(waiting, default=now)).total_seconds())
+
+    async def forget(self, *, now: dt.datetime, limit: int) -> int:
+        """See the port."""
+        old = [receipt for receipt in self._receipts if receipt.delete_time <= _seven_years_before(now)][:limit]
+        for receipt in old:
+            self._receipts.remove(receipt)
+        return len(old)
+
+    async def receipts(self, tenant: str, *, limit: int, after: Cursor | None) -> Sequence[DeletionReceipt]:
+        """See the port."""
+        own = [receipt for receipt in self._receipts if receipt.tenant == tenant]
+        own.sort(key=lambda receipt: (receipt.delete_time, receipt.id), reverse=True)
+        behind = [r for r in own if after is None or (r.delete_time, r.id) < (after.create_time, after.id)]
+        return behind[:limit]
+
+    def _alive(self, key: tuple[str, str]) -> _Row | None:
+        row = self._rows.get(key)
+        return row if row is not None and row.erase_time is None else None
 
 
 class MemoryRecord:
@@ -100,35 +177,74 @@ class MemoryRecord:
 
     def __init__(self, documents: MemoryDocuments, key: tuple[str, str]) -> None:
         self._documents = documents
+        self._rows = documents._rows
         self._key = key
 
     async def read(self) -> Document | None:
         """See the port."""
-        return self._documents._find(self._key)
+        return await self._documents.get(*self._key)
 
-    async def read_erased(self, *, by: dt.datetime) -> Document | None:
+    async def read_erased(self, *, by: dt.datetime) -> Erasing | None:
         """See the port."""
-        row, erase_time = self._documents._rows.get(self._key, (None, None))
-        return row if erase_time is not None and erase_time <= by else None
+        row = self._rows.get(self._key)
+        if row is None or row.erase_time is None or row.erase_time > by:
+            return None
+        return Erasing(row.document, row.cause, row.actor, row.results)
 
-    async def reserve(self, document: Document, *, until: dt.datetime) -> None:
+    async def reserve(self, document: Document, *, until: dt.datetime) -> bool:
         """See the port."""
-        self._documents._rows.setdefault(self._key, (document, until))
+        row = self._rows.setdefault(self._key, _Row(document, until))
+        if row.erase_time is not None and row.cause is None:
+            row.erase_time = max(row.erase_time, until)
+        return row.cause is None
 
-    async def insert(self, document: Document) -> None:
+    async def insert(self, document: Document) -> bool:
         """See the port."""
-        if await self.read() is None:
-            self._documents._rows[self._key] = (document, None)
+        row = self._rows.get(self._key)
+        if row is not None and (row.erase_time is None or row.cause is not None):
+            return False
+        self._rows[self._key] = _Row(document)
+        return True
 
-    async def mark_erased(self, at: dt.datetime) -> None:
+    async def set_term(self, term: Term) -> bool:
         """See the port."""
-        row = await self.read()
+        row = self._documents._alive(self._key)
+        if row is None:
+            return False
+        row.document, row.process_time = replace(row.document, term=term), None
+        return True
+
+    async def mark_erased(self, at: dt.datetime, *, cause: Cause, actor: str, until: dt.datetime) -> None:
+        """See the port."""
+        row = self._documents._alive(self._key)
         if row is not None:
-            self._documents._rows[self._key] = (row, at)
+            row.erase_time, row.cause, row.actor, row.claim_time = at, cause, actor, until
 
-    async def remove(self) -> None:
+    async def note_results(self, count: int) -> None:
         """See the port."""
-        self._documents._rows.pop(self._key, None)
+        row = self._rows.get(self._key)
+        if row is not None and row.cause is not None:
+            row.results += count
+
+    async def remove(self) -> Erased:
+        """See the port."""
+        self._rows.pop(self._key, None)
+        return Erased(pages=0, index_entries=0)
+
+    async def add_receipt(self, receipt: DeletionReceipt) -> None:
+        """See the port."""
+        self._documents._receipts.append(receipt)
+
+
+class MemoryResults:
+    """Implements `Results`."""
+
+    def __init__(self) -> None:
+        self.made: dict[tuple[str, str], int] = {}
+
+    async def purge(self, tenant: str, document: str) -> int:
+        """See the port."""
+        return self.made.pop((tenant, document), 0)
 
 
 class MemorySpooledFile:
@@ -184,3 +300,9 @@ class MemoryParser:
 
 def _place(document: Document) -> tuple[dt.datetime, str]:
     return document.create_time, document.id
+
+
+def _seven_years_before(now: dt.datetime) -> dt.datetime:
+    # The 29th of February of such a year is the 28th.
+    day = 28 if (now.month, now.day) == (2, 29) else now.day
+    return now.replace(year=now.year - 7, day=day)

@@ -9,15 +9,21 @@ import psycopg
 
 from services.database.pool import Pool, translate
 from services.extractor.domain.documents import Cursor, Document
+from services.extractor.domain.keeping import Erasing
 from services.extractor.domain.media import MediaType
-from services.extractor.domain.ports import DocumentRecord, Erasure
+from services.extractor.domain.ports import DocumentRecord
+from services.extractor.domain.receipts import Cause, DeletionReceipt, Erased
+from services.extractor.domain.retention import Retention, Term
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-_COLUMNS = "tenant, sha256, display_name, media_type, size_bytes, create_time, page_count"
+_COLUMNS = "tenant, sha256, display_name, media_type, size_bytes, create_time, page_count, retention, expire_time"
 
 _GET = f"SELECT {_COLUMNS} FROM extractor.documents WHERE tenant = %s AND id = %s AND erase_time IS NULL"  # noqa: S608
-_GET_ERASED = f"SELECT {_COLUMNS} FROM extractor.documents WHERE tenant = %s AND id = %s AND erase_time <= %s"  # noqa: S608
+_GET_ERASED = f"""
+    SELECT {_COLUMNS}, erase_cause, erase_actor, results_deleted
+    FROM extractor.documents WHERE tenant = %s AND id = %s AND erase_time <= %s
+"""  # noqa: S608
 _LIST = f"""
     SELECT {_COLUMNS} FROM extractor.documents
     WHERE tenant = %(tenant)s AND erase_time IS NULL
@@ -28,29 +34,50 @@ _LIST = f"""
 _SET_PAGE_COUNT = "UPDATE extractor.documents SET page_count = %s WHERE tenant = %s AND id = %s AND erase_time IS NULL"
 # Waits for whoever works on the same document, whether or not it has a row yet; released with the transaction.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s || '/' || %s, 0))"
+# Over a reservation only: what is being erased is to be gone first.
 _INSERT = """
     INSERT INTO extractor.documents
-        (tenant, id, sha256, display_name, media_type, size_bytes, create_time, page_count)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+        (tenant, id, sha256, display_name, media_type, size_bytes, create_time, page_count, retention, expire_time)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
     ON CONFLICT (tenant, id) DO UPDATE SET
         display_name = excluded.display_name, media_type = excluded.media_type, size_bytes = excluded.size_bytes,
-        create_time = excluded.create_time, page_count = excluded.page_count, erase_time = NULL
-    WHERE documents.erase_time IS NOT NULL
+        create_time = excluded.create_time, page_count = excluded.page_count, retention = excluded.retention,
+        expire_time = excluded.expire_time, process_time = NULL, erase_time = NULL, claim_time = NULL
+    WHERE documents.erase_time IS NOT NULL AND documents.erase_cause IS NULL
+    RETURNING true
 """
 _RESERVE = """
     INSERT INTO extractor.documents
-        (tenant, id, sha256, display_name, media_type, size_bytes, create_time, page_count, erase_time)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
-    ON CONFLICT (tenant, id) DO NOTHING
+        (tenant, id, sha256, display_name, media_type, size_bytes, create_time, page_count, retention, expire_time,
+         erase_time)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT (tenant, id) DO UPDATE SET erase_time = greatest(documents.erase_time, excluded.erase_time)
+    WHERE documents.erase_time IS NOT NULL AND documents.erase_cause IS NULL
 """
-_MARK_ERASED = "UPDATE extractor.documents SET erase_time = %s WHERE tenant = %s AND id = %s AND erase_time IS NULL"
+_IS_FREE = """
+    SELECT erase_cause IS NULL FROM extractor.documents WHERE tenant = %s AND id = %s AND erase_time IS NOT NULL
+"""
+_SET_TERM = """
+    UPDATE extractor.documents SET retention = %s, expire_time = %s, process_time = NULL
+    WHERE tenant = %s AND id = %s AND erase_time IS NULL
+    RETURNING true
+"""
+_MARK_ERASED = """
+    UPDATE extractor.documents SET erase_time = %s, erase_cause = %s, erase_actor = %s, claim_time = %s
+    WHERE tenant = %s AND id = %s AND erase_time IS NULL
+"""
+_NOTE_RESULTS = """
+    UPDATE extractor.documents SET results_deleted = results_deleted + %s
+    WHERE tenant = %s AND id = %s AND erase_cause IS NOT NULL
+"""
 _REMOVE = "DELETE FROM extractor.documents WHERE tenant = %s AND id = %s"
-_BIND = "SELECT set_config('pagemesh.tenant', %s, true)"
-_BIND_SWEEP = "SELECT set_config('pagemesh.sweep', 'on', true)"
-# The only statement over all tenants: it completes what each of them has asked for.
-_ERASURES = """
-    SELECT tenant, id FROM extractor.documents WHERE erase_time < %s ORDER BY erase_time LIMIT %s
+_ADD_RECEIPT = """
+    INSERT INTO extractor.deletion_receipts
+        (tenant, id, document_id, sha256, size_bytes, objects_deleted, pages_deleted, index_entries_deleted,
+         results_deleted, cause, actor, delete_time, digest)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
+_BIND = "SELECT set_config('pagemesh.tenant', %s, true)"
 
 
 class PostgresDocuments:
@@ -62,7 +89,7 @@ class PostgresDocuments:
     async def get(self, tenant: str, document_id: str) -> Document | None:
         """See the port."""
         with translate("get_document"):
-            async with self._bound(tenant) as connection:
+            async with bound(self._pool, tenant) as connection:
                 return await _one(connection, _GET, (tenant, document_id))
 
     async def list(self, tenant: str, *, limit: int, after: Cursor | None) -> Sequence[Document]:
@@ -74,41 +101,23 @@ class PostgresDocuments:
             "id": after.id if after else None,
         }
         with translate("list_documents"):
-            async with self._bound(tenant) as connection:
+            async with bound(self._pool, tenant) as connection:
                 rows = await (await connection.execute(_LIST, values)).fetchall()
         return [_document(row) for row in rows]
 
     async def set_page_count(self, tenant: str, document_id: str, page_count: int) -> None:
         """See the port."""
         with translate("set_page_count"):
-            async with self._bound(tenant) as connection:
+            async with bound(self._pool, tenant) as connection:
                 await connection.execute(_SET_PAGE_COUNT, (page_count, tenant, document_id))
 
     @contextlib.asynccontextmanager
     async def locked(self, tenant: str, document_id: str) -> AsyncIterator[DocumentRecord]:
         """See the port."""
         with translate("change_document"):
-            async with self._bound(tenant) as connection:
+            async with bound(self._pool, tenant) as connection:
                 await connection.execute(_LOCK, (tenant, document_id))
                 yield PostgresRecord(connection, tenant, document_id)
-
-    async def erasures(self, *, before: dt.datetime, limit: int) -> Sequence[Erasure]:
-        """See the port."""
-        with translate("list_erasures"):
-            async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(_BIND_SWEEP)
-                rows = await (await connection.execute(_ERASURES, (before, limit))).fetchall()
-        return [Erasure(tenant, bare_id) for tenant, bare_id in rows]
-
-    @contextlib.asynccontextmanager
-    async def _bound(self, tenant: str) -> AsyncIterator[Connection]:
-        """A transaction in which row security lets this tenant's rows through.
-
-        Statements travel together: the server is waited for when a result is, and at the end.
-        """
-        async with self._pool.connection() as connection, connection.pipeline():
-            await connection.execute(_BIND, (tenant,))
-            yield connection
 
 
 class PostgresRecord:
@@ -122,25 +131,72 @@ class PostgresRecord:
         """See the port."""
         return await _one(self._connection, _GET, self._key)
 
-    async def read_erased(self, *, by: dt.datetime) -> Document | None:
+    async def read_erased(self, *, by: dt.datetime) -> Erasing | None:
         """See the port."""
-        return await _one(self._connection, _GET_ERASED, (*self._key, by))
+        row = await (await self._connection.execute(_GET_ERASED, (*self._key, by))).fetchone()
+        if row is None:
+            return None
+        *columns, cause, actor, results = row
+        return Erasing(_document(tuple(columns)), Cause(cause) if cause else None, actor or "", results)
 
-    async def reserve(self, document: Document, *, until: dt.datetime) -> None:
+    async def reserve(self, document: Document, *, until: dt.datetime) -> bool:
         """See the port."""
         await self._connection.execute(_RESERVE, (*_values(document), until))
+        row = await (await self._connection.execute(_IS_FREE, self._key)).fetchone()
+        # Without a row that is hidden there is one that is alive.
+        return row is None or bool(row[0])
 
-    async def insert(self, document: Document) -> None:
+    async def insert(self, document: Document) -> bool:
         """See the port."""
-        await self._connection.execute(_INSERT, _values(document))
+        return await (await self._connection.execute(_INSERT, _values(document))).fetchone() is not None
 
-    async def mark_erased(self, at: dt.datetime) -> None:
+    async def set_term(self, term: Term) -> bool:
         """See the port."""
-        await self._connection.execute(_MARK_ERASED, (at, *self._key))
+        values = (term.retention.name, term.expire_time, *self._key)
+        return await (await self._connection.execute(_SET_TERM, values)).fetchone() is not None
 
-    async def remove(self) -> None:
+    async def mark_erased(self, at: dt.datetime, *, cause: Cause, actor: str, until: dt.datetime) -> None:
+        """See the port."""
+        await self._connection.execute(_MARK_ERASED, (at, cause.value, actor, until, *self._key))
+
+    async def note_results(self, count: int) -> None:
+        """See the port."""
+        await self._connection.execute(_NOTE_RESULTS, (count, *self._key))
+
+    async def remove(self) -> Erased:
         """See the port."""
         await self._connection.execute(_REMOVE, self._key)
+        return Erased(pages=0, index_entries=0)
+
+    async def add_receipt(self, receipt: DeletionReceipt) -> None:
+        """See the port."""
+        values = (
+            receipt.tenant,
+            receipt.id,
+            receipt.document_id,
+            receipt.sha256,
+            receipt.size_bytes,
+            receipt.objects_deleted,
+            receipt.pages_deleted,
+            receipt.index_entries_deleted,
+            receipt.results_deleted,
+            receipt.cause.value,
+            receipt.actor,
+            receipt.delete_time,
+            receipt.digest,
+        )
+        await self._connection.execute(_ADD_RECEIPT, values)
+
+
+@contextlib.asynccontextmanager
+async def bound(pool: Pool, tenant: str) -> AsyncIterator[Connection]:
+    """A transaction in which row security lets this tenant's rows through.
+
+    Statements travel together: the server is waited for when a result is, and at the end.
+    """
+    async with pool.connection() as connection, connection.pipeline():
+        await connection.execute(_BIND, (tenant,))
+        yield connection
 
 
 async def _one(connection: Connection, statement: str, values: tuple[Any, ...]) -> Document | None:
@@ -158,11 +214,13 @@ def _values(document: Document) -> tuple[Any, ...]:
         document.size_bytes,
         document.create_time,
         document.page_count,
+        document.term.retention.name,
+        document.term.expire_time,
     )
 
 
 def _document(row: tuple[Any, ...]) -> Document:
-    tenant, sha256, display_name, media_type, size_bytes, create_time, page_count = row
+    tenant, sha256, display_name, media_type, size_bytes, create_time, page_count, retention, expire_time = row
     return Document(
         tenant=tenant,
         sha256=sha256,
@@ -171,4 +229,5 @@ def _document(row: tuple[Any, ...]) -> Document:
         size_bytes=size_bytes,
         create_time=create_time.astimezone(dt.UTC),
         page_count=page_count,
+        term=Term(Retention[retention], expire_time.astimezone(dt.UTC)),
     )

@@ -1,11 +1,13 @@
 """Between the contract's messages and the domain's values."""
 
+import datetime as dt
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pagemesh.common.v1 import page_pb2
 from pagemesh.extractor.v1 import document_pb2, extraction_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
-from services.extractor.domain.documents import DeletionReceipt, Document
+from services.extractor.domain.documents import Document
 from services.extractor.domain.extract import Extraction
 from services.extractor.domain.pages import (
     DocumentFlag,
@@ -16,12 +18,20 @@ from services.extractor.domain.pages import (
     PageFault,
     Part,
 )
+from services.extractor.domain.receipts import DeletionReceipt
+from services.extractor.domain.retention import Change, Retention
+from services.runtime.errors import FieldViolation, InvalidArgument
 
 _PART = {"text": Part.TEXT, "blocks": Part.BLOCKS, "words": Part.WORDS}
 _DEFAULT_PARTS = Part.TEXT | Part.BLOCKS
 _FLAG = {
     DocumentFlag.REPAIRED: extraction_pb2.DOCUMENT_FLAG_REPAIRED,
     DocumentFlag.ENCRYPTED: extraction_pb2.DOCUMENT_FLAG_ENCRYPTED,
+}
+_RETENTION = {
+    Retention.EPHEMERAL: document_pb2.RETENTION_EPHEMERAL,
+    Retention.TEMPORARY: document_pb2.RETENTION_TEMPORARY,
+    Retention.KEPT: document_pb2.RETENTION_KEPT,
 }
 _FAILED_PAGE = {
     PageFault.CORRUPT: "The page is damaged.",
@@ -42,7 +52,44 @@ def document(value: Document) -> document_pb2.Document:
         page_count=value.page_count,
     )
     message.create_time.FromDatetime(value.create_time)
+    message.retention = _RETENTION[value.term.retention]
+    message.expire_time.FromDatetime(value.term.expire_time)
     return message
+
+
+def retention(value: document_pb2.Retention.ValueType) -> Retention | None:
+    """How long something is to be kept; None where it is not said."""
+    return next((ours for ours, theirs in _RETENTION.items() if theirs == value), None)
+
+
+def time(message: pb.UploadDocumentRequest | document_pb2.Document) -> dt.datetime | None:
+    """The `expire_time` that a message names, in UTC; None where it names none.
+
+    Raises InvalidArgument EXPIRE_TIME_OUT_OF_RANGE where it is none of a calendar.
+    """
+    if not message.HasField("expire_time"):
+        return None
+    try:
+        return message.expire_time.ToDatetime(dt.UTC)
+    except (ValueError, OverflowError) as exc:
+        field = "expire_time" if isinstance(message, pb.UploadDocumentRequest) else "document.expire_time"
+        text = "The time must be ahead, by at most a year."
+        raise InvalidArgument("EXPIRE_TIME_OUT_OF_RANGE", text, fields=[FieldViolation(field, text)]) from exc
+
+
+def change(request: pb.UpdateDocumentRequest) -> Change:
+    """What an update asks for; an empty mask names what is set."""
+    document, paths = request.document, request.update_mask.paths
+    named = set(paths) or {
+        *(["retention"] if document.retention else []),
+        *(["expire_time"] if document.HasField("expire_time") else []),
+    }
+    return Change(
+        names_retention="retention" in named,
+        names_expire_time="expire_time" in named,
+        retention=retention(document.retention),
+        expire_time=time(document) if "expire_time" in named else None,
+    )
 
 
 def receipt(value: DeletionReceipt) -> document_pb2.DeletionReceipt:
@@ -50,11 +97,17 @@ def receipt(value: DeletionReceipt) -> document_pb2.DeletionReceipt:
     delete_time = Timestamp()
     delete_time.FromDatetime(value.delete_time)
     return document_pb2.DeletionReceipt(
-        document=value.document.name,
-        sha256=value.document.sha256,
-        size_bytes=value.document.size_bytes,
+        name=value.name,
+        document=value.document,
+        sha256=value.sha256,
+        size_bytes=value.size_bytes,
         objects_deleted=value.objects_deleted,
+        pages_deleted=value.pages_deleted,
+        index_entries_deleted=value.index_entries_deleted,
+        results_deleted=value.results_deleted,
+        cause=value.cause.value,
         delete_time=delete_time,
+        digest=value.digest,
     )
 
 

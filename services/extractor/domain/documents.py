@@ -1,4 +1,4 @@
-"""Documents as values, their receipts, and the place in a list of them."""
+"""Documents as values, and the place in a list of them."""
 
 import base64
 import binascii
@@ -8,6 +8,7 @@ import struct
 from dataclasses import dataclass
 
 from services.extractor.domain.media import MediaType
+from services.extractor.domain.retention import FOR_EVER, Term
 from services.runtime.errors import FieldViolation, InvalidArgument, NotFound
 
 ID_HEX_DIGITS = 32
@@ -30,6 +31,7 @@ class Document:
     size_bytes: int
     create_time: dt.datetime
     page_count: int | None = None
+    term: Term = FOR_EVER
 
     @property
     def id(self) -> str:
@@ -51,17 +53,8 @@ class Uploaded:
 
 
 @dataclass(frozen=True, slots=True)
-class DeletionReceipt:
-    """What was erased and when that was complete."""
-
-    document: Document
-    objects_deleted: int
-    delete_time: dt.datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Cursor:
-    """The last document of one part of a list, newest first; the next part begins behind it."""
+    """The last entry of one part of a list, newest first; the next part begins behind it."""
 
     create_time: dt.datetime
     id: str
@@ -80,7 +73,7 @@ class Cursor:
                 raise ValueError("before there were documents")
             return cls(_EPOCH + micros * _MICROSECOND, digest.hex())
         except (binascii.Error, struct.error, ValueError, OverflowError) as exc:
-            message = "The page token is not one that ListDocuments gave. Begin the list again without it."
+            message = "The page token is not one that this list gave. Begin the list again without it."
             raise InvalidArgument(
                 "INVALID_PAGE_TOKEN", message, fields=[FieldViolation("page_token", message)]
             ) from exc

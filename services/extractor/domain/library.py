@@ -1,18 +1,16 @@
-"""Describing, listing and erasing documents."""
+"""Describing and listing documents, changing how long they are kept, and what tells of those that are gone."""
 
-import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from services.extractor.domain.documents import Cursor, DeletionReceipt, Document, document_id, not_found
-from services.extractor.domain.keys import object_key
-from services.extractor.domain.ports import Clock, DocumentRepository, ObjectStore
+from services.extractor.domain.documents import Cursor, Document, document_id, not_found
+from services.extractor.domain.keeping import Receipts
+from services.extractor.domain.ports import Clock, DocumentRepository
+from services.extractor.domain.receipts import DeletionReceipt
+from services.extractor.domain.retention import Change
 
 DEFAULT_LIST_SIZE = 50
 MAX_LIST_SIZE = 1000
-ERASURE_GRACE = dt.timedelta(seconds=60)
-"""How long a deletion is left to the call that began it before the sweep completes it."""
-_SWEEP_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +21,20 @@ class DocumentList:
     next_page_token: str
 
 
+@dataclass(frozen=True, slots=True)
+class ReceiptList:
+    """The same of receipts."""
+
+    receipts: Sequence[DeletionReceipt]
+    next_page_token: str
+
+
 class Library:
     """The documents of a tenant. Another tenant's are not there."""
 
-    def __init__(self, *, repository: DocumentRepository, store: ObjectStore, clock: Clock) -> None:
+    def __init__(self, *, repository: DocumentRepository, receipts: Receipts, clock: Clock) -> None:
         self._repository = repository
-        self._store = store
+        self._receipts = receipts
         self._clock = clock
 
     async def get(self, tenant: str, name: str) -> Document:
@@ -49,35 +55,23 @@ class Library:
             return DocumentList(documents, "")
         return DocumentList(documents, Cursor(documents[-1].create_time, documents[-1].id).token())
 
-    async def delete(self, tenant: str, name: str) -> DeletionReceipt:
-        """Erases bytes and row. Raises NotFound, also for whoever comes second.
-
-        The row is hidden in a transaction of its own before the bytes go, so that whatever breaks in between, nobody
-        sees a document without bytes, and the deletion is completed by the next call or by the sweep.
-        """
-        bare_id = document_id(name)
-        async with self._repository.locked(tenant, bare_id) as record:
-            if await record.read() is not None:
-                await record.mark_erased(self._clock.now())
-            elif await record.read_erased(by=self._clock.now()) is None:
-                raise not_found(name)
-        receipt = await self._complete(tenant, bare_id)
-        if receipt is None:
-            raise not_found(name)
-        return receipt
-
-    async def sweep(self) -> int:
-        """Completes deletions that broke off and clears up after uploads that did; answers how many."""
-        erasures = await self._repository.erasures(before=self._clock.now() - ERASURE_GRACE, limit=_SWEEP_LIMIT)
-        for erasure in erasures:
-            await self._complete(erasure.tenant, erasure.document_id)
-        return len(erasures)
-
-    async def _complete(self, tenant: str, bare_id: str) -> DeletionReceipt | None:
-        async with self._repository.locked(tenant, bare_id) as record:
-            document = await record.read_erased(by=self._clock.now())
+    async def update(self, tenant: str, name: str, change: Change) -> Document:
+        """Changes how long a document is kept. Raises NotFound, and what `Change.applied` raises."""
+        async with self._repository.locked(tenant, document_id(name)) as record:
+            document = await record.read()
             if document is None:
-                return None
-            removed = await self._store.delete(object_key(tenant, document.sha256))
-            await record.remove()
-        return DeletionReceipt(document, objects_deleted=int(removed), delete_time=self._clock.now())
+                raise not_found(name)
+            term = change.applied(document.term, now=self._clock.now())
+            if not await record.set_term(term):
+                raise not_found(name)
+        return replace(document, term=term)
+
+    async def receipts(self, tenant: str, *, page_size: int, page_token: str) -> ReceiptList:
+        """At most `page_size` receipts (0: 50), newest first. Raises InvalidArgument INVALID_PAGE_TOKEN."""
+        size = min(page_size or DEFAULT_LIST_SIZE, MAX_LIST_SIZE)
+        after = Cursor.parse(page_token) if page_token else None
+        found = await self._receipts.receipts(tenant, limit=size + 1, after=after)
+        receipts = found[:size]
+        if len(found) <= size:
+            return ReceiptList(receipts, "")
+        return ReceiptList(receipts, Cursor(receipts[-1].delete_time, receipts[-1].id).token())

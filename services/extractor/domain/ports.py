@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 from services.extractor.domain.documents import Cursor, Document
+from services.extractor.domain.keeping import Erasing
 from services.extractor.domain.media import MediaType
 from services.extractor.domain.pages import FailedPage, Page, ParserEvent, Part, Picture, PictureFormat, Refused
+from services.extractor.domain.receipts import Cause, DeletionReceipt, Erased
 from services.extractor.domain.recognised import Reading, TextBlock
+from services.extractor.domain.retention import Term
 
 
 class Clock(Protocol):
@@ -68,35 +71,36 @@ class ObjectStore(Protocol):
         """Raises where the store cannot be reached."""
 
 
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    """A document whose deletion was begun, or whose upload was, and is not known to be complete."""
-
-    tenant: str
-    document_id: str
-
-
 class DocumentRecord(Protocol):
     """One document's row, locked against all other writers until the context ends; changes are committed then."""
 
     async def read(self) -> Document | None:
         """The document; None where there is none or it is being erased."""
 
-    async def read_erased(self, *, by: dt.datetime) -> Document | None:
-        """The document whose erasure was due at `by`; None where there is none or it is alive or reserved."""
+    async def read_erased(self, *, by: dt.datetime) -> Erasing | None:
+        """What is being erased and was due at `by`; None where there is none or it is alive or reserved."""
 
-    async def reserve(self, document: Document, *, until: dt.datetime) -> None:
+    async def reserve(self, document: Document, *, until: dt.datetime) -> bool:
         """Notes that bytes may be stored soon. Nobody sees the document until it is inserted; where it never is, its
-        erasure is due at `until`. Does nothing where there is a row."""
+        erasure is due at `until`. False where an earlier document of the same bytes is still being erased."""
 
-    async def insert(self, document: Document) -> None:
-        """Adds the document, over an erased or a reserved one of the same id if need be."""
+    async def insert(self, document: Document) -> bool:
+        """Adds the document, over a reserved one of the same id. False where another one is there."""
 
-    async def mark_erased(self, at: dt.datetime) -> None:
-        """Hides the document from everybody but `read_erased` and `erasures`."""
+    async def set_term(self, term: Term) -> bool:
+        """Changes how long the document is kept, and forgets that anything was made of it. False where it is gone."""
 
-    async def remove(self) -> None:
-        """Forgets the document."""
+    async def mark_erased(self, at: dt.datetime, *, cause: Cause, actor: str, until: dt.datetime) -> None:
+        """Hides the document from everybody but `read_erased`, and from `Lifecycle.take_erasures` before `until`."""
+
+    async def note_results(self, count: int) -> None:
+        """Adds to what was erased of the results that were made of the document that is being erased."""
+
+    async def remove(self) -> Erased:
+        """Forgets the document, its pages and its entries in the search index."""
+
+    async def add_receipt(self, receipt: DeletionReceipt) -> None:
+        """Keeps the receipt."""
 
 
 class DocumentRepository(Protocol):
@@ -113,9 +117,6 @@ class DocumentRepository(Protocol):
 
     def locked(self, tenant: str, document_id: str) -> AbstractAsyncContextManager[DocumentRecord]:
         """The document's row under a lock that holds whether or not there is one."""
-
-    async def erasures(self, *, before: dt.datetime, limit: int) -> Sequence[Erasure]:
-        """Deletions that were begun before `before` and are not complete, and reservations that ended before it."""
 
 
 @dataclass(frozen=True, slots=True)

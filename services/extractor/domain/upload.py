@@ -3,12 +3,22 @@
 import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from services.extractor.domain.documents import Document, Uploaded
+from services.extractor.domain.erasure import Eraser
 from services.extractor.domain.keys import object_key
 from services.extractor.domain.media import SNIFF_BYTES, sniff
 from services.extractor.domain.names import clean_display_name
-from services.extractor.domain.ports import Clock, DocumentRepository, ObjectStore, Spool, SpooledFile
+from services.extractor.domain.ports import (
+    Clock,
+    DocumentRecord,
+    DocumentRepository,
+    ObjectStore,
+    Spool,
+    SpooledFile,
+)
+from services.extractor.domain.retention import Retention, Term, term_for
 from services.runtime.errors import Aborted, DeadlineExceeded, FieldViolation, InvalidArgument
 
 _COMMIT_ATTEMPTS = 3
@@ -20,9 +30,9 @@ class UploadDocument:
     """Stores bytes once for each tenant.
 
     The row is reserved, the object written, and the row made a document: whatever breaks in between leaves bytes that
-    nobody can see, that the next upload of the same bytes replaces, and that the sweep removes when the reservation has
-    ended. The document is only made while the object is known to be there: a deletion that runs meanwhile takes the
-    same lock.
+    nobody can see, that the next upload of the same bytes replaces, and that the lifecycle worker removes when the
+    reservation has ended. The document is only made while the object is known to be there: a deletion that runs
+    meanwhile takes the same lock. One that was begun before is completed first, so that its receipt is true.
     """
 
     def __init__(
@@ -31,6 +41,7 @@ class UploadDocument:
         repository: DocumentRepository,
         store: ObjectStore,
         spool: Spool,
+        eraser: Eraser,
         clock: Clock,
         max_upload_bytes: int,
         stall_s: float,
@@ -39,28 +50,42 @@ class UploadDocument:
         self._repository = repository
         self._store = store
         self._spool = spool
+        self._eraser = eraser
         self._clock = clock
         self._max_upload_bytes = max_upload_bytes
         self._stall_s = stall_s
 
-    async def __call__(self, tenant: str, display_name: str, pieces: AsyncIterator[bytes]) -> Uploaded:
-        """Reads `pieces` to their end and stores them.
+    async def __call__(
+        self,
+        tenant: str,
+        display_name: str,
+        pieces: AsyncIterator[bytes],
+        *,
+        retention: Retention | None = None,
+        expire_time: dt.datetime | None = None,
+    ) -> Uploaded:
+        """Reads `pieces` to their end and stores them. The same bytes again keep the longer of both terms.
 
         Raises InvalidArgument EMPTY_FILE, FILE_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE or SUSPICIOUS_FILE_NAME as soon as
         it is known, ResourceExhausted where the spool is full, DeadlineExceeded UPLOAD_STALLED where the sender
-        stands still, Unavailable where store or database are down.
+        stands still, Unavailable where store or database are down, or where an earlier deletion of the same bytes
+        cannot be completed, and what `term_for` raises.
         """
+        # Refused before the first byte, and reckoned from the last.
+        term_for(retention, expire_time, now=self._clock.now())
         async with self._spool.file(tenant) as spooled:
             head, size_bytes = await self._receive(pieces, spooled, display_name)
             media_type = sniff(head)
             sha256 = await spooled.finish()
+            now = self._clock.now()
             document = Document(
                 tenant=tenant,
                 sha256=sha256,
                 display_name=clean_display_name(display_name, media_type),
                 media_type=media_type,
                 size_bytes=size_bytes,
-                create_time=self._clock.now(),
+                create_time=now,
+                term=Term(Retention.KEPT, expire_time) if expire_time else term_for(retention, None, now=now),
             )
             return await self._commit(document, spooled)
 
@@ -101,25 +126,36 @@ class UploadDocument:
 
     async def _commit(self, document: Document, spooled: SpooledFile) -> Uploaded:
         key = object_key(document.tenant, document.sha256)
-        existing = await self._repository.get(document.tenant, document.id)
-        if existing is not None:
-            return Uploaded(existing, created=False)
         for _ in range(_COMMIT_ATTEMPTS):
             async with self._repository.locked(document.tenant, document.id) as record:
-                await record.reserve(document, until=self._clock.now() + RESERVATION)
+                if (existing := await _renewed(record, document)) is not None:
+                    return Uploaded(existing, created=False)
+                reserved = await record.reserve(document, until=self._clock.now() + RESERVATION)
+            if not reserved:
+                await self._eraser.complete(document.tenant, document.id)
+                continue
             await self._store.put(key, spooled.path)
             async with self._repository.locked(document.tenant, document.id) as record:
-                existing = await record.read()
-                if existing is not None:
+                if (existing := await _renewed(record, document)) is not None:
                     return Uploaded(existing, created=False)
                 # A deletion of the same bytes may have removed the object since it was put.
-                if await self._store.size_bytes(key) == document.size_bytes:
-                    await record.insert(document)
+                if await self._store.size_bytes(key) == document.size_bytes and await record.insert(document):
                     return Uploaded(document, created=True)
         raise Aborted("UPLOAD_CONTENDED", "The same file is being deleted again and again. Try again.")
 
     def _too_large(self) -> InvalidArgument:
         return _content("FILE_TOO_LARGE", f"The file is larger than {self._max_upload_bytes} bytes, the limit here.")
+
+
+async def _renewed(record: DocumentRecord, document: Document) -> Document | None:
+    """What the tenant has of these bytes already, kept for the longer of both terms; None where there is nothing."""
+    existing = await record.read()
+    if existing is None:
+        return None
+    term = existing.term.longer(document.term)
+    if term != existing.term and not await record.set_term(term):
+        return None
+    return replace(existing, term=term)
 
 
 def _content(reason: str, message: str) -> InvalidArgument:

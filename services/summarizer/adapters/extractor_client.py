@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import cast
 
-from google.protobuf import field_mask_pb2
+from google.protobuf import duration_pb2, field_mask_pb2
 
 from pagemesh.common.v1 import page_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2 as extractor_pb2
@@ -23,6 +23,8 @@ MARGIN_S = 0.5
 DENSE_PAGE_WORDS = 2_000
 """Building the words of a denser page takes 10 ms and more: it is done in a thread."""
 
+_HOLD_TTL = duration_pb2.Duration(seconds=900)
+"""Longer than any summary takes; for the case that nobody is left to release it."""
 _READ_MASK = field_mask_pb2.FieldMask(paths=["text", "words"])
 
 
@@ -37,6 +39,16 @@ class ExtractorPages:
         """NotFound where the caller's tenant has no such document."""
         request = extractor_pb2.GetDocumentRequest(name=document)
         await self._client.unary(self._stub.GetDocument, request, cap_s=LOOK_CAP_S)
+
+    async def hold(self, document: str, hold_id: str) -> None:
+        """Keeps the document from expiring. NotFound where there is none."""
+        request = extractor_pb2.HoldDocumentRequest(name=document, hold_id=hold_id, ttl=_HOLD_TTL)
+        await self._client.unary(self._stub.HoldDocument, request, cap_s=LOOK_CAP_S)
+
+    async def release(self, document: str, hold_id: str, *, processed: bool) -> None:
+        """Ends a hold."""
+        request = extractor_pb2.ReleaseDocumentRequest(name=document, hold_id=hold_id, processed=processed)
+        await self._client.unary(self._stub.ReleaseDocument, request, cap_s=LOOK_CAP_S)
 
     async def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
         """The pages in order, DocumentStart first. Closing it cancels the extraction."""

@@ -1,6 +1,7 @@
 """The ports in memory, for tests and for trying things out: each behaves as the real one does, in one process."""
 
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -26,6 +27,10 @@ class MemoryPages:
 
     def __init__(self) -> None:
         self._documents: dict[tuple[str, str], tuple[Page | PageFailed, ...]] = {}
+        self.holds: dict[str, str] = {}
+        """Documents that are held, by the hold's id."""
+        self.processed: list[str] = []
+        """Those that were released as processed."""
 
     def put(self, tenant: str, document: str, *pages: Page | PageFailed) -> None:
         """Keeps a document."""
@@ -34,6 +39,16 @@ class MemoryPages:
     def delete(self, tenant: str, document: str) -> None:
         """Forgets a document."""
         del self._documents[tenant, document]
+
+    async def hold(self, document: str, hold_id: str) -> None:
+        """NotFound where there is none."""
+        self._find(document)
+        self.holds[hold_id] = document
+
+    async def release(self, document: str, hold_id: str, *, processed: bool) -> None:
+        """Ends a hold."""
+        if self.holds.pop(hold_id, None) is not None and processed:
+            self.processed.append(document)
 
     async def exists(self, document: str) -> None:
         """NotFound where the caller's tenant has no such document."""
@@ -171,6 +186,13 @@ class MemoryCache:
         """Keeps the summary."""
         self._summaries[tenant, key] = summary
 
+    async def purge(self, tenant: str, document: str) -> int:
+        """Forgets every summary of the document."""
+        own = [at for at, summary in self._summaries.items() if (at[0], summary.document) == (tenant, document)]
+        for at in own:
+            del self._summaries[at]
+        return len(own)
+
     def clear(self) -> None:
         """Forgets everything."""
         self._summaries.clear()
@@ -191,18 +213,34 @@ class MemoryStore:
         self._now_s = now_s
         self._grace_s = grace_s
         self._results: dict[tuple[str, bytes], Committed] = {}
+        self._bought_for: dict[tuple[str, bytes], str] = {}
+        self._purges: Counter[tuple[str, str]] = Counter()
         self._outbox: dict[str, _Row] = {}
 
     async def find(self, tenant: str, keys: Sequence[bytes]) -> Mapping[bytes, Committed]:
         """Those of the keys that have an answer of this tenant."""
         return {key: self._results[tenant, key] for key in keys if (tenant, key) in self._results}
 
-    async def commit(self, key: bytes, answer: Answer, delivery: Delivery) -> None:
-        """Keeps both."""
+    async def commit(self, key: bytes, answer: Answer, delivery: Delivery, *, generation: int = 0) -> None:
+        """Keeps both; the delivery alone where the document was purged meanwhile."""
         assert delivery.event is not None
-        committed = Committed(answer, delivery.event.event_id)
-        self._results.setdefault((delivery.caller.tenant, key), committed)
+        tenant, document = delivery.caller.tenant, delivery.event.document
+        if self._purges[tenant, document] == generation and (tenant, key) not in self._results:
+            self._results[tenant, key] = Committed(answer, delivery.event.event_id)
+            self._bought_for[tenant, key] = document
         await self.add(delivery)
+
+    async def generation(self, tenant: str, document: str) -> int:
+        """How often the document was purged."""
+        return self._purges[tenant, document]
+
+    async def purge(self, tenant: str, document: str) -> int:
+        """Forgets the answers that were bought for the document."""
+        self._purges[tenant, document] += 1
+        own = [at for at, name in self._bought_for.items() if (at[0], name) == (tenant, document)]
+        for at in own:
+            del self._results[at], self._bought_for[at]
+        return len(own)
 
     async def add(self, delivery: Delivery) -> None:
         """Keeps it; one that is there already stays as it is."""

@@ -24,11 +24,25 @@ _FIND = """
     WHERE tenant = %(tenant)s AND content_key = ANY(%(keys)s)
 """
 # An answer that was committed first stays: what others already read must not change.
+# One for a document that was purged since the work began is not kept.
 _COMMIT = """
-    INSERT INTO summarizer.results (tenant, content_key, answer, event_id)
-    VALUES (%(tenant)s, %(key)s, %(answer)s, %(event_id)s)
+    INSERT INTO summarizer.results (tenant, content_key, answer, event_id, document)
+    SELECT %(tenant)s, %(key)s, %(answer)s, %(event_id)s, %(document)s
+    WHERE %(generation)s = coalesce(
+        (SELECT generation FROM summarizer.purges WHERE tenant = %(tenant)s AND document = %(document)s), 0)
     ON CONFLICT (tenant, content_key) DO NOTHING
 """
+# Commits of one document go together; a purge waits for them, and they for it. Released with the transaction.
+_LOCK_SHARED = "SELECT pg_advisory_xact_lock_shared(hashtextextended(%(tenant)s || '/' || %(document)s, 0))"
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%(tenant)s || '/' || %(document)s, 0))"
+_GENERATION = "SELECT generation FROM summarizer.purges WHERE tenant = %(tenant)s AND document = %(document)s"
+_NEXT_GENERATION = """
+    INSERT INTO summarizer.purges (tenant, document, generation) VALUES (%(tenant)s, %(document)s, 1)
+    ON CONFLICT (tenant, document) DO UPDATE SET generation = purges.generation + 1, purge_time = now()
+"""
+_PURGE = "DELETE FROM summarizer.results WHERE tenant = %(tenant)s AND document = %(document)s"
+# No run is that old, so none is left that knows an earlier number.
+_FORGET_PURGES = "DELETE FROM summarizer.purges WHERE tenant = %(tenant)s AND purge_time < now() - interval '1 day'"
 _ADD = """
     INSERT INTO summarizer.outbox (hold_id, tenant, actor, project, request_id, event, due_time)
     VALUES (%(hold_id)s, %(tenant)s, %(actor)s, %(project)s, %(request_id)s, %(event)s,
@@ -89,20 +103,43 @@ class PostgresResults:
             for stored, answer, event_id in rows
         }
 
-    async def commit(self, key: bytes, answer: Answer, delivery: Delivery) -> None:
-        """Both rows or none."""
+    async def commit(self, key: bytes, answer: Answer, delivery: Delivery, *, generation: int = 0) -> None:
+        """Both rows or none; the delivery alone where the document was purged meanwhile."""
         assert delivery.event is not None
         row = {
             "tenant": delivery.caller.tenant,
             "key": _stored(key),
             "answer": encoding.encode_answer(answer),
             "event_id": delivery.event.event_id,
+            "document": delivery.event.document,
+            "generation": generation,
         }
         with translate("results.commit"):
             async with self._pool.connection() as connection, connection.transaction():
                 await _as_tenant(connection, delivery.caller.tenant)
+                await connection.execute(_LOCK_SHARED, row)
                 await connection.execute(_COMMIT, row)
                 await connection.execute(_ADD, _row(delivery, self._grace_s))
+
+    async def generation(self, tenant: str, document: str) -> int:
+        """How often the document was purged."""
+        with translate("results.generation"):
+            async with self._pool.connection() as connection, connection.transaction():
+                await _as_tenant(connection, tenant)
+                cursor = await connection.execute(_GENERATION, {"tenant": tenant, "document": document})
+                row = await cursor.fetchone()
+        return 0 if row is None else int(row[0])
+
+    async def purge(self, tenant: str, document: str) -> int:
+        """Forgets the answers that were bought for the document."""
+        row = {"tenant": tenant, "document": document}
+        with translate("results.purge"):
+            async with self._pool.connection() as connection, connection.transaction():
+                await _as_tenant(connection, tenant)
+                await connection.execute(_FORGET_PURGES, row)
+                await connection.execute(_LOCK, row)
+                await connection.execute(_NEXT_GENERATION, row)
+                return (await connection.execute(_PURGE, row)).rowcount
 
 
 class PostgresOutbox:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import redis.asyncio as redis
 from prometheus_client import Counter
@@ -21,6 +21,8 @@ MAX_VALUE_BYTES = 4 * 1024 * 1024
 """A larger summary is not kept: reading it would take longer than the time-out allows."""
 
 _LOOKUPS = Counter("pagemesh_summarizer_cache", "Lookups of summaries, by outcome.", ["outcome"])
+_PURGE_TIMES = 20
+"""Nobody's summary waits for a purge, and it has much to remove: so many times the usual time-out."""
 T = TypeVar("T")
 
 
@@ -69,9 +71,33 @@ class RedisSummaryCache:
         if len(data) > MAX_VALUE_BYTES:
             return
         try:
-            await self._guarded(lambda: self._client.set(_name(tenant, key), data, ex=self._ttl_s))
+            await self._guarded(lambda: self._put(_name(tenant, key), _names(tenant, summary.document), data))
         except PagemeshError:
             _LOOKUPS.labels("put_failed").inc()
+
+    async def purge(self, tenant: str, document: str) -> int:
+        """Forgets every summary of the document. Raises Unavailable where Redis does not answer."""
+        names = _names(tenant, document)
+        return await self._guarded(lambda: self._purge(names), timeout_s=self._timeout_s * _PURGE_TIMES)
+
+    async def _put(self, name: str, names: str, data: bytes) -> None:
+        async with self._client.pipeline(transaction=True) as together:
+            together.set(name, data, ex=self._ttl_s)
+            # It outlives all whose names it holds.
+            together.sadd(names, name)
+            together.expire(names, self._ttl_s)
+            await together.execute()
+
+    async def _purge(self, names: str) -> int:
+        found = await cast("Awaitable[set[bytes]]", self._client.smembers(names))
+        if not found:
+            return 0
+        async with self._client.pipeline(transaction=True) as together:
+            together.unlink(*found)
+            # Not as a whole: what was put meanwhile is for whoever put it to take back.
+            together.srem(names, *found)
+            removed, _ = await together.execute()
+        return int(removed)
 
     async def ping(self) -> None:
         """Raises where Redis does not answer in time."""
@@ -81,10 +107,10 @@ class RedisSummaryCache:
         """Closes the connections."""
         await self._client.aclose()
 
-    async def _guarded(self, command: Callable[[], Awaitable[T]]) -> T:
+    async def _guarded(self, command: Callable[[], Awaitable[T]], *, timeout_s: float = 0.0) -> T:
         async with self._breaker.guard():
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(timeout_s or self._timeout_s):
                     return await command()
             except (RedisError, OSError, TimeoutError) as exc:
                 raise Unavailable("CACHE_UNAVAILABLE", "The cache does not answer.") from exc
@@ -92,3 +118,8 @@ class RedisSummaryCache:
 
 def _name(tenant: str, key: bytes) -> str:
     return f"pagemesh:summary:{VERSION}:{tenant}:{key.hex()}"
+
+
+def _names(tenant: str, document: str) -> str:
+    """The set of names of a document's summaries."""
+    return f"pagemesh:summaries:{VERSION}:{tenant}:{document}"

@@ -10,10 +10,12 @@ from prometheus_client import Gauge, Histogram
 
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2_grpc
+from services.runtime.call import current_identity
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api.caller import current_caller, current_deadline
 from services.summarizer.api.mapping import from_event, from_summary, to_options
 from services.summarizer.domain.events import Finished
+from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.summarize import StreamSummarize, Summarize
 from services.summarizer.domain.values import Summary
 
@@ -28,8 +30,9 @@ _GROUNDED = Histogram(
 class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
     """Translates; decides nothing."""
 
-    def __init__(self, *, summarize: Summarize, stream_summarize: StreamSummarize) -> None:
+    def __init__(self, *, summarize: Summarize, stream_summarize: StreamSummarize, purge: PurgeDocument) -> None:
         self._summarize = summarize
+        self._purge = purge
         self._stream_summarize = stream_summarize
 
     async def Summarize(
@@ -51,6 +54,13 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         async with aclosing(with_error_event(self._events(request), make=_error_event)) as responses:
             async for response in responses:
                 yield response
+
+    async def PurgeDocument(
+        self, request: service_pb2.PurgeDocumentRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> service_pb2.PurgeDocumentResponse:
+        """Erases what was made of a document."""
+        count = await self._purge(current_identity().tenant, request.document)
+        return service_pb2.PurgeDocumentResponse(results_deleted=count)
 
     async def _events(
         self, request: service_pb2.StreamSummarizeRequest

@@ -35,12 +35,14 @@ Part = tuple[Claim, ...]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is asked, for whom, of which model; `options.model` is resolved."""
+    """What is asked, for whom, of which model; `options.model` is resolved. `generation` is that of the document's
+    results when the work began."""
 
     caller: Caller
     document: str
     options: Options
     model: Model
+    generation: int = 0
 
 
 @dataclass(slots=True)
@@ -120,7 +122,9 @@ class MapReduce:
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in answers}
         for _ in range(len(prompts) - len(missing)):
             done()
-        orders = [Order(job.caller, job.document, job.model, prompt, key) for key, prompt in missing.items()]
+        orders = [
+            Order(job.caller, job.document, job.model, prompt, key, job.generation) for key, prompt in missing.items()
+        ]
         answers.update(await self._buy(orders, bill, done, on_text))
         return [answers[key].claims for key in keys]
 

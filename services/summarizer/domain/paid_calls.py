@@ -36,13 +36,14 @@ OnText = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One call to make, and for whom. `key` is its content key."""
+    """One call to make, and for whom. `key` is its content key, `generation` that of its document's results."""
 
     caller: Caller
     document: str
     model: Model
     prompt: Prompt
     key: bytes
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class PaidCalls:
     async def _conclude(self, order: Order, held: Held, answer: Answer) -> Paid:
         delivery = self._delivery(order, held, answer.tokens)
         try:
-            await self._results.commit(order.key, answer, delivery)
+            await self._results.commit(order.key, answer, delivery, generation=order.generation)
         except PagemeshError:
             # Nobody can say whether it was written. The ledger hears of the call now, and once more if it was.
             await self._settle(delivery)

@@ -112,6 +112,14 @@ class PageSource(Protocol):
         """NotFound where the caller's tenant has no such document."""
         ...
 
+    async def hold(self, document: str, hold_id: str) -> None:
+        """Keeps the document from expiring until `release`, or for a quarter of an hour. NotFound as in `exists`."""
+        ...
+
+    async def release(self, document: str, hold_id: str, *, processed: bool) -> None:
+        """Ends a hold. With `processed` something was made of the document, or never can be: an ephemeral one goes."""
+        ...
+
     def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
         """The pages in order, DocumentStart first. Closing the iterator stops the parser."""
         ...
@@ -148,7 +156,7 @@ class Books(Protocol):
 class SummaryCache(Protocol):
     """Summaries that were made a short time ago. It may forget at any moment, and then only speed is lost.
 
-    Neither method raises: a cache that is away is a cache that knows nothing.
+    Neither `get` nor `put` raises: a cache that is away is a cache that knows nothing.
     """
 
     async def get(self, tenant: str, key: bytes) -> Summary | None:
@@ -157,6 +165,10 @@ class SummaryCache(Protocol):
 
     async def put(self, tenant: str, key: bytes, summary: Summary) -> None:
         """Keeps the summary for a while."""
+        ...
+
+    async def purge(self, tenant: str, document: str) -> int:
+        """Forgets every summary of the document; answers how many. Raises Unavailable where that is not certain."""
         ...
 
 
@@ -178,8 +190,17 @@ class Results(Protocol):
         """Those of the keys that have an answer."""
         ...
 
-    async def commit(self, key: bytes, answer: Answer, delivery: Delivery) -> None:
-        """Keeps the answer and the delivery in one transaction. An answer that is there already stays."""
+    async def commit(self, key: bytes, answer: Answer, delivery: Delivery, *, generation: int = 0) -> None:
+        """Keeps the answer and the delivery in one transaction. An answer that is there already stays; one for a
+        document that was purged since `generation` was asked is not kept, and its delivery is."""
+        ...
+
+    async def generation(self, tenant: str, document: str) -> int:
+        """How often the document was purged. What is made of it afterwards is committed with this."""
+        ...
+
+    async def purge(self, tenant: str, document: str) -> int:
+        """Forgets the answers that were bought for the document; answers how many."""
         ...
 
 

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from services.runtime.errors import FieldViolation, InvalidArgument
+from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.events import Event, Finished, Progress, SentenceReady, TextDelta
 from services.summarizer.domain.grounding import ground, text_of
 from services.summarizer.domain.keys import summary_key
@@ -76,6 +77,7 @@ class StreamSummarize:
         flights: Flights,
         maker: SummaryMaker,
         savings: Savings,
+        keeper: Keeper,
         new_id: Callable[[], str],
         now_s: Callable[[], float],
     ) -> None:
@@ -85,6 +87,7 @@ class StreamSummarize:
         self._flights = flights
         self._maker = maker
         self._savings = savings
+        self._keeper = keeper
         self._new_id = new_id
         self._now_s = now_s
 
@@ -130,10 +133,11 @@ class StreamSummarize:
             looking.cancel()
 
     async def _run(self, job: Job, key: bytes, emit: Emit[Event], deadline: Deadline) -> None:
-        summary = await self._maker.make(job, emit, deadline)
-        # Without some of its pages it is not kept: the next one who asks may have more luck with them.
-        if not summary.failed_pages:
-            await self._cache.put(job.caller.tenant, key, summary)
+        async with self._keeper.working_on(job) as held:
+            summary = await self._maker.make(held, emit, deadline)
+            # Without some of its pages it is not kept: the next one who asks may have more luck with them.
+            if not summary.failed_pages:
+                await self._keeper.keep(held, key, summary)
         emit(Finished(summary))
 
     def _record_saving(self, caller: Caller, summary: Summary, source: str) -> None:

@@ -20,6 +20,7 @@ from pagemesh.common.v1 import page_pb2
 from pagemesh.extractor.v1 import document_pb2, extraction_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import ExtractorServiceStub
+from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import add_SummarizerServiceServicer_to_server
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.ports import pick_free_port
 from services.extractor.__main__ import serve
@@ -27,6 +28,8 @@ from services.extractor.config import ExtractorSettings
 from services.runtime import status
 from services.runtime.tls import TlsFolder
 from tests.conftest import Databases
+from tests.integration.extractor.scripted_summarizer import SUMMARIZER, ScriptedSummarizer
+from tests.integration.summarizer.peers import serving
 
 CHUNK_BYTES = 64 * 1024
 MESSAGE_BYTES = 16 * 1024 * 1024
@@ -94,6 +97,18 @@ class Client:
         )
         return response
 
+    async def update(self, name: str, *mask: str, **fields: Any) -> document_pb2.Document:
+        document = document_pb2.Document(name=name, **fields)
+        request = pb.UpdateDocumentRequest(document=document, update_mask=FieldMask(paths=mask))
+        changed: document_pb2.Document = (await self._call(self.stub.UpdateDocument, request)).document
+        return changed
+
+    async def receipts(self, **request: Any) -> pb.ListDeletionReceiptsResponse:
+        response: pb.ListDeletionReceiptsResponse = await self._call(
+            self.stub.ListDeletionReceipts, pb.ListDeletionReceiptsRequest(**request)
+        )
+        return response
+
     async def delete(self, name: str) -> document_pb2.DeletionReceipt:
         request = pb.DeleteDocumentRequest(name=name)
         receipt: document_pb2.DeletionReceipt = (await self._call(self.stub.DeleteDocument, request)).receipt
@@ -138,6 +153,9 @@ class Service:
     spool: Path
     strangers: set[int]
     """Child processes of this one that are not the service's."""
+    summarizer: ScriptedSummarizer
+    database_url: str
+    target: str
 
     def stored(self, tenant: str = "") -> set[str]:
         """Keys of the objects, of one tenant or of all."""
@@ -185,8 +203,14 @@ async def running(
         "drain_s": 0,
         "shutdown_s": 2,
     }
+    summarizer = ScriptedSummarizer()  # type: ignore[abstract]
     started, stop = asyncio.Event(), asyncio.Event()
     before = {child.pid for child in psutil.Process().children()}
+    stack = AsyncExitStack()
+    registration = (add_SummarizerServiceServicer_to_server, summarizer, SUMMARIZER)
+    values["summarizer_target"] = await stack.enter_async_context(
+        serving("summarizer", pki.tls_dir("summarizer"), registration)
+    )
     task = asyncio.create_task(serve(ExtractorSettings(**{**values, **changes}), started=started, stop=stop))
     try:
         waiting = asyncio.create_task(started.wait())
@@ -195,11 +219,12 @@ async def running(
         if task.done():
             await task
         async with connected(pki, f"127.0.0.1:{port}") as client:
-            yield Service(client, objects, spool, before)
+            yield Service(client, objects, spool, before, summarizer, str(values["database_url"]), f"127.0.0.1:{port}")
     finally:
         stop.set()
         async with asyncio.timeout(30):
             await task
+        await stack.aclose()
         databases.drop(database)
 
 
@@ -239,9 +264,9 @@ async def service(start: Start) -> Service:
 
 
 @contextlib.asynccontextmanager
-async def connected(pki: CertificateAuthority, target: str) -> AsyncIterator[Client]:
-    """A client with the edge's certificate, which never tries twice."""
-    credentials = TlsFolder(pki.tls_dir("edge")).channel_credentials()
+async def connected(pki: CertificateAuthority, target: str, *, identity: str = "edge") -> AsyncIterator[Client]:
+    """A client with the certificate of the edge or of a service, which never tries twice."""
+    credentials = TlsFolder(pki.tls_dir(identity)).channel_credentials()
     options = [
         ("grpc.ssl_target_name_override", "extractor.pagemesh.local"),
         ("grpc.enable_retries", 0),

@@ -42,7 +42,7 @@ def settings(tls_dir: Path, **changes: Any) -> RuntimeSettings:
         "grpc_listen": "127.0.0.1:0",
         "http_listen": "127.0.0.1:0",
         "tls_dir": tls_dir,
-        "peers": "edge,summarizer",
+        "peers": "edge,extractor,summarizer",
         "database_url": "postgresql://nobody@localhost/none",
         "drain_s": 0,
         "shutdown_s": 2,
@@ -143,6 +143,10 @@ class ScriptedExtractor(ExtractorServiceServicer):
     documents: dict[tuple[str, str], Script] = field(default_factory=dict)
     reading: int = 0
     cancelled: int = 0
+    held: dict[str, str] = field(default_factory=dict)
+    """Documents by the id of their hold."""
+    processed: list[str] = field(default_factory=list)
+    """Documents that were released as processed."""
 
     async def GetDocument(
         self, request: extractor_pb2.GetDocumentRequest, context: "grpc.aio.ServicerContext[Any, Any]"
@@ -164,6 +168,20 @@ class ScriptedExtractor(ExtractorServiceServicer):
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise
+
+    async def HoldDocument(
+        self, request: extractor_pb2.HoldDocumentRequest, context: object
+    ) -> extractor_pb2.HoldDocumentResponse:
+        self._find(request.name)
+        self.held[request.hold_id] = request.name
+        return extractor_pb2.HoldDocumentResponse()
+
+    async def ReleaseDocument(
+        self, request: extractor_pb2.ReleaseDocumentRequest, context: object
+    ) -> extractor_pb2.ReleaseDocumentResponse:
+        if self.held.pop(request.hold_id, "") and request.processed:
+            self.processed.append(request.name)
+        return extractor_pb2.ReleaseDocumentResponse()
 
     async def UploadDocument(self, request_iterator: object, context: object) -> Any:
         raise Unimplemented("UNIMPLEMENTED", "Documents are put in by the test.")

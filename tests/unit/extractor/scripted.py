@@ -3,19 +3,23 @@
 import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from services.extractor.domain.documents import Document
 from services.extractor.domain.media import MediaType
 from services.extractor.domain.pages import DocumentFlag, Opened, Page, ParserEvent, ParserLost
 from services.extractor.domain.ports import ParseTask
+from services.extractor.domain.retention import Term
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 Script = Callable[[ParseTask, int], Sequence[ParserEvent | ParserLost]]
 
 
-def a_document(sha256: str = "ab" * 32, *, tenant: str = "acme", create_time: dt.datetime = NOW) -> Document:
-    return Document(tenant, sha256, "a.pdf", MediaType.PDF, 100, create_time)
+def a_document(
+    sha256: str = "ab" * 32, *, tenant: str = "acme", create_time: dt.datetime = NOW, term: Term | None = None
+) -> Document:
+    document = Document(tenant, sha256, "a.pdf", MediaType.PDF, 100, create_time)
+    return document if term is None else replace(document, term=term)
 
 
 @dataclass

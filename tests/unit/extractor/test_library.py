@@ -1,40 +1,16 @@
-"""Listing and erasing."""
+"""Describing, listing, and changing how long something is kept."""
 
 import datetime as dt
 from pathlib import Path
 
 import pytest
 
-from services.extractor.adapters.memory import MemoryDocuments, MemoryObjectStore
-from services.extractor.domain.documents import Document
-from services.extractor.domain.library import ERASURE_GRACE, Library
-from services.runtime.errors import NotFound, Unavailable
-from tests.unit.extractor.scripted import NOW, StillClock, a_document
+from services.extractor.domain.retention import KEPT_FOR, TEMPORARY_FOR, Change, Retention, Term
+from services.runtime.errors import InvalidArgument, NotFound
+from tests.unit.extractor.keeping import World
+from tests.unit.extractor.scripted import NOW
 
-
-class BreakableStore(MemoryObjectStore):
-    down = False
-
-    async def delete(self, key: str) -> bool:
-        if self.down:
-            raise Unavailable("STORE_UNAVAILABLE", "down")
-        return await super().delete(key)
-
-
-class World:
-    def __init__(self, directory: Path) -> None:
-        self.documents, self.store, self.clock = MemoryDocuments(), BreakableStore(), StillClock()
-        self.library = Library(repository=self.documents, store=self.store, clock=self.clock)
-        self._file = directory / "bytes"
-        self._file.write_bytes(b"bytes")
-
-    async def add(self, number: int, *, tenant: str = "acme", at: dt.datetime | None = None) -> Document:
-        time = at or NOW + dt.timedelta(seconds=number)
-        document = a_document(f"{number:064x}"[::-1], tenant=tenant, create_time=time)
-        await self.store.put(f"{tenant}/{document.sha256}", self._file)
-        async with self.documents.locked(tenant, document.id) as record:
-            await record.insert(document)
-        return document
+HOUR = dt.timedelta(hours=1)
 
 
 @pytest.fixture
@@ -72,53 +48,77 @@ async def test_a_list_goes_on_where_it_was_whatever_comes_and_goes(world: World)
     made = [await world.add(number) for number in range(1, 7)]
     first = await world.library.list("acme", page_size=2, page_token="")
     await world.add(50)
-    await world.library.delete("acme", made[4].name)  # the last one that was listed
+    await world.eraser.delete("acme", made[4].name, actor="me")  # the last one that was listed
     rest = await world.library.list("acme", page_size=10, page_token=first.next_page_token)
     assert [document.name for document in rest.documents] == [document.name for document in reversed(made[:4])]
 
 
-async def test_a_receipt_tells_what_was_erased(world: World) -> None:
-    document = await world.add(1)
-    receipt = await world.library.delete("acme", document.name)
-    assert receipt.document == document
-    assert receipt.objects_deleted == 1
-    assert receipt.delete_time == NOW
-    assert world.store.objects == {}
-    with pytest.raises(NotFound):
-        await world.library.get("acme", document.name)
-    with pytest.raises(NotFound):
-        await world.library.delete("acme", document.name)
-
-
 async def test_another_tenants_document_is_not_there(world: World) -> None:
     document = await world.add(1)
+    change = Change(names_retention=True, names_expire_time=False, retention=Retention.TEMPORARY, expire_time=None)
     with pytest.raises(NotFound):
         await world.library.get("other", document.name)
     with pytest.raises(NotFound):
-        await world.library.delete("other", document.name)
-    assert (await world.library.get("acme", document.name)) == document
+        await world.library.update("other", document.name, change)
+    assert await world.library.get("acme", document.name) == document
 
 
-async def test_a_deletion_that_broke_off_is_invisible_and_can_be_called_again(world: World) -> None:
-    document = await world.add(1)
-    world.store.down = True
-    with pytest.raises(Unavailable):
-        await world.library.delete("acme", document.name)
-    with pytest.raises(NotFound):
-        await world.library.get("acme", document.name)
-    assert await listed(world, 10) == []
-    world.store.down = False
-    assert (await world.library.delete("acme", document.name)).objects_deleted == 1
+TEMPORARY = Term(Retention.TEMPORARY, NOW + HOUR)
+KEPT = Term(Retention.KEPT, NOW + HOUR)
 
 
-async def test_the_sweep_completes_what_broke_off_and_leaves_the_rest(world: World) -> None:
-    broken, kept = await world.add(1), await world.add(2)
-    world.store.down = True
-    with pytest.raises(Unavailable):
-        await world.library.delete("acme", broken.name)
-    world.store.down = False
-    assert await world.library.sweep() == 0  # still its caller's
-    world.clock.time = NOW + ERASURE_GRACE + dt.timedelta(seconds=1)
-    assert await world.library.sweep() == 1
-    assert await world.library.sweep() == 0
-    assert list(world.store.objects) == [f"acme/{kept.sha256}"]
+@pytest.mark.parametrize(
+    ("before", "retention", "expire_time", "after"),
+    [
+        (TEMPORARY, Retention.KEPT, ..., Term(Retention.KEPT, NOW + KEPT_FOR)),
+        (TEMPORARY, Retention.KEPT, NOW + 9 * HOUR, Term(Retention.KEPT, NOW + 9 * HOUR)),
+        (TEMPORARY, Retention.EPHEMERAL, ..., Term(Retention.EPHEMERAL, NOW + HOUR)),
+        (KEPT, Retention.TEMPORARY, ..., Term(Retention.TEMPORARY, NOW + TEMPORARY_FOR)),
+        (KEPT, None, ..., Term(Retention.TEMPORARY, NOW + TEMPORARY_FOR)),
+        (KEPT, ..., NOW + 9 * HOUR, Term(Retention.KEPT, NOW + 9 * HOUR)),
+        (KEPT, ..., NOW + dt.timedelta(seconds=1), Term(Retention.KEPT, NOW + dt.timedelta(seconds=1))),
+        (KEPT, ..., None, Term(Retention.KEPT, NOW + KEPT_FOR)),
+        (KEPT, ..., NOW, "EXPIRE_TIME_OUT_OF_RANGE"),
+        (KEPT, ..., NOW + dt.timedelta(days=367), "EXPIRE_TIME_OUT_OF_RANGE"),
+        (TEMPORARY, ..., NOW + 9 * HOUR, "EXPIRE_TIME_WITHOUT_KEPT"),
+        (KEPT, Retention.TEMPORARY, NOW + 9 * HOUR, "EXPIRE_TIME_WITHOUT_KEPT"),
+        (KEPT, ..., ..., "NOTHING_TO_UPDATE"),
+    ],
+)
+async def test_an_update_changes_what_it_names(
+    world: World, *, before: Term, retention: object, expire_time: object, after: Term | str
+) -> None:
+    document = await world.add(1, term=before)
+    change = Change(
+        names_retention=retention is not ...,
+        names_expire_time=expire_time is not ...,
+        retention=retention if isinstance(retention, Retention) else None,
+        expire_time=expire_time if isinstance(expire_time, dt.datetime) else None,
+    )
+    if isinstance(after, Term):
+        assert (await world.library.update("acme", document.name, change)).term == after
+        assert (await world.library.get("acme", document.name)).term == after
+        return
+    with pytest.raises(InvalidArgument) as refused:
+        await world.library.update("acme", document.name, change)
+    assert refused.value.reason == after
+    assert refused.value.fields[0].field in ("document.expire_time", "update_mask")
+    assert (await world.library.get("acme", document.name)).term == before
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 7])
+async def test_receipts_are_listed_once_newest_first(world: World, page_size: int) -> None:
+    for number in range(1, 4):
+        await world.eraser.delete("acme", (await world.add(number)).name, actor="me")
+        await world.eraser.delete("acme", (await world.add(number + 10)).name, actor="me")  # of the same moment
+        world.later(seconds=1)
+    await world.eraser.delete("other", (await world.add(9, tenant="other")).name, actor="me")
+    names: list[str] = []
+    token = ""
+    while True:
+        part = await world.library.receipts("acme", page_size=page_size, page_token=token)
+        names += [receipt.name for receipt in part.receipts]
+        token = part.next_page_token
+        if not token:
+            break
+    assert names == [f"deletionReceipts/{number:032x}" for number in range(6, 0, -1)]

@@ -9,50 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from services.extractor.adapters.memory import MemoryDocuments, MemoryObjectStore, MemorySpool
-from services.extractor.domain.documents import Uploaded
-from services.extractor.domain.library import ERASURE_GRACE, Library
+from services.extractor.adapters.memory import MemoryDocuments, MemoryObjectStore
 from services.extractor.domain.ports import DocumentRecord
-from services.extractor.domain.upload import RESERVATION, UploadDocument
+from services.extractor.domain.retention import KEPT_FOR, TEMPORARY_FOR, Retention, Term
+from services.extractor.domain.upload import RESERVATION
 from services.runtime.errors import Aborted, DeadlineExceeded, InvalidArgument, NotFound, PagemeshError, Unavailable
-from tests.unit.extractor.scripted import NOW, StillClock
+from tests.unit.extractor.keeping import LIMIT, PDF, BreakableStore, World
+from tests.unit.extractor.scripted import NOW
 
-PDF = b"%PDF-1.7\n" + b"x" * 5000
 SHA256 = hashlib.sha256(PDF).hexdigest()
-LIMIT = 10_000
-
-
-async def in_pieces(data: bytes, size: int = 700) -> AsyncIterator[bytes]:
-    for begin in range(0, len(data), size):
-        yield data[begin : begin + size]
-
-
-class World:
-    def __init__(self, store: MemoryObjectStore, documents: MemoryDocuments | None = None) -> None:
-        self.documents, self.store, self.clock = documents or MemoryDocuments(), store, StillClock()
-        self.take_in = UploadDocument(
-            repository=self.documents,
-            store=store,
-            spool=MemorySpool(),
-            clock=self.clock,
-            max_upload_bytes=LIMIT,
-            stall_s=0.05,
-        )
-        self.library = Library(repository=self.documents, store=store, clock=self.clock)
-
-    async def upload(self, data: bytes = PDF, name: str = "a.pdf", *, tenant: str = "acme") -> Uploaded:
-        return await self.take_in(tenant, name, in_pieces(data))
-
-    async def refusal(self, data: bytes, name: str = "a.pdf") -> PagemeshError:
-        with pytest.raises(PagemeshError) as refused:
-            await self.upload(data, name)
-        assert self.store.objects == {}
-        return refused.value
 
 
 @pytest.fixture
-def world() -> World:
-    return World(MemoryObjectStore())
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+async def refusal(world: World, data: bytes, name: str = "a.pdf") -> PagemeshError:
+    with pytest.raises(PagemeshError) as refused:
+        await world.upload(data, name)
+    assert world.store.objects == {}
+    return refused.value
 
 
 async def test_bytes_are_stored_under_their_digest(world: World) -> None:
@@ -79,9 +56,9 @@ async def test_another_tenant_has_its_own(world: World) -> None:
 
 
 async def test_an_empty_upload_is_refused(world: World) -> None:
-    refusal = await world.refusal(b"")
-    assert refusal.reason == "EMPTY_FILE"
-    assert refusal.fields[0].field == "content"
+    refused = await refusal(world, b"")
+    assert refused.reason == "EMPTY_FILE"
+    assert refused.fields[0].field == "content"
 
 
 async def test_an_upload_at_the_limit_is_taken(world: World) -> None:
@@ -102,7 +79,7 @@ async def test_an_upload_past_the_limit_is_refused_as_soon_as_it_passes_it(world
 
 @pytest.mark.parametrize("data", [b"not a PDF", b"<html>" + b" " * 5000, b"PK\x03\x04" + b"x" * 3000])
 async def test_the_wrong_type_is_refused(world: World, data: bytes) -> None:
-    assert (await world.refusal(data)).reason == "UNSUPPORTED_MEDIA_TYPE"
+    assert (await refusal(world, data)).reason == "UNSUPPORTED_MEDIA_TYPE"
 
 
 @pytest.mark.parametrize(
@@ -160,18 +137,18 @@ async def test_bytes_without_a_row_are_adopted(world: World, tmp_path: Path) -> 
     assert world.store.objects == {f"acme/{SHA256}": PDF}
 
 
-async def test_a_store_that_is_down_leaves_no_row() -> None:
+async def test_a_store_that_is_down_leaves_no_row(tmp_path: Path) -> None:
     class Down(MemoryObjectStore):
         async def put(self, key: str, source: Path) -> None:
             raise Unavailable("STORE_UNAVAILABLE", "down")
 
-    world = World(Down())
+    world = World(tmp_path, store=Down())
     with pytest.raises(Unavailable):
         await world.upload()
     assert await world.documents.list("acme", limit=10, after=None) == []
 
 
-async def test_bytes_whose_row_was_never_written_are_swept() -> None:
+async def test_bytes_whose_row_was_never_written_are_swept(tmp_path: Path) -> None:
     class Lost(MemoryDocuments):
         down = False
 
@@ -188,22 +165,24 @@ async def test_bytes_whose_row_was_never_written_are_swept() -> None:
             documents.down = True
 
     documents = Lost()
-    world = World(LosesTheDatabase(), documents)
+    world = World(tmp_path, store=LosesTheDatabase(), documents=documents)
     with pytest.raises(Unavailable):
         await world.upload()
     documents.down = False
     assert world.store.objects
     with pytest.raises(NotFound):
-        await world.library.delete("acme", f"documents/{SHA256[:32]}")
-    world.clock.time = NOW + RESERVATION
-    await world.library.sweep()
+        await world.eraser.delete("acme", f"documents/{SHA256[:32]}", actor="me")
+    world.clock.time = NOW + RESERVATION - dt.timedelta(seconds=1)
+    await world.worker.round()
     assert world.store.objects  # a slow upload may still be at it
-    world.clock.time = NOW + RESERVATION + ERASURE_GRACE + dt.timedelta(seconds=1)
-    assert await world.library.sweep() == 1
+    world.clock.time = NOW + RESERVATION
+    await world.worker.round()
     assert world.store.objects == {}
+    assert world.failures == []
+    assert await world.receipts() == []  # nobody ever saw it
 
 
-async def test_a_deletion_between_the_bytes_and_the_row_loses_nothing() -> None:
+async def test_a_deletion_between_the_bytes_and_the_row_loses_nothing(tmp_path: Path) -> None:
     class Raced(MemoryObjectStore):
         puts = 0
 
@@ -214,17 +193,17 @@ async def test_a_deletion_between_the_bytes_and_the_row_loses_nothing() -> None:
                 await self.delete(key)  # what the end of an earlier document's deletion does
 
     store = Raced()
-    assert (await World(store).upload()).created
+    assert (await World(tmp_path, store=store).upload()).created
     assert store.objects == {f"acme/{SHA256}": PDF}
     assert store.puts == 2
 
 
-async def test_an_object_that_never_stays_ends_the_upload() -> None:
+async def test_an_object_that_never_stays_ends_the_upload(tmp_path: Path) -> None:
     class Forgetful(MemoryObjectStore):
         async def put(self, key: str, source: Path) -> None:
             pass
 
-    world = World(Forgetful())
+    world = World(tmp_path, store=Forgetful())
     with pytest.raises(Aborted):
         await world.upload()
     assert await world.documents.list("acme", limit=10, after=None) == []
@@ -232,6 +211,95 @@ async def test_an_object_that_never_stays_ends_the_upload() -> None:
 
 async def test_the_same_file_can_come_back_after_it_was_erased(world: World) -> None:
     first = await world.upload()
-    await world.library.delete("acme", first.document.name)
+    await world.eraser.delete("acme", first.document.name, actor="me")
     assert (await world.upload()).created
+    assert world.store.objects == {f"acme/{SHA256}": PDF}
+
+
+HOUR = dt.timedelta(hours=1)
+EPHEMERAL, TEMPORARY, KEPT = Retention.EPHEMERAL, Retention.TEMPORARY, Retention.KEPT
+
+
+@pytest.mark.parametrize(
+    ("retention", "expire_time", "term"),
+    [
+        (None, None, Term(TEMPORARY, NOW + TEMPORARY_FOR)),
+        (TEMPORARY, None, Term(TEMPORARY, NOW + TEMPORARY_FOR)),
+        (EPHEMERAL, None, Term(EPHEMERAL, NOW + HOUR)),
+        (KEPT, None, Term(KEPT, NOW + KEPT_FOR)),
+        (KEPT, NOW + 5 * HOUR, Term(KEPT, NOW + 5 * HOUR)),
+        (KEPT, NOW + dt.timedelta(days=366), Term(KEPT, NOW + dt.timedelta(days=366))),
+    ],
+)
+async def test_a_document_is_kept_as_was_asked(
+    world: World, retention: Retention | None, expire_time: dt.datetime | None, term: Term
+) -> None:
+    uploaded = await world.upload(retention=retention, expire_time=expire_time)
+    assert uploaded.document.term == term
+    assert (await world.library.get("acme", uploaded.document.name)).term == term
+
+
+@pytest.mark.parametrize(
+    ("retention", "expire_time", "reason"),
+    [
+        (None, NOW + HOUR, "EXPIRE_TIME_WITHOUT_KEPT"),
+        (EPHEMERAL, NOW + HOUR, "EXPIRE_TIME_WITHOUT_KEPT"),
+        (KEPT, NOW, "EXPIRE_TIME_OUT_OF_RANGE"),
+        (KEPT, NOW - HOUR, "EXPIRE_TIME_OUT_OF_RANGE"),
+        (KEPT, NOW + dt.timedelta(days=367), "EXPIRE_TIME_OUT_OF_RANGE"),
+    ],
+)
+async def test_a_term_that_cannot_be_is_refused_before_the_first_byte(
+    world: World, retention: Retention | None, expire_time: dt.datetime, reason: str
+) -> None:
+    async def unread() -> AsyncIterator[bytes]:
+        pytest.fail("it was read")
+        yield b""
+
+    with pytest.raises(InvalidArgument) as refused:
+        await world.take_in("acme", "a.pdf", unread(), retention=retention, expire_time=expire_time)
+    assert refused.value.reason == reason
+    assert refused.value.fields[0].field == "expire_time"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        ((EPHEMERAL, None), (TEMPORARY, None), Term(TEMPORARY, NOW + HOUR / 2 + TEMPORARY_FOR)),
+        ((TEMPORARY, None), (EPHEMERAL, None), Term(TEMPORARY, NOW + TEMPORARY_FOR)),
+        ((TEMPORARY, None), (TEMPORARY, None), Term(TEMPORARY, NOW + HOUR / 2 + TEMPORARY_FOR)),
+        ((KEPT, NOW + 2 * HOUR), (TEMPORARY, None), Term(KEPT, NOW + HOUR / 2 + TEMPORARY_FOR)),
+        ((KEPT, NOW + 99 * HOUR), (TEMPORARY, None), Term(KEPT, NOW + 99 * HOUR)),
+        ((KEPT, NOW + 99 * HOUR), (KEPT, NOW + 2 * HOUR), Term(KEPT, NOW + 99 * HOUR)),
+        ((TEMPORARY, None), (KEPT, NOW + 2 * HOUR), Term(KEPT, NOW + TEMPORARY_FOR)),
+    ],
+)
+async def test_the_same_bytes_keep_the_longer_of_both(
+    world: World,
+    first: tuple[Retention, dt.datetime | None],
+    second: tuple[Retention, dt.datetime | None],
+    kept: Term,
+) -> None:
+    await world.upload(retention=first[0], expire_time=first[1])
+    world.clock.time = NOW + HOUR / 2
+    again = await world.upload(retention=second[0], expire_time=second[1])
+    assert not again.created
+    assert again.document.term == kept
+    assert (await world.library.get("acme", again.document.name)).term == kept
+
+
+async def test_bytes_that_are_being_erased_come_back_when_that_is_complete(world: World) -> None:
+    first = await world.upload()
+    assert isinstance(world.store, BreakableStore)
+    world.store.down = True
+    with pytest.raises(Unavailable):
+        await world.eraser.delete("acme", first.document.name, actor="me")
+    with pytest.raises(Unavailable) as told:
+        await world.upload()
+    assert told.value.reason == "DELETION_UNFINISHED"
+    world.store.down = False
+    assert (await world.upload()).created
+    assert len(await world.receipts()) == 1
+    assert world.store.objects == {f"acme/{SHA256}": PDF}
+    await world.worker.round()
     assert world.store.objects == {f"acme/{SHA256}": PDF}

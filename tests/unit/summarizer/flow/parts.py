@@ -2,12 +2,14 @@
 
 import asyncio
 import itertools
+import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from services.runtime.errors import NotFound
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import MemoryBooks, MemoryCache, MemoryPages, MemoryStore
+from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.paid_calls import PaidCalls
@@ -207,6 +209,14 @@ class Flow:
                 pages=source, map_reduce=MapReduce(results=self.store, paid=paid or self.paid()), act_as=act_as
             ),
             savings=savings or self.savings(),
+            keeper=Keeper(
+                pages=source,
+                results=self.store,
+                cache=cache or self.cache,
+                tails=self.tails,
+                act_as=act_as,
+                new_id=lambda: str(uuid.uuid4()),
+            ),
             new_id=lambda: next(self._ids),
             now_s=self.clock,
         )

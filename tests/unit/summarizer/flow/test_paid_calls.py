@@ -336,12 +336,18 @@ class SlowResults:
     async def find(self, tenant: str, keys: Sequence[bytes]) -> Mapping[bytes, Committed]:
         return await self.store.find(tenant, keys)
 
-    async def commit(self, key: bytes, answer: Answer, delivery: Delivery) -> None:
+    async def commit(self, key: bytes, answer: Answer, delivery: Delivery, *, generation: int = 0) -> None:
         self.reached.set()
         if self.error is not None:
             raise self.error
         await self.go_on.wait()
-        await self.store.commit(key, answer, delivery)
+        await self.store.commit(key, answer, delivery, generation=generation)
+
+    async def generation(self, tenant: str, document: str) -> int:
+        return await self.store.generation(tenant, document)
+
+    async def purge(self, tenant: str, document: str) -> int:
+        return await self.store.purge(tenant, document)
 
 
 async def test_an_answer_that_was_given_is_written_down_although_nobody_waits(flow: Flow) -> None:

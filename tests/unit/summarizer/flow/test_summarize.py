@@ -8,7 +8,7 @@ import pytest
 
 from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from services.summarizer.adapters.acting import act_as
-from services.summarizer.adapters.memory import HoldState
+from services.summarizer.adapters.memory import HoldState, MemoryPages
 from services.summarizer.domain.events import Event, Finished, Progress, SentenceReady, TextDelta
 from services.summarizer.domain.limits import MAX_DOCUMENT_WORDS
 from services.summarizer.domain.ports import DocumentStart, PageFailed
@@ -363,8 +363,11 @@ async def test_an_unknown_model_is_refused_by_field_with_the_known_names(flow: F
 async def test_reading_that_breaks_off_pays_for_nothing_and_closes_the_stream(flow: Flow) -> None:
     closed = asyncio.Event()
 
-    class Cut:
+    class Cut(MemoryPages):
         async def exists(self, document: str) -> None:
+            pass
+
+        async def hold(self, document: str, hold_id: str) -> None:
             pass
 
         async def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:

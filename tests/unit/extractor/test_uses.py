@@ -1,0 +1,177 @@
+"""Who uses a document, and what the end of it means to an ephemeral one."""
+
+import datetime as dt
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from services.extractor.domain.documents import Document
+from services.extractor.domain.extract import Extraction, ExtractPages
+from services.extractor.domain.keeping import Lease
+from services.extractor.domain.pages import ExtractionEnd, ExtractionEvent, Page, Part
+from services.extractor.domain.receipts import Cause
+from services.extractor.domain.retention import Retention, Term
+from services.extractor.domain.uses import LEASE, ProcessPages
+from services.runtime.errors import FailedPrecondition, NotFound, ResourceExhausted, Unavailable
+from tests.unit.extractor.keeping import World
+from tests.unit.extractor.scripted import NOW
+
+HOUR = dt.timedelta(hours=1)
+HOLD = "00000000-0000-4000-8000-00000000abcd"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+async def ephemeral(world: World) -> Document:
+    return await world.add(1, term=Term(Retention.EPHEMERAL, NOW + HOUR))
+
+
+def processing(world: World, error: Exception | None = None) -> ProcessPages:
+    """Extraction of one page, or one that fails."""
+
+    async def extract(
+        extraction: Extraction, *, remaining_s: Callable[[], float | None]
+    ) -> AsyncGenerator[ExtractionEvent, None]:
+        if error is not None:
+            raise error
+        yield Page(1, b"")
+        yield ExtractionEnd(1, 0)
+
+    return ProcessPages(uses=world.uses, extract=cast(ExtractPages, extract))
+
+
+async def run(pages: ProcessPages, document: Document, *, processes: bool = True) -> int:
+    extraction = Extraction(document.tenant, document.name, 0, 0, Part.TEXT)
+    return len([event async for event in pages(extraction, remaining_s=lambda: None, processes=processes)])
+
+
+async def is_gone(world: World, document: Document) -> bool:
+    try:
+        await world.library.get("acme", document.name)
+    except NotFound:
+        return True
+    return False
+
+
+async def test_an_ephemeral_document_is_gone_when_its_extraction_has_ended(world: World) -> None:
+    document = await ephemeral(world)
+    assert await run(processing(world), document) == 2
+    assert await is_gone(world, document)
+    with pytest.raises(NotFound):
+        await run(processing(world), document)
+    await world.worker.round()
+    assert world.store.objects == {}
+    (receipt,) = await world.receipts()
+    assert (receipt.cause, receipt.actor) == (Cause.PROCESSED, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "ended"),
+    [
+        (FailedPrecondition("DOCUMENT_CORRUPT", "no"), True),
+        (FailedPrecondition("TOO_MANY_PAGES", "no"), True),
+        (FailedPrecondition("DOCUMENT_ENCRYPTED", "no"), False),
+        (ResourceExhausted("PARSER_BUSY", "no"), False),
+        (Unavailable("STORE_UNAVAILABLE", "no"), False),
+    ],
+)
+async def test_a_file_that_cannot_be_read_has_been_processed_and_a_call_that_failed_has_not(
+    world: World, error: Exception, ended: bool
+) -> None:
+    document = await ephemeral(world)
+    with pytest.raises(type(error)):
+        await run(processing(world, error), document)
+    assert await is_gone(world, document) == ended
+
+
+async def test_a_caller_who_leaves_may_come_back(world: World) -> None:
+    document = await ephemeral(world)
+    extraction = Extraction("acme", document.name, 0, 0, Part.TEXT)
+    async with aclosing(processing(world)(extraction, remaining_s=lambda: None, processes=True)) as events:
+        await anext(events)
+    assert not await is_gone(world, document)
+    await run(processing(world), document)
+    assert await is_gone(world, document)
+
+
+@pytest.mark.parametrize("retention", [Retention.TEMPORARY, Retention.KEPT])
+async def test_what_is_kept_is_not_erased_by_processing(world: World, retention: Retention) -> None:
+    document = await world.add(1, term=Term(retention, NOW + HOUR))
+    await run(processing(world), document)
+    await world.worker.round()
+    assert not await is_gone(world, document)
+
+
+async def test_pages_that_a_service_reads_end_nothing_and_its_release_does(world: World) -> None:
+    document = await ephemeral(world)
+    await world.uses.hold("acme", document.name, HOLD, HOUR / 4)
+    await run(processing(world), document, processes=False)
+    await world.worker.round()
+    assert not await is_gone(world, document)
+    await world.uses.release("acme", document.name, HOLD, processed=True)
+    assert await is_gone(world, document)
+
+
+async def test_an_ephemeral_document_waits_for_the_last_of_its_users(world: World) -> None:
+    document = await ephemeral(world)
+    await world.uses.hold("acme", document.name, HOLD, HOUR / 4)
+    await run(processing(world), document)
+    await world.worker.round()
+    assert not await is_gone(world, document)
+    await world.uses.release("acme", document.name, HOLD, processed=False)
+    await world.worker.round()
+    assert await is_gone(world, document)
+
+
+async def test_a_hold_needs_a_document(world: World) -> None:
+    document = await ephemeral(world)
+    with pytest.raises(NotFound):
+        await world.uses.hold("other", document.name, HOLD, HOUR)
+    await world.uses.release("acme", "documents/" + "0" * 32, HOLD, processed=True)
+
+
+async def test_a_use_that_outlasts_its_document_keeps_it(world: World) -> None:
+    document = await world.add(1, term=Term(Retention.KEPT, NOW + HOUR))
+    async with world.uses.of("acme", document.name):
+        await world.uses.renew()
+        world.clock.time = NOW + HOUR - dt.timedelta(seconds=1)
+        await world.uses.renew()
+        world.clock.time = NOW + HOUR
+        await world.worker.round()
+        assert not await is_gone(world, document)
+    await world.worker.round()
+    assert await is_gone(world, document)
+
+
+async def test_a_use_that_begins_shortly_before_the_end_keeps_its_document_too(world: World) -> None:
+    document = await world.add(1, term=Term(Retention.KEPT, NOW + LEASE / 2))
+    async with world.uses.of("acme", document.name):
+        world.clock.time = NOW + LEASE / 2
+        await world.worker.round()
+        assert not await is_gone(world, document)
+
+
+async def test_a_use_of_what_stays_writes_nothing_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unwanted(lease: Lease, **_: object) -> bool:
+        pytest.fail("a row was written")
+
+    document = await world.add(1, term=Term(Retention.KEPT, NOW + HOUR))
+    monkeypatch.setattr(world.documents, "hold", unwanted)
+    monkeypatch.setattr(world.documents, "release", unwanted)
+    async with world.uses.of("acme", document.name):
+        pass
+
+
+async def test_a_document_that_is_uploaded_anew_while_it_is_used_stays(world: World) -> None:
+    first = (await world.upload(retention=Retention.EPHEMERAL)).document
+    await world.uses.hold("acme", first.name, HOLD, HOUR / 4)
+    await world.upload(retention=Retention.TEMPORARY)
+    await world.uses.release("acme", first.name, HOLD, processed=True)
+    await world.worker.round()
+    assert not await is_gone(world, first)
