@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from services.extractor.domain.documents import Document, document_id, not_found
 from services.extractor.domain.drawn import MAX_KEPT_BYTES, DrawnKey, DrawnPages
-from services.extractor.domain.extract import document_fault
+from services.extractor.domain.faults import document_fault
 from services.extractor.domain.keys import object_key
 from services.extractor.domain.pages import (
     FailedPage,
@@ -38,6 +38,9 @@ from services.runtime.errors import (
 
 DEFAULT_DPI = 200
 DEFAULT_JPEG_QUALITY = 95
+_EXPIRY_BATCH = 500
+_EXPIRY_BATCHES = 100
+"""What is left is for the next time."""
 _PAGE_FAULT = {Loss.TIMEOUT: PageFault.TIMEOUT, Loss.MEMORY: PageFault.MEMORY, Loss.CRASH: PageFault.CRASHED}
 _EXPLANATION = {
     PageFault.CORRUPT: "The page is damaged.",
@@ -168,6 +171,12 @@ class Pictures:
         picture = await self._made(wanted, remaining_s)
         with self._in_hand.holding(image.tenant, picture):
             yield picture
+
+    async def expire(self) -> None:
+        """Removes drawn pages whose day is over. Raises Unavailable."""
+        for _ in range(_EXPIRY_BATCHES):
+            if await self._drawn.expire(now=self._clock.now(), limit=_EXPIRY_BATCH) < _EXPIRY_BATCH:
+                return
 
     async def _document(self, tenant: str, name: str) -> Document:
         document = await self._repository.get(tenant, document_id(name))
