@@ -121,7 +121,8 @@ class ParserPool:
     async def _begun(self, task: _Task, make: Callable[[ParserProcess, _Task], _Run]) -> AsyncIterator[_Run]:
         """The task on a process, which is taken from it with the context."""
         with _WAITING.track_inprogress():
-            await self._slots.acquire(task.tenant, timeout_s=task.wait_s)
+            turns = task.turns if isinstance(task, ParseTask) else 0
+            await self._slots.acquire(task.tenant, timeout_s=task.wait_s, turns=turns)
         try:
             process = await self._process_for(task)
         except BaseException:

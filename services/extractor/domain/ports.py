@@ -123,7 +123,8 @@ class DocumentRepository(Protocol):
 class ParseTask:
     """Work for one parser process: pages `first_page` to `last_page` of a file, as far as it has them.
 
-    `alone` asks for a process that has parsed nothing before. `wait_s` bounds the time in the queue.
+    `alone` asks for a process that has parsed nothing before. `wait_s` bounds the time in the queue; `turns` is how
+    many tasks of the same extraction came before: one that has begun is not turned away where the queue is full.
     """
 
     tenant: str
@@ -134,6 +135,7 @@ class ParseTask:
     parts: Part
     alone: bool = False
     wait_s: float | None = None
+    turns: int = 0
     password: str = field(default="", repr=False)
 
 

@@ -14,9 +14,9 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def queue_up(slots: FairSlots, order: list[str], *names: str) -> list["asyncio.Task[None]"]:
+async def queue_up(slots: FairSlots, order: list[str], *names: str, turns: int = 0) -> list["asyncio.Task[None]"]:
     async def wait(name: str) -> None:
-        await slots.acquire(name[0], timeout_s=None)
+        await slots.acquire(name[0], timeout_s=None, turns=turns)
         order.append(name)
 
     tasks = []
@@ -103,3 +103,53 @@ async def test_a_cancelled_waiter_is_passed_over() -> None:
     slots.release("a")
     await second
     assert order == ["b2"]
+
+
+async def test_a_small_document_does_not_wait_for_all_of_the_large_ones_of_its_tenant() -> None:
+    slots = FairSlots(size=1, max_waiting=200)
+    await slots.acquire("a", timeout_s=None)
+    order: list[str] = []
+    await queue_up(slots, order, *(f"a{n}" for n in range(50)), turns=7)
+    await queue_up(slots, order, "a-small")
+    slots.release("a")
+    await settle()
+    assert order == ["a-small"]
+
+
+async def test_small_documents_do_not_keep_a_large_one_of_their_tenant_waiting_for_ever() -> None:
+    slots = FairSlots(size=1, max_waiting=200)
+    await slots.acquire("a", timeout_s=None)
+    order: list[str] = []
+    await queue_up(slots, order, "a-large", turns=7)
+    for number in range(6):
+        await queue_up(slots, order, f"a{number}", f"a{number + 10}")
+        slots.release("a")
+        await settle()
+    assert "a-large" in order[:2]
+
+
+async def test_a_tenant_with_fifty_large_documents_keeps_another_waiting_for_one_turn() -> None:
+    slots = FairSlots(size=2, max_waiting=200)
+    for _ in range(2):
+        await slots.acquire("a", timeout_s=None)
+    order: list[str] = []
+    await queue_up(slots, order, *(f"a{n}" for n in range(50)), turns=3)
+    await queue_up(slots, order, "b1")
+    slots.release("a")
+    await settle()
+    assert order == ["b1"]
+
+
+async def test_whoever_has_begun_is_not_turned_away() -> None:
+    slots = FairSlots(size=1, max_waiting=2)
+    await slots.acquire("a", timeout_s=None)
+    order: list[str] = []
+    await queue_up(slots, order, "b1", "c1")
+    with pytest.raises(ResourceExhausted):
+        await slots.acquire("a", timeout_s=None)
+    (going_on,) = await queue_up(slots, order, "a-goes-on", turns=1)
+    for holder in ("a", "b", "c"):
+        slots.release(holder)
+        await settle()
+    assert order == ["b1", "c1", "a-goes-on"]
+    assert going_on.done()
