@@ -3,7 +3,7 @@
 import datetime as dt
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -23,6 +23,8 @@ from pagemesh_cli.verbs.upload import Retention
 documents = typer.Typer(no_args_is_help=True, help="See, keep and delete documents.")
 _LARGEST_PAGE = 1000
 _DELETE_TIMEOUT_S = 120.0
+_TABLE_WIDTH = 160
+_NUMBERS = ("bytes", "pages", "searchable", "indexed", "results")
 
 Names = Annotated[list[str], typer.Argument(metavar="DOCUMENT", help="`documents/{id}`.")]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]
@@ -49,17 +51,8 @@ def list_documents(*, limit: Limit = 50, as_json: Json = False, access: Access) 
         if not answer.documents:
             output.note("there are no documents")
             return
-        table = _table("document", "file", "stored", "kept", "until", numbers=("bytes", "pages", "searchable"))
-        for found in answer.documents:
-            pages = str(found.page_count) if found.HasField("page_count") else "-"
-            table.add_row(
-                *_cells(
-                    *(found.name, found.display_name, _time(found.create_time)),
-                    *(_retention(found.retention), _time(found.expire_time)),
-                    *(f"{found.size_bytes:,}", pages, str(found.searchable_pages)),
-                )
-            )
-        output.print(table)
+        rows = [_row(found) for found in answer.documents]
+        _print_rows(output, ("document", "file", "stored", "kept", "until", "bytes", "pages", "searchable"), rows)
         _tell_more(output, answer.next_page_token, limit)
 
 
@@ -170,19 +163,23 @@ def receipts(*, limit: Limit = 50, as_json: Json = False, access: Access) -> Non
         if not answer.receipts:
             output.note("nothing was erased")
             return
-        table = _table("receipt", "document", "erased", "why", numbers=("bytes", "pages", "indexed", "results"))
-        for receipt in answer.receipts:
-            counts = (receipt.size_bytes, receipt.pages_deleted, receipt.index_entries_deleted, receipt.results_deleted)
-            told = (receipt.name, receipt.document, _time(receipt.delete_time), receipt.cause)
-            table.add_row(*_cells(*told, *(f"{count:,}" for count in counts)))
-        output.print(table)
+        rows = [
+            (
+                *(receipt.name, receipt.document, _time(receipt.delete_time), receipt.cause),
+                *(f"{receipt.size_bytes:,}", f"{receipt.pages_deleted:,}"),
+                *(f"{receipt.index_entries_deleted:,}", f"{receipt.results_deleted:,}"),
+            )
+            for receipt in answer.receipts
+        ]
+        _print_rows(output, ("receipt", "document", "erased", "why", "bytes", "pages", "indexed", "results"), rows)
         _tell_more(output, answer.next_page_token, limit)
 
 
 def _each(client: Client, output: Output, names: list[str], one: Callable[[str], None], *, timeout_s: float) -> None:
     """Does it for each of them, whatever becomes of the others. Raises the failure of a single one."""
     failures: list[Failure] = []
-    for name in dict.fromkeys(names):
+    names = list(dict.fromkeys(names))
+    for name in names:
         try:
             client.patiently(functools.partial(one, name), timeout_s=timeout_s)
         except Failure as failure:
@@ -190,9 +187,16 @@ def _each(client: Client, output: Output, names: list[str], one: Callable[[str],
                 raise
             output.warn(f"{name}: {failure.reason}: {failure.message}")
             failures.append(failure)
+    if failures and len(failures) == len(names):
+        raise Failure(
+            f"Each of the {len(names)} documents failed.",
+            failures[0].exit_code,
+            "DOCUMENTS_FAILED",
+            request_id=client.request_id,
+        )
     if failures:
         raise Failure(
-            f"{len(failures)} of {len(names)} documents failed.",
+            f"{len(failures)} of {len(names)} documents failed; the others are done.",
             ExitCode.INCOMPLETE,
             "DOCUMENTS_FAILED",
             request_id=client.request_id,
@@ -216,8 +220,8 @@ def _print_receipt(output: Output, receipt: document_pb2.DeletionReceipt) -> Non
     lines = {
         "erased": f"{_time(receipt.delete_time)} ({receipt.cause or 'REQUESTED'})",
         "file": f"{receipt.size_bytes:,} bytes, sha256 {receipt.sha256}",
-        "with it": f"{receipt.objects_deleted} objects, {receipt.pages_deleted} stored pages, "
-        f"{receipt.index_entries_deleted} index entries, {receipt.results_deleted} results",
+        "with it": f"objects {receipt.objects_deleted}, stored pages {receipt.pages_deleted}, "
+        f"index entries {receipt.index_entries_deleted}, results {receipt.results_deleted}",
         "receipt": f"{receipt.name}, digest {receipt.digest}",
     }
     output.write(f"{receipt.document}\n" + "".join(f"  {what:<11} {told}\n" for what, told in lines.items()))
@@ -228,16 +232,27 @@ def _tell_more(output: Output, token: str, limit: int) -> None:
         output.note(f"there are more; --limit {min(limit * 2, 10_000)} shows them", "dim")
 
 
-def _table(*columns: str, numbers: tuple[str, ...]) -> Table:
-    table = Table(*columns, box=None, pad_edge=False)
-    table.columns[0].no_wrap = True
-    for name in numbers:
-        table.add_column(name, justify="right")
-    return table
+def _row(found: document_pb2.Document) -> tuple[str, ...]:
+    pages = f"{found.page_count:,}" if found.HasField("page_count") else "-"
+    kept = (_retention(found.retention), _time(found.expire_time))
+    numbers = (f"{found.size_bytes:,}", pages, f"{found.searchable_pages:,}")
+    return (found.name, found.display_name, _time(found.create_time), *kept, *numbers)
 
 
-def _cells(*texts: str) -> list[Text]:
-    return [Text(one_line(text)) for text in texts]
+def _print_rows(output: Output, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """A table where it has room, and two lines for each row where it has not."""
+    if output.console.width < _TABLE_WIDTH:
+        for row in rows:
+            rest = ", ".join(f"{column} {one_line(cell)}" for column, cell in zip(columns[1:], row[1:], strict=True))
+            output.print(Text.assemble((row[0], "bold"), f"\n  {rest}"), soft_wrap=True)
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        number = column in _NUMBERS
+        table.add_column(column, justify="right" if number else "left", no_wrap=number or column == columns[0])
+    for row in rows:
+        table.add_row(*(Text(one_line(cell)) for cell in row))
+    output.print(table)
 
 
 def _retention(value: "document_pb2.Retention.ValueType") -> str:

@@ -94,6 +94,13 @@ def upload(
                 output.result(message_json(response))
             else:
                 output.write(f"{response.document.name}\n")
+        if failures and len(failures) == len(files):
+            raise Failure(
+                f"None of the {len(files)} files was stored.",
+                failures[0].exit_code,
+                "FILES_FAILED",
+                request_id=client.request_id,
+            )
         if failures:
             raise Failure(
                 f"{len(failures)} of {len(files)} files were not stored; the others were.",

@@ -67,13 +67,13 @@ class Command:
         )
         return Answer(result.returncode, result.stdout, result.stderr)
 
-    def at_terminal(self, *arguments: str, replies: Mapping[str, str] | None = None) -> Answer:
+    def at_terminal(self, *arguments: str, replies: Mapping[str, str] | None = None, columns: int = 200) -> Answer:
         """The same with a terminal for everything; each reply is typed once what it answers is on the screen. `out` is
         all that the terminal was sent."""
         ours, theirs = pty.openpty()
         run = subprocess.Popen(
             [sys.executable, "-m", "pagemesh_cli", *arguments],
-            env={**self.environment, "TERM": "xterm-256color", "COLUMNS": "200"},
+            env={**self.environment, "TERM": "xterm-256color", "COLUMNS": str(columns)},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

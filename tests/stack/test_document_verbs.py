@@ -51,6 +51,13 @@ def test_lists_are_followed_up_to_the_limit(edge: Edge) -> None:
     ]
 
 
+def test_a_narrow_terminal_gets_lines_in_the_place_of_a_table(edge: Edge) -> None:
+    command = edge(Script(extractor={"ListDocuments": [[pb.ListDocumentsResponse(documents=[document(1)])]]}))
+    shown = command.at_terminal("documents", "list", columns=80).out
+    assert "file report.pdf, stored -, kept kept, until 2027-01-31T08:00:00Z, bytes 1,234, pages -" in shown
+    assert "file report.pdf" not in command.at_terminal("documents", "list").out
+
+
 def test_names_cannot_steer_the_terminal(edge: Edge) -> None:
     nasty = document(1, "a\x1b[2J\nb\u202ec [bold]")
     answers: dict[str, list[list[Answer]]] = {
@@ -74,7 +81,7 @@ def test_an_erasure_is_asked_about_at_a_terminal_alone(edge: Edge) -> None:
     assert asked.asked == []
     agreed = command.at_terminal("documents", "delete", name(1), replies={"for good?": "y"})
     assert agreed.code == 0
-    assert "7 stored pages" in agreed.out
+    assert "stored pages 7" in agreed.out
     assert f"digest {'cd' * 32}" in agreed.out
     assert command.at_terminal("documents", "delete", name(1), "--yes").code == 0
     assert command("documents", "delete", name(1), "--json").json["pagesDeleted"] == 7
@@ -85,9 +92,11 @@ def test_what_fails_does_not_keep_the_others(edge: Edge) -> None:
     asked = Script(extractor={"DeleteDocument": [[receipt(1)], [GONE], [receipt(3)]]})
     answer = edge(asked)("documents", "delete", name(1), name(2), name(3), name(1))
     assert answer.code == 8
-    assert "7 stored pages" in answer.out
+    assert "stored pages 7" in answer.out
     assert f"{name(2)}: DOCUMENT_NOT_FOUND" in answer.err
     assert [request.name for request in asked.asked_of("DeleteDocument")] == [name(1), name(2), name(3)]
+    nobody = Script(extractor={"DeleteDocument": [[GONE]]})
+    assert edge(nobody)("documents", "delete", name(1), name(2)).code == 5
     away = Script(extractor={"DeleteDocument": [[AWAY]]})
     assert edge(away)("documents", "delete", name(1), name(2)).code == 3
     assert len(away.asked) == 1, "the next one would fare no better"
