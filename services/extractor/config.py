@@ -42,6 +42,8 @@ class ExtractorSettings(RuntimeSettings):
     """Resident memory of one parser process; MuPDF itself takes about 60 MiB of it."""
     page_timeout_s: Annotated[float, Field(ge=0.1, le=120)] = 5.0
     """CPU time for opening a file and for each page; on the clock it may take one and a half times that."""
+    ocr_processes: Annotated[int, Field(ge=0, le=256)] = os.cpu_count() or 1
+    """Pages whose picture is read for text at a time; 0 leaves text recognition out."""
     parser_sandbox: Literal["on", "off"] = "on"
     """With `on` the service does not start on Linux where the kernel refuses the parsers' filter of system calls; with
     `off` it goes on with the limits alone, and says so. Elsewhere there is no filter to be had."""

@@ -63,8 +63,9 @@ def test_every_setting_of_a_service_is_there_with_its_default(section: str, sett
     own = {name: f for name, f in settings.model_fields.items() if name not in known or name in redefined}
     expected = {f"PAGEMESH_{name.upper()}": written(field.default) for name, field in own.items()}
     if settings is ExtractorSettings:
-        assert expected["PAGEMESH_PARSER_PROCESSES"] == str(os.cpu_count())
-        expected["PAGEMESH_PARSER_PROCESSES"] = "the machine's cores"
+        for name in ("PAGEMESH_PARSER_PROCESSES", "PAGEMESH_OCR_PROCESSES"):
+            assert expected[name] == str(os.cpu_count())
+            expected[name] = "the machine's cores"
     assert documented(section) == expected
 
 
