@@ -17,7 +17,10 @@ from services.extractor.domain.retention import Retention, Term
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-_COLUMNS = "tenant, sha256, display_name, media_type, size_bytes, create_time, page_count, retention, expire_time"
+_COLUMNS = (
+    "tenant, sha256, display_name, media_type, size_bytes, create_time, page_count, retention, expire_time,"
+    " searchable_pages"
+)
 
 _GET = f"SELECT {_COLUMNS} FROM extractor.documents WHERE tenant = %s AND id = %s AND erase_time IS NULL"  # noqa: S608
 _GET_ERASED = f"""
@@ -70,7 +73,27 @@ _NOTE_RESULTS = """
     UPDATE extractor.documents SET results_deleted = results_deleted + %s
     WHERE tenant = %s AND id = %s AND erase_cause IS NOT NULL
 """
-_REMOVE = "DELETE FROM extractor.documents WHERE tenant = %s AND id = %s"
+# The document first, as whoever writes its pages does: nobody then waits for each other.
+_LOCK_ROW = "SELECT FROM extractor.documents WHERE tenant = %s AND id = %s FOR UPDATE"
+# All of this would go with the document; taken out by hand it can be counted.
+_REMOVE_PAGES = """
+    WITH key (tenant, id) AS (VALUES (%s, %s)),
+    stored AS (
+        DELETE FROM extractor.page_segments AS s USING key WHERE s.tenant = key.tenant AND s.document_id = key.id
+        RETURNING last_page - first_page + 1 AS pages
+    ),
+    drawn AS (
+        DELETE FROM extractor.drawn_pages AS d USING key WHERE d.tenant = key.tenant AND d.document_id = key.id
+        RETURNING 1
+    ),
+    indexed AS (
+        DELETE FROM extractor.page_index AS i USING key WHERE i.tenant = key.tenant AND i.document_id = key.id
+        RETURNING 1
+    )
+    SELECT (SELECT coalesce(sum(pages), 0) FROM stored) + (SELECT count(*) FROM drawn), (SELECT count(*) FROM indexed)
+"""
+# Entries in the search index go with the document.
+_REMOVE = "DELETE FROM extractor.documents WHERE tenant = %s AND id = %s RETURNING searchable_pages"
 _ADD_RECEIPT = """
     INSERT INTO extractor.deletion_receipts
         (tenant, id, document_id, sha256, size_bytes, objects_deleted, pages_deleted, index_entries_deleted,
@@ -165,8 +188,11 @@ class PostgresRecord:
 
     async def remove(self) -> Erased:
         """See the port."""
+        await self._connection.execute(_LOCK_ROW, self._key)
+        row = await (await self._connection.execute(_REMOVE_PAGES, self._key)).fetchone()
         await self._connection.execute(_REMOVE, self._key)
-        return Erased(pages=0, index_entries=0)
+        assert row is not None
+        return Erased(pages=int(row[0]), index_entries=row[1])
 
     async def add_receipt(self, receipt: DeletionReceipt) -> None:
         """See the port."""
@@ -220,7 +246,18 @@ def _values(document: Document) -> tuple[Any, ...]:
 
 
 def _document(row: tuple[Any, ...]) -> Document:
-    tenant, sha256, display_name, media_type, size_bytes, create_time, page_count, retention, expire_time = row
+    (
+        tenant,
+        sha256,
+        display_name,
+        media_type,
+        size_bytes,
+        create_time,
+        page_count,
+        retention,
+        expire_time,
+        searchable,
+    ) = row
     return Document(
         tenant=tenant,
         sha256=sha256,
@@ -230,4 +267,5 @@ def _document(row: tuple[Any, ...]) -> Document:
         create_time=create_time.astimezone(dt.UTC),
         page_count=page_count,
         term=Term(Retention[retention], expire_time.astimezone(dt.UTC)),
+        searchable_pages=searchable,
     )

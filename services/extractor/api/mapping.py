@@ -1,6 +1,9 @@
 """Between the contract's messages and the domain's values."""
 
 import datetime as dt
+import functools
+import operator
+from typing import Literal
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -14,6 +17,7 @@ from services.extractor.domain.pages import (
     ExtractionEnd,
     ExtractionEvent,
     ExtractionStart,
+    OcrMode,
     Page,
     PageFault,
     Part,
@@ -22,11 +26,39 @@ from services.extractor.domain.receipts import DeletionReceipt
 from services.extractor.domain.retention import Change, Retention
 from services.runtime.errors import FieldViolation, InvalidArgument
 
-_PART = {"text": Part.TEXT, "blocks": Part.BLOCKS, "words": Part.WORDS}
+_PART = {
+    "text": Part.TEXT,
+    "blocks": Part.BLOCKS,
+    "words": Part.WORDS,
+    "markdown": Part.MARKDOWN,
+    "tables": Part.TABLES,
+    "images": Part.IMAGES,
+    "links": Part.LINKS,
+    "language": Part.LANGUAGE,
+    "flags": Part.FLAGS,
+    "metadata": Part.METADATA,
+    "outline": Part.OUTLINE,
+}
+_OCR = {extraction_pb2.OCR_MODE_OFF: OcrMode.OFF, extraction_pb2.OCR_MODE_ALWAYS: OcrMode.ALWAYS}
+_FIELDS: tuple[Literal["text", "blocks", "words", "markdown", "tables", "images", "links", "language"], ...] = (
+    "text",
+    "blocks",
+    "words",
+    "markdown",
+    "tables",
+    "images",
+    "links",
+    "language",
+)
+"""Parts that are fields of a page."""
+_FILLED = functools.reduce(operator.or_, (_PART[name] for name in _FIELDS))
+_PAGE_TAG = bytes([pb.ExtractPagesResponse.PAGE_FIELD_NUMBER << 3 | 2])
+"""What stands before a page in an ExtractPagesResponse on the wire: its field, and that a length follows."""
 _DEFAULT_PARTS = Part.TEXT | Part.BLOCKS
 _FLAG = {
     DocumentFlag.REPAIRED: extraction_pb2.DOCUMENT_FLAG_REPAIRED,
     DocumentFlag.ENCRYPTED: extraction_pb2.DOCUMENT_FLAG_ENCRYPTED,
+    DocumentFlag.PARTIAL: extraction_pb2.DOCUMENT_FLAG_PARTIAL,
 }
 _RETENTION = {
     Retention.EPHEMERAL: document_pb2.RETENTION_EPHEMERAL,
@@ -50,6 +82,7 @@ def document(value: Document) -> document_pb2.Document:
         size_bytes=value.size_bytes,
         sha256=value.sha256,
         page_count=value.page_count,
+        searchable_pages=value.searchable_pages,
     )
     message.create_time.FromDatetime(value.create_time)
     message.retention = _RETENTION[value.term.retention]
@@ -116,23 +149,61 @@ def extraction(tenant: str, request: pb.ExtractPagesRequest) -> Extraction:
     parts = Part(0)
     for path in request.read_mask.paths:
         parts |= _PART[path]
-    return Extraction(tenant, request.name, request.first_page, request.last_page, parts or _DEFAULT_PARTS)
+    return Extraction(
+        tenant,
+        request.name,
+        request.first_page,
+        request.last_page,
+        parts or _DEFAULT_PARTS,
+        ocr=_OCR.get(request.ocr, OcrMode.AUTO),
+        password=request.password,
+    )
 
 
-def event(value: ExtractionEvent) -> pb.ExtractPagesResponse:
-    """One event of an extraction."""
+def event(value: ExtractionEvent, parts: Part) -> pb.ExtractPagesResponse | bytes:
+    """One event of an extraction that asks for `parts`. A page that has no others is passed on as it is on the wire."""
     if isinstance(value, Page):
-        return pb.ExtractPagesResponse(page=page_pb2.Page.FromString(value.content))
+        return _page(value, parts)
     if isinstance(value, ExtractionStart):
-        start = extraction_pb2.ExtractionStart(
-            page_count=value.page_count,
-            first_page=value.first_page,
-            last_page=value.last_page,
-            flags=[number for flag, number in _FLAG.items() if flag in value.flags],
-        )
+        start = extraction_pb2.ExtractionStart.FromString(value.info)
+        start.page_count, start.first_page, start.last_page = value.page_count, value.first_page, value.last_page
+        start.flags.extend(_flags(value.flags))
+        if Part.METADATA not in parts:
+            start.ClearField("metadata")
+        if Part.OUTLINE not in parts:
+            start.ClearField("outline")
         return pb.ExtractPagesResponse(start=start)
     if isinstance(value, ExtractionEnd):
-        end = extraction_pb2.ExtractionEnd(pages_sent=value.pages_sent, pages_failed=value.pages_failed)
+        end = extraction_pb2.ExtractionEnd(
+            pages_sent=value.pages_sent,
+            pages_failed=value.pages_failed,
+            pages_reused=value.pages_reused,
+            flags=_flags(value.flags),
+        )
         return pb.ExtractPagesResponse(end=end)
     failed = extraction_pb2.FailedPage(number=value.number, reason=value.fault, message=_FAILED_PAGE[value.fault])
     return pb.ExtractPagesResponse(failed_page=failed)
+
+
+def _flags(value: DocumentFlag) -> list[extraction_pb2.DocumentFlag.ValueType]:
+    return [number for flag, number in _FLAG.items() if flag in value]
+
+
+def _page(value: Page, parts: Part) -> pb.ExtractPagesResponse | bytes:
+    if value.parts and not value.parts & _FILLED & ~parts:
+        return _PAGE_TAG + _varint(len(value.content)) + value.content
+    response = pb.ExtractPagesResponse(page=page_pb2.Page.FromString(value.content))
+    for name in _FIELDS:
+        if _PART[name] not in parts:
+            response.page.ClearField(name)
+    return response
+
+
+def _varint(value: int) -> bytes:
+    """As protobuf writes a length."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -32,6 +32,7 @@ class Document:
     create_time: dt.datetime
     page_count: int | None = None
     term: Term = FOR_EVER
+    searchable_pages: int = 0
 
     @property
     def id(self) -> str:
