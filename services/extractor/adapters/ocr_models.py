@@ -41,6 +41,9 @@ _SIDEWAYS = 1.5
 _MAX_STRETCH = 100
 """A line that is so many times wider than high is squeezed: memory grows with the width."""
 _READ_HEIGHT_PX = 48
+_SEEN_AT = 0.2
+"""Where in a column of the recogniser the middle of its character is on the average. Half of all words begin and end
+within 0.8 points of where they are drawn, and 95 of 100 within 2.8."""
 
 Pixels = npt.NDArray[np.uint8]
 Boxes = npt.NDArray[np.float32]
@@ -161,7 +164,7 @@ def _words(text: str, info: Any) -> tuple[LineWord, ...]:
     columns = [column for word in info.word_cols for column in word]
     seen = [char for char in text if not char.isspace()]
     if len(columns) == len(seen) and info.line_txt_len:
-        centres = [(column + 0.5) / info.line_txt_len for column in columns]
+        centres = [(column + _SEEN_AT) / info.line_txt_len for column in columns]
     else:
         centres = [(number + 0.5) / len(seen) for number in range(len(seen))]
     words, first = [], 0

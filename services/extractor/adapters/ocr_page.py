@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pagemesh.common.v1 import page_pb2
 from services.extractor.adapters.page_bounds import MAX_WORD_CHARS, MAX_WORDS
@@ -49,7 +50,7 @@ class RecognisedPageWriter:
             kept.append(page_pb2.PAGE_FLAG_TRUNCATED)
         page.ClearField("flags")
         page.flags.extend(kept)
-        return Page(parsed.number, page.SerializeToString(), flags)
+        return replace(parsed, content=page.SerializeToString(), flags=flags)
 
 
 def _add_block(page: page_pb2.Page, block: TextBlock, scale: tuple[float, float]) -> str:
