@@ -22,6 +22,8 @@ from services.extractor.domain.retention import Retention, Term, term_for
 from services.runtime.errors import Aborted, DeadlineExceeded, FieldViolation, InvalidArgument
 
 _COMMIT_ATTEMPTS = 3
+_BYTES_FOR_MORE_TIME = 64 * 1024
+"""With the time for a stall, the slowest that an upload may be: some 4 KiB a second."""
 RESERVATION = dt.timedelta(hours=1)
 """How long an upload may take from its last byte to its row; with every time-out used up it takes minutes."""
 
@@ -46,7 +48,7 @@ class UploadDocument:
         max_upload_bytes: int,
         stall_s: float,
     ) -> None:
-        """An upload of which nothing comes for `stall_s` is ended."""
+        """An upload that waits for `stall_s` in all until 64 KiB more have come is ended."""
         self._repository = repository
         self._store = store
         self._spool = spool
@@ -66,9 +68,9 @@ class UploadDocument:
     ) -> Uploaded:
         """Reads `pieces` to their end and stores them. The same bytes again keep the longer of both terms.
 
-        Raises InvalidArgument EMPTY_FILE, FILE_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE or SUSPICIOUS_FILE_NAME as soon as
-        it is known, ResourceExhausted where the spool is full, DeadlineExceeded UPLOAD_STALLED where the sender
-        stands still, Unavailable where store or database are down, or where an earlier deletion of the same bytes
+        Raises InvalidArgument EMPTY_FILE, FILE_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE or SUSPICIOUS_FILE_NAME as soon as it
+        is known, ResourceExhausted where the spool is full, DeadlineExceeded UPLOAD_STALLED where the sender stands
+        still or drips, Unavailable where store or database are down, or where an earlier deletion of the same bytes
         cannot be completed, and what `term_for` raises.
         """
         # Refused before the first byte, and reckoned from the last.
@@ -95,7 +97,8 @@ class UploadDocument:
         head = b""
         size_bytes = 0
         checked = False
-        while (piece := await self._next_bytes(pieces)) is not None:
+        pace = _Pace(self._stall_s)
+        while (piece := await pace.next_bytes(pieces)) is not None:
             size_bytes += len(piece)
             if size_bytes > self._max_upload_bytes:
                 raise self._too_large()
@@ -109,20 +112,6 @@ class UploadDocument:
         if size_bytes == 0:
             raise _content("EMPTY_FILE", "The upload holds no bytes. Send the file's content.")
         return head, size_bytes
-
-    async def _next_bytes(self, pieces: AsyncIterator[bytes]) -> bytes | None:
-        """The next piece that holds anything; None at the end. Its place is needed by senders that go on."""
-        try:
-            async with asyncio.timeout(self._stall_s) as timer:
-                async for piece in pieces:
-                    if piece:
-                        return piece
-        except TimeoutError as exc:
-            if not timer.expired():
-                raise
-            message = f"Nothing came for {self._stall_s:g} s. Nothing was kept; send the file again."
-            raise DeadlineExceeded("UPLOAD_STALLED", message) from exc
-        return None
 
     async def _commit(self, document: Document, spooled: SpooledFile) -> Uploaded:
         key = object_key(document.tenant, document.sha256)
@@ -145,6 +134,41 @@ class UploadDocument:
 
     def _too_large(self) -> InvalidArgument:
         return _content("FILE_TOO_LARGE", f"The file is larger than {self._max_upload_bytes} bytes, the limit here.")
+
+
+class _Pace:
+    """Ends an upload whose sender stands still, or sends so little that it holds its place for next to nothing."""
+
+    def __init__(self, stall_s: float) -> None:
+        self._stall_s = stall_s
+        self._left_s = stall_s
+        self._bytes = 0
+
+    async def next_bytes(self, pieces: AsyncIterator[bytes]) -> bytes | None:
+        """The next piece that holds anything; None at the end. Only the time in which nothing is there counts: a disk
+        that is slow is not the sender's fault."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            async with asyncio.timeout(self._left_s) as timer:
+                piece = await _first_filled(pieces)
+        except TimeoutError as exc:
+            if not timer.expired():
+                raise
+            message = f"Next to nothing came for {self._stall_s:g} s. Nothing was kept; send the file again."
+            raise DeadlineExceeded("UPLOAD_STALLED", message) from exc
+        self._left_s -= loop.time() - begun
+        self._bytes += len(piece or b"")
+        if self._bytes >= _BYTES_FOR_MORE_TIME:
+            self._bytes, self._left_s = 0, self._stall_s
+        return piece
+
+
+async def _first_filled(pieces: AsyncIterator[bytes]) -> bytes | None:
+    async for piece in pieces:
+        if piece:
+            return piece
+    return None
 
 
 async def _renewed(record: DocumentRecord, document: Document) -> Document | None:

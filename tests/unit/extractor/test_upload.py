@@ -130,6 +130,19 @@ async def test_an_upload_that_stands_still_is_ended(world: World, pieces: Callab
     assert world.store.objects == {}
 
 
+async def test_an_upload_that_drips_gives_its_place_up(world: World) -> None:
+    async def dripping() -> AsyncIterator[bytes]:
+        yield PDF
+        while True:
+            await asyncio.sleep(0.005)  # ten times in what it may wait
+            yield b"."
+
+    with pytest.raises(DeadlineExceeded) as ended:
+        await world.take_in("acme", "a.pdf", dripping())
+    assert ended.value.reason == "UPLOAD_STALLED"
+    assert world.store.objects == {}
+
+
 async def test_bytes_without_a_row_are_adopted(world: World, tmp_path: Path) -> None:
     (tmp_path / "left").write_bytes(b"half of what was written before a crash")
     await world.store.put(f"acme/{SHA256}", tmp_path / "left")
