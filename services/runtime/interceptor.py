@@ -44,7 +44,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
         return factory(
             wrap(inner, functools.partial(self._enter, details)),
             request_deserializer=functools.partial(_deserialized, handler.request_deserializer),
-            response_serializer=handler.response_serializer,
+            response_serializer=functools.partial(_serialized, handler.response_serializer),
         )
 
     async def _enter(
@@ -101,6 +101,11 @@ def _deserialized(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
         return deserializer(data)
     except DecodeError:
         return None
+
+
+def _serialized(serializer: Callable[[Any], bytes], message: Any) -> bytes:
+    """The message's bytes; a servicer may answer with those itself, where it has them already."""
+    return message if isinstance(message, bytes) else serializer(message)
 
 
 def _checked(exchange: Exchange, request: Any) -> Any:

@@ -106,10 +106,8 @@ class ExtractorServicer(ExtractorServiceServicer):
         await self._uses.release(current_identity().tenant, request.name, request.hold_id, processed=request.processed)
         return pb.ReleaseDocumentResponse()
 
-    async def ExtractPages(
-        self, request: pb.ExtractPagesRequest, context: Context
-    ) -> AsyncIterator[pb.ExtractPagesResponse]:
-        """Streams pages."""
+    async def ExtractPages(self, request: pb.ExtractPagesRequest, context: Context) -> AsyncIterator[Any]:
+        """Streams pages, those that are on the wire already as they are there."""
         told = with_error_event(self._events(request), make=lambda status: pb.ExtractPagesResponse(error=status))
         # Closed here, and by it what it reads from, so that a cancelled call stops its parser at once.
         async with aclosing(told):
@@ -121,14 +119,14 @@ class ExtractorServicer(ExtractorServiceServicer):
         search = search_mapping.search(current_identity().tenant, request)
         return search_mapping.results(await self._search(search, remaining_s=current_call().remaining_s))
 
-    async def _events(self, request: pb.ExtractPagesRequest) -> AsyncGenerator[pb.ExtractPagesResponse, None]:
+    async def _events(self, request: pb.ExtractPagesRequest) -> AsyncGenerator[pb.ExtractPagesResponse | bytes, None]:
         extraction = mapping.extraction(current_identity().tenant, request)
         call = current_call()
         # Services say themselves when they are through with a document: they hold it.
         pages = self._extract(extraction, remaining_s=call.remaining_s, processes=call.peer not in _HOLDERS)
         async with aclosing(pages) as events:
             async for event in events:
-                yield mapping.event(event)
+                yield mapping.event(event, extraction.parts)
 
     async def RenderPage(self, request: pb.RenderPageRequest, context: Context) -> AsyncIterator[pb.RenderPageResponse]:
         """Draws a page."""

@@ -1,17 +1,22 @@
 """What is told of documents that cannot be read."""
 
 from services.extractor.domain.pages import DocumentFault
-from services.runtime.errors import FailedPrecondition
+from services.runtime.errors import FailedPrecondition, FieldViolation
 
 _EXPLANATION = {
     DocumentFault.CORRUPT: "The file is damaged beyond repair, or is not what its first bytes say.",
-    DocumentFault.ENCRYPTED: "The file asks for a password: give the right one, or upload the file without.",
+    DocumentFault.ENCRYPTED: "The file asks for a password: give it as `password`.",
+    DocumentFault.WRONG_PASSWORD: "This is not the password of the file.",
+    DocumentFault.TOO_MANY_PIXELS: "The image has too many pixels. Make it smaller.",
     DocumentFault.NO_PAGES: "The file has no pages.",
     DocumentFault.TIMEOUT: "Reading the file takes too long.",
     DocumentFault.MEMORY: "Reading the file takes too much memory.",
 }
+_ABOUT_PASSWORD = (DocumentFault.ENCRYPTED, DocumentFault.WRONG_PASSWORD)
 
 
 def document_fault(fault: DocumentFault) -> FailedPrecondition:
     """The error for a document that cannot be read."""
-    return FailedPrecondition(fault.value, _EXPLANATION[fault])
+    message = _EXPLANATION[fault]
+    fields = [FieldViolation("password", message)] if fault in _ABOUT_PASSWORD else []
+    return FailedPrecondition(fault.value, message, fields=fields)

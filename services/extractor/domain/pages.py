@@ -23,6 +23,9 @@ class Part(Flag):
     """Of the document."""
 
 
+NO_PARTS = Part(0)
+
+
 class PageFlag(Flag):
     """What to know about a page before trusting it; see the contract's enum of the same name."""
 
@@ -68,6 +71,8 @@ class DocumentFault(StrEnum):
 
     CORRUPT = "DOCUMENT_CORRUPT"
     ENCRYPTED = "DOCUMENT_ENCRYPTED"
+    WRONG_PASSWORD = "DOCUMENT_WRONG_PASSWORD"
+    TOO_MANY_PIXELS = "DOCUMENT_TOO_MANY_PIXELS"
     NO_PAGES = "DOCUMENT_HAS_NO_PAGES"
     TIMEOUT = "DOCUMENT_TIMEOUT"
     MEMORY = "DOCUMENT_MEMORY"
@@ -113,11 +118,12 @@ class ExtractionStart:
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page. `content` is a `pagemesh.common.v1.Page` on the wire, which the domain carries and never opens; `flags`
-    says what it says."""
+    says what it says. `parts` are those that it may have, and none where that is not known."""
 
     number: int
     content: bytes
     flags: PageFlag = PageFlag.NONE
+    parts: Part = NO_PARTS
 
 
 @dataclass(frozen=True, slots=True)

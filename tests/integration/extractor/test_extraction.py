@@ -25,7 +25,11 @@ async def test_pages_come_between_start_and_end(client: Client) -> None:
     assert extracted.start.flags == []
     assert [page.text.strip() for page in extracted.pages] == [made_pdfs.page_text(n) for n in range(1, 6)]
     assert extracted.end == extraction_pb2.ExtractionEnd(pages_sent=5)
-    assert (await client.get(uploaded.document.name)).page_count == 5
+    # It is stored a moment later, with the pages.
+    async with asyncio.timeout(PATIENT_S):
+        while not (found := await client.get(uploaded.document.name)).HasField("page_count"):
+            await asyncio.sleep(0.01)
+    assert found.page_count == 5
 
 
 async def test_text_is_what_mupdf_says(client: Client) -> None:
@@ -164,7 +168,8 @@ async def test_a_broken_page_costs_itself(client: Client) -> None:
     extracted = await client.upload_and_extract(made_pdfs.with_broken_page(2, 3))
     assert extracted.numbers == [1, 2, 4, 5, 6]
     assert [(page.number, page.reason) for page in extracted.failed] == [(3, "PAGE_CORRUPT")]
-    assert extracted.end == extraction_pb2.ExtractionEnd(pages_sent=5, pages_failed=1)
+    flags = [extraction_pb2.DOCUMENT_FLAG_PARTIAL]
+    assert extracted.end == extraction_pb2.ExtractionEnd(pages_sent=5, pages_failed=1, flags=flags)
 
 
 async def test_a_page_that_hangs_costs_itself(start: Start) -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from services.extractor.adapters.memory import MemoryDocuments, MemoryObjectStore
+from services.extractor.adapters.memory_pages import MemoryPages
 from services.extractor.domain.extract import Extraction, ExtractionLimits, ExtractPages
+from services.extractor.domain.page_keeper import KeepingLimits, KeepingSignals, PageKeeper
 from services.extractor.domain.pages import (
     DocumentFault,
+    DocumentFlag,
     ExtractionEnd,
     ExtractionEvent,
     ExtractionStart,
@@ -27,13 +30,16 @@ from tests.unit.extractor.scripted import ScriptedParser, a_document, opened, pa
 
 SHA256 = hashlib.sha256(b"bytes").hexdigest()
 DOCUMENT = a_document(SHA256)
+NO_SIGNALS = KeepingSignals(stored=lambda *_: None, failed=lambda *_: None, waiting=lambda _: None)
 LIMITS = ExtractionLimits(max_pages=1000, slice_pages=10, lost_time_s=17.5, lost_pages=3, queue_wait_s=60)
 
 
 class World:
     def __init__(self, parser: ScriptedParser, documents: MemoryDocuments, store: MemoryObjectStore) -> None:
         self.parser, self.documents, self.store = parser, documents, store
-        self.extract = ExtractPages(repository=documents, store=store, parser=parser, limits=LIMITS)
+        self.pages = MemoryPages(documents)
+        self.keeper = PageKeeper(self.pages, limits=KeepingLimits(), signals=NO_SIGNALS)
+        self.extract = ExtractPages(documents, store, self.pages, self.keeper, parser, limits=LIMITS)
         self.seen: list[ExtractionEvent] = []
 
     async def run(self, *, first: int = 0, last: int = 0, remaining_s: float | None = None) -> list[ExtractionEvent]:
@@ -95,6 +101,7 @@ async def test_a_first_page_past_the_end_is_out_of_range(world: World) -> None:
 
 async def test_the_page_count_is_noted(world: World) -> None:
     await world.run(first=3, last=3)
+    await world.keeper.flush()
     noted = await world.documents.get("acme", DOCUMENT.id)
     assert noted is not None
     assert noted.page_count == 25
@@ -143,7 +150,7 @@ async def test_a_page_that_is_lost_twice_has_failed_and_the_rest_goes_on(
     events = await world.run()
     assert world.failed == [FailedPage(4, fault)]
     assert world.numbers == [number for number in range(1, 26) if number != 4]
-    assert events[-1] == ExtractionEnd(pages_sent=24, pages_failed=1)
+    assert events[-1] == ExtractionEnd(24, 1, flags=DocumentFlag.PARTIAL)
     assert len([task for task in world.parser.tasks if task.alone]) == 1
 
 
@@ -221,7 +228,7 @@ async def test_a_failed_page_of_a_living_process_is_passed_on(world: World) -> N
         FailedPage(2, PageFault.CORRUPT),
         *pages(3, 3),
     ]
-    assert (await world.run())[-1] == ExtractionEnd(pages_sent=2, pages_failed=1)
+    assert (await world.run())[-1] == ExtractionEnd(2, 1, flags=DocumentFlag.PARTIAL)
 
 
 async def test_an_unknown_document_is_not_found(world: World) -> None:

@@ -1,0 +1,154 @@
+"""A run over the pages of a document: which pages are asked of which parser process, and what the loss of one costs."""
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, replace
+
+from services.extractor.domain.pages import (
+    DocumentFault,
+    FailedPage,
+    Loss,
+    Opened,
+    Page,
+    PageFault,
+    ParserEvent,
+    ParserLost,
+    Refused,
+)
+from services.extractor.domain.ports import Parser, ParseTask
+
+_PAGE_FAULT = {Loss.TIMEOUT: PageFault.TIMEOUT, Loss.MEMORY: PageFault.MEMORY, Loss.CRASH: PageFault.CRASHED}
+_DOCUMENT_FAULT = {
+    Loss.TIMEOUT: DocumentFault.TIMEOUT,
+    Loss.MEMORY: DocumentFault.MEMORY,
+    Loss.CRASH: DocumentFault.CORRUPT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionLimits:
+    """`slice_pages` are asked of a process at a time: it then opens the file afresh, which keeps its memory flat, and
+    others get their turn. `lost_time_s` is what one run may waste on pages that hang; `lost_pages` how many
+    of its pages may take their process with them."""
+
+    max_pages: int
+    slice_pages: int
+    lost_time_s: float
+    lost_pages: int
+    queue_wait_s: float
+
+
+class DocumentLost(Exception):
+    """The document as a whole cannot be read, now or ever."""
+
+    def __init__(self, fault: DocumentFault) -> None:
+        super().__init__(fault.name)
+        self.fault = fault
+
+
+class PageRun:
+    """Pages of one document in order, whatever happens to the processes that read them.
+
+    `task` names the first and the last page; 0 as the last one means that of the document.
+    """
+
+    def __init__(
+        self, *, parser: Parser, limits: ExtractionLimits, task: ParseTask, wait_s: Callable[[], float | None]
+    ) -> None:
+        """`wait_s` says how long to wait for a process, each time that one is asked for."""
+        self._parser = parser
+        self._limits = limits
+        self._task = task
+        self._wait_s = wait_s
+        self._next = task.first_page
+        self._last: int | None = None
+        self._page_count = 0
+        self._suspect = 0
+        """The page that was lost once, or 0; it gets a process of its own."""
+        self._task_alone = False
+        self._opened = False
+        """Whether the present process has opened the document."""
+        self._lost_opening = False
+        """Whether the process before the present one died before it had."""
+        self._lost_pages = 0
+        self._lost_time_s = 0.0
+        self.unsure: set[int] = set()
+        """Failed pages that another try may read."""
+
+    async def events(self) -> AsyncGenerator[Opened | Page | FailedPage, None]:
+        """Yields Opened once, then pages and failed pages. Raises DocumentLost, and what `Parser.parse` raises on
+        entering."""
+        while self._last is None or self._next <= self._last:
+            begin = self._next
+            try:
+                async with self._parser.parse(self._slice()) as parsed:
+                    async for event in parsed:
+                        told = self._take(event)
+                        if told is not None:
+                            yield told
+                if self._next == begin and (self._last is None or self._next <= self._last):
+                    # A process of ours reads at least one page. Asked again and again, this one would never end.
+                    raise ParserLost(Loss.CRASH)
+            except ParserLost as lost:
+                failed = self._lose(lost)
+                if failed is not None:
+                    yield failed
+
+    def _slice(self) -> ParseTask:
+        self._opened = False
+        alone = self._task_alone = self._suspect == self._next or self._lost_opening
+        last = self._next if self._suspect == self._next else self._next + self._limits.slice_pages - 1
+        asked = self._last or self._task.last_page
+        remaining_s = self._wait_s()
+        wait_s = self._limits.queue_wait_s
+        return replace(
+            self._task,
+            first_page=self._next,
+            last_page=min(last, asked) if asked else last,
+            alone=alone,
+            wait_s=wait_s if remaining_s is None else min(remaining_s, wait_s),
+        )
+
+    def _take(self, event: ParserEvent) -> Opened | Page | FailedPage | None:
+        if isinstance(event, Refused):
+            raise DocumentLost(event.fault)
+        if isinstance(event, Opened):
+            return self._open(event)
+        if event.number != self._next:
+            raise ParserLost(Loss.CRASH)
+        self._next += 1
+        if isinstance(event, FailedPage) and event.fault is PageFault.MEMORY and not self._task_alone:
+            self.unsure.add(event.number)  # what else the process held may have been too much
+        return event
+
+    def _open(self, opened: Opened) -> Opened | None:
+        self._opened, self._lost_opening = True, False
+        if self._last is not None:
+            if opened.page_count != self._page_count:
+                raise ParserLost(Loss.CRASH)  # the file is the same, so this is no parser of ours any more
+            return None
+        self._page_count = opened.page_count
+        asked = self._task.last_page
+        self._last = min(asked, opened.page_count) if asked else opened.page_count
+        return opened
+
+    def _lose(self, lost: ParserLost) -> FailedPage | None:
+        """A page is tried again alone, unless the time for that is wasted already; then it has failed."""
+        self._lost_time_s += lost.wasted_s
+        if not self._opened:
+            # A file that hangs or swells when it is opened does so again; a crash may have been somebody else's.
+            if lost.loss is Loss.CRASH and not self._lost_opening:
+                self._lost_opening = True
+                return None
+            if self._last is None:
+                raise DocumentLost(_DOCUMENT_FAULT[lost.loss])
+        if self._suspect != self._next and self._lost_time_s + lost.wasted_s <= self._limits.lost_time_s:
+            self._suspect = self._next
+            return None
+        self._lost_pages += 1
+        if self._lost_time_s >= self._limits.lost_time_s or self._lost_pages > self._limits.lost_pages:
+            raise DocumentLost(_DOCUMENT_FAULT[lost.loss])
+        if self._suspect != self._next:
+            self.unsure.add(self._next)
+        failed = FailedPage(self._next, _PAGE_FAULT[lost.loss])
+        self._next += 1
+        return failed
