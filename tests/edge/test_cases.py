@@ -27,6 +27,8 @@ def filled(value: Any, names: dict[str, str]) -> Any:
     """The value with each `$NAME` replaced."""
     if isinstance(value, dict):
         return {key: filled(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [filled(item, names) for item in value]
     if isinstance(value, str) and value.startswith("$"):
         return names[value[1:]]
     return value
