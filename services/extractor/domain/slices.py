@@ -69,6 +69,8 @@ class PageRun:
         """Whether the present process has opened the document."""
         self._lost_opening = False
         """Whether the process before the present one died before it had."""
+        self._turns = 0
+        """Tasks that were asked for so far."""
         self._lost_pages = 0
         self._lost_time_s = 0.0
         self.unsure: set[int] = set()
@@ -98,15 +100,22 @@ class PageRun:
         alone = self._task_alone = self._suspect == self._next or self._lost_opening
         last = self._next if self._suspect == self._next else self._next + self._limits.slice_pages - 1
         asked = self._last or self._task.last_page
-        remaining_s = self._wait_s()
-        wait_s = self._limits.queue_wait_s
+        turns, self._turns = self._turns, self._turns + 1
         return replace(
             self._task,
             first_page=self._next,
             last_page=min(last, asked) if asked else last,
             alone=alone,
-            wait_s=wait_s if remaining_s is None else min(remaining_s, wait_s),
+            wait_s=self._longest_wait_s(begun=turns > 0),
+            turns=turns,
         )
+
+    def _longest_wait_s(self, *, begun: bool) -> float | None:
+        """Whoever has pages already would lose them: it waits as long as its callers do."""
+        remaining_s, limit_s = self._wait_s(), self._limits.queue_wait_s
+        if begun:
+            return remaining_s
+        return limit_s if remaining_s is None else min(remaining_s, limit_s)
 
     def _take(self, event: ParserEvent) -> Opened | Page | FailedPage | None:
         if isinstance(event, Refused):

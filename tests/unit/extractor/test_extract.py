@@ -112,6 +112,11 @@ async def test_the_wait_for_a_process_ends_with_the_callers_time(world: World) -
     assert {task.wait_s for task in world.parser.tasks} == {1.5}
 
 
+async def test_whoever_has_pages_already_waits_as_long_as_its_caller(world: World) -> None:
+    await world.run(remaining_s=200)
+    assert [(task.turns, task.wait_s) for task in world.parser.tasks] == [(0, 60), (1, 200), (2, 200)]
+
+
 @pytest.mark.parametrize("fault", list(DocumentFault))
 async def test_a_refused_document_says_why(world: World, fault: DocumentFault) -> None:
     world.parser.script = lambda *_: [Refused(fault)]
