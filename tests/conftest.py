@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,6 +24,9 @@ from pagemesh_cli.stack.process import Process
 from pagemesh_cli.stack.services import ServiceRunner
 from pagemesh_cli.stack.state import StackState
 from pagemesh_cli.stack.valkey import ValkeyServer, command_valkey
+
+if TYPE_CHECKING:
+    from tests.s3_server import S3Server
 
 _ROOT = Path(__file__).parent.parent
 _ROLES = _ROOT / "deploy" / "postgres" / "roles.sql"
@@ -140,6 +144,25 @@ def valkey_url(valkey_server: ValkeyServer) -> str:
     """The URL of a real Valkey that holds nothing yet."""
     command_valkey(valkey_server.port, valkey_server.password, "FLUSHALL")
     return valkey_server.url
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> "Iterator[S3Server]":
+    """A real S3 server for the session; `s3_bucket` is what most tests want."""
+    from tests import s3_server
+
+    with s3_server.running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a bucket that holds nothing yet, which S3 clients of this process can reach."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{secrets.token_hex(8)}"
+    s3_server.client.create_bucket(Bucket=bucket)
+    return bucket
 
 
 @pytest.fixture(scope="session")

@@ -129,8 +129,9 @@ class ServiceRunner:
         if service == "ledger":
             return {"PAGEMESH_KEY_PEPPER": self.credentials.key_pepper}
         if service == "extractor":
+            own = self.data.folder("objects").as_uri()
             return {
-                "PAGEMESH_OBJECT_STORE_URL": self.data.folder("objects").as_uri(),
+                "PAGEMESH_OBJECT_STORE_URL": self.inherited.get("PAGEMESH_OBJECT_STORE_URL") or own,
                 "PAGEMESH_SPOOL_DIR": str(self.data.folder("spool")),
                 "PAGEMESH_SUMMARIZER_TARGET": f"{LOOPBACK}:{self.ports['summarizer']}",
             }
@@ -158,6 +159,9 @@ class ServiceRunner:
             for name, value in self.inherited.items()
             if name.startswith("PAGEMESH_") and name not in CLIENT_SETTINGS
         }
+        if service == "extractor":
+            # Credentials and endpoint of an object store that is S3.
+            settings |= {name: value for name, value in self.inherited.items() if name.startswith("AWS_")}
         if service != "summarizer":
             return {name: value for name, value in settings.items() if not name.startswith("PAGEMESH_MISTRAL_")}
         proxies = {name: self.inherited[name] for name in _PROXY_SETTINGS if name in self.inherited}

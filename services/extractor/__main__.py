@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import os
 import sys
 import uuid
@@ -13,16 +14,21 @@ from pagemesh.extractor.v1.extractor_service_pb2 import DESCRIPTOR
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import add_ExtractorServiceServicer_to_server
 from services.database.migrate import migrate
 from services.database.pool import open_pool, ping
-from services.extractor.adapters import lifecycle_signals
+from services.extractor.adapters import lifecycle_signals, ocr_protocol
 from services.extractor.adapters.clock import SystemClock
 from services.extractor.adapters.index_signals import indexer_signals
+from services.extractor.adapters.keeping_signals import keeping_signals
+from services.extractor.adapters.languages import LanguageGuesser
 from services.extractor.adapters.object_store import ObstoreObjectStore
+from services.extractor.adapters.ocr_page import RecognisedPageWriter
+from services.extractor.adapters.ocr_pool import OcrLimits, OcrPool
 from services.extractor.adapters.page_text import page_text
 from services.extractor.adapters.parser_pool import ParserLimits, ParserPool
 from services.extractor.adapters.postgres import PostgresDocuments
 from services.extractor.adapters.postgres_backlog import PostgresBacklog
 from services.extractor.adapters.postgres_drawn import PostgresDrawnPages
 from services.extractor.adapters.postgres_lifecycle import PostgresLifecycle
+from services.extractor.adapters.postgres_pages import PostgresPages
 from services.extractor.adapters.postgres_search import PostgresSearch
 from services.extractor.adapters.spool import DiskSpool
 from services.extractor.adapters.summarizer_client import SummarizerResults
@@ -33,7 +39,9 @@ from services.extractor.domain.extract import ExtractionLimits, ExtractPages
 from services.extractor.domain.indexer import Indexer
 from services.extractor.domain.library import Library
 from services.extractor.domain.lifecycle import LifecycleWorker
+from services.extractor.domain.page_keeper import KeepingLimits, PageKeeper
 from services.extractor.domain.pictures import PictureLimits, Pictures
+from services.extractor.domain.recognise import RecognisePage, RecognitionLimits
 from services.extractor.domain.search import SearchPages
 from services.extractor.domain.upload import UploadDocument
 from services.extractor.domain.uses import ProcessPages, Uses
@@ -58,6 +66,15 @@ _WALL_TIMES_CPU = 1.5
 _LOST_TIME_IN_TIMEOUTS = 3.5
 """A page that hangs costs two time-outs, the next one a third; then the document is given up, within 20 s."""
 _LOST_PAGES = 100
+_OCR_DPI = 200
+_OCR_MIN_CONFIDENCE = 0.5
+_OCR_TIMES_PAGE = 3.0
+"""A page may take so many times the time-out for parsing one before the rest of its lines is left out. Dense ones take
+5 s of computing; four times that much passes on the clock where every core is wanted by others."""
+_OCR_MEMORY_BYTES = 1024 * 1024 * 1024
+"""The models read a page in 0.6 GB, and the worst that was made for them in 0.66."""
+_OCR_IDLE_S = 300.0
+_WAITING_FOR_EACH_READER = 64
 _PICTURES_IN_HAND_BYTES = 128 * 1024 * 1024
 
 
@@ -78,7 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _object_store(settings: ExtractorSettings) -> ObstoreObjectStore:
     try:
-        return ObstoreObjectStore(settings.object_store_url, spool_dir=settings.spool_dir)
+        return ObstoreObjectStore(
+            settings.object_store_url,
+            spool_dir=settings.spool_dir,
+            encryption=settings.object_store_encryption,
+            storage_class=settings.object_store_class,
+        )
     except ValueError as exc:
         raise WrongSettingError(f"PAGEMESH_OBJECT_STORE_URL: {exc}") from exc
 
@@ -112,7 +134,13 @@ async def serve(
         eraser, worker, uses = _lifecycle(
             documents, lifecycle, store, SummarizerResults(summarizer), clock, pictures=pictures
         )
-        extract = ExtractPages(repository=documents, store=store, parser=parser, limits=extraction_limits(settings))
+        recogniser = _recogniser(settings, parser, stack)
+        pages = PostgresPages(pool)
+        keeper = PageKeeper(pages, limits=KeepingLimits(), signals=keeping_signals())
+        stack.push_async_callback(keeper.flush)
+        extract = ExtractPages(
+            documents, store, pages, keeper, parser, limits=extraction_limits(settings), recogniser=recogniser
+        )
         servicer = ExtractorServicer(
             upload=UploadDocument(
                 repository=documents,
@@ -143,8 +171,8 @@ async def serve(
             signals=indexer_signals(),
             every_s=_INDEX_EVERY_S,
         )
-        for name, work in (("lifecycle", worker.run()), ("leases", uses.run()), ("indexer", indexer.run())):
-            stack.push_async_callback(_cancel, asyncio.create_task(work, name=name))
+        for work in (worker.run(), uses.run(), indexer.run(), keeper.run()):
+            stack.push_async_callback(_cancel, asyncio.create_task(work))
         await server.run(started=started, stop=stop)
 
 
@@ -182,6 +210,44 @@ def _lifecycle(
     return eraser, worker, uses
 
 
+def _recogniser(
+    settings: ExtractorSettings, parser: ParserPool, stack: contextlib.AsyncExitStack
+) -> RecognisePage | None:
+    """Text recognition, of which nothing is started before a page needs it; None where it is left out."""
+    if not settings.ocr_processes:
+        return None
+    if importlib.util.find_spec("rapidocr") is None:
+        raise WrongSettingError("PAGEMESH_OCR_PROCESSES: text recognition is not installed; 0 does without")
+    reader = OcrPool(ocr_limits(settings))
+    stack.push_async_callback(reader.stop)
+    return RecognisePage(
+        parser=parser,
+        reader=reader,
+        writer=RecognisedPageWriter(guess_language=LanguageGuesser().guess),
+        limits=RecognitionLimits(
+            dpi=_OCR_DPI, max_side_px=ocr_protocol.MAX_SIDE_PX, min_confidence=_OCR_MIN_CONFIDENCE
+        ),
+    )
+
+
+def ocr_limits(settings: ExtractorSettings) -> OcrLimits:
+    """The limits of text recognition that follow from the settings."""
+    return OcrLimits(
+        processes=settings.ocr_processes,
+        budget_s=settings.page_timeout_s * _OCR_TIMES_PAGE,
+        cpu_s=settings.page_timeout_s * (_OCR_TIMES_PAGE + 1),
+        wall_s=settings.page_timeout_s * _OCR_TIMES_PAGE * 4,
+        memory_bytes=_OCR_MEMORY_BYTES,
+        max_waiting=settings.ocr_processes * _WAITING_FOR_EACH_READER,
+        idle_s=_OCR_IDLE_S,
+        needs_sandbox=_needs_sandbox(settings),
+    )
+
+
+def _needs_sandbox(settings: ExtractorSettings) -> bool:
+    return settings.parser_sandbox == "on" and sys.platform == "linux"
+
+
 def parser_limits(settings: ExtractorSettings) -> ParserLimits:
     """The limits of parser processes that follow from the settings."""
     return ParserLimits(
@@ -194,7 +260,8 @@ def parser_limits(settings: ExtractorSettings) -> ParserLimits:
         max_waiting=settings.parser_processes * _WAITING_FOR_EACH_PARSER,
         stall_s=_STALL_S,
         slice_s=_SLICE_S,
-        needs_sandbox=settings.parser_sandbox == "on" and sys.platform == "linux",
+        max_pixels=settings.max_pixels,
+        needs_sandbox=_needs_sandbox(settings),
     )
 
 

@@ -25,6 +25,10 @@ class ExtractorSettings(RuntimeSettings):
     peers: CommaList = ("edge", "summarizer", "operator")
     object_store_url: Annotated[str, Field(pattern=r"^(file:///|s3://[a-z0-9])")]
     """Where documents are kept: `file:///absolute/path` or `s3://bucket/prefix` (credentials as for any S3 client)."""
+    object_store_encryption: Annotated[str, Field(pattern=r"^(off|AES256|aws:kms(:[\w:/.-]+)?)$")] = "off"
+    """How S3 encrypts what is stored: not asked for, with its own key, or with a KMS key (`aws:kms:KEY`)."""
+    object_store_class: Annotated[str, Field(pattern=r"^[A-Z_]*$")] = ""
+    """Storage class of uploads in S3, such as `STANDARD_IA`; empty is the bucket's own."""
     summarizer_target: Annotated[str, Field(pattern=r"^([a-z0-9+.-]+:///?)?[^\s/]+:\d{1,5}$")]
     """A gRPC target, such as `dns:///summarizer:7000`: it erases what it made of documents that are deleted."""
     spool_dir: Annotated[Path, AfterValidator(_absolute)]
@@ -36,6 +40,8 @@ class ExtractorSettings(RuntimeSettings):
     """Uploads at a time; a quarter of them for one tenant."""
     max_pages: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     """Documents with more pages are not extracted."""
+    max_pixels: Annotated[int, Field(ge=1_000_000, le=4_000_000_000)] = 100_000_000
+    """Images with more pixels are neither read nor drawn."""
     parser_processes: Annotated[int, Field(ge=1, le=256)] = os.cpu_count() or 1
     """Extractions that are parsed at a time."""
     parser_memory_bytes: Annotated[int, Field(ge=192 * _MIB)] = 768 * _MIB

@@ -1,4 +1,4 @@
-"""What every object store promises, in memory and in a directory."""
+"""What every object store promises, in memory, in a directory and on a real S3 server."""
 
 import os
 from pathlib import Path
@@ -13,10 +13,12 @@ from services.runtime.errors import Unavailable
 KEY = "acme/" + "ab" * 32
 
 
-@pytest.fixture(params=["memory", "directory"])
+@pytest.fixture(params=["memory", "directory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "memory":
         return MemoryObjectStore()
+    if request.param == "s3":
+        return ObstoreObjectStore(f"s3://{request.getfixturevalue('s3_bucket')}/some/prefix", spool_dir=tmp_path)
     return ObstoreObjectStore((tmp_path / "objects").as_uri(), spool_dir=tmp_path)
 
 

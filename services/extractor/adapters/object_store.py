@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
+import structlog
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
@@ -21,12 +22,16 @@ from services.runtime.errors import Unavailable
 
 CALL_TIMEOUT_S = 10.0
 TRANSFER_TIMEOUT_S = 60.0
+_SLOWEST_BYTES_PER_S = 4 * 1024 * 1024
+"""A transfer has time for as many more."""
 _CONNECT_TIMEOUT_S = 3
 _RETRIES = 3
 _READ_BYTES = 1024 * 1024
 _STAGING = ".part"
 _STAGING_AGE_S = 3600.0
 """A put that a crash cut off leaves a staging file; none takes as long as this."""
+
+log = structlog.get_logger()
 
 
 class ObstoreObjectStore:
@@ -36,29 +41,39 @@ class ObstoreObjectStore:
     renamed: what is seen survives a power cut, and what `put` has acknowledged is seen after it.
     """
 
-    def __init__(self, url: str, *, spool_dir: Path) -> None:
-        """Objects that are not local files are read through files in `spool_dir`. Raises ValueError for a bad URL."""
+    def __init__(self, url: str, *, spool_dir: Path, encryption: str = "off", storage_class: str = "") -> None:
+        """Objects that are not local files are read through files in `spool_dir`. S3 alone encrypts (`AES256`,
+        `aws:kms`, `aws:kms:KEY`) and has storage classes. Raises ValueError for what cannot be."""
         self._spool_dir = spool_dir
         self._root = _local_root(url)
+        self._attributes: Any = {"Storage-Class": storage_class} if storage_class else None
         if self._root is not None:
+            if encryption != "off" or storage_class:
+                raise ValueError("encryption and storage classes need s3://; encrypt a directory's disk")
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._store: Any = from_url(self._root.as_uri())
             return
         self._store = from_url(
             url,
             client_options={
-                "timeout": timedelta(seconds=CALL_TIMEOUT_S),
+                # Of each read, and of a request as a whole; a call is bounded below, with its attempts.
+                "read_timeout": timedelta(seconds=CALL_TIMEOUT_S),
+                "timeout": timedelta(seconds=TRANSFER_TIMEOUT_S),
                 "connect_timeout": timedelta(seconds=_CONNECT_TIMEOUT_S),
+                # The only AWS_… variable that options of our own would hide.
+                "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true",
             },
             retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=TRANSFER_TIMEOUT_S)},
+            **_encryption(encryption),
         )
 
     async def put(self, key: str, source: Path) -> None:
         """See the port."""
-        with _translated("put"):
-            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
+        with _translated("put"), _absent_is_unavailable():
+            size_bytes = source.stat().st_size  # noqa: ASYNC240  # costs less than changing to a thread
+            async with asyncio.timeout(_transfer_s(size_bytes)):
                 if self._root is None:
-                    await obstore.put_async(self._store, key, source)
+                    await obstore.put_async(self._store, key, source, attributes=self._attributes)
                 else:
                     await self._put_durably(self._root, key, source)
 
@@ -75,18 +90,20 @@ class ObstoreObjectStore:
     async def open(self, key: str) -> AsyncIterator[ReadableFile]:
         """See the port."""
         with _translated("get"):
-            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
+            async with asyncio.timeout(TRANSFER_TIMEOUT_S) as timer:
                 if self._root is not None:
                     # Not in a thread: it costs less than changing to one, and no byte is read.
                     file: Any = open(self._root / key, "rb", 0)  # noqa: ASYNC230, SIM115, PTH123
                 else:
-                    file = await self._download(key)
+                    file = await self._download(key, timer)
         with file:
             yield file
 
     async def delete(self, key: str) -> bool:
         """See the port."""
         if await self.size_bytes(key) is None:
+            # A bucket that is not there has no objects either; nothing must be called erased because of that.
+            await self.check()
             return False
         with _translated("delete"):
             async with asyncio.timeout(CALL_TIMEOUT_S):
@@ -101,8 +118,11 @@ class ObstoreObjectStore:
         if self._root is not None:
             await asyncio.to_thread(_require_writable, self._root)
             return
-        # Whether the object is there does not matter, only that somebody answers.
-        await self.size_bytes("health")
+        with _translated("list"), _absent_is_unavailable():
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                # A question for one object says of a bucket that is missing what it says of the object.
+                async for _ in obstore.list(self._store, "health", chunk_size=1):
+                    break
 
     async def sweep(self) -> None:
         """Removes what puts left behind that a crash cut off. S3 does that itself, by a lifecycle rule."""
@@ -120,11 +140,12 @@ class ObstoreObjectStore:
             (root / staging).unlink(missing_ok=True)
             raise
 
-    async def _download(self, key: str) -> Any:
+    async def _download(self, key: str, timer: asyncio.Timeout) -> Any:
         # Without a name from the start: it is gone with its last descriptor, whatever happens.
         file = tempfile.TemporaryFile(dir=self._spool_dir, buffering=0)  # noqa: SIM115  # the caller closes it
         try:
             result = await obstore.get_async(self._store, key)
+            timer.reschedule(asyncio.get_running_loop().time() + _transfer_s(result.meta["size"]))
             async for piece in result.stream(min_chunk_size=_READ_BYTES):
                 await asyncio.to_thread(file.write, piece)
         except BaseException:
@@ -140,6 +161,20 @@ def _local_root(url: str) -> Path | None:
     if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
         raise ValueError("the object store is file:///absolute/path or s3://bucket")
     return Path(unquote(parts.path))
+
+
+def _encryption(encryption: str) -> Any:
+    """What obstore calls it."""
+    if encryption == "off":
+        return {}
+    key_id = encryption.removeprefix("aws:kms").removeprefix(":") if encryption.startswith("aws:kms") else ""
+    algorithm = {"server_side_encryption": "aws:kms" if encryption.startswith("aws:kms") else encryption}
+    return {**algorithm, "sse_kms_key_id": key_id} if key_id else algorithm
+
+
+def _transfer_s(size_bytes: int) -> float:
+    """How long so many bytes may be on their way."""
+    return TRANSFER_TIMEOUT_S + size_bytes / _SLOWEST_BYTES_PER_S
 
 
 def _flush(*paths: Path) -> None:
@@ -166,15 +201,31 @@ def _remove_staging(root: Path, before: float) -> None:
 
 
 @contextlib.contextmanager
+def _absent_is_unavailable() -> Iterator[None]:
+    """Where it is not an object that may be missing, the bucket is."""
+    try:
+        yield
+    except FileNotFoundError as exc:
+        raise OSError("there is no such bucket") from exc
+
+
+@contextlib.contextmanager
 def _translated(operation: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as exc:
+        if "NoSuchBucket" not in str(exc):
+            raise
+        raise _unavailable(operation) from exc
     except (BaseError, OSError, TimeoutError) as exc:
-        raise Unavailable(
-            "STORE_UNAVAILABLE",
-            "The object store does not answer or is full. Nothing was kept; try again.",
-            retry_after_s=2.0,
-            metadata={"operation": operation},
-        ) from exc
+        log.warning("store_failed", operation=operation, fault=type(exc).__name__)
+        raise _unavailable(operation) from exc
+
+
+def _unavailable(operation: str) -> Unavailable:
+    return Unavailable(
+        "STORE_UNAVAILABLE",
+        "The object store does not answer or is full. Nothing was kept; try again.",
+        retry_after_s=2.0,
+        metadata={"operation": operation},
+    )
