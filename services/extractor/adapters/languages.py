@@ -7,7 +7,7 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 _ENOUGH_LETTERS = 16
 _SAMPLE_CHARACTERS = 400
 
-_CONFIGURATION = {
+CONFIGURATIONS = {
     "ar": "arabic",
     "ca": "catalan",
     "da": "danish",
@@ -40,11 +40,12 @@ _CONFIGURATION = {
     "tr": "turkish",
     "yi": "yiddish",
 }
+"""Postgres' text search configurations by code of ISO 639-1; all other languages are not stemmed."""
 
 
 def configuration(language: str) -> str:
     """The name of Postgres' text search configuration for a code of ISO 639-1."""
-    return "pg_catalog." + _CONFIGURATION.get(language, "simple")
+    return "pg_catalog." + CONFIGURATIONS.get(language, "simple")
 
 
 class LanguageGuesser:

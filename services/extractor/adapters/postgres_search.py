@@ -1,7 +1,6 @@
 """The search index in Postgres: finding pages. What is looked for reaches it as parameters only."""
 
 import contextlib
-from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ import psycopg
 
 from services.database.pool import Pool, translate
 from services.extractor.adapters.index_text import asked, indexed
-from services.extractor.adapters.languages import configuration
+from services.extractor.adapters.languages import CONFIGURATIONS, configuration
 from services.extractor.domain.search import Filters, FoundPage, Place
 from services.extractor.domain.search_marks import Lexemes
 from services.extractor.domain.search_query import Query
@@ -26,19 +25,27 @@ _BIND = """
     SELECT set_config('pagemesh.tenant', %s, true), set_config('statement_timeout', %s, true),
            set_config('enable_seqscan', 'off', true)
 """
-_LANGUAGES = """
-    SELECT language, extractor.tenant_lexeme(tenant) || '/' || language FROM extractor.page_languages
-    WHERE tenant = %(tenant)s AND (%(languages)s::text[] = '{}' OR language = ANY(%(languages)s))
-    ORDER BY language LIMIT 200
-"""
-# A prefix is also looked for as it is spelt, because stemming may take its end away, or all of it.
+# By each language of the tenant's pages: its lexeme, and every term by its rules. A prefix is also looked for as it is
+# spelt, because stemming may take its end away, or all of it.
 _TERMS = """
-    SELECT configuration, number, (CASE
-        WHEN prefix THEN to_tsquery(configuration::regconfig, quoted) || to_tsquery('pg_catalog.simple', quoted)
-        ELSE phraseto_tsquery(configuration::regconfig, term) END)::text
-    FROM unnest(%(configurations)s::text[]) AS configuration
-    CROSS JOIN unnest(%(numbers)s::int[], %(terms)s::text[], %(prefixes)s::bool[], %(quoted)s::text[])
-        AS given (number, term, prefix, quoted)
+    WITH own AS (
+        SELECT language, coalesce(rules.configuration, 'pg_catalog.simple') AS configuration
+        FROM extractor.page_languages
+        LEFT JOIN unnest(%(coded)s::text[], %(configurations)s::text[]) AS rules (language, configuration)
+            USING (language)
+        WHERE tenant = %(tenant)s AND (%(languages)s::text[] = '{}' OR language = ANY(%(languages)s))
+        ORDER BY language LIMIT 200
+    ), parsed AS (
+        SELECT configuration, array_agg((CASE
+            WHEN prefix THEN to_tsquery(configuration::regconfig, quoted) || to_tsquery('pg_catalog.simple', quoted)
+            ELSE phraseto_tsquery(configuration::regconfig, term) END)::text ORDER BY number) AS terms
+        FROM (SELECT DISTINCT configuration FROM own) AS configurations
+        CROSS JOIN unnest(%(terms)s::text[], %(prefixes)s::bool[], %(quoted)s::text[])
+            WITH ORDINALITY AS given (term, prefix, quoted, number)
+        GROUP BY configuration
+    )
+    SELECT language, extractor.tenant_lexeme(%(tenant)s) || '/' || language, terms
+    FROM own JOIN parsed USING (configuration)
 """
 _BIND_QUERY = "SELECT set_config('pagemesh.query', %s::tsquery::text, true)"
 # The condition on the words is in the policy of the table; see its migration. Pages are found before documents are
@@ -116,7 +123,7 @@ class PostgresSearch:
     async def _bound(self, tenant: str, timeout_s: float) -> AsyncIterator[Connection]:
         with translate("search_pages"):
             try:
-                async with self._pool.connection() as connection, connection.transaction():
+                async with self._pool.connection() as connection, connection.pipeline():
                     await connection.execute(_BIND, (tenant, str(max(int(timeout_s * 1000), 1))))
                     yield connection
             except psycopg.errors.QueryCanceled as exc:
@@ -126,25 +133,21 @@ class PostgresSearch:
 
     async def _compose(self, connection: Connection, tenant: str, query: Query, only: Sequence[str]) -> _Asked | None:
         """None where the tenant has no pages that could match."""
-        values: dict[str, Any] = {"tenant": tenant, "languages": list(only)}
-        languages = await (await connection.execute(_LANGUAGES, values)).fetchall()
         terms = [*query.wanted, *query.excluded]
         spelt = [asked(term.text) for term in terms]
         values = {
-            "configurations": sorted({configuration(language) for language, _ in languages}),
-            "numbers": list(range(len(terms))),
+            "tenant": tenant,
+            "languages": list(only),
+            "coded": list(CONFIGURATIONS),
+            "configurations": [configuration(language) for language in CONFIGURATIONS],
             "terms": [text for text, _ in spelt],
             "prefixes": [term.prefix or prefix for term, (_, prefix) in zip(terms, spelt, strict=True)],
             "quoted": [_quoted(text) for text, _ in spelt],
         }
-        rows = await (await connection.execute(_TERMS, values)).fetchall()
-        parsed: defaultdict[str, dict[int, str]] = defaultdict(dict)
-        for rules, number, text in rows:
-            parsed[rules][number] = text
         scopes: dict[tuple[str, str], list[str]] = {}
         rankings: dict[str, str] = {}
-        for language, lexeme in languages:
-            form = _form(query, parsed[configuration(language)])
+        for language, lexeme, parsed in await (await connection.execute(_TERMS, values)).fetchall():
+            form = _form(query, parsed)
             if form is not None:
                 scopes.setdefault(form, []).append(f"'{lexeme}'")
                 rankings[language] = form[0]
@@ -154,9 +157,9 @@ class PostgresSearch:
         return _Asked(" | ".join(parts), list(rankings), list(rankings.values()))
 
 
-def _form(query: Query, parsed: Mapping[int, str]) -> tuple[str, str] | None:
-    """What a page must have and what it must not, out of terms as Postgres wrote them, by their numbers. Terms of which
-    the language's rules leave nothing ("the") are left out; None where nothing is left to look for."""
+def _form(query: Query, parsed: Sequence[str]) -> tuple[str, str] | None:
+    """What a page must have and what it must not, out of terms as Postgres wrote them. Terms of which the
+    language's rules leave nothing ("the") are left out; None where nothing is left to look for."""
     number = 0
     groups = []
     for group in query.groups:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from services.database.pool import Pool, open_pool
 from services.extractor.adapters import postgres_search
-from services.extractor.adapters.languages import _CONFIGURATION, configuration
+from services.extractor.adapters.languages import CONFIGURATIONS, configuration
 from services.extractor.adapters.postgres import PostgresDocuments
 from services.extractor.adapters.postgres_index import IndexablePage, index_pages
 from services.extractor.adapters.postgres_search import PostgresSearch
@@ -376,5 +376,5 @@ def _nodes(plan: Any) -> Any:
 
 async def test_postgres_has_the_configurations_that_languages_name(index: Index) -> None:
     async with index.pool.connection() as connection:
-        for language in (*_CONFIGURATION, "xx"):
+        for language in (*CONFIGURATIONS, "xx"):
             await connection.execute("SELECT to_tsvector(%s::regconfig, 'word')", (configuration(language),))
