@@ -1,6 +1,7 @@
 """Starts the `pagemesh` command."""
 
 import errno
+import io
 import os
 import sys
 from typing import Protocol, runtime_checkable
@@ -20,6 +21,7 @@ class _Refusal(Protocol):
 def main() -> None:
     # Before gRPC is imported: its own log lines would stand between ours, which say the same in better words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    _write_unicode()
     code = _run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -28,6 +30,16 @@ def main() -> None:
         # The interpreter would try once more at its end, and complain.
         _drop_unwritten()
     sys.exit(code)
+
+
+def _write_unicode() -> None:
+    """Files and pipes get UTF-8, whatever the locale is, and a terminal what it can show. Names of files that are no
+    text go out as they came in."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        if sys.stdout.isatty():
+            sys.stdout.reconfigure(errors="replace")
+        else:
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def _run(arguments: list[str]) -> int:

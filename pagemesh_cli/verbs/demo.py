@@ -1,12 +1,16 @@
 """`pagemesh demo`: a fresh stack, a real PDF through its edge, what it cost, and an end without leftovers."""
 
+import functools
 import os
+import re
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pagemesh.extractor.v1 import extractor_service_pb2
 from pagemesh.summarizer.v1 import summary_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.connection import resolve
@@ -14,8 +18,9 @@ from pagemesh_cli.demo import document_path
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output
 from pagemesh_cli.stack.layout import DataDir
-from pagemesh_cli.verbs.bill import print_consumption, print_usage, recorded_usage
+from pagemesh_cli.verbs.bill import LOOK_UP_TIMEOUT_S, PAUSES_S, print_consumption, print_usage, recorded_usage
 from pagemesh_cli.verbs.options import failing
+from pagemesh_cli.verbs.search import find, print_hit
 from pagemesh_cli.verbs.summaries import (
     Length,
     Style,
@@ -27,6 +32,7 @@ from pagemesh_cli.verbs.summaries import (
 from pagemesh_cli.verbs.upload import unreadable, upload_file
 
 _PDF = b"%PDF-"
+_WORD = re.compile(r"[^\W\d_]+")
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 # Readers accept a PDF header within the first 1024 bytes (ISO 32000-1, annex H.3.4.1).
 _HEAD_BYTES = 1024 + len(_PDF)
@@ -76,11 +82,32 @@ def _with_stack(output: Output, root: Path, file: Path) -> None:
             print_consumption(output, summary)
             records = recorded_usage(client, output, summary)
             print_usage(output, records)
+            _show_hit(client, output, document, summary)
             check_complete(summary, request_id=client.request_id)
             check_promises(summary, recorded={record.event.event_id for record in records})
     if DataDir(root).state_file.exists():
         raise Failure("The stack did not stop in good order.", reason="NOT_STOPPED")
     output.note("the stack stopped cleanly; its directory is removed", "green")
+
+
+def _show_hit(client: Client, output: Output, document: str, summary: summary_pb2.Summary) -> None:
+    """The best page for the summary's longest word; the index follows the pages within a moment. No hit is no failure:
+    the demo is about the summary."""
+    words = sorted((word for sentence in summary.sentences for word in _WORD.findall(sentence.text)), key=len)
+    if not words:
+        return
+    request = extractor_service_pb2.SearchPagesRequest(query=words[-1], documents=[document])
+    for pause_s in (*PAUSES_S, 0.0):
+        try:
+            answer = client.patiently(functools.partial(find, client, request, 1), timeout_s=LOOK_UP_TIMEOUT_S)
+        except Failure as failure:
+            output.note(f"the search did not answer: {failure.reason}", "yellow")
+            return
+        if answer.hits:
+            output.write(f"\nthe best page for {words[-1]!r}:\n")
+            print_hit(output, 1, answer.hits[0])
+            return
+        time.sleep(pause_s)
 
 
 def check_promises(summary: summary_pb2.Summary, *, recorded: set[str]) -> None:

@@ -4,6 +4,7 @@ import datetime as dt
 from typing import Annotated
 
 import typer
+from rich.padding import Padding
 from rich.text import Text
 
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
@@ -76,11 +77,14 @@ def print_hit(output: Output, number: int, hit: search_pb2.SearchHit) -> None:
     head = Text(f"{number:>3}. ")
     head.append(one_line(hit.display_name) or hit.document, style="bold")
     head.append(f", page {hit.page}")
-    head.append(f"  {hit.score:.3f}  {hit.document}", style="dim")
+    head.append(f"  {hit.score:.2g}  {hit.document}", style="dim")
     output.print(head, soft_wrap=True)
     for snippet in hit.snippets:
         # One character stays one character, so that the ranges hold.
         line = Text(one_line(snippet.text))
         for found in snippet.highlights:
             line.stylize("bold yellow", found.start, found.end)
-        output.print(Text("     ").append_text(line), soft_wrap=True)
+        if output.console.is_terminal:
+            output.print(Padding(line, (0, 0, 0, 5)))
+        else:
+            output.print(Text("     ").append_text(line), soft_wrap=True)

@@ -220,7 +220,7 @@ def test_search_shows_what_matched(edge: Edge) -> None:
     assert [(request.page_size, request.page_token) for request in (first, second)] == [(100, ""), (50, "more")]
     piped = edge(Script(extractor={"SearchPages": answers[1:]}))("search", "last")
     assert "\x1b" not in piped.out
-    assert piped.out.splitlines() == [f"  1. report.pdf, page 9  0.500  {name(1)}", "     last"]
+    assert piped.out.splitlines() == [f"  1. report.pdf, page 9  0.5  {name(1)}", "     last"]
 
 
 def test_search_takes_what_excludes(edge: Edge) -> None:

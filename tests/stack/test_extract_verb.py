@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,14 @@ def test_a_document_cannot_steer_the_terminal(edge: Edge) -> None:
     lines = command("extract", DOCUMENT, "--json")
     assert json.loads(lines.out.splitlines()[1])["page"]["text"] == nasty
     assert not {"\x1b", "\x9b", "\u202e"} & set(lines.out)
+
+
+def test_pipes_get_utf_8_whatever_the_locale(edge: Edge) -> None:
+    command = edge(script([start(1, 1), page(1, "\u20ac\U0001f600"), end(1)]))
+    latin = replace(command, environment={**command.environment, "PYTHONIOENCODING": "latin-1"})
+    answer = latin("extract", DOCUMENT)
+    assert (answer.code, answer.out) == (0, "\u20ac\U0001f600\n\f"), answer
+    assert latin.at_terminal("extract", DOCUMENT, "-q").out == "??\n\f"
 
 
 @pytest.mark.parametrize("where", ["file", "stdin"])
