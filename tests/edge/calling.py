@@ -44,6 +44,8 @@ class Outcome:
     fields: list[str] = field(default_factory=list)
     retry_after: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    """Over HTTP, what the messages were read from, or what is none."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def _http_form(method: MethodDescriptor, request: dict[str, Any]) -> tuple[str, 
 
 def _http_outcome(status: int, headers: dict[str, str], body: bytes) -> Outcome:
     documents = _documents(headers.get("content-type", ""), body)
-    outcome = Outcome("OK", http=status, headers=headers, retry_after=headers.get("retry-after", ""))
+    outcome = Outcome("OK", http=status, headers=headers, retry_after=headers.get("retry-after", ""), body=body)
     if status < 300:
         outcome.messages = documents
         return outcome
