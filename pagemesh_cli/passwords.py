@@ -9,7 +9,7 @@ from typing import TypeVar
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output
 
-_ASKED_FOR = ("DOCUMENT_ENCRYPTED", "WRONG_PASSWORD")
+_ASKED_FOR = ("DOCUMENT_ENCRYPTED", "DOCUMENT_WRONG_PASSWORD")
 _TRIES = 3
 _LARGEST_FILE = 4096
 _ADVICE = "Give its password with --password-file FILE, or - to read it from stdin."

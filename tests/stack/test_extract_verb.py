@@ -282,7 +282,7 @@ def test_a_password_comes_from_a_file(edge: Edge, tmp_path: Path, where: str) ->
 
 
 def test_a_password_is_asked_for_at_a_terminal(edge: Edge) -> None:
-    asked = script([LOCKED], [refusal("FAILED_PRECONDITION", "WRONG_PASSWORD")], WHOLE)
+    asked = script([LOCKED], [refusal("FAILED_PRECONDITION", "DOCUMENT_WRONG_PASSWORD")], WHOLE)
     replies = {"Password of the document: ": "first-secret", "That is not the password. Another: ": "second-secret"}
     answer = edge(asked).at_terminal("extract", DOCUMENT, replies=replies)
     assert answer.code == 0, answer
