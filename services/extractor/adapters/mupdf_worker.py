@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from services.extractor.adapters import parser_protocol as wire
 from services.extractor.adapters import sandbox
+from services.extractor.adapters.image_header import pixels
+from services.extractor.adapters.mupdf_document import document_info
 from services.extractor.adapters.mupdf_import import pymupdf
 from services.extractor.adapters.mupdf_pages import image_page, text_page
 from services.extractor.adapters.mupdf_pictures import TooManyPixelsError, picture_answer
@@ -63,7 +65,8 @@ class Worker:
                 record = self._socket.recv(PictureOrder.SIZE, socket.MSG_WAITALL)
                 self._picture(order, PictureOrder.unpack(record), descriptors[0])
             else:
-                self._parse(order, descriptors[0])
+                password = self._socket.recv(order.password_bytes, socket.MSG_WAITALL) if order.password_bytes else b""
+                self._parse(order, descriptors[0], password.decode())
         finally:
             os.close(descriptors[0])
             self._forget()
@@ -77,20 +80,21 @@ class Worker:
             pymupdf.TOOLS.store_shrink(100)
             pymupdf.TOOLS.glyph_cache_empty()
 
-    def _parse(self, order: Order, descriptor: int) -> None:
+    def _parse(self, order: Order, descriptor: int, password: str) -> None:
         try:
-            with _opened(descriptor, Format(order.format)) as document:
-                self._send_document(document, order)
+            with _opened(descriptor, Format(order.format), order.max_pixels) as document:
+                self._send_document(document, order, password)
         except Exception as exc:  # noqa: BLE001  # whatever MuPDF raises means that it cannot read the file
-            self._socket.sendall(wire.refused(Fault.MEMORY if _is_memory(exc) else Fault.CORRUPT))
+            self._socket.sendall(wire.refused(_fault_in(exc)))
 
-    def _send_document(self, document: pymupdf.Document, order: Order) -> None:
-        fault = _fault_of(document, order, "")
+    def _send_document(self, document: pymupdf.Document, order: Order, password: str) -> None:
+        fault = _fault_of(document, order, password)
         if fault is not None:
             self._socket.sendall(wire.refused(fault))
             return
         page_count = document.page_count
-        self._socket.sendall(wire.opened(page_count, _flags(document)))
+        info = document_info(document, PartBit(order.parts))
+        self._socket.sendall(wire.opened(page_count, _flags(document), info))
         for number in range(order.first_page, min(order.last_page, page_count) + 1):
             if not self._may_go_on() and number > order.first_page:
                 break
@@ -100,7 +104,7 @@ class Worker:
 
     def _picture(self, order: Order, wanted: PictureOrder, descriptor: int) -> None:
         try:
-            with _opened(descriptor, Format(order.format)) as document:
+            with _opened(descriptor, Format(order.format), wanted.max_pixels) as document:
                 fault = _fault_of(document, order, wanted.password)
                 if fault is not None:
                     self._socket.sendall(wire.refused(fault))
@@ -111,7 +115,7 @@ class Worker:
                     self._socket.sendall(piece)
                 self._socket.sendall(wire.done())
         except Exception as exc:  # noqa: BLE001  # whatever MuPDF raises means that it cannot read the file
-            self._socket.sendall(wire.refused(Fault.MEMORY if _is_memory(exc) else Fault.CORRUPT))
+            self._socket.sendall(wire.refused(_fault_in(exc)))
 
     def _may_go_on(self) -> bool:
         """Goes on only as far ahead of the reader as it allows. False once the task is to end."""
@@ -136,7 +140,7 @@ def _fault_of(document: pymupdf.Document, order: Order, password: str) -> Fault 
     if order.format == Format.PDF and not document.is_pdf:
         return Fault.CORRUPT
     if document.needs_pass and not document.authenticate(password):
-        return Fault.ENCRYPTED
+        return Fault.WRONG_PASSWORD if password else Fault.ENCRYPTED
     return Fault.NO_PAGES if document.page_count < 1 else None
 
 
@@ -154,17 +158,20 @@ def _page_answer(document: pymupdf.Document, number: int, order: Order) -> bytes
         page = document[number - 1]
         if order.format == Format.PDF:
             return wire.page(number, text_page(page, number, PartBit(order.parts)))
-        return wire.page(number, image_page(page, number))
+        return wire.page(number, image_page(page, number, PartBit(order.parts)))
     except Exception as exc:  # noqa: BLE001  # whatever MuPDF raises costs this page only
         return wire.page_failed(number, Fault.MEMORY if _is_memory(exc) else Fault.CORRUPT)
 
 
 @contextlib.contextmanager
-def _opened(descriptor: int, file_format: Format) -> Iterator[pymupdf.Document]:
-    """The document, read through a mapping of the file: nothing is copied, and no path is needed."""
+def _opened(descriptor: int, file_format: Format, max_pixels: int) -> Iterator[pymupdf.Document]:
+    """The document, read through a mapping of the file: nothing is copied, and no path is needed. Raises
+    TooManyPixelsError for an image that has more, before MuPDF sees it."""
     # The size is told, because mmap would ask by a call that can look at any path and is therefore not allowed.
     size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
     with mmap.mmap(descriptor, size_bytes, access=mmap.ACCESS_READ) as mapping:
+        if file_format is not Format.PDF and pixels(mapping, file_format) > max_pixels:
+            raise TooManyPixelsError
         view = memoryview(mapping)
         document = pymupdf.open(stream=view, filetype=_FILE_TYPE[file_format])
         try:
@@ -185,6 +192,12 @@ def _flags(document: pymupdf.Document) -> FlagBit:
     if document.is_pdf and (document.metadata or {}).get("encryption"):
         flags |= FlagBit.ENCRYPTED
     return flags
+
+
+def _fault_in(exc: Exception) -> Fault:
+    if isinstance(exc, TooManyPixelsError):
+        return Fault.TOO_MANY_PIXELS
+    return Fault.MEMORY if _is_memory(exc) else Fault.CORRUPT
 
 
 def _is_memory(exc: BaseException) -> bool:

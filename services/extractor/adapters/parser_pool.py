@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,6 +11,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from services.extractor.adapters.fair_slots import FairSlots
+from services.extractor.adapters.languages import LanguageGuesser
 from services.extractor.adapters.parser_parent import START_TIMEOUT_S, ParserParent
 from services.extractor.adapters.parser_process import End, ParserProcess
 from services.extractor.adapters.parser_protocol import LIFETIME_CPU_S, AnswerKind
@@ -40,7 +42,8 @@ class ParserLimits:
     """`page_cpu_s` and `page_wall_s` bound opening a file and each page; `memory_bytes` the resident set of a process;
     a process is replaced after `recycle_pages`, and when it is idle with more than `recycle_bytes`; a reader that
     pauses for `stall_s` loses its process where others wait for one, and a task that has had it for `slice_s` ends with
-    its next page. Where `needs_sandbox`, a process without its filter of system calls gets no file."""
+    its next page. Images of more than `max_pixels` are not read.
+    Where `needs_sandbox`, a process without its filter of system calls gets no file."""
 
     processes: int
     page_cpu_s: float
@@ -52,6 +55,7 @@ class ParserLimits:
     stall_s: float
     slice_s: float
     needs_sandbox: bool
+    max_pixels: int = 100_000_000
 
 
 class ParserPool:
@@ -67,6 +71,7 @@ class ParserPool:
         self._tasks: list[asyncio.Task[None]] = []
         self._spare_wanted = asyncio.Event()
         self._task_id = 0
+        self._language = LanguageGuesser()
 
     async def start(self) -> None:
         """Starts the parent and a first process. Raises Unavailable."""
@@ -109,12 +114,13 @@ class ParserPool:
     @contextlib.asynccontextmanager
     async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[ParserEvent]]:
         """See the port."""
-        async with self._begun(task, ParserRun) as run:
+        make = functools.partial(ParserRun, max_pixels=self._limits.max_pixels, guess_language=self._language.guess)
+        async with self._begun(task, make) as run:
             yield run.events()
 
     async def picture(self, task: PictureTask) -> Picture | Refused | FailedPage:
         """See the port."""
-        async with self._begun(task, PictureRun) as run:
+        async with self._begun(task, functools.partial(PictureRun, max_pixels=self._limits.max_pixels)) as run:
             return await run.picture()
 
     @contextlib.asynccontextmanager

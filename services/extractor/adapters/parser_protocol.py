@@ -6,12 +6,15 @@ text that the file could choose, so a process that a file has taken over can sen
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """Largest page on the wire. JSON writes a control character as six, and the edge sends messages of at most 32 MiB:
 four times six is 24, and the rest is for quotes and names."""
+MAX_INFO_BYTES = 2 * 1024 * 1024
+"""Most that is said of a document as a whole: its metadata and its outline."""
+MAX_PASSWORD_CHARS = 127
 MAX_PICTURE_BYTES = 24 * 1024 * 1024
 """Largest picture: 16 MiB are a gray one of 4096 by 4096 pixels."""
 CREDITS = 8
@@ -49,6 +52,15 @@ class PartBit(IntFlag):
     TEXT = 1
     BLOCKS = 2
     WORDS = 4
+    MARKDOWN = 8
+    TABLES = 16
+    IMAGES = 32
+    LINKS = 64
+    FLAGS = 128
+    METADATA = 256
+    """Of the document."""
+    OUTLINE = 512
+    """Of the document."""
 
 
 class AnswerKind(IntEnum):
@@ -78,11 +90,14 @@ class Fault(IntEnum):
     MEMORY = 2
     ENCRYPTED = 3
     NO_PAGES = 4
+    WRONG_PASSWORD = 5
+    TOO_MANY_PIXELS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One record to a process; a PARSE order travels with the file's descriptor. `count` is a credit's."""
+    """One record to a process; a PARSE order travels with the file's descriptor, and its password comes right behind.
+    `count` is a credit's. An image of more than `max_pixels` is refused."""
 
     kind: OrderKind
     task: int
@@ -91,21 +106,32 @@ class Order:
     first_page: int = 0
     last_page: int = 0
     count: int = 0
+    max_pixels: int = 0
+    password_bytes: int = field(default=0, repr=False)
+    """How many bytes of a password follow."""
 
-    _RECORD = struct.Struct("<BBBBIII")
+    _RECORD = struct.Struct("<BBHBxHIIIQ")
     SIZE = _RECORD.size
 
     def pack(self) -> bytes:
         """SIZE bytes."""
         return self._RECORD.pack(
-            self.kind, self.format, self.parts, self.count, self.task, self.first_page, self.last_page
+            self.kind,
+            self.format,
+            self.parts,
+            self.count,
+            self.password_bytes,
+            self.task,
+            self.first_page,
+            self.last_page,
+            self.max_pixels,
         )
 
     @classmethod
     def unpack(cls, record: bytes) -> "Order":
         """The order in SIZE bytes. Raises struct.error or ValueError."""
-        kind, file_format, parts, count, task, first_page, last_page = cls._RECORD.unpack(record)
-        return cls(OrderKind(kind), task, file_format, parts, first_page, last_page, count)
+        kind, file_format, parts, count, password_bytes, task, first, last, max_pixels = cls._RECORD.unpack(record)
+        return cls(OrderKind(kind), task, file_format, parts, first, last, count, max_pixels, password_bytes)
 
 
 _HEAD = struct.Struct("<IB")
@@ -135,9 +161,9 @@ def ready(*, sandboxed: bool) -> bytes:
     return _frame(AnswerKind.READY, bytes([sandboxed]))
 
 
-def opened(page_count: int, flags: int) -> bytes:
-    """The frame that begins a task."""
-    return _frame(AnswerKind.OPENED, _OPENED.pack(page_count, flags))
+def opened(page_count: int, flags: int, info: bytes = b"") -> bytes:
+    """The frame that begins a task, with at most MAX_INFO_BYTES of `info`."""
+    return _frame(AnswerKind.OPENED, _OPENED.pack(page_count, flags) + info)
 
 
 def page(number: int, content: bytes) -> bytes:
@@ -207,7 +233,9 @@ def _answer(kind: int, payload: bytes) -> Answer:
         if kind == AnswerKind.PAGE:
             return Answer(AnswerKind.PAGE, _NUMBER.unpack_from(payload)[0], content=payload[_NUMBER.size :])
         if kind == AnswerKind.OPENED:
-            return Answer(AnswerKind.OPENED, *_OPENED.unpack(payload))
+            if len(payload) > _OPENED.size + MAX_INFO_BYTES:
+                raise ProtocolError("a document says too much of itself")
+            return Answer(AnswerKind.OPENED, *_OPENED.unpack_from(payload), content=payload[_OPENED.size :])
         if kind == AnswerKind.PAGE_FAILED:
             return Answer(AnswerKind.PAGE_FAILED, *_NUMBER_FAULT.unpack(payload))
         if kind in (AnswerKind.REFUSED, AnswerKind.READY):

@@ -1,15 +1,18 @@
 """One task on one parser process: what it is asked, and what its answers mean."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import functools
+import operator
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from google.protobuf.message import DecodeError
 from prometheus_client import Counter
 
 from pagemesh.common.v1 import page_pb2
-from services.extractor.adapters.page_bounds import check_page
+from services.extractor.adapters.page_bounds import check_info, check_page
 from services.extractor.adapters.parser_process import End, ParserProcess
 from services.extractor.adapters.parser_protocol import (
+    MAX_PASSWORD_CHARS,
     Answer,
     AnswerKind,
     Fault,
@@ -28,6 +31,7 @@ from services.extractor.domain.pages import (
     Opened,
     Page,
     PageFault,
+    PageFlag,
     ParserEvent,
     ParserLost,
     Part,
@@ -36,16 +40,40 @@ from services.extractor.domain.pages import (
 from services.extractor.domain.ports import ParseTask
 
 FILE_FORMAT = {MediaType.PDF: Format.PDF, MediaType.JPEG: Format.JPEG, MediaType.PNG: Format.PNG}
-_PART = {Part.TEXT: PartBit.TEXT, Part.BLOCKS: PartBit.BLOCKS, Part.WORDS: PartBit.WORDS}
+_PART = {
+    Part.TEXT: PartBit.TEXT,
+    Part.BLOCKS: PartBit.BLOCKS,
+    Part.WORDS: PartBit.WORDS,
+    Part.MARKDOWN: PartBit.MARKDOWN,
+    Part.TABLES: PartBit.TABLES,
+    Part.IMAGES: PartBit.IMAGES,
+    Part.LINKS: PartBit.LINKS,
+    Part.LANGUAGE: PartBit.TEXT,
+    Part.FLAGS: PartBit.FLAGS,
+    Part.METADATA: PartBit.METADATA,
+    Part.OUTLINE: PartBit.OUTLINE,
+}
+"""A parser process does not guess languages: the model would count 70 MB in each. It sends the text instead."""
 _FLAG = {FlagBit.REPAIRED: DocumentFlag.REPAIRED, FlagBit.ENCRYPTED: DocumentFlag.ENCRYPTED}
 DOCUMENT_FAULT = {
     Fault.CORRUPT: DocumentFault.CORRUPT,
     Fault.MEMORY: DocumentFault.MEMORY,
     Fault.ENCRYPTED: DocumentFault.ENCRYPTED,
     Fault.NO_PAGES: DocumentFault.NO_PAGES,
+    Fault.WRONG_PASSWORD: DocumentFault.WRONG_PASSWORD,
+    Fault.TOO_MANY_PIXELS: DocumentFault.TOO_MANY_PIXELS,
+}
+_PAGE_FLAG = {
+    page_pb2.PAGE_FLAG_NO_TEXT: PageFlag.NO_TEXT,
+    page_pb2.PAGE_FLAG_TRUNCATED: PageFlag.TRUNCATED,
+    page_pb2.PAGE_FLAG_HIDDEN_TEXT: PageFlag.HIDDEN_TEXT,
+    page_pb2.PAGE_FLAG_PARTIAL: PageFlag.PARTIAL,
+    page_pb2.PAGE_FLAG_BLANK: PageFlag.BLANK,
 }
 LOSS = {End.TIMEOUT: Loss.TIMEOUT, End.MEMORY: Loss.MEMORY}
 
+_MANY_BYTES = 64 * 1024
+"""What is longer is looked at in a thread: it would hold the loop for more than 5 ms."""
 MAX_PAGE_COUNT = (1 << 31) - 1
 """What the contract's number of pages can say."""
 
@@ -55,8 +83,12 @@ _PAGES = Counter("pagemesh_extractor_parsed_pages", "Pages that parsers answered
 class ParserRun:
     """One task on one process."""
 
-    def __init__(self, process: ParserProcess, task: ParseTask) -> None:
+    def __init__(
+        self, process: ParserProcess, task: ParseTask, *, max_pixels: int, guess_language: Callable[[str], str]
+    ) -> None:
         self._process = process
+        self._max_pixels = max_pixels
+        self._guess_language = guess_language
         self._task = task
         self._expected = task.first_page
         self._last = 0
@@ -65,16 +97,19 @@ class ParserRun:
 
     def begin(self, task_id: int) -> None:
         task = self._task
+        password = task.password[:MAX_PASSWORD_CHARS].encode("utf-8", "replace")
         order = Order(
             OrderKind.PARSE,
             task_id,
             format=FILE_FORMAT[task.media_type],
-            parts=sum(bit for part, bit in _PART.items() if part in task.parts),
+            parts=functools.reduce(operator.or_, (bit for part, bit in _PART.items() if part in task.parts), 0),
             first_page=task.first_page,
             last_page=task.last_page,
+            max_pixels=self._max_pixels,
+            password_bytes=len(password),
         )
         try:
-            self._process.begin(order, task.file.fileno())
+            self._process.begin(order, task.file.fileno(), rest=password)
         except OSError:
             self._process.close(End.DIED)
 
@@ -88,7 +123,7 @@ class ParserRun:
             if answer.kind is AnswerKind.DONE:
                 self._finish(self._is_done())
                 return
-            event = self._event(answer)
+            event = await self._event(answer)
             if isinstance(event, Page | FailedPage):
                 _PAGES.labels("read" if isinstance(event, Page) else event.fault.value).inc()
             yield event
@@ -108,11 +143,11 @@ class ParserRun:
             raise self._broken()
         self.finished = True
 
-    def _event(self, answer: Answer) -> ParserEvent:
+    async def _event(self, answer: Answer) -> ParserEvent:
         """What an answer means. A process that was taken over may say anything: what makes no sense ends it."""
         try:
             if answer.kind is AnswerKind.OPENED:
-                return self._open(answer)
+                return await self._open(answer)
             if answer.kind is AnswerKind.REFUSED:
                 return Refused(DOCUMENT_FAULT[Fault(answer.code)])
             if answer.number != self._expected or answer.number > self._last:
@@ -123,21 +158,38 @@ class ParserRun:
                 return FailedPage(answer.number, PageFault.MEMORY if memory else PageFault.CORRUPT)
             if answer.kind is not AnswerKind.PAGE:
                 raise ValueError("an answer to another order")
-            check_page(page_pb2.Page.FromString(answer.content), answer.number)
+            if len(answer.content) > _MANY_BYTES or Part.LANGUAGE in self._task.parts:
+                return await asyncio.to_thread(self._page, answer)
+            return self._page(answer)
         except (ValueError, DecodeError) as exc:
             raise self._broken() from exc
-        return Page(answer.number, answer.content)
 
-    def _open(self, answer: Answer) -> Opened:
+    def _page(self, answer: Answer) -> Page:
+        """Opens and checks a page. Takes 1 us for a word. Raises ValueError and DecodeError."""
+        page = page_pb2.Page.FromString(answer.content)
+        check_page(page, answer.number)
+        content = answer.content
+        if Part.LANGUAGE in self._task.parts:
+            page.language = self._guess_language(page.text)
+            if Part.TEXT not in self._task.parts:
+                page.ClearField("text")
+            content = page.SerializeToString()
+        return Page(answer.number, content, _page_flags(page.flags))
+
+    async def _open(self, answer: Answer) -> Opened:
         if self._opened or not 1 <= answer.number <= MAX_PAGE_COUNT:
             raise ValueError("opened twice, or without pages")
+        if len(answer.content) > _MANY_BYTES:
+            await asyncio.to_thread(check_info, answer.content)
+        else:
+            check_info(answer.content)
         self._opened = True
         self._last = min(self._task.last_page, answer.number)
         flags = DocumentFlag.NONE
         for bit, flag in _FLAG.items():
             if answer.code & bit:
                 flags |= flag
-        return Opened(answer.number, flags)
+        return Opened(answer.number, flags, answer.content)
 
     def _broken(self) -> ParserLost:
         self._process.close(End.PROTOCOL)
@@ -147,3 +199,10 @@ class ParserRun:
         end = self._process.end or End.DIED
         wasted_s = max(0.0, asyncio.get_running_loop().time() - self._process.since)
         return ParserLost(LOSS.get(end, Loss.CRASH), wasted_s)
+
+
+def _page_flags(numbers: Iterable[page_pb2.PageFlag.ValueType]) -> PageFlag:
+    flags = PageFlag.NONE
+    for number in numbers:
+        flags |= _PAGE_FLAG[number]
+    return flags

@@ -75,7 +75,7 @@ async def test_boxes_are_those_of_the_page_as_it_is_shown(client: Client) -> Non
 
 async def test_a_page_without_text_says_so(client: Client) -> None:
     (page,) = (await client.upload_and_extract(made_pdfs.document([b""]))).pages
-    assert list(page.flags) == [page_pb2.PAGE_FLAG_NO_TEXT]
+    assert list(page.flags) == [page_pb2.PAGE_FLAG_BLANK, page_pb2.PAGE_FLAG_NO_TEXT]
 
 
 async def test_a_page_with_too_much_text_is_cut_and_says_so(client: Client) -> None:
