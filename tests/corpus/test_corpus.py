@@ -69,8 +69,12 @@ async def all_asked_of(victim: Victim, table: Table, name: str, document: str) -
     """Everything that can be asked of a document, in turn; the word for its text."""
     group, _, file = name.partition("/")
     words = {}
-    for asked, parts in {"text": ("text",), "all parts": judging.ALL_PARTS}.items():
-        outcome = await judging.typed(lambda parts=parts: judging.pages(victim.client, document, *parts))  # type: ignore[misc]
+    for asked, question in judging.QUESTIONS.items():
+
+        async def ask(question: judging.Question = question) -> tuple[str, str]:
+            return await question(victim.client, document)
+
+        outcome = await judging.typed(ask)
         table.add(group, file, asked, outcome)
         words[asked] = outcome.word
     return words["text"]
