@@ -30,7 +30,6 @@ from services.extractor.domain.pictures import no_such_image, no_such_page, too_
 from services.extractor.domain.ports import PictureTask
 from services.runtime.errors import PagemeshError
 
-MAX_PIXELS = 100_000_000
 _CODE = {
     PictureFormat.JPEG: PictureCode.JPEG,
     PictureFormat.PNG: PictureCode.PNG,
@@ -45,8 +44,9 @@ _PICTURES = Counter("pagemesh_extractor_pictures", "Pictures that parsers answer
 class PictureRun:
     """One picture on one process."""
 
-    def __init__(self, process: ParserProcess, task: PictureTask) -> None:
+    def __init__(self, process: ParserProcess, task: PictureTask, *, max_pixels: int) -> None:
         self._process = process
+        self._max_pixels = max_pixels
         self._task = task
         self._opened = 0
         """Pages of the document, once it is opened."""
@@ -66,7 +66,7 @@ class PictureRun:
             dpi=task.dpi,
             max_side_px=task.max_side_px,
             jpeg_quality=task.jpeg_quality,
-            max_pixels=MAX_PIXELS,
+            max_pixels=self._max_pixels,
             index=NO_INDEX if task.index is None else task.index,
             password=task.password,
         )
