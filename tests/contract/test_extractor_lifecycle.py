@@ -259,7 +259,7 @@ async def test_row_security_shows_what_is_due_alone(database: Callable[[str], st
         async def seen() -> list[int]:
             counts = []
             for table in tables:
-                row = await (await connection.execute(f"SELECT count(*) FROM extractor.{table}")).fetchone()  # type: ignore[arg-type]
+                row = await (await connection.execute(f"SELECT count(*) FROM extractor.{table}")).fetchone()
                 assert row is not None
                 counts.append(row[0])
             return counts
