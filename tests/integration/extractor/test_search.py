@@ -9,7 +9,7 @@ import pytest
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
 from services.extractor.adapters import clock
 from services.runtime.errors import InvalidArgument
-from tests.integration.extractor import made_pdfs
+from tests.integration.extractor import made_pdfs, made_scans
 from tests.integration.extractor.conftest import Client, Start
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -127,3 +127,22 @@ async def test_documents_that_nobody_extracts_are_read_by_the_service(
     await wait_searchable(client, good, 3)
     assert len((await search(client, "book")).hits) == 3
     assert (await client.get(locked)).searchable_pages == 0
+
+
+async def test_recognised_text_is_found_where_it_stands_and_nothing_is_recognised_for_a_search(start: Start) -> None:
+    client = (await start(ocr_processes=1)).client
+    scan, boxes = made_scans.scanned_pdf()
+    document = (await client.upload(scan, "scan.pdf")).document.name
+    await client.extract(document, "text", timeout_s=100)
+    await wait_searchable(client, document, 1)
+    async with asyncio.timeout(20):
+        while not (hits := (await search(client, "scanner word")).hits):
+            await asyncio.sleep(0.05)
+    (hit,) = hits
+    assert [snippet.text[mark.start : mark.end] for snippet in hit.snippets for mark in snippet.highlights] == [
+        "scanner",
+        "words",
+    ]
+    for box, name in zip(hit.boxes, ("scanner", "words"), strict=True):
+        assert (box.x0 + box.x1) / 2 == pytest.approx((boxes[name][0] + boxes[name][2]) / 2, abs=6)
+        assert (box.y0 + box.y1) / 2 == pytest.approx((boxes[name][1] + boxes[name][3]) / 2, abs=6)
