@@ -24,7 +24,7 @@ MAX_RUNTIME_LINES = 1200
 # The domain knows no transport, storage or library of the outside world.
 OUTSIDE = re.compile(
     r"^(grpc|google|buf|xdsapi|pagemesh|psycopg|psycopg_pool|redis|obstore|pymupdf|fitz|mistralai|mistral_common|httpx2?|"
-    r"structlog|prometheus_client|pydantic|pydantic_settings|alembic|sqlalchemy)(\.|$)"
+    r"cv2|rapidocr|onnxruntime|structlog|prometheus_client|pydantic|pydantic_settings|alembic|sqlalchemy)(\.|$)"
 )
 
 
@@ -117,6 +117,16 @@ def test_mupdf_stays_in_its_adapters() -> None:
         if path.match("services/extractor/adapters/mupdf*.py"):
             continue
         assert not any(name.split(".")[0] in ("pymupdf", "fitz") for name in imports(path)), path
+
+
+def test_the_models_that_read_pictures_stay_in_their_process() -> None:
+    """What the service itself imports must not load them: 0.2 GB, and threads of their own."""
+    for path in (ROOT / "services" / "extractor").glob("**/*.py"):
+        if path.match("adapters/ocr_models.py") or path.match("adapters/ocr_worker.py"):
+            continue
+        for name in imports(path):
+            assert name.split(".")[0] not in ("cv2", "rapidocr", "onnxruntime"), path
+            assert not name.startswith("services.extractor.adapters.ocr_models"), path
 
 
 def test_the_runtime_knows_no_service() -> None:
