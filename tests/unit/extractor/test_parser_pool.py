@@ -9,13 +9,16 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import psutil
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from pagemesh.common.v1 import page_pb2
+from pagemesh.extractor.v1 import extraction_pb2
 from services.extractor.adapters import page_bounds
 from services.extractor.adapters import parser_protocol as wire
 from services.extractor.adapters.parser_parent import ParserParent
@@ -121,6 +124,10 @@ async def test_a_process_that_keeps_to_the_rules_is_kept(pool: ParserPool, paren
     assert parent.killed == []
 
 
+def table_of(*rows: list[str]) -> page_pb2.Table:
+    return page_pb2.Table(rows=[page_pb2.TableRow(cells=cells) for cells in rows])
+
+
 NOWHERE = page_pb2.BoundingBox(x0=math.nan)
 LIES = {
     "opened twice": wire.opened(2, 0),
@@ -140,6 +147,21 @@ LIES = {
     "an endless page": page_of(1, width_pt=math.inf),
     "a page of less than nothing": page_of(1, height_pt=-1.0),
     "an unknown flag": page_of(1, flags=[7]),
+    "a flag of others": page_of(1, flags=[page_pb2.PAGE_FLAG_OCR]),
+    "a language": page_of(1, language="en"),
+    "too long a markdown": page_of(1, markdown="a" * (page_bounds.MAX_TEXT_CHARS + 1)),
+    "too many tables": page_of(1, tables=[page_pb2.Table()] * (page_bounds.MAX_TABLES + 1)),
+    "a ragged table": page_of(1, tables=[table_of(["a"], ["a", "b"])]),
+    "too wide a table": page_of(1, tables=[table_of(["a"] * (page_bounds.MAX_TABLE_COLUMNS + 1))]),
+    "too long a cell": page_of(1, tables=[table_of(["a" * (page_bounds.MAX_CELL_CHARS + 1)])]),
+    "a table nowhere": page_of(1, tables=[page_pb2.Table(box=NOWHERE)]),
+    "another image": page_of(1, images=[page_pb2.PageImage(index=1)]),
+    "an image of less than nothing": page_of(1, images=[page_pb2.PageImage(width_px=-1)]),
+    "an image nowhere": page_of(1, images=[page_pb2.PageImage(box=NOWHERE)]),
+    "a link to nowhere": page_of(1, links=[page_pb2.Link()]),
+    "a link to no page": page_of(1, links=[page_pb2.Link(page=0)]),
+    "a link from nowhere": page_of(1, links=[page_pb2.Link(page=1, box=NOWHERE)]),
+    "too long a link": page_of(1, links=[page_pb2.Link(uri="a" * (page_bounds.MAX_URI_CHARS + 1))]),
 }
 
 
@@ -155,6 +177,68 @@ async def test_a_process_that_says_what_no_parser_says_is_killed(
                 pass
     assert lost.value.loss is Loss.CRASH
     assert parent.killed[0] == os.getpid()
+
+
+def info_of(**fields: Any) -> bytes:
+    return extraction_pb2.ExtractionStart(**fields).SerializeToString()
+
+
+LONG = "a" * (page_bounds.MAX_METADATA_CHARS + 1)
+INFO_LIES = {
+    "no message": b"\xff\xff",
+    "what the service says": info_of(page_count=1),
+    "too long a title": info_of(metadata=extraction_pb2.DocumentMetadata(title=LONG)),
+    "too long a format": info_of(metadata=extraction_pb2.DocumentMetadata(format=LONG)),
+    "no time": info_of(metadata=extraction_pb2.DocumentMetadata(document_create_time=Timestamp(seconds=1 << 60))),
+    "too long an outline": info_of(outline=[extraction_pb2.OutlineItem(level=1)] * (page_bounds.MAX_OUTLINE + 1)),
+    "no level": info_of(outline=[extraction_pb2.OutlineItem(title="a")]),
+    "too long an entry": info_of(outline=[extraction_pb2.OutlineItem(level=1, title=LONG)]),
+    "no page": info_of(outline=[extraction_pb2.OutlineItem(level=1, page=-1)]),
+}
+
+
+@pytest.mark.parametrize("info", INFO_LIES.values(), ids=INFO_LIES)
+async def test_what_a_document_says_of_itself_is_checked(pool: ParserPool, parent: ScriptedParent, info: bytes) -> None:
+    with pytest.raises(ParserLost):
+        async with asyncio.timeout(10), parsing(pool, parent) as (theirs, events):
+            theirs.setblocking(False)
+            await asyncio.get_running_loop().sock_sendall(theirs, wire.opened(2, 0, info) + page_of(1))
+            async for _ in events:
+                pass
+    assert parent.killed[0] == os.getpid()
+
+
+async def test_the_password_follows_its_order_and_is_said_nowhere_else(
+    pool: ParserPool, parent: ScriptedParent
+) -> None:
+    password = "pässword" * 20
+    with tempfile.TemporaryFile() as file:
+        task = ParseTask("acme", file, MediaType.PDF, 1, 3, Part.TEXT, wait_s=5, password=password)
+        assert "pässword" not in repr(task)
+        async with pool.parse(task):
+            order = order_of(parent.theirs[0])
+            said = parent.theirs[0].recv(order.password_bytes, socket.MSG_WAITALL)
+            assert said.decode() == password[:127]
+            assert "pässword" not in repr(order)
+
+
+async def test_the_loop_turns_while_a_large_page_is_checked(pool: ParserPool, parent: ScriptedParent) -> None:
+    loop_thread = threading.get_ident()
+    threads: list[int] = []
+
+    def seen(page: page_pb2.Page, number: int) -> None:
+        threads.append(threading.get_ident())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("services.extractor.adapters.parser_run.check_page", seen)
+        async with asyncio.timeout(10), parsing(pool, parent) as (theirs, events):
+            theirs.setblocking(False)
+            large = page_of(2, text="a" * 300_000)
+            await asyncio.get_running_loop().sock_sendall(theirs, wire.opened(2, 0) + page_of(1) + large + wire.done())
+            assert len([event async for event in events]) == 3
+    small, big = threads
+    assert small == loop_thread
+    assert big != loop_thread
 
 
 @pytest.mark.parametrize("first", [wire.done(), wire.opened(0, 0), wire.opened(1 << 40, 0), page_of(1)])

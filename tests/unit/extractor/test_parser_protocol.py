@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from services.extractor.adapters import parser_protocol as wire
 from services.extractor.adapters.parser_protocol import (
+    MAX_INFO_BYTES,
     MAX_PAGE_BYTES,
     Answer,
     AnswerKind,
@@ -22,6 +23,7 @@ from services.extractor.adapters.zygote_protocol import Command, CommandKind, Ev
 FRAMES = {
     wire.ready(sandboxed=True): Answer(AnswerKind.READY, code=1),
     wire.opened(2**33, FlagBit.REPAIRED): Answer(AnswerKind.OPENED, 2**33, 1),
+    wire.opened(2, 0, b"info"): Answer(AnswerKind.OPENED, 2, 0, b"info"),
     wire.page(7, b"content"): Answer(AnswerKind.PAGE, 7, content=b"content"),
     wire.page(8, b""): Answer(AnswerKind.PAGE, 8),
     wire.page_failed(9, Fault.MEMORY): Answer(AnswerKind.PAGE_FAILED, 9, Fault.MEMORY),
@@ -39,7 +41,7 @@ def test_answers_come_back_however_the_bytes_are_cut(size: int) -> None:
 
 
 def test_an_order_comes_back_as_it_went() -> None:
-    order = Order(OrderKind.PARSE, 2**32 - 1, 1, PartBit.TEXT | PartBit.WORDS, 3, 2**31, 7)
+    order = Order(OrderKind.PARSE, 2**32 - 1, 1, PartBit.TEXT | PartBit.OUTLINE, 3, 2**31, 7, 2**63, 508)
     assert len(order.pack()) == Order.SIZE
     assert Order.unpack(order.pack()) == order
 
@@ -54,6 +56,8 @@ def test_records_of_the_parent_come_back_as_they_went() -> None:
     "frame",
     [
         (MAX_PAGE_BYTES + 5).to_bytes(4, "little") + b"\x02",  # a length past the limit, before any of it has come
+        # more than a document may say of itself
+        (MAX_INFO_BYTES + 10).to_bytes(4, "little") + b"\x01" + bytes(MAX_INFO_BYTES + 10),
         b"\x00\x00\x00\x00\x63",  # an unknown kind
         b"\x01\x00\x00\x00\x02\x00",  # a page without a number
         b"\x00\x00\x00\x00\x04",  # a refusal without a reason
