@@ -19,7 +19,8 @@ from pydantic_settings import BaseSettings
 
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.edge import command
-from services.extractor.adapters import parser_pool
+from services.extractor import __main__ as extractor_main
+from services.extractor.adapters import ocr_pool, parser_pool
 
 ROOT = Path(__file__).parents[3]
 SERVICES = ("extractor", "summarizer", "ledger")
@@ -203,13 +204,16 @@ def test_every_container_is_bounded_and_cannot_write_where_it_need_not(name: str
 
 def test_parsers_fit_into_the_memory_of_their_container_and_uploads_are_not_in_it() -> None:
     extractor = COMPOSE["extractor"]
-    assert extractor["deploy"]["resources"]["limits"]["memory"] == "2g"
+    assert extractor["deploy"]["resources"]["limits"]["memory"] == "3584m"
     given = extractor["environment"]
     parser_bytes = int(given["PAGEMESH_PARSER_MEMORY_BYTES"])
     busy_bytes = int(given["PAGEMESH_PARSER_PROCESSES"]) * (parser_bytes + parser_pool._ADDRESS_SPACE_SLACK_BYTES)
     (tmp,) = (re.fullmatch(r"/tmp:size=(\d+)m", mount) for mount in extractor["tmpfs"])
     assert tmp is not None
-    assert busy_bytes + parser_bytes // 2 + (64 + 120 + 32 + int(tmp[1])) * 2**20 < 2 * 2**30
+    reader_bytes = extractor_main._OCR_MEMORY_BYTES + ocr_pool._ADDRESS_SPACE_SLACK_BYTES
+    readers_bytes = int(given["PAGEMESH_OCR_PROCESSES"]) * reader_bytes + 160 * 2**20
+    others_bytes = parser_bytes // 2 + (64 + 120 + 32 + int(tmp[1])) * 2**20
+    assert busy_bytes + readers_bytes + others_bytes < 3584 * 2**20
     (spool,) = (volume for volume in extractor["volumes"] if volume["target"] == given["PAGEMESH_SPOOL_DIR"])
     assert spool == {"type": "volume", "target": "/spool"}, "a named one would be shared by all replicas"
     made = [words for stage, name, words in DOCKERFILE if (stage, name) == ("extractor", "RUN") and "/spool" in words]
