@@ -34,7 +34,7 @@ from services.extractor.adapters.spool import DiskSpool
 from services.extractor.adapters.summarizer_client import SummarizerResults
 from services.extractor.api.servicer import ExtractorServicer
 from services.extractor.config import ExtractorSettings
-from services.extractor.domain.erasure import Eraser
+from services.extractor.domain.erasure import CLAIM, Eraser
 from services.extractor.domain.extract import ExtractionLimits, ExtractPages
 from services.extractor.domain.indexer import Indexer
 from services.extractor.domain.library import Library
@@ -53,6 +53,7 @@ from services.runtime.server import MeshServer
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LIFECYCLE_EVERY_S = 15.0
+_ERASURE_CLAIM = CLAIM
 _INDEX_EVERY_S = 5.0
 _SLICE_PAGES = 200
 """A document that stays open grows by about 57 KB a page; opened afresh so often, it is flat at +12 MB."""
@@ -193,6 +194,7 @@ def _lifecycle(
         clock=clock,
         new_id=lambda: uuid.uuid4().hex,
         erased=lifecycle_signals.deleted,
+        claim=_ERASURE_CLAIM,
     )
 
     async def sweep() -> None:
@@ -206,6 +208,7 @@ def _lifecycle(
         clock=clock,
         signals=lifecycle_signals.lifecycle_signals(),
         every_s=_LIFECYCLE_EVERY_S,
+        claim=_ERASURE_CLAIM,
     )
     uses = Uses(repository=documents, leases=lifecycle, clock=clock, new_id=lambda: str(uuid.uuid4()), due=worker.wake)
     return eraser, worker, uses

@@ -30,14 +30,17 @@ class Eraser:
         clock: Clock,
         new_id: Callable[[], str],
         erased: Callable[[DeletionReceipt], None],
+        claim: dt.timedelta = CLAIM,
     ) -> None:
-        """`new_id` makes 32 hexadecimal digits; `erased` hears of each receipt."""
+        """`new_id` makes 32 hexadecimal digits; `erased` hears of each receipt; for `claim` a deletion is its caller's
+        alone."""
         self._repository = repository
         self._store = store
         self._results = results
         self._clock = clock
         self._new_id = new_id
         self._erased = erased
+        self._claim = claim
 
     async def delete(self, tenant: str, name: str, *, actor: str) -> DeletionReceipt:
         """Erases a document now, whoever uses it. Raises NotFound, also for whoever comes second, and Unavailable
@@ -45,7 +48,7 @@ class Eraser:
         bare_id, now = document_id(name), self._clock.now()
         async with self._repository.locked(tenant, bare_id) as record:
             if await record.read() is not None:
-                await record.mark_erased(now, cause=Cause.REQUESTED, actor=actor, until=now + CLAIM)
+                await record.mark_erased(now, cause=Cause.REQUESTED, actor=actor, until=now + self._claim)
             elif (erasing := await record.read_erased(by=now)) is None or erasing.cause is None:
                 raise not_found(name)
         receipt = await self.complete(tenant, bare_id)
@@ -67,7 +70,7 @@ class Eraser:
                 "DELETION_UNFINISHED",
                 "The document is hidden, but not all of it is erased yet. That goes on by itself: its receipt will be "
                 "in ListDeletionReceipts, or call again.",
-                retry_after_s=CLAIM.total_seconds(),
+                retry_after_s=self._claim.total_seconds(),
                 metadata={"waits_for": exc.reason},
             ) from exc
 

@@ -12,14 +12,15 @@ import psycopg
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from psycopg import sql
 
 from pagemesh.extractor.v1 import document_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from services.extractor import __main__ as composition
-from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFound
+from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from tests.integration.extractor import made_pdfs
-from tests.integration.extractor.conftest import Client, Service, Start, connected, pieces
+from tests.integration.extractor.conftest import Client, Service, Start, connected, eventually, pieces
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -233,3 +234,64 @@ async def test_no_key_may_hold_a_document(client: Client) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await client.stub.HoldDocument(hold, metadata=client.metadata, timeout=20)
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.usefixtures("often")
+async def test_a_deletion_that_the_summarizer_misses_is_hidden_and_completed_when_it_is_back(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(composition, "_ERASURE_CLAIM", dt.timedelta(seconds=1))
+    service = await start()
+    client = service.client
+    name = (await keep(client)).name
+    service.summarizer.made[client.tenant, name] = 2
+    service.summarizer.down = True
+    with pytest.raises(Unavailable) as told:
+        await client.delete(name)
+    assert told.value.reason == "DELETION_UNFINISHED"
+    assert told.value.retry_after_s
+    with pytest.raises(NotFound):
+        await client.get(name)
+    assert (await client.list()).documents == []
+    asked = service.summarizer.asked
+    await eventually(lambda: service.summarizer.asked > asked, "the worker tries again")
+    assert (await client.receipts()).receipts == []
+    with pytest.raises(Unavailable) as told:
+        await keep(client)
+    assert told.value.reason == "DELETION_UNFINISHED", "the same bytes wait for their deletion"
+    service.summarizer.down = False
+    receipt = await the_receipt(client)
+    assert (receipt.document, receipt.cause, receipt.results_deleted) == (name, "REQUESTED", 2)
+    assert service.stored() == set()
+    assert (await client.upload(BOOK)).created
+
+
+async def test_a_store_that_is_down_leaves_a_deletion_to_be_called_again(service: Service) -> None:
+    client = service.client
+    name = (await keep(client)).name
+    folder = service.objects / client.tenant
+    folder.rename(service.objects / "away")
+    folder.write_text("in the way")
+    with pytest.raises(Unavailable) as told:
+        await client.delete(name)
+    assert told.value.reason == "DELETION_UNFINISHED"
+    folder.unlink()
+    (service.objects / "away").rename(folder)
+    assert (await client.delete(name)).objects_deleted == 1
+
+
+async def test_pages_and_index_entries_are_counted_and_gone(service: Service) -> None:
+    client = service.client
+    name = (await keep(client)).name
+    await client.extract(name, "text")
+    async with asyncio.timeout(30):
+        while (await client.get(name)).searchable_pages < 3:
+            await asyncio.sleep(0.05)
+    receipt = await client.delete(name)
+    assert receipt.pages_deleted >= 3
+    assert receipt.index_entries_deleted == 3
+    async with await psycopg.AsyncConnection.connect(service.database_url) as connection:
+        await connection.execute("SELECT set_config('pagemesh.tenant', %s, false)", (client.tenant,))
+        for table in ("page_segments", "page_index", "drawn_pages", "document_leases", "documents"):
+            query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier("extractor", table))
+            assert await (await connection.execute(query)).fetchone() == (0,), table
