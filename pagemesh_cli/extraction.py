@@ -27,6 +27,8 @@ class Tally:
     """The reason of each page that could not be read."""
     pictures: dict[int, int] = field(default_factory=dict)
     """How many pictures each page has that has any, where they were asked for."""
+    read: int = 0
+    """Pages that came."""
     next_page: int = 0
 
 
@@ -127,6 +129,7 @@ class Extraction:
         return self._password.stream(ask)
 
     def _note_page(self, page: page_pb2.Page, progress: PageProgress) -> None:
+        self._tally.read += 1
         self._tally.next_page = page.number + 1
         if page.images:
             self._tally.pictures[page.number] = len(page.images)

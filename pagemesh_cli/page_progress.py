@@ -21,6 +21,8 @@ class PageProgress:
         self._what = what
         self._clock = clock
         self._begun_s = self._told_s = clock()
+        self._said = 0
+        """Pages that were done when the last line was told."""
         self.total = 0
         self.done = 0
         self.failed = 0
@@ -51,7 +53,7 @@ class PageProgress:
     ) -> None:
         self._bar.stop()
         # A reader who had enough needs no words.
-        if self.done and not isinstance(error, OutputLost):
+        if self.done > self._said and not isinstance(error, OutputLost):
             self._output.note(f"{self._what}: {self._state()}", "dim")
 
     def expect(self, pages: int) -> None:
@@ -71,7 +73,7 @@ class PageProgress:
         self._bar.update(self._task, completed=self.done, total=self.total or None, told=state)
         now_s = self._clock()
         if not self._output.errors.is_terminal and now_s - self._told_s >= _LINE_EVERY_S:
-            self._told_s = now_s
+            self._told_s, self._said = now_s, self.done
             self._output.note(f"{self._what}: {state}", "dim")
 
     def _state(self) -> str:

@@ -145,7 +145,7 @@ def _check_complete(client: Client, tally: Tally, lost: list[str]) -> None:
         count = len(tally.failed)
         what = "1 page could not be read" if count == 1 else f"{count} pages could not be read"
         raise Failure(
-            f"{what}: {'; '.join(said)}. The others are complete.",
+            f"{what}: {'; '.join(said)}.{' The others are complete.' if tally.read else ''}",
             ExitCode.INCOMPLETE,
             "PAGES_FAILED",
             request_id=client.request_id,

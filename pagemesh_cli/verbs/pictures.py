@@ -108,6 +108,9 @@ def save_pictures(
 ) -> list[str]:
     """Saves each picture of each page (`pictures` says how many it has) as `0003-01.png`; answers those that could not
     be had. Raises Failure where all of them would fail."""
+    if not pictures:
+        output.note("there are no pictures on these pages", "dim")
+        return []
     make_folder(folder)
     lost = []
     with output.progress("saving pictures", sum(pictures.values())) as meter:

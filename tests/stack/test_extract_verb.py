@@ -101,6 +101,9 @@ def test_pages_that_failed_are_listed_with_their_reasons(edge: Edge) -> None:
     assert answer.out.startswith("# page 1\n\n<!-- page 2 could not be read: PAGE_CORRUPT -->\n")
     whole = command("extract", DOCUMENT, "--format", "json")
     assert whole.json["complete"] is True
+    none = edge(script([start(1, 1), failed(1), end(0)]))("extract", DOCUMENT, "--images", "unused")
+    assert "1 page could not be read: 1 (PAGE_CORRUPT).\n" in none.err
+    assert "there are no pictures" in none.err
     assert [found["number"] for found in whole.json["failedPages"]] == [2, 3, 4, 9, 10]
 
 
