@@ -14,6 +14,8 @@ from services.extractor.adapters.languages import LanguageGuesser, configuration
 
 _SURE_CHARACTERS = 200
 """A shorter page is taken to be in the language of its document."""
+_SETTLED_PAGES = 4
+_LEFT_OUT_PAGES = 7
 
 _BIND = "SELECT set_config('pagemesh.tenant', %s, true)"
 _LANGUAGES_OF = """
@@ -123,12 +125,34 @@ async def _languages(
     return found
 
 
+class _Streak:
+    """Languages of a document's pages. Telling one costs more than all the rest of a page's preparation, so where
+    several pages in a row are in the same, only some of those that follow are asked, until one is in another."""
+
+    def __init__(self) -> None:
+        self._language = ""
+        self._length = 0
+        self._left_out = 0
+
+    def language(self, text: str) -> str:
+        if self._length >= _SETTLED_PAGES and self._left_out < _LEFT_OUT_PAGES:
+            self._left_out += 1
+            return self._language
+        language = _guesser.guess(text)
+        if len(text) >= _SURE_CHARACTERS:
+            self._length = self._length + 1 if language == self._language else 1
+            self._language = language
+            self._left_out = 0
+        return language
+
+
 def _prepare(pages: Sequence[IndexablePage]) -> Sequence[_Prepared]:
     """In the order of their keys, each once: the last one given is the newest. For threads."""
     newest = {(page.tenant, page.document_id, page.number): page for page in pages}
-    return [_prepared(page) for _, page in sorted(newest.items())]
-
-
-def _prepared(page: IndexablePage) -> _Prepared:
-    language = _guesser.guess(page.text)
-    return _Prepared(page, indexed(page.text), language, bool(language) and len(page.text) >= _SURE_CHARACTERS)
+    streaks: defaultdict[tuple[str, str], _Streak] = defaultdict(_Streak)
+    prepared = []
+    for (tenant, document_id, _), page in sorted(newest.items(), key=lambda item: item[0]):
+        language = streaks[tenant, document_id].language(page.text)
+        sure = bool(language) and len(page.text) >= _SURE_CHARACTERS
+        prepared.append(_Prepared(page, indexed(page.text), language, sure))
+    return prepared

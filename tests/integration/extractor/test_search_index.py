@@ -129,6 +129,22 @@ async def test_pages_know_their_language_and_short_ones_take_their_documents(ind
     assert await index.find("Maschine", languages=("en",)) == []
 
 
+async def test_the_language_of_a_long_document_is_not_asked_of_each_page_but_noticed_when_it_changes(
+    index: Index,
+) -> None:
+    await index.add("long", *[GERMAN] * 30, *[ENGLISH] * 30)
+    found = await index.rows("SELECT language FROM extractor.page_index ORDER BY page")
+    languages = [language for (language,) in found]
+    assert languages[:30] == ["de"] * 30
+    assert languages[38:] == ["en"] * 22
+    await index.add("mixed", *[GERMAN, ENGLISH] * 15)
+    found = await index.rows(
+        "SELECT language FROM extractor.page_index JOIN extractor.documents ON id = document_id"
+        " WHERE display_name = 'mixed.pdf' ORDER BY page"
+    )
+    assert [language for (language,) in found] == ["de", "en"] * 15
+
+
 async def test_an_exclusion_holds_in_every_language(index: Index) -> None:
     # Stemmed as English it would be another word than on the German page, and exclude nothing.
     await index.add("deutsch", GERMAN)
