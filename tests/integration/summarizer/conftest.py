@@ -50,6 +50,7 @@ class Client:
 
     stub: Any
     tenant: str
+    target: str
 
     async def summarize(
         self, document: str = DOCUMENT, *, timeout_s: float = 30, tenant: str = "", **options: Any
@@ -148,15 +149,17 @@ async def world(databases: dict[str, str], valkey_url: str, mesh_pki: Certificat
 
 
 @contextlib.asynccontextmanager
-async def connected(pki: CertificateAuthority, target: str, tenant: str) -> AsyncIterator[Client]:
-    """A client with the edge's certificate, which never tries twice."""
-    credentials = TlsFolder(pki.tls_dir("edge")).channel_credentials()
+async def connected(
+    pki: CertificateAuthority, target: str, tenant: str, *, identity: str = "edge"
+) -> AsyncIterator[Client]:
+    """A client with the certificate of the edge or of a service, which never tries twice."""
+    credentials = TlsFolder(pki.tls_dir(identity)).channel_credentials()
     options = [
         ("grpc.ssl_target_name_override", "summarizer.pagemesh.local"),
         ("grpc.enable_retries", 0),
     ]
     async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
-        yield Client(SummarizerServiceStub(channel), tenant)
+        yield Client(SummarizerServiceStub(channel), tenant, target)
 
 
 Start = Callable[..., Awaitable[Client]]
