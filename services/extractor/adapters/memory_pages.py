@@ -23,7 +23,8 @@ class MemoryPages:
         if await self._documents.get(tenant, document_id) is None:
             return StoredDocument()
         segments = self._segments.get((tenant, document_id), {})
-        return StoredDocument(self._facts.get((tenant, document_id)), [segment.span for segment in segments.values()])
+        spans = tuple(segment.span for segment in segments.values())
+        return StoredDocument(self._facts.get((tenant, document_id)), spans)
 
     async def read(self, tenant: str, document_id: str, spans: Sequence[Span]) -> Sequence[Page | FailedPage]:
         """See the port."""

@@ -205,10 +205,11 @@ class ParserPool:
             self._trim()
 
     def _is_worn(self, process: ParserProcess) -> bool:
+        # As the watch saw it last: a look of its own would cost a small document as much as a page.
         return (
             process.pages >= self._limits.recycle_pages
-            or process.meter.rss_bytes() > self._limits.recycle_bytes
-            or process.meter.total_cpu_s() > LIFETIME_CPU_S / 2
+            or process.meter.seen_rss_bytes > self._limits.recycle_bytes
+            or process.meter.seen_cpu_s > LIFETIME_CPU_S / 2
         )
 
     def _trim(self) -> None:

@@ -100,7 +100,7 @@ class PostgresPages:
         facts = None
         if page_count is not None:
             facts = Facts(page_count, _flags(flags), bytes(info or b""), _parts(info_parts))
-        return StoredDocument(facts, [_span(row[4:]) for row in rows if row[4] is not None])
+        return StoredDocument(facts, tuple(_span(row[4:]) for row in rows if row[4] is not None))
 
     async def read(self, tenant: str, document_id: str, spans: Sequence[Span]) -> Sequence[Page | FailedPage]:
         """See the port."""

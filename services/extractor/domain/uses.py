@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from services.extractor.domain.documents import document_id, not_found
+from services.extractor.domain.documents import Document, document_id, not_found
 from services.extractor.domain.extract import Extraction, ExtractPages
 from services.extractor.domain.keeping import Lease, Leases
 from services.extractor.domain.pages import DocumentFault, ExtractionEvent
@@ -27,6 +27,7 @@ class Use:
     """One use under way. Who uses the document says whether something was `processed`, or never can be."""
 
     lease: Lease
+    document: Document
     written: bool
     processed: bool = False
 
@@ -63,7 +64,7 @@ class Uses:
         document = await self._repository.get(tenant, document_id(name))
         if document is None:
             raise not_found(name)
-        use = Use(Lease(tenant, document.id, self._new_id()), written=False)
+        use = Use(Lease(tenant, document.id, self._new_id()), document, written=False)
         now = self._clock.now()
         if document.term.retention is Retention.EPHEMERAL or document.term.expire_time <= now + LEASE:
             use.written = True
@@ -124,7 +125,8 @@ class ProcessPages:
         cannot be read; a call that breaks off is not."""
         async with self._uses.of(extraction.tenant, extraction.name) as use:
             try:
-                async with aclosing(self._extract(extraction, remaining_s=remaining_s)) as events:
+                pages = self._extract(extraction, remaining_s=remaining_s, document=use.document)
+                async with aclosing(pages) as events:
                     async for event in events:
                         yield event
             except FailedPrecondition as exc:

@@ -36,7 +36,7 @@ def processing(world: World, error: Exception | None = None) -> ProcessPages:
     """Extraction of one page, or one that fails."""
 
     async def extract(
-        extraction: Extraction, *, remaining_s: Callable[[], float | None]
+        extraction: Extraction, *, remaining_s: Callable[[], float | None], document: Document
     ) -> AsyncGenerator[ExtractionEvent, None]:
         if error is not None:
             raise error

@@ -1,0 +1,370 @@
+"""Pages out of memory, out of the store and out of parsers: each is parsed once, whoever asks and however many."""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from services.extractor.adapters.memory import MemoryDocuments, MemoryObjectStore
+from services.extractor.adapters.memory_pages import MemoryPages
+from services.extractor.domain.extract import Extraction, ExtractionLimits, ExtractPages
+from services.extractor.domain.page_keeper import KeepingLimits, KeepingSignals, PageKeeper
+from services.extractor.domain.pages import (
+    DocumentFault,
+    DocumentFlag,
+    ExtractionEnd,
+    ExtractionStart,
+    FailedPage,
+    OcrMode,
+    Opened,
+    Page,
+    PageFault,
+    PageFlag,
+    ParserEvent,
+    Part,
+    Refused,
+)
+from services.extractor.domain.ports import ParseTask, RecogniseTask
+from services.runtime.errors import FailedPrecondition
+from tests.unit.extractor.scripted import a_document
+
+SHA256 = hashlib.sha256(b"bytes").hexdigest()
+DOCUMENT = a_document(SHA256)
+PAGES = 60
+LIMITS = ExtractionLimits(max_pages=1000, slice_pages=25, lost_time_s=17.5, lost_pages=3, queue_wait_s=60)
+KEEPING = KeepingLimits(segment_pages=8)
+
+
+@dataclass
+class CountingParser:
+    """Counts how often each page is parsed; a page in `held` waits for its event."""
+
+    parsed: Counter[int] = field(default_factory=Counter)
+    tasks: list[ParseTask] = field(default_factory=list)
+    held: dict[int, asyncio.Event] = field(default_factory=dict)
+    flags: dict[int, PageFlag] = field(default_factory=dict)
+    broken: set[int] = field(default_factory=set)
+    refused: DocumentFault | None = None
+    under_way: int = 0
+
+    @asynccontextmanager
+    async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[ParserEvent]]:
+        self.tasks.append(task)
+        self.under_way += 1
+        try:
+            yield self._events(task)
+        finally:
+            self.under_way -= 1
+
+    async def check(self) -> None:
+        return
+
+    async def _events(self, task: ParseTask) -> AsyncIterator[ParserEvent]:
+        await asyncio.sleep(0)
+        if self.refused is not None:
+            yield Refused(self.refused)
+            return
+        info = b"info" if task.parts & (Part.METADATA | Part.OUTLINE) else b""
+        yield Opened(PAGES, DocumentFlag.NONE, info)
+        for number in range(task.first_page, min(task.last_page, PAGES) + 1):
+            if number in self.held:
+                await self.held[number].wait()
+            await asyncio.sleep(0)
+            self.parsed[number] += 1
+            if number in self.broken:
+                yield FailedPage(number, PageFault.CORRUPT)
+            else:
+                yield Page(number, b"page %d" % number, self.flags.get(number, PageFlag.NONE))
+
+
+@dataclass
+class CountingRecogniser:
+    recognised: Counter[int] = field(default_factory=Counter)
+    under_way: int = 0
+    most: int = 0
+    broken: set[int] = field(default_factory=set)
+    hang: asyncio.Event | None = None
+
+    async def recognise(self, task: RecogniseTask) -> Page | FailedPage:
+        self.recognised[task.page] += 1
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            if self.hang is not None:
+                await self.hang.wait()
+        finally:
+            self.under_way -= 1
+        if task.page in self.broken:
+            return FailedPage(task.page, PageFault.TIMEOUT)
+        return Page(task.page, b"recognised %d" % task.page, PageFlag.OCR)
+
+
+class World:
+    def __init__(self, documents: MemoryDocuments, store: MemoryObjectStore) -> None:
+        self.documents, self.store = documents, store
+        self.parser, self.recogniser = CountingParser(), CountingRecogniser()
+        self.pages = MemoryPages(documents)
+        self.restart()
+
+    def restart(self) -> None:
+        """What a new process begins with."""
+        signals = KeepingSignals(stored=lambda *_: None, failed=lambda *_: None, waiting=lambda _: None)
+        self.keeper = PageKeeper(self.pages, limits=KEEPING, signals=signals)
+        self.extract = ExtractPages(
+            self.documents,
+            self.store,
+            self.pages,
+            self.keeper,
+            self.parser,
+            limits=LIMITS,
+            recogniser=self.recogniser,
+        )
+
+    async def run(
+        self, first: int = 0, last: int = 0, parts: Part = Part.TEXT, *, leave_after: int = 0, **more: object
+    ) -> "Read":
+        read = Read()
+        extraction = replace(Extraction("acme", DOCUMENT.name, first, last, parts), **more)  # type: ignore[arg-type]
+        async with aclosing(self.extract(extraction, remaining_s=lambda: None)) as events:
+            async for event in events:
+                if isinstance(event, ExtractionStart):
+                    read.start = event
+                elif isinstance(event, ExtractionEnd):
+                    read.end = event
+                else:
+                    read.pages.append(event)
+                if leave_after and len(read.pages) == leave_after:
+                    break
+        return read
+
+
+@dataclass
+class Read:
+    start: ExtractionStart | None = None
+    pages: list[Page | FailedPage] = field(default_factory=list)
+    end: ExtractionEnd | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        return [page.number for page in self.pages]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> World:
+    documents, store = MemoryDocuments(), MemoryObjectStore()
+    (tmp_path / "bytes").write_bytes(b"bytes")
+    await store.put(f"acme/{SHA256}", tmp_path / "bytes")
+    async with documents.locked("acme", DOCUMENT.id) as record:
+        await record.insert(DOCUMENT)
+    return World(documents, store)
+
+
+def once(first: int = 1, last: int = PAGES) -> Counter[int]:
+    return Counter(range(first, last + 1))
+
+
+async def test_the_second_time_costs_no_parser_and_says_so(world: World) -> None:
+    world.parser.broken = {7}
+    first = await world.run()
+    await world.keeper.flush()
+    world.store.objects.clear()  # not even the file is needed
+    second = await world.run()
+    assert [replace(p) for p in second.pages] == first.pages
+    assert world.parser.parsed == once()
+    assert first.end == ExtractionEnd(PAGES - 1, 1, 0, DocumentFlag.PARTIAL)
+    assert second.end == ExtractionEnd(PAGES - 1, 1, PAGES - 1, DocumentFlag.PARTIAL)
+    assert second.start == first.start
+
+
+async def test_pages_that_are_not_written_yet_are_read_all_the_same(world: World) -> None:
+    await world.run()
+    assert (await world.run()).numbers == list(range(1, PAGES + 1))
+    assert world.parser.parsed == once()
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_only_what_is_missing_is_parsed(world: World, written: bool) -> None:
+    await world.run(10, 20)
+    await world.run(40, 45)
+    if written:
+        await world.keeper.flush()
+        world.restart()
+    read = await world.run()
+    assert read.numbers == list(range(1, PAGES + 1))
+    if written:
+        assert world.parser.parsed == once()
+        assert read.end is not None
+        assert read.end.pages_reused == 17
+    else:
+        # A page or two ahead of what is in memory may be read twice; never all of it.
+        assert world.parser.parsed.total() <= PAGES + 17
+
+
+async def test_a_run_that_broke_off_goes_on_behind_the_last_stored_page(world: World) -> None:
+    await world.run(leave_after=30)
+    assert world.parser.under_way == 0
+    await world.keeper.flush()
+    world.restart()
+    assert (await world.run()).numbers == list(range(1, PAGES + 1))
+    assert world.parser.parsed.total() <= PAGES + 1
+
+
+async def test_many_at_the_same_time_share_one_run(world: World) -> None:
+    reads = await asyncio.gather(*(world.run() for _ in range(20)))
+    for read in reads:
+        assert read.numbers == list(range(1, PAGES + 1))
+    assert world.parser.parsed == once()
+
+
+async def test_who_leaves_takes_the_others_pages_with_him_not(world: World) -> None:
+    reads = await asyncio.gather(*(world.run(leave_after=n) for n in (1, 5, 9)), world.run(), world.run())
+    assert reads[-1].numbers == reads[-2].numbers == list(range(1, PAGES + 1))
+    assert world.parser.under_way == 0
+
+
+async def test_a_driver_that_is_cancelled_amid_a_page_hands_over(world: World) -> None:
+    world.parser.held[20] = asyncio.Event()
+    driver = asyncio.create_task(world.run())
+    while world.parser.parsed[19] == 0:
+        await asyncio.sleep(0)
+    other = asyncio.create_task(world.run())
+    while not world.parser.under_way or len(world.parser.tasks) < 1:
+        await asyncio.sleep(0)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    driver.cancel()
+    await asyncio.gather(driver, return_exceptions=True)
+    world.parser.held.pop(20).set()
+    async with asyncio.timeout(10):
+        assert (await other).numbers == list(range(1, PAGES + 1))
+    assert world.parser.parsed == once()
+
+
+async def test_the_last_reader_who_leaves_ends_the_run(world: World) -> None:
+    world.parser.held[20] = asyncio.Event()
+    readers = [asyncio.create_task(world.run()) for _ in range(3)]
+    while world.parser.parsed[19] == 0:
+        await asyncio.sleep(0)
+    for reader in readers:
+        assert world.parser.under_way == 1
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        await asyncio.sleep(0)
+    assert world.parser.under_way == 0
+
+
+async def test_nothing_is_parsed_ahead_of_who_reads(world: World) -> None:
+    extraction = Extraction("acme", DOCUMENT.name, 0, 0, Part.TEXT)
+    async with aclosing(world.extract(extraction, remaining_s=lambda: None)) as events:
+        for _ in range(6):
+            await anext(events)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert world.parser.parsed.total() == 5
+
+
+async def test_parts_that_are_stored_will_do_for_fewer_and_not_for_more(world: World) -> None:
+    await world.run(parts=Part.WORDS)
+    await world.keeper.flush()
+    await world.run(parts=Part.TEXT)
+    await world.run(parts=Part.FLAGS)
+    assert world.parser.parsed == once()
+    await world.run(parts=Part.MARKDOWN)
+    assert world.parser.parsed.total() == 2 * PAGES
+
+
+async def test_the_text_is_always_parsed_for_the_index(world: World) -> None:
+    await world.run(1, 1, parts=Part.IMAGES)
+    assert Part.TEXT in world.parser.tasks[0].parts
+
+
+async def test_what_needs_a_password_is_neither_shared_nor_stored(world: World) -> None:
+    reads = await asyncio.gather(world.run(password="secret"), world.run(password="secret"))
+    assert {task.password for task in world.parser.tasks} == {"secret"}
+    assert world.parser.parsed.total() == 2 * PAGES
+    assert not world.keeper.knows(("acme", DOCUMENT.id))
+    await world.keeper.flush()
+    assert (await world.pages.find("acme", DOCUMENT.id)).spans == ()
+    await world.run()
+    assert world.parser.parsed.total() == 3 * PAGES
+    assert all(read.end == ExtractionEnd(PAGES, 0) for read in reads)
+
+
+async def test_stored_pages_are_not_given_for_a_password(world: World) -> None:
+    await world.run()
+    await world.keeper.flush()
+    world.parser.refused = DocumentFault.ENCRYPTED
+    with pytest.raises(FailedPrecondition):
+        await world.run(password="wrong")
+
+
+async def test_a_document_that_cannot_be_read_tells_all_of_them(world: World) -> None:
+    world.parser.refused = DocumentFault.CORRUPT
+    told = await asyncio.gather(*(world.run() for _ in range(5)), return_exceptions=True)
+    assert {getattr(error, "reason", None) for error in told} == {"DOCUMENT_CORRUPT"}
+    assert len(world.parser.tasks) == 1
+
+
+async def test_what_the_document_says_of_itself_is_stored_as_well(world: World) -> None:
+    await world.run()
+    await world.keeper.flush()
+    with_info = await world.run(parts=Part.TEXT | Part.OUTLINE)
+    assert with_info.start is not None
+    assert with_info.start.info == b"info"
+    assert world.parser.parsed.total() == PAGES + 1
+    await world.keeper.flush()
+    assert (await world.run(parts=Part.TEXT | Part.OUTLINE)).start == with_info.start
+    assert world.parser.parsed.total() == PAGES + 1
+
+
+async def test_pages_without_text_are_recognised_once_and_in_order(world: World) -> None:
+    world.parser.flags = dict.fromkeys((2, 3, 4, 5, 6, 60), PageFlag.NO_TEXT) | {9: PageFlag.NO_TEXT | PageFlag.BLANK}
+    reads = await asyncio.gather(*(world.run() for _ in range(3)))
+    await world.keeper.flush()
+    world.restart()
+    reads.append(await world.run())
+    for read in reads:
+        assert read.numbers == list(range(1, PAGES + 1))
+        done = [page.number for page in read.pages if isinstance(page, Page) and PageFlag.OCR in page.flags]
+        assert done == [2, 3, 4, 5, 6, 60]
+    assert world.recogniser.recognised == Counter([2, 3, 4, 5, 6, 60])
+    assert 2 <= world.recogniser.most <= 4
+    assert world.parser.parsed == once()
+
+
+async def test_recognition_is_what_was_asked_for(world: World) -> None:
+    world.parser.flags = {2: PageFlag.NO_TEXT, 3: PageFlag.BLANK | PageFlag.NO_TEXT}
+    await world.run(1, 3, ocr=OcrMode.OFF)
+    await world.run(1, 3, parts=Part.IMAGES)
+    assert world.recogniser.recognised == Counter()
+    await world.run(1, 3, ocr=OcrMode.ALWAYS)
+    assert world.recogniser.recognised == Counter([1, 2])
+    await world.keeper.flush()
+    auto = await world.run(1, 3)
+    assert [page.content for page in auto.pages if isinstance(page, Page)] == [b"page 1", b"recognised 2", b"page 3"]
+
+
+async def test_a_page_that_cannot_be_recognised_is_sent_as_it_was_parsed(world: World) -> None:
+    world.parser.flags, world.recogniser.broken = {2: PageFlag.NO_TEXT}, {2}
+    read = await world.run(1, 3)
+    assert [page.content for page in read.pages if isinstance(page, Page)] == [b"page 1", b"page 2", b"page 3"]
+    assert read.pages[1] == Page(2, b"page 2", PageFlag.NO_TEXT, Part.TEXT)
+
+
+async def test_who_leaves_stops_the_recognition(world: World) -> None:
+    world.parser.flags, world.recogniser.hang = {2: PageFlag.NO_TEXT}, asyncio.Event()
+    readers = [asyncio.create_task(world.run(1, 3)) for _ in range(2)]
+    while not world.recogniser.under_way:
+        await asyncio.sleep(0)
+    for reader in readers:
+        reader.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+    assert world.recogniser.under_way == 0
+    assert world.recogniser.recognised == Counter([2])
