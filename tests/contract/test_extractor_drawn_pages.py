@@ -148,6 +148,29 @@ async def test_drawing_against_deleting_leaves_nothing_behind(kept: Kept) -> Non
         await remove(kept.documents, document)
 
 
+async def test_what_is_being_kept_as_its_document_is_removed_goes_with_it(database: Callable[[str], str]) -> None:
+    dsn = database("extractor")
+    pool = await open_pool(dsn, name="test")
+    documents, document = PostgresDocuments(pool), a_document(1)
+    await insert(documents, document)
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await connection.execute("SELECT set_config('pagemesh.tenant', 'acme', false)")
+        await connection.execute(
+            "INSERT INTO extractor.drawn_pages VALUES (%s, %s, 1, 200, 'PNG', 0, 1, 1, 1, now(), 'x')",
+            ("acme", document.id),
+        )
+        removing = asyncio.ensure_future(remove(documents, document))
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as looking, asyncio.timeout(10):
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            while (await (await looking.execute(waiting)).fetchone()) == (0,):
+                await asyncio.sleep(0.01)
+        await connection.commit()
+        await removing
+        left = await (await connection.execute("SELECT count(*) FROM extractor.drawn_pages")).fetchone()
+        assert left == (0,)
+    await pool.close()
+
+
 async def test_row_security_holds_where_a_query_forgets_its_tenant(database: Callable[[str], str]) -> None:
     dsn = database("extractor")
     pool = await open_pool(dsn, name="test")
