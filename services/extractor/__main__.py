@@ -65,8 +65,8 @@ _UPLOAD_STALL_S = 15.0
 _SLICE_S = 2.0
 _WALL_TIMES_CPU = 1.5
 _LOST_TIME_IN_TIMEOUTS = 2.5
-"""A page that hangs costs two time-outs, the next one a third; then the document is given up. On the clock a time-out is
-up to 7.5 s, and then there is no second try: it is always less than 20 s."""
+"""A page that hangs costs two time-outs, the next one a third; then the document is given up. On the clock a time-out
+is up to 7.5 s, and then there is no second try: it is always less than 20 s."""
 _LOST_PAGES = 100
 _OCR_DPI = 200
 _OCR_MIN_CONFIDENCE = 0.5

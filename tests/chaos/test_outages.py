@@ -1,10 +1,14 @@
 """Every part of the stack down, hanging or killed in turn: a typed answer, nothing half-written, and then it works."""
 
+import hashlib
+from collections.abc import Iterator
+
 import pytest
+from google.protobuf.message import Message
 
 from pagemesh_cli.stack.process import wait_until
 from tests.chaos.conftest import WHOAMI, Hurt
-from tests.edge.conftest import UPLOAD
+from tests.edge.conftest import UPLOAD, chunks
 
 SUMMARIZE = "pagemesh.summarizer.v1.SummarizerService/Summarize"
 EXTRACT = "pagemesh.extractor.v1.ExtractorService/ExtractPages"
@@ -123,6 +127,29 @@ def test_a_part_is_killed(hurt: Hurt, part: str) -> None:
     assert wait_until(works_again, timeout_s=60), seen
     assert {code.split()[0] for code in seen} <= {"OK", "UNAVAILABLE", "DEADLINE_EXCEEDED"}, seen
     hurt.recovered()
+
+
+def test_the_extractor_is_killed_amid_an_upload(hurt: Hurt) -> None:
+    """Nothing of it is there, neither as a document nor on disk; the same upload works as soon as somebody listens."""
+    content = hurt.new_document()[1].ljust(3_000_000, b"\n")
+    name = f"documents/{hashlib.sha256(content).hexdigest()[:32]}"
+    restarts = hurt.part("extractor").restarts
+    spool = hurt.data.folder("spool")
+
+    def cut_midway() -> Iterator[Message]:
+        first, *rest = chunks(content)
+        yield first
+        assert wait_until(lambda: any(spool.iterdir()), timeout_s=20)
+        hurt.kill("extractor")
+        yield from rest
+
+    broken = hurt.edge.grpc(UPLOAD, cut_midway(), hurt.key)
+    assert broken.code == "UNAVAILABLE", broken
+    assert wait_until(lambda: hurt.part("extractor").restarts > restarts, timeout_s=60)
+    hurt.recovered()
+    assert list(spool.iterdir()) == []
+    assert hurt.call(GET, {"name": name}).code == "NOT_FOUND"
+    assert hurt.upload(content).code == "OK"
 
 
 def test_the_extractor_hangs(hurt: Hurt) -> None:
