@@ -73,7 +73,7 @@ async def keep(world: World, *receipts: DeletionReceipt) -> None:
 async def cause_of(world: World, document: Document) -> Cause | None:
     async with world.documents.locked(document.tenant, document.id) as record:
         erasing = await record.read_erased(by=NOW + 999 * HOUR)
-    return erasing and erasing.cause
+    return None if erasing is None else erasing.cause
 
 
 async def test_what_has_expired_is_hidden_for_all_tenants(world: World) -> None:
@@ -236,10 +236,9 @@ async def test_a_lease_and_an_expiry_at_once_leave_one_truth(database: Callable[
     documents, keeper = PostgresDocuments(pool), PostgresLifecycle(pool)
     made = [due(number) for number in range(1, 60)]
     await insert(documents, *made)
-    held, *_ = await asyncio.gather(
-        asyncio.gather(*(keeper.hold(lease(document), until=NOW + 2 * HOUR) for document in made)),
-        *(keeper.expire(now=NOW + HOUR, limit=7) for _ in range(9)),
-    )
+    holding = asyncio.gather(*(keeper.hold(lease(document), until=NOW + 2 * HOUR) for document in made))
+    await asyncio.gather(*(keeper.expire(now=NOW + HOUR, limit=7) for _ in range(9)))
+    held = await holding
     for document, was_held in zip(made, held, strict=True):
         assert (await documents.get("acme", document.id) is not None) == was_held
     await pool.close()

@@ -18,7 +18,7 @@ from services.runtime.errors import FailedPrecondition, PagemeshError
 LEASE = dt.timedelta(seconds=60)
 RENEW_S = 20.0
 
-_MAY_WORK_OTHERWISE = {DocumentFault.ENCRYPTED.value}
+_MAY_WORK_OTHERWISE = {DocumentFault.ENCRYPTED.value, DocumentFault.WRONG_PASSWORD.value}
 """Faults that another request, with a password, does not meet."""
 
 

@@ -11,7 +11,7 @@ from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.values import Summary
 
 _ABOUT_THE_DOCUMENT = ("DOCUMENT_", "TOO_MANY_PAGES")
-_MAY_WORK_OTHERWISE = ("DOCUMENT_ENCRYPTED",)
+_MAY_WORK_OTHERWISE = ("DOCUMENT_ENCRYPTED", "DOCUMENT_WRONG_PASSWORD")
 """Refusals that another request does not meet."""
 
 

@@ -294,7 +294,7 @@ class Mesh:
         self.authorizer = Authorizer()
         self.identities = Identities(self.journal)
         self.extracting = Extractor(self.journal)  # type: ignore[abstract]
-        self.summarizing = Summarizer(self.journal)
+        self.summarizing = Summarizer(self.journal)  # type: ignore[abstract]
         self._tls_dir = tls_dir
         self.ledger = Upstream(
             tls_dir("ledger"),

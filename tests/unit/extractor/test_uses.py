@@ -77,6 +77,7 @@ async def test_an_ephemeral_document_is_gone_when_its_extraction_has_ended(world
         (FailedPrecondition("DOCUMENT_CORRUPT", "no"), True),
         (FailedPrecondition("TOO_MANY_PAGES", "no"), True),
         (FailedPrecondition("DOCUMENT_ENCRYPTED", "no"), False),
+        (FailedPrecondition("DOCUMENT_WRONG_PASSWORD", "no"), False),
         (ResourceExhausted("PARSER_BUSY", "no"), False),
         (Unavailable("STORE_UNAVAILABLE", "no"), False),
     ],
