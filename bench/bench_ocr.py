@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pymupdf
 import structlog
 
@@ -45,8 +46,6 @@ PROCESSES = 2
 CORPUS = Path(os.environ.get("PAGEMESH_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 _WORD = re.compile(r"\w\w+")
 _PLAIN = re.compile(r"[(\"'„“]?[^\W\d_]{2,}[-.,;:)\"'”“]*")
-
-_VOWEL = re.compile(r"[aeiouyäöüéèêàáóíõôœ]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,7 @@ def prose(document: pymupdf.Document) -> Iterator[pymupdf.Page]:
         if not 250 <= len(tokens) <= 900 or page.rotation:
             continue
         latin = sum(char.isascii() or unicodedata.name(char, "").startswith("LATIN") for char in text)
-        plain = [token for token in tokens if _PLAIN.fullmatch(token)]
-        # The text of some files is not what they show: their fonts lie, and their words have no vowels.
-        spoken = [token for token in plain if _VOWEL.search(token)]
-        if latin >= 0.97 * len(text) and len(plain) >= 0.75 * len(tokens) and len(spoken) >= 0.9 * len(plain):
+        if latin >= 0.97 * len(text) and sum(map(bool, map(_PLAIN.fullmatch, tokens))) >= 0.75 * len(tokens):
             yield page
 
 
@@ -135,6 +131,15 @@ class Recognition:
 
             return await asyncio.gather(*map(one, parsed))
 
+    def cpu_s(self) -> float:
+        """What all processes of it have computed until now."""
+        parents = [psutil.Process(parent.pid) for parent in (self.parser._parent, self.reader._parent) if parent.pid]
+        alive = [process for parent in parents for process in (parent, *parent.children())]
+        ended = [parent.cpu_times() for parent in parents]
+        return sum(sum(process.cpu_times()[:2]) for process in alive) + sum(
+            times.children_user + times.children_system for times in ended
+        )
+
 
 def flags_of(page: Page) -> PageFlag:
     without = page_pb2.PAGE_FLAG_NO_TEXT in page_pb2.Page.FromString(page.content).flags
@@ -156,13 +161,15 @@ async def measure(settings: ExtractorSettings, scans: Sequence[Sample]) -> tuple
     await recognition.parser.start()
     await recognition.pages(scans[0].scan)
     recalls, walls = [], []
+    begun_s = recognition.cpu_s()
     for sample in scans:
         pages, wall_s = await timed(recognition.pages(sample.scan))
         recalls.append(recall(sample.words, words_of(" ".join(map(text_of, pages)))))
         walls.append(wall_s)
+    cpu_s = recognition.cpu_s() - begun_s
     await recognition.reader.stop()
     await recognition.parser.stop()
-    return recalls, walls, ended_children_cpu_s() / (len(scans) + 1)
+    return recalls, walls, cpu_s / len(scans)
 
 
 def ended_children_cpu_s() -> float:
@@ -170,14 +177,16 @@ def ended_children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-async def whole_files(settings: ExtractorSettings, files: Sequence[Path]) -> list[tuple[str, float, int, int]]:
-    """Name, wall seconds, pages and failed pages of each file, one file after the other."""
+async def whole_files(settings: ExtractorSettings, files: Sequence[Path]) -> list[tuple[float, float, int, int]]:
+    """Seconds on the clock and of computing, pages and failed pages of each file, one file after the other."""
     recognition = Recognition(settings)
     await recognition.parser.start()
     told = []
     for path in files:
+        begun_s = recognition.cpu_s()
         pages, wall_s = await timed(recognition.pages(path.read_bytes()))
-        told.append((path.name, wall_s, len(pages), sum(isinstance(page, FailedPage) for page in pages)))
+        failed = sum(isinstance(page, FailedPage) for page in pages)
+        told.append((wall_s, recognition.cpu_s() - begun_s, len(pages), failed))
     await recognition.reader.stop()
     await recognition.parser.stop()
     return told
@@ -227,16 +236,17 @@ def main() -> None:
         skip("bench_ocr", "the corpus is not here: no whole files without text")
         return
     told = asyncio.run(whole_files(settings, files))
-    slowest = max(told, key=lambda file: file[1])
+    slowest = max(told)
     detail = {
         "files": len(told),
         "pages": sum(file[2] for file in told),
         "failed_pages": sum(file[3] for file in told),
-        "slowest_s": round(slowest[1], 1),
+        "slowest_s": round(slowest[0], 1),
+        "slowest_cpu_s": round(slowest[1], 1),
         "slowest_pages": slowest[2],
         "processes": PROCESSES,
     }
-    report("ocr_slowest_file_seconds", ratio=slowest[1] / GOAL_FILE_S, goal=1.0, better="lower", detail=detail)
+    report("ocr_slowest_file_seconds", ratio=slowest[0] / GOAL_FILE_S, goal=1.0, better="lower", detail=detail)
 
 
 if __name__ == "__main__":

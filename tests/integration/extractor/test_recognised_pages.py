@@ -1,6 +1,7 @@
 """Scans through the whole service: recognised where there is no text or it is asked for, and not started otherwise."""
 
 import sys
+from typing import Any
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ def readers() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if any("ocr_worker" in part for part in child.cmdline())]
 
 
-async def extracted(service: Service, data: bytes, *paths: str, **request: object) -> page_pb2.Page:
+async def extracted(service: Service, data: bytes, *paths: str, **request: Any) -> page_pb2.Page:
     name = (await service.client.upload(data)).document.name
     found = await service.client.extract(name, *(paths or ("text", "words")), timeout_s=60, **request)
     assert found.failed == []
