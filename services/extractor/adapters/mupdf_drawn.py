@@ -17,6 +17,9 @@ _MOST_PATHS = 5_000
 """A page with more is a map or a drawing, in which nobody looks for tables or for what lies behind a word."""
 _RULE_PT = 3.0
 _RULE_LENGTH_PT = 15.0
+_CELLS = 4
+_BACKGROUND_PT = 4.0
+"""An area behind a word is at least so high and wide."""
 _SAME_COLOUR = 12
 """How far two colours may be apart, of 255, in each of their parts and be told apart by nobody."""
 _OUTSIDE_PT = 1.0
@@ -34,24 +37,34 @@ def is_blank(drawn: Drawn) -> bool:
 
 
 def may_hold_tables(drawn: Drawn) -> bool:
-    """Whether lines or boxes are drawn that could be those of a table: three of the same extent below each other, or
-    boxes in rows and columns."""
-    rules, columns, rows = Counter[tuple[int, int]](), Counter[tuple[int, int]](), Counter[tuple[int, int]]()
+    """Whether lines or boxes are drawn that could be those of a table: lines of the same extent below each other and
+    beside each other, or boxes in rows and columns."""
+    across, down = Counter[tuple[int, int]](), Counter[tuple[int, int]]()
+    boxes: set[tuple[int, int, int, int]] = set()
     paths = 0
     for kind, (x0, y0, x1, y1) in drawn:
         if kind not in ("fill-path", "stroke-path"):
             continue
         paths += 1
         width, height = x1 - x0, y1 - y0
-        if width >= _RULE_LENGTH_PT and height <= _RULE_PT:
-            rules[_grid(x0), _grid(x1)] += 1
+        if height <= _RULE_PT and width >= _RULE_LENGTH_PT:
+            across[_grid(x0), _grid(x1)] += 1
+        elif width <= _RULE_PT and height >= _RULE_LENGTH_PT / 2:
+            down[_grid(y0), _grid(y1)] += 1
         elif width >= _RULE_LENGTH_PT and height >= _RULE_LENGTH_PT / 2:
-            columns[_grid(x0), _grid(x1)] += 1
-            rows[_grid(y0), _grid(y1)] += 1
+            boxes.add((_grid(x0), _grid(y0), _grid(x1), _grid(y1)))
     if paths > _MOST_PATHS:
         return False
-    has_grid = max(columns.values(), default=0) > 1 and max(rows.values(), default=0) > 1
-    return max(rules.values(), default=0) > 2 or has_grid
+    # Two of each are a frame.
+    has_lines = max(across.values(), default=0) > 2 and max(down.values(), default=0) > 1
+    return has_lines or _are_cells(boxes)
+
+
+def _are_cells(boxes: set[tuple[int, int, int, int]]) -> bool:
+    """Whether there are four boxes of which each has one of its height beside it and one of its width below it."""
+    columns = Counter((x0, x1) for x0, _, x1, _ in boxes)
+    rows = Counter((y0, y1) for _, y0, _, y1 in boxes)
+    return sum(columns[x0, x1] > 1 and rows[y0, y1] > 1 for x0, y0, x1, y1 in boxes) >= _CELLS
 
 
 def _grid(value: float) -> int:
@@ -100,7 +113,12 @@ def _is_unseen(span: Mapping[str, Any]) -> bool:
 def _is_lost_in_background(page: pymupdf.Page, spans: Sequence[Mapping[str, Any]], drawn: Drawn) -> bool:
     """Text in the colour of what is behind it, which is the page's white or the last area that was filled there. Text
     on an image or a shade is taken to be seen."""
-    areas = [box for kind, box in drawn if kind in ("fill-path", "fill-image", "fill-shade", "fill-imgmask")]
+    areas = [
+        box
+        for kind, box in drawn
+        if kind in ("fill-path", "fill-image", "fill-shade", "fill-imgmask")
+        and min(box[2] - box[0], box[3] - box[1]) >= _BACKGROUND_PT
+    ]
     if len(areas) > _MOST_PATHS:
         return False
     suspects = [span for span in spans if _near(span["color"], 0xFFFFFF) or any(_holds(box, span) for box in areas)]

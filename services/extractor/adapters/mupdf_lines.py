@@ -1,5 +1,6 @@
 """The lines of a page as MuPDF's `dict` has them, turned so that they run to the right, in reading order."""
 
+import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ _BOLD = pymupdf.TEXT_FONT_BOLD
 _ITALIC = pymupdf.TEXT_FONT_ITALIC
 _MONO = pymupdf.TEXT_FONT_MONOSPACED
 
+RIGHT_TO_LEFT = re.compile(r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 _COLUMN_LINES = 3
 _COLUMN_WIDTH = 8.0
 """A column has so many lines, and they are so many times longer than high. What is narrower is read row by row."""
@@ -213,12 +215,14 @@ def _beside(one: Sequence[Line], other: Sequence[Line]) -> bool:
 
 def _merged(block: Sequence[Line]) -> list[Line]:
     out: list[Line] = []
-    for line in block:
-        last = out[-1] if out else None
+    for each in block:
+        line, last = each, out[-1] if out else None
         overlap = min(last.y1, line.y1) - max(last.y0, line.y0) if last else 0.0
         if last is None or overlap <= _SAME_ROW * min(last.y1 - last.y0, line.y1 - line.y0):
             out.append(line)
             continue
+        if line.x1 <= last.x0 and not RIGHT_TO_LEFT.search(line.text):
+            last, line = line, last
         chars, more = len(last.text), len(line.text)
         out[-1] = Line(
             min(last.x0, line.x0),

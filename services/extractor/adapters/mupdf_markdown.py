@@ -10,7 +10,7 @@ from typing import Any
 
 from services.extractor.adapters.markdown_text import Run, Style, cell, joined, plain, rendered
 from services.extractor.adapters.mupdf_import import pymupdf
-from services.extractor.adapters.mupdf_lines import Line, Link, Rect, in_blocks, in_columns, turned_lines
+from services.extractor.adapters.mupdf_lines import RIGHT_TO_LEFT, Line, Link, Rect, in_blocks, in_columns, turned_lines
 
 _HEADINGS = ((1.7, 1), (1.35, 2), (1.12, 3))
 """How many times larger than the page's usual letters a heading is, and its level."""
@@ -32,9 +32,7 @@ _LETTER = re.compile(r"^\s*(\(?(?:[a-z]|[ivx]{1,5}|\d{1,3})\))\s+")
 _REFERENCE = re.compile(r"^\s*\[\d{1,4}\]\s")
 _SECTION = re.compile(r"^\s*(?:\d+(?:\.\d+)*\.?|[IVX]+\.|[A-Z]\.)\s+\S")
 _ENDS = tuple('.!?:;\u2026\u3002\uff01\uff1f\u201d"')
-_RIGHT_TO_LEFT = re.compile(r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 _INDENT_EM = 0.8
-_ROW_LEFT_OUT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +157,7 @@ class _Writer:
     def _block(self, lines: Sequence[Line]) -> None:
         right = max(line.x1 for line in lines)
         pitch = _pitch(lines)
-        for paragraph in _paragraphs(lines, pitch, in_list=self._tight):
+        for paragraph in _paragraphs(lines, pitch):
             if Style.MONO in self._keeps and all(line.is_mono for line in paragraph) and len(paragraph) > 1:
                 self._code(paragraph)
             elif (level := self._level(paragraph)) is not None:
@@ -204,10 +202,13 @@ class _Writer:
 
     def _paragraph(self, lines: Sequence[Line], right: float) -> None:
         first = lines[0]
-        mark, runs = _item(lines[0], in_list=self._tight)
+        mark, runs = _item(lines[0])
         pieces: list[list[Run]] = [runs if mark else first.runs]
-        for above, below in itertools.pairwise(lines):
-            if not mark and _is_broken(above, below, right):
+        broken = [not mark and _is_broken(above, below, right) for above, below in itertools.pairwise(lines)]
+        # Where most of the lines are ended on purpose, the longest one is too.
+        all_broken = 2 * sum(broken) >= len(broken) > 0
+        for below, is_broken in zip(lines[1:], broken, strict=True):
+            if is_broken or (all_broken and not mark):
                 pieces.append(below.runs)
             else:
                 pieces[-1] = joined(pieces[-1], below.runs)
@@ -220,7 +221,7 @@ class _Writer:
         self._add(" " * indent + f"{mark} {text}", item=True)
 
 
-def _item(line: Line, *, in_list: bool) -> tuple[str, list[Run]]:
+def _item(line: Line) -> tuple[str, list[Run]]:
     """The mark of a list's item that the line begins, and what follows it; no mark where it begins none."""
     bullet = _BULLET.match(line.text)
     if bullet is not None and line.text[bullet.end() :].strip():
@@ -249,12 +250,12 @@ def _pitch(lines: Sequence[Line]) -> float:
     return median(distances) if distances else 0.0
 
 
-def _paragraphs(lines: Sequence[Line], pitch: float, *, in_list: bool) -> Iterator[list[Line]]:
+def _paragraphs(lines: Sequence[Line], pitch: float) -> Iterator[list[Line]]:
     """MuPDF's block, cut where the size changes, a mark of a list stands, or a line is set in or further away."""
     left = min(line.x0 for line in lines)
     right = max(line.x1 for line in lines)
     begun = [lines[0]]
-    listed = bool(_item(lines[0], in_list=in_list)[0])
+    listed = bool(_item(lines[0])[0])
     for above, below in itertools.pairwise(lines):
         if _begins(above, below, pitch=pitch, left=left, right=right, listed=listed):
             yield begun
@@ -274,17 +275,17 @@ def _begins(above: Line, below: Line, *, pitch: float, left: float, right: float
         return True
     if above.is_bold and not below.is_bold:
         return above.x1 < left + 0.9 * (right - left) and not above.text.rstrip().endswith((",", "-"))
-    if _SURE_BULLET.match(below.text) or (listed and _item(below, in_list=True)[0]):
+    if _SURE_BULLET.match(below.text) or (listed and _item(below)[0]):
         return True
     if _REFERENCE.match(below.text) and below.x0 - left < below.size:
         return True
     is_set_in = _INDENT_EM * below.size < below.x0 - left < 5 * below.size and above.x0 - left < below.size / 2
-    return is_set_in and not listed and above.text.rstrip().endswith(_ENDS) and not _RIGHT_TO_LEFT.search(below.text)
+    return is_set_in and not listed and above.text.rstrip().endswith(_ENDS) and not RIGHT_TO_LEFT.search(below.text)
 
 
 def _is_broken(above: Line, below: Line, right: float) -> bool:
     """Whether the line ends where it does because its author wanted so: the next word would have had room."""
-    if _RIGHT_TO_LEFT.search(below.text) or plain(above.runs).rstrip().endswith("-"):
+    if RIGHT_TO_LEFT.search(below.text) or plain(above.runs).rstrip().endswith("-"):
         return False
     words = below.text.split(maxsplit=1)
     if not words:

@@ -13,11 +13,18 @@ def find_tables(page: pymupdf.Page) -> list[FoundTable]:
     found = []
     for table in page.find_tables().tables[:MAX_TABLES]:
         rows = [[(text or "").strip() for text in row] for row in table.extract()]
-        rows = [row for row in rows if any(row)]
+        rows = _without_empty(rows)
         if _is_table(rows):
             x0, y0, x1, y1 = table.bbox
             found.append(FoundTable((x0, y0, x1, y1), rows))
     return sorted(found, key=lambda table: (table.box[1], table.box[0]))
+
+
+def _without_empty(rows: list[list[str]]) -> list[list[str]]:
+    """The rows and columns that say something; lines that are drawn twice make some that do not."""
+    kept = [row for row in rows if any(row)]
+    filled = [index for index in range(len(kept[0]) if kept else 0) if any(row[index] for row in kept)]
+    return [[row[index] for index in filled] for row in kept]
 
 
 def _is_table(rows: list[list[str]]) -> bool:
@@ -25,7 +32,5 @@ def _is_table(rows: list[list[str]]) -> bool:
         return False
     filled = sum(bool(text) for row in rows for text in row)
     longest = max(len(text) for row in rows for text in row)
-    # Of the columns at least two say something; otherwise it is a frame around text.
     full = sum(sum(map(bool, row)) > 1 for row in rows)
-    columns = sum(any(row[index] for row in rows) for index in range(len(rows[0])))
-    return columns > 1 and full > 1 and filled >= _LEAST_FILLED * len(rows) * len(rows[0]) and longest <= MAX_CELL_CHARS
+    return full > 1 and filled >= _LEAST_FILLED * len(rows) * len(rows[0]) and longest <= MAX_CELL_CHARS
