@@ -122,6 +122,18 @@ async def test_only_what_is_there_can_be_held(world: World) -> None:
     await world.keeper.release(lease(document), processed_at=NOW)
 
 
+async def test_a_hold_waits_for_whoever_hides_the_document(world: World) -> None:
+    document = due(1)
+    await insert(world.documents, document)
+    async with world.documents.locked("acme", document.id) as record:
+        await record.mark_erased(NOW, cause=Cause.REQUESTED, actor="", until=NOW)
+        assert await record.read() is None
+        holding = asyncio.create_task(world.keeper.hold(lease(document), until=NOW + HOUR))
+        # Time to make the mistake of answering before the other one has ended.
+        await asyncio.wait([holding], timeout=0.3)
+    assert await holding is False
+
+
 @pytest.mark.parametrize("retention", list(Retention))
 async def test_processing_ends_what_is_ephemeral_alone(world: World, retention: Retention) -> None:
     document = replace(a_document(1), term=Term(retention, NOW + HOUR))
