@@ -171,7 +171,8 @@ class Figures:
     first_page_ms: list[float] = field(default_factory=list)
 
     def median(self, name: str) -> float:
-        return statistics.median(getattr(self, name))
+        values: list[float] = getattr(self, name)
+        return statistics.median(values)
 
 
 async def measure(stack: RunningStack, files: Sequence[Path], long_file: Path) -> Figures:

@@ -1,4 +1,4 @@
-"""The summarizer as a process of its own, as the stack runs it."""
+"""A service as a process of its own, as the stack runs it."""
 
 import asyncio
 import os
@@ -23,10 +23,10 @@ def environment(settings: Mapping[str, Any], **changes: object) -> dict[str, str
 class ServiceProcess:
     """May be started, killed and started again."""
 
-    def __init__(self, settings: Mapping[str, str], *, http_port: int, log: Path) -> None:
+    def __init__(self, settings: Mapping[str, str], *, http_port: int, log: Path, service: str = "summarizer") -> None:
         self._spec = ProcessSpec(
-            name="summarizer",
-            command=(sys.executable, "-m", "services.summarizer"),
+            name=service,
+            command=(sys.executable, "-m", f"services.{service}"),
             log=log,
             environment=settings,
             directory=ROOT,
@@ -56,10 +56,15 @@ class ServiceProcess:
         assert self._process is not None
         assert self._process.exit_code() is None, self._process.log_tail()
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self._http_port)
+            return b" 200 " in (await self.get("/readyz")).partition(b"\r\n")[0]
         except OSError:
             return False
-        writer.write(b"GET /readyz HTTP/1.1\r\n\r\n")
-        status = await reader.readline()
-        writer.close()
-        return b" 200 " in status
+
+    async def get(self, path: str) -> bytes:
+        """All that it says over HTTP."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._http_port)
+        writer.write(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
+        try:
+            return await reader.read()
+        finally:
+            writer.close()
