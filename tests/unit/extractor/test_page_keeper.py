@@ -135,8 +135,8 @@ async def test_many_documents_share_a_transaction(world: World) -> None:
 
 
 async def test_the_same_pages_twice_are_stored_once(world: World) -> None:
-    add(world, 1, 2, run="one")
-    add(world, 1, 2, 3, run="other")
+    add(world, 1, 2, 3, run="one")
+    add(world, 1, 2, run="other")
     await world.keeper.flush()
     assert await world.spans() == [(1, 3)]
     assert not world.keeper.get(key(), 1)

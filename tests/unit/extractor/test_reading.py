@@ -260,6 +260,28 @@ async def test_the_last_reader_who_leaves_ends_the_run(world: World) -> None:
     assert world.parser.under_way == 0
 
 
+async def test_pages_that_are_written_while_they_are_read_are_not_parsed_again(world: World) -> None:
+    await world.run()
+    extraction = Extraction("acme", DOCUMENT.name, 0, 0, Part.TEXT)
+    async with aclosing(world.extract(extraction, remaining_s=lambda: None)) as events:
+        for _ in range(6):
+            await anext(events)
+        await world.keeper.flush()
+        assert len([event async for event in events]) == PAGES - 5 + 1
+    assert world.parser.parsed == once()
+
+
+async def test_a_reader_who_fell_behind_reads_what_was_stored(world: World) -> None:
+    extraction = Extraction("acme", DOCUMENT.name, 0, 0, Part.TEXT)
+    async with aclosing(world.extract(extraction, remaining_s=lambda: None)) as events:
+        for _ in range(3):
+            await anext(events)
+        await world.run()
+        await world.keeper.flush()
+        assert len([event async for event in events]) == PAGES - 2 + 1
+    assert world.parser.parsed == once()
+
+
 async def test_nothing_is_parsed_ahead_of_who_reads(world: World) -> None:
     extraction = Extraction("acme", DOCUMENT.name, 0, 0, Part.TEXT)
     async with aclosing(world.extract(extraction, remaining_s=lambda: None)) as events:
