@@ -25,6 +25,8 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """Largest message on any channel: a page of text with its words and boxes fits many times over."""
 MAX_METADATA_BYTES = 32 * 1024
 MAX_STREAMS = 1000
+STREAM_WINDOW_BYTES = 256 * 1024
+"""How far a caller may be ahead of who reads its stream."""
 _HTTP_TIMEOUT_S = 5.0
 _HTTP_HEAD_BYTES = 8 * 1024
 
@@ -50,6 +52,9 @@ class MeshServer:
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.max_concurrent_streams", MAX_STREAMS),
+                # Left to itself a window grows to megabytes for each stream, and many uploads at once to a gigabyte.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
                 # A second process on the same port is a mistake, not a way to scale.
                 ("grpc.so_reuseport", 0),
             ],

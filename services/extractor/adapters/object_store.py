@@ -27,6 +27,8 @@ _SLOWEST_BYTES_PER_S = 4 * 1024 * 1024
 _CONNECT_TIMEOUT_S = 3
 _RETRIES = 3
 _READ_BYTES = 1024 * 1024
+_PARTS_AT_ONCE = 2
+"""Parts (of 5 MiB for S3) that are held of each object on its way to the store; obstore itself would hold twelve."""
 _STAGING = ".part"
 _STAGING_AGE_S = 3600.0
 """A put that a crash cut off leaves a staging file; none takes as long as this."""
@@ -73,7 +75,9 @@ class ObstoreObjectStore:
             size_bytes = source.stat().st_size  # noqa: ASYNC240  # costs less than changing to a thread
             async with asyncio.timeout(_transfer_s(size_bytes)):
                 if self._root is None:
-                    await obstore.put_async(self._store, key, source, attributes=self._attributes)
+                    await obstore.put_async(
+                        self._store, key, source, attributes=self._attributes, max_concurrency=_PARTS_AT_ONCE
+                    )
                 else:
                     await self._put_durably(self._root, key, source)
 
@@ -132,7 +136,9 @@ class ObstoreObjectStore:
     async def _put_durably(self, root: Path, key: str, source: Path) -> None:
         staging = f"{key}.{uuid.uuid4().hex}{_STAGING}"
         try:
-            await obstore.put_async(self._store, staging, source)
+            await obstore.put_async(
+                self._store, staging, source, chunk_size=_READ_BYTES, max_concurrency=_PARTS_AT_ONCE
+            )
             await asyncio.to_thread(_flush, root / staging)
             await obstore.rename_async(self._store, staging, key)
             await asyncio.to_thread(_flush, (root / key).parent, root)
