@@ -51,6 +51,7 @@ class CountingParser:
     broken: set[int] = field(default_factory=set)
     refused: DocumentFault | None = None
     under_way: int = 0
+    heard_out: int = 0
 
     @asynccontextmanager
     async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[ParserEvent]]:
@@ -80,6 +81,7 @@ class CountingParser:
                 yield FailedPage(number, PageFault.CORRUPT)
             else:
                 yield Page(number, b"page %d" % number, self.flags.get(number, PageFlag.NONE))
+        self.heard_out += 1
 
 
 @dataclass
@@ -321,10 +323,18 @@ async def test_what_needs_a_password_is_neither_shared_nor_stored(world: World) 
 
 async def test_stored_pages_are_not_given_for_a_password(world: World) -> None:
     await world.run()
-    await world.keeper.flush()
     world.parser.refused = DocumentFault.ENCRYPTED
-    with pytest.raises(FailedPrecondition):
-        await world.run(password="wrong")
+    for _ in ("in memory", "stored"):
+        with pytest.raises(FailedPrecondition):
+            await world.run(password="wrong")
+        await world.keeper.flush()
+
+
+async def test_a_parser_is_heard_to_its_end_and_so_can_be_used_again(world: World) -> None:
+    await world.run()
+    await world.run(1, 3, parts=Part.WORDS)
+    await world.run(parts=Part.TEXT | Part.OUTLINE)
+    assert world.parser.heard_out == len(world.parser.tasks) == 5
 
 
 async def test_a_document_that_cannot_be_read_tells_all_of_them(world: World) -> None:
