@@ -51,6 +51,14 @@ STATUS_SCHEMA: dict[str, Any] = {
 }
 
 
+_FAULT = {
+    "default": {
+        "description": "What went wrong.",
+        "content": {"application/json": {"schema": WELL_KNOWN["google.rpc.Status"]}},
+    }
+}
+
+
 @dataclass(frozen=True)
 class Contracts:
     """The descriptors and what their comments say."""
@@ -165,28 +173,31 @@ class Writer:
         return verb, path, operation
 
     def _body(self, field: FieldDescriptor) -> dict[str, Any]:
-        if field.message_type.full_name == httpbody_pb2.HttpBody.DESCRIPTOR.full_name:
+        message = _message_of(field)
+        if message.full_name == httpbody_pb2.HttpBody.DESCRIPTOR.full_name:
             return {"application/octet-stream": {"schema": {"type": "string", "contentMediaType": "*/*"}}}
-        return {"application/json": {"schema": self._message(field.message_type)}}
+        return {"application/json": {"schema": self._message(message)}}
 
     def _responses(self, method: MethodDescriptor) -> dict[str, Any]:
+        rule = method.GetOptions().Extensions[annotations_pb2.http]
+        description = self._contracts.comment(method.output_type.full_name)
+        if rule.response_body:
+            content = self._body(method.output_type.fields_by_name[rule.response_body])
+            whole = {"description": "The whole of it, of the type that its header says.", "content": content}
+            return {"200": whole, **_FAULT}
         schema = self._message(method.output_type)
-        kind, description = "application/json", self._contracts.comment(method.output_type.full_name)
+        kind = "application/json"
         if method.server_streaming:
             if method.name in SSE_METHODS:
                 kind, description = "text/event-stream", f"{description} Each event's data is one of these objects."
             else:
                 description += " One of these objects on each line, as it becomes ready."
-        error = {
-            "description": "What went wrong.",
-            "content": {"application/json": {"schema": WELL_KNOWN["google.rpc.Status"]}},
-        }
-        return {"200": {"description": description, "content": {kind: {"schema": schema}}}, "default": error}
+        return {"200": {"description": description, "content": {kind: {"schema": schema}}}, **_FAULT}
 
     def _path_parameter(self, name: str, message: Descriptor, field_name: str) -> dict[str, Any]:
         *outer, last = field_name.split(".")
         for step in outer:
-            message = message.fields_by_name[step].message_type
+            message = _message_of(message.fields_by_name[step])
         field = message.fields_by_name[last]
         pattern = field.GetOptions().Extensions[validate_pb2.field].string.pattern
         return {
@@ -283,6 +294,12 @@ def _copy(rules: Any, schema: dict[str, Any], names: dict[str, str]) -> None:
     for ours, theirs in names.items():
         if ours in rules.DESCRIPTOR.fields_by_name and rules.HasField(ours):
             schema[theirs] = getattr(rules, ours)
+
+
+def _message_of(field: FieldDescriptor) -> Descriptor:
+    message = field.message_type
+    assert message is not None, f"{field.full_name} is no message"
+    return message
 
 
 def _behavior(field: FieldDescriptor) -> Any:

@@ -76,7 +76,8 @@ def a_segment(first: int, last: int, *, source: Source = Source.PARSED, parts: P
 async def test_pages_come_back_as_they_went(world: World) -> None:
     parts = Part.TEXT | Part.WORDS | Part.FLAGS
     flags = PageFlag.NO_TEXT | PageFlag.PARTIAL | PageFlag.HIDDEN_TEXT
-    pages: tuple[Page | FailedPage, ...] = (a_page(3, parts, flags), *(FailedPage(n, fault) for n, fault in enumerate(PageFault, 4)), a_page(8, parts))
+    failed = [FailedPage(number, fault) for number, fault in enumerate(PageFault, 4)]
+    pages: tuple[Page | FailedPage, ...] = (a_page(3, parts, flags), *failed, a_page(8, parts))
     segment = Segment(Span(Source.PARSED, parts, 3, 8), pages)
     await world.write(segment, facts=FACTS)
     assert await world.find() == StoredDocument(FACTS, (segment.span,))

@@ -1,6 +1,6 @@
 """How large an image is, by its first bytes: known before anything decodes it."""
 
-from collections.abc import Sequence
+from mmap import mmap
 
 from services.extractor.adapters.parser_protocol import Format
 
@@ -10,18 +10,18 @@ _ALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 _MAX_SEGMENTS = 10_000
 
 
-def pixels(data: Sequence[int], file_format: Format) -> int:
+def pixels(data: bytes | mmap, file_format: Format) -> int:
     """Width times height as the header says; 0 where it says none, and no reader could go on either."""
     return _png(data) if file_format is Format.PNG else _jpeg(data)
 
 
-def _png(data: Sequence[int]) -> int:
+def _png(data: bytes | mmap) -> int:
     if len(data) < 24:
         return 0
     return _number(data, 16, 4) * _number(data, 20, 4)
 
 
-def _jpeg(data: Sequence[int]) -> int:
+def _jpeg(data: bytes | mmap) -> int:
     at = 2
     largest = 0
     for _ in range(_MAX_SEGMENTS):
@@ -43,5 +43,5 @@ def _jpeg(data: Sequence[int]) -> int:
     return largest
 
 
-def _number(data: Sequence[int], at: int, size: int) -> int:
-    return int.from_bytes(bytes(data[at : at + size]), "big")
+def _number(data: bytes | mmap, at: int, size: int) -> int:
+    return int.from_bytes(data[at : at + size], "big")

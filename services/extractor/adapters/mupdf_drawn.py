@@ -144,7 +144,7 @@ def _is_lost_in_background(page: pymupdf.Page, spans: Sequence[Mapping[str, Any]
 def _holds(box: Sequence[float], span: Mapping[str, Any]) -> bool:
     x0, y0, x1, y1 = span["bbox"]
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    return box[0] <= x <= box[2] and box[1] <= y <= box[3]
+    return bool(box[0] <= x <= box[2] and box[1] <= y <= box[3])
 
 
 def _colour(parts: Sequence[float]) -> int:

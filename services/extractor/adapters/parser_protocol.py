@@ -235,7 +235,8 @@ def _answer(kind: int, payload: bytes) -> Answer:
         if kind == AnswerKind.OPENED:
             if len(payload) > _OPENED.size + MAX_INFO_BYTES:
                 raise ProtocolError("a document says too much of itself")
-            return Answer(AnswerKind.OPENED, *_OPENED.unpack_from(payload), content=payload[_OPENED.size :])
+            page_count, flags = _OPENED.unpack_from(payload)
+            return Answer(AnswerKind.OPENED, page_count, flags, payload[_OPENED.size :])
         if kind == AnswerKind.PAGE_FAILED:
             return Answer(AnswerKind.PAGE_FAILED, *_NUMBER_FAULT.unpack(payload))
         if kind in (AnswerKind.REFUSED, AnswerKind.READY):
