@@ -34,13 +34,14 @@ class _PageFlagEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PageFlag.Val
     PAGE_FLAG_OCR: _PageFlag.ValueType  # 3
     """The text was read from the picture of the page by optical character recognition and may have mistakes."""
     PAGE_FLAG_HIDDEN_TEXT: _PageFlag.ValueType  # 4
-    """The page carries text that nobody sees: invisible, as good as white on white, tiny, outside of the page, or in a
-    layer that is switched off. Told where the mask asks for `flags`, `blocks`, `words` or `markdown`.
+    """The page carries text that nobody sees: invisible, transparent, in the colour of what is behind it, tiny, or outside
+    of the page. Told where the mask asks for `flags` or `markdown`; finding it out costs more than the text itself.
+    Text in layers that are switched off is left out by the parser.
     """
     PAGE_FLAG_PARTIAL: _PageFlag.ValueType  # 5
     """The parser met damage on this page and went on: something may be missing."""
     PAGE_FLAG_BLANK: _PageFlag.ValueType  # 6
-    """Nothing is drawn on the page."""
+    """Nothing is drawn on the page. It has no text either."""
 
 class PageFlag(_PageFlag, metaclass=_PageFlagEnumTypeWrapper):
     """Something about a page that a reader should know before trusting it."""
@@ -54,13 +55,14 @@ PAGE_FLAG_TRUNCATED: PageFlag.ValueType  # 2
 PAGE_FLAG_OCR: PageFlag.ValueType  # 3
 """The text was read from the picture of the page by optical character recognition and may have mistakes."""
 PAGE_FLAG_HIDDEN_TEXT: PageFlag.ValueType  # 4
-"""The page carries text that nobody sees: invisible, as good as white on white, tiny, outside of the page, or in a
-layer that is switched off. Told where the mask asks for `flags`, `blocks`, `words` or `markdown`.
+"""The page carries text that nobody sees: invisible, transparent, in the colour of what is behind it, tiny, or outside
+of the page. Told where the mask asks for `flags` or `markdown`; finding it out costs more than the text itself.
+Text in layers that are switched off is left out by the parser.
 """
 PAGE_FLAG_PARTIAL: PageFlag.ValueType  # 5
 """The parser met damage on this page and went on: something may be missing."""
 PAGE_FLAG_BLANK: PageFlag.ValueType  # 6
-"""Nothing is drawn on the page."""
+"""Nothing is drawn on the page. It has no text either."""
 Global___PageFlag: _TypeAlias = PageFlag  # noqa: Y015
 
 @_typing.final
