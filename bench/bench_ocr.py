@@ -7,6 +7,7 @@ its files without text are read as a whole, too, each with two processes.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -136,9 +137,11 @@ class Recognition:
         parents = [psutil.Process(parent.pid) for parent in (self.parser._parent, self.reader._parent) if parent.pid]
         alive = [process for parent in parents for process in (parent, *parent.children())]
         ended = [parent.cpu_times() for parent in parents]
-        return sum(sum(process.cpu_times()[:2]) for process in alive) + sum(
-            times.children_user + times.children_system for times in ended
-        )
+        computed = sum(times.children_user + times.children_system for times in ended)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                computed += sum(process.cpu_times()[:2])
+        return computed
 
 
 def flags_of(page: Page) -> PageFlag:
