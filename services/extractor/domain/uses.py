@@ -5,7 +5,7 @@ import contextlib
 import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.extractor.domain.documents import Document, document_id, not_found
 from services.extractor.domain.extract import Extraction, ExtractPages
@@ -30,6 +30,8 @@ class Use:
     document: Document
     written: bool
     processed: bool = False
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while its row is written: a renewal that came behind the end would keep the document for another minute."""
 
 
 class Uses:
@@ -75,8 +77,9 @@ class Uses:
             yield use
         finally:
             del self._open[use.lease.id]
-            if use.written:
-                await self._release(use)
+            async with use.turn:
+                if use.written:
+                    await self._release(use)
 
     async def run(self) -> None:
         """Renews until cancelled."""
@@ -87,10 +90,13 @@ class Uses:
     async def renew(self) -> None:
         """Renews every lease of a use that is under way."""
         for use in list(self._open.values()):
-            use.written = True
-            # A database that is away for a while costs nothing: the lease lasts for several attempts.
-            with contextlib.suppress(PagemeshError):
-                await self._leases.hold(use.lease, until=self._clock.now() + LEASE)
+            async with use.turn:
+                if use.lease.id not in self._open:
+                    continue  # it ended while others were renewed
+                use.written = True
+                # A database that is away for a while costs nothing: the lease lasts for several attempts.
+                with contextlib.suppress(PagemeshError):
+                    await self._leases.hold(use.lease, until=self._clock.now() + LEASE)
 
     async def hold(self, tenant: str, name: str, hold_id: str, ttl: dt.timedelta) -> None:
         """A use by another service, which releases it or lets it run out. Raises NotFound."""

@@ -1,5 +1,6 @@
 """Who uses a document, and what the end of it means to an ephemeral one."""
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -167,6 +168,44 @@ async def test_a_use_of_what_stays_writes_nothing_down(world: World, monkeypatch
     monkeypatch.setattr(world.documents, "release", unwanted)
     async with world.uses.of("acme", document.name):
         pass
+
+
+async def test_a_use_that_ends_while_leases_are_renewed_leaves_no_lease(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its own lease is being renewed at the time or that of another one."""
+    held, asked, go = set[str](), asyncio.Queue[str](), asyncio.Queue[None]()
+    first, second = [await world.add(number, term=Term(Retention.KEPT, NOW + HOUR)) for number in (1, 2)]
+
+    async def hold(lease: Lease, **_: object) -> bool:
+        asked.put_nowait(lease.document_id)
+        await go.get()
+        held.add(lease.document_id)
+        return True
+
+    async def release(lease: Lease, **_: object) -> None:
+        held.discard(lease.document_id)
+
+    monkeypatch.setattr(world.documents, "hold", hold)
+    monkeypatch.setattr(world.documents, "release", release)
+    leave = {document.id: asyncio.Event() for document in (first, second)}
+
+    async def use(document: Document) -> None:
+        async with world.uses.of("acme", document.name):
+            await leave[document.id].wait()
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        users = [group.create_task(use(document)) for document in (first, second)]
+        await asyncio.sleep(0)
+        renewing = group.create_task(world.uses.renew())
+        assert await asked.get() == first.id
+        for each in leave.values():
+            each.set()
+        await asyncio.wait([users[1]])
+        for _ in range(5):
+            go.put_nowait(None)
+        await asyncio.wait([renewing, users[0]])
+    assert held == set()
 
 
 async def test_a_document_that_is_uploaded_anew_while_it_is_used_stays(world: World) -> None:
