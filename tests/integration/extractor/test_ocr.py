@@ -91,8 +91,14 @@ class Recognition:
         return [child for parent in self.parents() for child in parent.children()]
 
     async def reader_at_work(self) -> psutil.Process:
-        await eventually(lambda: any(cpu_s(process) > 0.1 for process in self.readers()), "a picture is being read")
-        return next(process for process in self.readers() if cpu_s(process) > 0.1)
+        working: list[psutil.Process] = []
+
+        def found() -> bool:
+            working.extend(process for process in self.readers() if cpu_s(process) > 0.1)
+            return bool(working)
+
+        await eventually(found, "a picture is being read")
+        return working[0]
 
 
 def cpu_s(process: psutil.Process) -> float:
