@@ -13,6 +13,7 @@ from services.extractor.domain.page_keeper import AnyPage, PageKeeper, RunKey
 from services.extractor.domain.pages import OcrMode, Page, PageFlag, Part
 from services.extractor.domain.ports import Recogniser, RecogniseTask
 from services.extractor.domain.stored_pages import Coverage, PageStore, Source, Span, computed, recognised
+from services.runtime.errors import ResourceExhausted
 
 AHEAD_PAGES = 4
 """Pages that are held while the first of them is recognised."""
@@ -52,22 +53,32 @@ class Recognitions:
         """The page as it is in its picture, or a failed page. Raises what `Recogniser.recognise` raises. When the last
         one who waits for it leaves, the work stops."""
         key = RunKey(document.tenant, document.id, Source.RECOGNISED, recognised(computed(parts)))
-        kept = None if password else self._keeper.get(key, page.number)
-        if kept is not None:
-            return kept
-        work = None if password else self._under_way.get((key, page.number))
-        if work is None:
-            work = _Work(asyncio.create_task(self._recognise(document, page, key, password, wait_s), name="recognise"))
-            if not password:
-                self._under_way[key, page.number] = work
+        while True:
+            kept = None if password else self._keeper.get(key, page.number)
+            if kept is not None:
+                return kept
+            work = None if password else self._under_way.get((key, page.number))
+            joined = work is not None and not work.task.done()
+            if work is None or not joined:
+                recognition = self._recognise(document, page, key, password, wait_s)
+                work = _Work(asyncio.create_task(recognition, name="recognise"))
+                if not password:
+                    self._under_way[key, page.number] = work
+            try:
+                return await self._outcome(work, key, page.number)
+            except ResourceExhausted:
+                if not joined:
+                    raise  # whoever began it waited for as long as its own call had time; ours may have more
+
+    async def _outcome(self, work: _Work, key: RunKey, page: int) -> AnyPage:
         work.users += 1
         try:
             return await asyncio.shield(work.task)
         finally:
             work.users -= 1
             if not work.users:
-                if self._under_way.get((key, page.number)) is work:
-                    del self._under_way[key, page.number]
+                if self._under_way.get((key, page)) is work:
+                    del self._under_way[key, page]
                 work.task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     # Whoever waited for it was told how it ended.

@@ -30,7 +30,7 @@ from services.extractor.domain.pages import (
     Refused,
 )
 from services.extractor.domain.ports import ParseTask, RecogniseTask
-from services.runtime.errors import FailedPrecondition
+from services.runtime.errors import FailedPrecondition, ResourceExhausted
 from tests.unit.extractor.scripted import a_document
 
 SHA256 = hashlib.sha256(b"bytes").hexdigest()
@@ -91,6 +91,8 @@ class CountingRecogniser:
     most: int = 0
     broken: set[int] = field(default_factory=set)
     hang: asyncio.Event | None = None
+    impatient: float | None = None
+    """The wait for a process that is too short."""
 
     async def recognise(self, task: RecogniseTask) -> Page | FailedPage:
         self.recognised[task.page] += 1
@@ -103,6 +105,8 @@ class CountingRecogniser:
                 await self.hang.wait()
         finally:
             self.under_way -= 1
+        if self.impatient is not None and task.wait_s == self.impatient:
+            raise ResourceExhausted("OCR_BUSY", "busy")
         if task.page in self.broken:
             return FailedPage(task.page, PageFault.TIMEOUT)
         return Page(task.page, b"recognised %d" % task.page, PageFlag.OCR)
@@ -130,11 +134,18 @@ class World:
         )
 
     async def run(
-        self, first: int = 0, last: int = 0, parts: Part = Part.TEXT, *, leave_after: int = 0, **more: object
+        self,
+        first: int = 0,
+        last: int = 0,
+        parts: Part = Part.TEXT,
+        *,
+        leave_after: int = 0,
+        remaining_s: float | None = None,
+        **more: object,
     ) -> "Read":
         read = Read()
         extraction = replace(Extraction("acme", DOCUMENT.name, first, last, parts), **more)  # type: ignore[arg-type]
-        async with aclosing(self.extract(extraction, remaining_s=lambda: None)) as events:
+        async with aclosing(self.extract(extraction, remaining_s=lambda: remaining_s)) as events:
             async for event in events:
                 if isinstance(event, ExtractionStart):
                     read.start = event
@@ -400,3 +411,16 @@ async def test_who_leaves_stops_the_recognition(world: World) -> None:
     await asyncio.gather(*readers, return_exceptions=True)
     assert world.recogniser.under_way == 0
     assert world.recogniser.recognised == Counter([2])
+
+
+async def test_who_has_no_time_to_wait_for_recognition_ends_nobody_elses(world: World) -> None:
+    world.parser.flags, world.recogniser.impatient = {2: PageFlag.NO_TEXT}, 0.5
+    impatient, *others = await asyncio.gather(
+        world.run(1, 3, remaining_s=0.5), *(world.run(1, 3) for _ in range(3)), return_exceptions=True
+    )
+    assert getattr(impatient, "reason", None) == "OCR_BUSY"
+    for read in others:
+        assert isinstance(read, Read)
+        assert read.numbers == [1, 2, 3]
+    assert world.recogniser.recognised == Counter({2: 2})
+    assert world.recogniser.under_way == 0
