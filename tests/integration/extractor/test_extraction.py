@@ -87,7 +87,7 @@ async def test_a_page_with_too_much_text_is_cut_and_says_so(client: Client) -> N
 
 
 async def test_an_image_is_one_page_without_text(client: Client) -> None:
-    extracted = await client.upload_and_extract(made_pdfs.png(300, 200))
+    extracted = await client.upload_and_extract(made_pdfs.png(300, 200), ocr=extraction_pb2.OCR_MODE_OFF)
     (page,) = extracted.pages
     assert list(page.flags) == [page_pb2.PAGE_FLAG_NO_TEXT]
     assert page.width_pt / page.height_pt == pytest.approx(1.5)
