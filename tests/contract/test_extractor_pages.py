@@ -1,6 +1,7 @@
 """What every store of pages promises, in memory and in Postgres."""
 
 import datetime as dt
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
@@ -118,6 +119,19 @@ async def test_facts_stay_when_less_is_known_later(world: World) -> None:
     document = await world.documents.get("acme", OURS.id)
     assert document is not None
     assert document.page_count == 40
+
+
+async def test_what_a_document_says_of_itself_is_fetched_once_however_many_segments_there_are(world: World) -> None:
+    facts = replace(FACTS, info=bytes(1_000_000), info_parts=Part.OUTLINE)
+    await world.write(*(a_segment(page, page) for page in range(1, 41)), facts=facts)
+    tracemalloc.start()
+    try:
+        found = await world.find()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.facts == facts and len(found.spans) == 40
+    assert peak < 6_000_000
 
 
 async def test_another_tenants_document_has_nothing(world: World) -> None:

@@ -35,11 +35,16 @@ _FLAG_BITS = {DocumentFlag.REPAIRED: 1, DocumentFlag.ENCRYPTED: 2}
 _IN_A_THREAD_BYTES = 64 * 1024
 """More than so many compressed bytes take longer than the event loop should wait."""
 
+# What the document says of itself comes once, however many segments there are: it may be two megabytes.
 _FIND = """
-    SELECT page_count, flags, info, info_parts, source, parts, first_page, last_page
-    FROM extractor.documents
-    LEFT JOIN extractor.page_segments ON page_segments.tenant = documents.tenant AND document_id = id
-    WHERE documents.tenant = %s AND id = %s AND erase_time IS NULL
+    WITH alive AS MATERIALIZED (
+        SELECT tenant, id, page_count, flags, info, info_parts FROM extractor.documents
+        WHERE tenant = %s AND id = %s AND erase_time IS NULL
+    )
+    SELECT page_count, flags, info, info_parts, NULL::smallint, NULL::smallint, NULL::int, NULL::int FROM alive
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, source, parts, first_page, last_page
+    FROM extractor.page_segments JOIN alive ON page_segments.tenant = alive.tenant AND document_id = id
 """
 _READ = """
     SELECT format, payload, page_segments.source, page_segments.parts, page_segments.first_page, last_page
@@ -96,7 +101,7 @@ class PostgresPages:
                 rows = await (await connection.execute(_FIND, (tenant, document_id))).fetchall()
         if not rows:
             return StoredDocument()
-        page_count, flags, info, info_parts, *_ = rows[0]
+        page_count, flags, info, info_parts, *_ = next(row for row in rows if row[4] is None)
         facts = None
         if page_count is not None:
             facts = Facts(page_count, _flags(flags), bytes(info or b""), _parts(info_parts))
