@@ -143,8 +143,9 @@ class ParserParent:
                 os.kill(pid, signal.SIGKILL)
 
     async def stop(self) -> None:
-        """Ends the process, and with it its children."""
-        if self._starting is not None:
+        """Ends the process, and with it its children. Whoever forks from now on starts another one."""
+        # Nothing is waited for where it runs, so that nobody forks in between and loses what it got.
+        if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
         self._lost()

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from prometheus_client import REGISTRY
 
+from services.extractor.adapters.parser_parent import ParserParent
 from services.extractor.adapters.parser_pool import ParserLimits, ParserPool
 from services.extractor.adapters.parser_protocol import CREDITS, CREDITS_AT_ONCE
 from services.runtime.errors import InvalidArgument, NotFound, PagemeshError
@@ -46,6 +47,21 @@ async def test_the_parent_of_the_parsers_is_replaced_when_it_dies(service: Servi
     await eventually(lambda: not any(child.is_running() for child in children), "its children are gone")
     await eventually(lambda: any(p.pid != before.pid for p in psutil.Process().children()), "there is another parent")
     assert (await service.client.extract(name)).numbers == [1, 2, 3]
+
+
+async def test_whoever_forks_while_the_parent_is_put_away_gets_a_new_one() -> None:
+    parent = ParserParent(memory_bytes=4 << 30, on_exit=lambda *_: None)
+    await parent.start()
+    first = parent.pid
+    stopping = asyncio.create_task(parent.stop())
+    pid, ours = await asyncio.create_task(parent.fork())
+    try:
+        await stopping
+        assert parent.pid not in (None, first)
+        assert psutil.Process(pid).ppid() == parent.pid
+    finally:
+        ours.close()
+        await parent.stop()
 
 
 async def until_parsing(service: Service, stream: Any) -> set[int]:
