@@ -1,5 +1,6 @@
 """The search index in Postgres: finding pages. What is looked for reaches it as parameters only."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,10 @@ class PostgresSearch:
     async def lexemes(self, words: Mapping[str, Sequence[str]], *, timeout_s: float) -> Mapping[str, Lexemes]:
         """See the port."""
         flat = [(language, word) for language, own in words.items() for word in own]
-        values = ([configuration(language) for language, _ in flat], [indexed(word) for _, word in flat])
+        # Thousands of words are too much for the event loop.
+        values = await asyncio.to_thread(
+            lambda: ([configuration(language) for language, _ in flat], [indexed(word) for _, word in flat])
+        )
         async with self._bound("", timeout_s) as connection:
             rows = await (await connection.execute(_LEXEMES, values)).fetchall()
         found: dict[str, dict[str, frozenset[str]]] = {language: {} for language in words}

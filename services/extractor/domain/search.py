@@ -6,6 +6,7 @@ import binascii
 import datetime as dt
 import hashlib
 import struct
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -16,7 +17,7 @@ from services.extractor.domain.documents import document_id
 from services.extractor.domain.extract import Extraction
 from services.extractor.domain.pages import ExtractionEvent, OcrMode, Page, PageFlag, Part
 from services.extractor.domain.search_marks import Lexemes, Marks, PageText, marks, words_of
-from services.extractor.domain.search_query import Query, parse_query
+from services.extractor.domain.search_query import Query, Term, parse_query
 from services.runtime.errors import DeadlineExceeded, FieldViolation, InvalidArgument, PagemeshError
 
 DEFAULT_PAGE_SIZE = 10
@@ -25,7 +26,14 @@ _FIND_S = 5.0
 _READ_S = 2.0
 _ANSWER_S = 0.25
 """What is left of the caller's time for the answer itself."""
+_MARK_S = 1.0
 _READING_AT_A_TIME = 4
+_MAX_WORDS = 200_000
+"""A search holds the words of its hits until they are marked, 200 bytes each: a hundred ordinary pages, or a few that
+were made to have as many as fit."""
+_LETTERS_FOR_A_WORD = 20
+"""Letters of a page's text that weigh as much as one of its words."""
+_MAX_DISTINCT_WORDS = 20_000
 _TOKEN = struct.Struct(">16sf16si")
 
 
@@ -139,34 +147,31 @@ class SearchPages:
         return SearchResults(hits, _token(search, found[size - 1]) if len(found) > size else "")
 
     async def _hits(self, tenant: str, query: Query, found: Sequence[FoundPage], time_s: float) -> Sequence[Hit]:
-        """Pages that cannot be read in `time_s` are hits without snippets and boxes."""
+        """Pages that cannot be read in `time_s` are hits without snippets and boxes, and so are those behind
+        _MAX_WORDS words."""
         reading = asyncio.Semaphore(_READING_AT_A_TIME)
         end = asyncio.get_running_loop().time() + time_s
         pages: dict[FoundPage, PageText] = {}
+        held = 0
 
         async def read(page: FoundPage) -> None:
+            nonlocal held
             async with reading:
-                text = await self._read(tenant, page, end)
+                text = await self._read(tenant, page, end) if held < _MAX_WORDS else None
             if text is not None:
                 pages[page] = text
+                held += len(text.words) + len(text.text) // _LETTERS_FOR_A_WORD
 
         await asyncio.gather(*(read(page) for page in found))
         terms = query.wanted
-        words: defaultdict[str, set[str]] = defaultdict(set)
-        for page, text in pages.items():
-            words[page.language] |= words_of(text, terms)
+        in_order = {page: pages[page] for page in found if page in pages}
+        words = await asyncio.to_thread(_vocabulary, in_order, terms)
         try:
-            lexemes = await self._index.lexemes(
-                {language: sorted(own) for language, own in words.items()}, timeout_s=_READ_S
-            )
+            lexemes = await self._index.lexemes(words, timeout_s=_READ_S)
         except DeadlineExceeded:
             return [Hit(page, Marks()) for page in found]
-        return await asyncio.to_thread(
-            lambda: [
-                Hit(page, marks(pages[page], terms, lexemes[page.language]) if page in pages else Marks())
-                for page in found
-            ]
-        )
+        marked = await asyncio.to_thread(_marked, in_order, terms, lexemes)
+        return [Hit(page, marked.get(page, Marks())) for page in found]
 
     async def _read(self, tenant: str, page: FoundPage, end: float) -> PageText | None:
         """The page with its words, or at least with its text. No recognition is begun: a page without text of its own
@@ -196,6 +201,34 @@ class SearchPages:
                         return None
                     return await asyncio.to_thread(self._decode, event)
         return None
+
+
+def _vocabulary(pages: Mapping[FoundPage, PageText], terms: Sequence[Term]) -> Mapping[str, Sequence[str]]:
+    """By language: the words to ask the index for, those of the terms first, at most _MAX_DISTINCT_WORDS beside them.
+    For threads."""
+    words: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for page in pages:
+        words[page.language].update(dict.fromkeys(word for term in terms for word in term.text.split()))
+    room = _MAX_DISTINCT_WORDS
+    for page, text in pages.items():
+        known = words[page.language]
+        new = [word for word in words_of(text, terms) if word not in known][:room]
+        room -= len(new)
+        known.update(dict.fromkeys(new))
+    return {language: list(own) for language, own in words.items()}
+
+
+def _marked(
+    pages: Mapping[FoundPage, PageText], terms: Sequence[Term], lexemes: Mapping[str, Lexemes]
+) -> Mapping[FoundPage, Marks]:
+    """The pages' marks, best page first, for as long as _MARK_S. For threads, which nobody can end from outside."""
+    end = time.monotonic() + _MARK_S
+    marked = {}
+    for page, text in pages.items():
+        if time.monotonic() > end:
+            break
+        marked[page] = marks(text, terms, lexemes[page.language])
+    return marked
 
 
 def _bounded(time_s: float, remaining_s: Callable[[], float | None]) -> float:

@@ -1,7 +1,9 @@
 """Where on a page the words are that a search was for."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.extractor.domain.search_query import Term
@@ -11,6 +13,8 @@ MAX_BOXES = 500
 _MAX_HIGHLIGHTS = 200
 _MAX_TOKENS = 50_000
 _MAX_TOKEN_LETTERS = 1000
+_MAX_STEPS = 200_000
+"""So many words of a page are compared for one term, so that a phrase of nothing but one word costs milliseconds."""
 _BEFORE = 80
 _SNIPPET_LETTERS = 280
 _EDGES = re.compile(r"^\W*(.*?)\W*$", re.DOTALL)
@@ -55,9 +59,10 @@ class Marks:
     boxes: Sequence[Box] = ()
 
 
-def words_of(page: PageText, terms: Sequence[Term]) -> set[str]:
-    """Every word whose lexemes `marks` needs."""
-    return {*_tokens(page.text), *page.words[:_MAX_TOKENS], *(word for term in terms for word in term.text.split())}
+def words_of(page: PageText, terms: Sequence[Term]) -> Collection[str]:
+    """Every word whose lexemes `marks` needs, each once: those of the terms, then the page's in their order."""
+    words = (word for term in terms for word in term.text.split())
+    return dict.fromkeys((*words, *page.words[:_MAX_TOKENS], *_tokens(page.text)))
 
 
 def marks(page: PageText, terms: Sequence[Term], lexemes: Lexemes) -> Marks:
@@ -73,33 +78,69 @@ def _tokens(text: str) -> Sequence[str]:
 
 
 def _matching(words: Sequence[str], terms: Sequence[Term], lexemes: Lexemes) -> dict[int, set[int]]:
-    """By place among the words: the terms that match there."""
+    """By place among the words: the terms that match there. Of what a page has without end, the beginning."""
     places = [at for at, word in enumerate(words) if any(letter.isalnum() for letter in word)]
-    distinct = {words[at] for at in places}
+    vocabulary = _Vocabulary({words[at] for at in places}, lexemes)
     found: dict[int, set[int]] = {}
     for number, term in enumerate(terms):
-        fits = [_fitting(part, term.prefix, distinct, lexemes) for part in term.text.split()]
+        fits = [vocabulary.fitting(part, prefix=term.prefix) for part in term.text.split()]
         while fits and fits[-1] is None:
             fits.pop()
         while fits and fits[0] is None:
             fits.pop(0)
-        for begin in range(len(places) - len(fits) + 1) if fits else ():
-            if all(fit is None or words[places[begin + k]] in fit for k, fit in enumerate(fits)):
+        steps = _MAX_STEPS if fits and all(fit is None or fit for fit in fits) else 0
+        for begin in range(len(places) - len(fits) + 1):
+            if steps <= 0:
+                break
+            length = _length(fits, words, places, begin)
+            steps -= length + 1
+            if length == len(fits):
+                steps -= length
                 for k, fit in enumerate(fits):
                     if fit is not None:
                         found.setdefault(places[begin + k], set()).add(number)
     return found
 
 
-def _fitting(part: str, prefix: bool, distinct: Collection[str], lexemes: Lexemes) -> Collection[str] | None:
-    """The page's words that match one word of a term; None where any does, because the index leaves it out."""
-    wanted = set(lexemes.get(part, ()))
-    if prefix:
-        beginnings = (part.lower(), *wanted)
-        return {word for word in distinct if any(kept.startswith(beginnings) for kept in lexemes.get(word, ()))}
-    if not wanted:
-        return None
-    return {word for word in distinct if wanted <= set(lexemes.get(word, ()))}
+def _length(fits: Sequence[Collection[str] | None], words: Sequence[str], places: Sequence[int], begin: int) -> int:
+    """How many of a term's words stand there, one behind the other."""
+    for k, fit in enumerate(fits):
+        if fit is not None and words[places[begin + k]] not in fit:
+            return k
+    return len(fits)
+
+
+class _Vocabulary:
+    """A page's words by what the index keeps of them, so that a query of many words costs little more than one."""
+
+    def __init__(self, distinct: Collection[str], lexemes: Lexemes) -> None:
+        self._lexemes = lexemes
+        self._by_lexeme: defaultdict[str, set[str]] = defaultdict(set)
+        for word in distinct:
+            for kept in lexemes.get(word, ()):
+                self._by_lexeme[kept].add(word)
+        self._sorted = sorted(self._by_lexeme)
+        self._known: dict[tuple[str, bool], Collection[str] | None] = {}
+
+    def fitting(self, part: str, *, prefix: bool) -> Collection[str] | None:
+        """The page's words that match one word of a term; None where any does, because the index leaves it out."""
+        if (part, prefix) not in self._known:
+            self._known[part, prefix] = self._fitting(part, prefix=prefix)
+        return self._known[part, prefix]
+
+    def _fitting(self, part: str, *, prefix: bool) -> Collection[str] | None:
+        wanted = self._lexemes.get(part, ())
+        if prefix:
+            return {word for beginning in {part.lower(), *wanted} for word in self._beginning_with(beginning)}
+        if not wanted:
+            return None
+        return set[str].intersection(*(self._by_lexeme.get(kept, set()) for kept in wanted))
+
+    def _beginning_with(self, beginning: str) -> Iterator[str]:
+        for at in range(bisect_left(self._sorted, beginning), len(self._sorted)):
+            if not self._sorted[at].startswith(beginning):
+                return
+            yield from self._by_lexeme[self._sorted[at]]
 
 
 def _snippets(tokens: Sequence[str], terms: Sequence[Term], lexemes: Lexemes) -> Sequence[Snippet]:

@@ -1,16 +1,17 @@
 """The use case of searching: what is read of the hits, and what happens where that cannot be had."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
 from services.extractor.adapters.memory_search import MemorySearch
+from services.extractor.domain import search as search_module
 from services.extractor.domain.extract import Extraction
 from services.extractor.domain.pages import ExtractionEvent, OcrMode, Page, PageFlag, Part
 from services.extractor.domain.search import Search, SearchPages, SearchResults
-from services.extractor.domain.search_marks import Box, PageText
+from services.extractor.domain.search_marks import Box, Lexemes, PageText
 from services.runtime.errors import InvalidArgument, ResourceExhausted
 from tests.unit.extractor.scripted import a_document
 
@@ -104,3 +105,29 @@ async def test_parts_end_and_tokens_belong_to_their_search() -> None:
     for other in ({"query": "red"}, {"languages": ("en",)}, {"documents": (DOCUMENT.name,)}):
         with pytest.raises(InvalidArgument, match="INVALID_PAGE_TOKEN"):
             await pages.search(page_token=first.next_page_token, **other)
+
+
+async def test_words_of_pages_are_held_and_looked_up_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_module, "_READING_AT_A_TIME", 1)
+    monkeypatch.setattr(search_module, "_MAX_WORDS", 13)  # two pages of six words and 27 letters
+    monkeypatch.setattr(search_module, "_MAX_DISTINCT_WORDS", 2)
+    pages = Pages()
+    looked_up: list[str] = []
+    lexemes = MemorySearch.lexemes
+
+    async def spied(
+        index: MemorySearch, words: Mapping[str, Sequence[str]], *, timeout_s: float
+    ) -> Mapping[str, Lexemes]:
+        looked_up.extend(word for own in words.values() for word in own)
+        return await lexemes(index, words, timeout_s=timeout_s)
+
+    monkeypatch.setattr(MemorySearch, "lexemes", spied)
+    assert boxes(await pages.search()) == [1, 1, 0, 0, 0]
+    assert looked_up[0] == "engine"
+    assert len(looked_up) == 3
+    assert len(pages.asked) == 2
+
+
+async def test_marking_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_module, "_MARK_S", -1.0)
+    assert boxes(await Pages().search()) == [0] * 5

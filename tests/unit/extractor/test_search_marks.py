@@ -89,3 +89,36 @@ def test_ranges_are_in_the_text_in_order_and_within_bounds(text: str, query: str
         for begin, end in snippet.highlights:
             assert at <= begin <= end <= len(snippet.text)
             at = end
+
+
+class Counted(str):
+    """A word that counts how often it is compared or looked up."""
+
+    looked_up = 0
+
+    def __hash__(self) -> int:
+        Counted.looked_up += 1
+        return super().__hash__()
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other)
+
+
+def test_a_long_phrase_that_nearly_matches_everywhere_ends_soon() -> None:
+    words = [Counted("aa")] * 20_000
+    text = PageText("", words, [Box(0, 0, 1, 1)] * len(words))
+    terms = (Term("aa"), Term(" ".join(["aa"] * 299 + ["bb"])))
+    Counted.looked_up = 0
+    found = marks(text, terms, {"aa": ["aa"], "bb": ["bb"]})
+    assert len(found.boxes) == MAX_BOXES
+    assert Counted.looked_up < 500_000
+
+
+def test_a_query_of_many_words_goes_through_a_pages_words_once() -> None:
+    words = [Counted(f"w{number}") for number in range(2_000)]
+    text = PageText("", words, [Box(0, 0, 1, 1)] * len(words))
+    terms = (Term("w1"), Term(" ".join(f"w{number}" for number in range(100, 400))))
+    lexemes = {str(word): [str(word)] for word in words}
+    Counted.looked_up = 0
+    assert len(marks(text, terms, lexemes).boxes) == 301
+    assert Counted.looked_up < 50_000
