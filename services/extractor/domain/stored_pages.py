@@ -9,7 +9,6 @@ from typing import Protocol
 from services.extractor.domain.pages import NO_PARTS, DocumentFlag, FailedPage, Page, Part
 
 DOCUMENT_PARTS = Part.METADATA | Part.OUTLINE
-_IMPLY_FLAGS = Part.BLOCKS | Part.WORDS | Part.MARKDOWN
 _RECOGNISED = Part.TEXT | Part.BLOCKS | Part.WORDS | Part.MARKDOWN | Part.TABLES | Part.LANGUAGE | Part.FLAGS
 
 
@@ -115,9 +114,9 @@ class Coverage:
 
 
 def computed(parts: Part) -> Part:
-    """What is computed of each page where `parts` are asked for. The text is always there, for the index; and some
-    parts come with the flags that cost something."""
-    return (parts & ~DOCUMENT_PARTS) | Part.TEXT | (Part.FLAGS if parts & _IMPLY_FLAGS else NO_PARTS)
+    """What is computed of each page where `parts` are asked for. The text is always there, for the index; and Markdown
+    comes with the flags that cost something."""
+    return (parts & ~DOCUMENT_PARTS) | Part.TEXT | (Part.FLAGS if Part.MARKDOWN in parts else NO_PARTS)
 
 
 def recognised(parts: Part) -> Part:

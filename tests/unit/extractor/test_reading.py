@@ -306,13 +306,18 @@ async def test_nothing_is_parsed_ahead_of_who_reads(world: World) -> None:
 
 
 async def test_parts_that_are_stored_will_do_for_fewer_and_not_for_more(world: World) -> None:
-    await world.run(parts=Part.WORDS)
+    await world.run(parts=Part.MARKDOWN)
     await world.keeper.flush()
     await world.run(parts=Part.TEXT)
     await world.run(parts=Part.FLAGS)
     assert world.parser.parsed == once()
-    await world.run(parts=Part.MARKDOWN)
+    await world.run(parts=Part.WORDS)
     assert world.parser.parsed.total() == 2 * PAGES
+
+
+async def test_what_costs_something_is_computed_only_where_it_is_asked_for(world: World) -> None:
+    await world.run(1, 1, parts=Part.TEXT | Part.BLOCKS | Part.WORDS)
+    assert [task.parts for task in world.parser.tasks] == [Part.TEXT | Part.BLOCKS | Part.WORDS]
 
 
 async def test_the_text_is_always_parsed_for_the_index(world: World) -> None:
