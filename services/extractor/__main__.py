@@ -13,9 +13,10 @@ from pathlib import Path
 from pagemesh.extractor.v1.extractor_service_pb2 import DESCRIPTOR
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import add_ExtractorServiceServicer_to_server
 from services.database.migrate import migrate
-from services.database.pool import open_pool, ping
+from services.database.pool import Pool, open_pool, ping
 from services.extractor.adapters import lifecycle_signals, ocr_protocol
 from services.extractor.adapters.clock import SystemClock
+from services.extractor.adapters.fair_slots import FairSlots
 from services.extractor.adapters.index_signals import indexer_signals
 from services.extractor.adapters.keeping_signals import keeping_signals
 from services.extractor.adapters.languages import LanguageGuesser
@@ -48,6 +49,7 @@ from services.extractor.domain.uses import ProcessPages, Uses
 from services.runtime.clients import MeshClient
 from services.runtime.command import run
 from services.runtime.config import DatabaseSettings, WrongSettingError, load_settings
+from services.runtime.errors import ResourceExhausted
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
 
@@ -77,6 +79,8 @@ _OCR_MEMORY_BYTES = 1024 * 1024 * 1024
 """The models read a page in 0.6 GB, and the worst that was made for them in 0.66."""
 _OCR_IDLE_S = 300.0
 _WAITING_FOR_EACH_READER = 64
+_SEARCHES = 4
+_WAITING_FOR_EACH_SEARCH = 64
 _PICTURES_IN_HAND_BYTES = 128 * 1024 * 1024
 
 
@@ -158,7 +162,7 @@ async def serve(
             extract=ProcessPages(uses=uses, extract=extract),
             uses=uses,
             pictures=pictures,
-            search=SearchPages(index=PostgresSearch(pool), extract=extract, decode=page_text),
+            search=_search(pool, extract),
         )
         health.add("database", lambda: ping(pool))
         health.add("store", store.check)
@@ -173,9 +177,15 @@ async def serve(
             signals=indexer_signals(),
             every_s=_INDEX_EVERY_S,
         )
-        for work in (worker.run(), uses.run(), indexer.run(), keeper.run()):
-            stack.push_async_callback(_cancel, asyncio.create_task(work))
-        await server.run(started=started, stop=stop)
+        # One that ends although it never should ends the service: half alive it would keep pages, leases or erasures.
+        async with asyncio.TaskGroup() as background:
+            works = (worker.run(), uses.run(), indexer.run(), keeper.run())
+            tasks = [background.create_task(work) for work in works]
+            try:
+                await server.run(started=started, stop=stop)
+            finally:
+                for task in tasks:
+                    task.cancel()
 
 
 def _lifecycle(
@@ -252,6 +262,17 @@ def _needs_sandbox(settings: ExtractorSettings) -> bool:
     return settings.parser_sandbox == "on" and sys.platform == "linux"
 
 
+def _search(pool: Pool, extract: ExtractPages) -> SearchPages:
+    # So few at a time that they and the pages that they read leave others connections of the database.
+    turns = FairSlots(size=_SEARCHES, max_waiting=_SEARCHES * _WAITING_FOR_EACH_SEARCH, busy=search_busy)
+    return SearchPages(index=PostgresSearch(pool), extract=extract, decode=page_text, turns=turns)
+
+
+def search_busy() -> ResourceExhausted:
+    """What is told where too many searches wait."""
+    return ResourceExhausted("SEARCH_BUSY", "Too many searches wait. Try again shortly.", retry_after_s=2.0)
+
+
 def parser_limits(settings: ExtractorSettings) -> ParserLimits:
     """The limits of parser processes that follow from the settings."""
     return ParserLimits(
@@ -278,12 +299,6 @@ def extraction_limits(settings: ExtractorSettings) -> ExtractionLimits:
         lost_pages=_LOST_PAGES,
         queue_wait_s=_QUEUE_WAIT_S,
     )
-
-
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 if __name__ == "__main__":

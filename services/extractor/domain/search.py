@@ -22,6 +22,7 @@ from services.runtime.errors import DeadlineExceeded, FieldViolation, InvalidArg
 
 DEFAULT_PAGE_SIZE = 10
 MAX_PAGE_SIZE = 100
+_WAIT_S = 10.0
 _FIND_S = 5.0
 _READ_S = 2.0
 _ANSWER_S = 0.25
@@ -119,19 +120,42 @@ class Extract(Protocol):
         """See there."""
 
 
+class Turns(Protocol):
+    """How many search at a time, and who is next."""
+
+    async def acquire(self, tenant: str, *, timeout_s: float | None) -> None:
+        """Waits for a turn. Raises ResourceExhausted SEARCH_BUSY."""
+
+    def release(self, tenant: str) -> None:
+        """Ends a turn."""
+
+
 class SearchPages:
     """Searches. `decode` opens a page's content; it is called in a thread."""
 
-    def __init__(self, *, index: SearchIndex, extract: Extract, decode: Callable[[Page], PageText]) -> None:
+    def __init__(
+        self, *, index: SearchIndex, extract: Extract, decode: Callable[[Page], PageText], turns: Turns
+    ) -> None:
+        self._turns = turns
         self._index = index
         self._extract = extract
         self._decode = decode
 
     async def __call__(self, search: Search, *, remaining_s: Callable[[], float | None]) -> SearchResults:
         """The best pages. Raises InvalidArgument SEARCH_QUERY_INVALID and INVALID_PAGE_TOKEN, DeadlineExceeded
-        SEARCH_TIMEOUT, Unavailable."""
+        SEARCH_TIMEOUT, ResourceExhausted SEARCH_BUSY, Unavailable."""
         query = parse_query(search.query)
         after = _parse(search) if search.page_token else None
+        # Searches that take seconds would have all connections of the database, and then nobody has any.
+        await self._turns.acquire(search.tenant, timeout_s=_bounded(_WAIT_S, remaining_s))
+        try:
+            return await self._searched(search, query, after, remaining_s)
+        finally:
+            self._turns.release(search.tenant)
+
+    async def _searched(
+        self, search: Search, query: Query, after: Place | None, remaining_s: Callable[[], float | None]
+    ) -> SearchResults:
         size = min(search.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         filters = Filters(
             tuple(sorted(map(document_id, search.documents))),

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from services.extractor.__main__ import search_busy
+from services.extractor.adapters.fair_slots import FairSlots
 from services.extractor.adapters.memory_search import MemorySearch
 from services.extractor.domain import search as search_module
 from services.extractor.domain.extract import Extraction
@@ -27,6 +29,7 @@ class Pages:
     answer: Callable[[Extraction], "PageFlag | Exception | None"] = lambda _: PageFlag.NONE
     asked: list[Extraction] = field(default_factory=list)
     index: MemorySearch = field(default_factory=MemorySearch)
+    turns: FairSlots = field(default_factory=lambda: FairSlots(size=1, max_waiting=2, busy=search_busy))
 
     def __post_init__(self) -> None:
         for page in range(1, 6):
@@ -45,7 +48,7 @@ class Pages:
         yield Page(extraction.first_page, b"words" if Part.WORDS in extraction.parts else b"text", answer)
 
     async def search(self, query: str = "engine", remaining_s: float | None = None, **asked: object) -> SearchResults:
-        use_case = SearchPages(index=self.index, extract=self.extract, decode=decode)
+        use_case = SearchPages(index=self.index, extract=self.extract, decode=decode, turns=self.turns)
         search = Search("acme", query, **asked)  # type: ignore[arg-type]
         return await use_case(search, remaining_s=lambda: remaining_s)
 
@@ -131,3 +134,24 @@ async def test_words_of_pages_are_held_and_looked_up_within_bounds(monkeypatch: 
 async def test_marking_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_module, "_MARK_S", -1.0)
     assert boxes(await Pages().search()) == [0] * 5
+
+
+async def test_searches_take_turns_and_give_them_back() -> None:
+    pages = Pages()
+    await pages.turns.acquire("acme", timeout_s=None)
+    waiting = asyncio.create_task(pages.search())
+    while not pages.turns.waiting:
+        await asyncio.sleep(0)
+    with pytest.raises(ResourceExhausted) as told:
+        await pages.search()
+    assert told.value.reason == "SEARCH_BUSY"
+    assert not pages.asked
+    pages.turns.release("acme")
+    assert len((await waiting).hits) == 5
+    with pytest.raises(InvalidArgument):
+        await pages.search(page_token="none of ours")
+    pages.answer = lambda _: RuntimeError("broken")
+    with pytest.raises(RuntimeError):
+        await pages.search()
+    pages.answer = lambda _: PageFlag.NONE
+    assert len((await pages.search()).hits) == 5
