@@ -57,13 +57,15 @@ class OpenFiles:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a flight is to read: pages `first_page` to `last_page`, 0 for that of the document, with `parts`."""
+    """What a flight is to read: pages `first_page` to `last_page`, 0 for that of the document, with `parts`. `begun`
+    says whether its reader has pages already."""
 
     document: Document
     parts: Part
     first_page: int
     last_page: int
     password: str = field(default="", repr=False)
+    begun: bool = False
 
     @property
     def private(self) -> bool:
@@ -187,7 +189,9 @@ class Flight:
                 parts=computed(route.parts) | (route.parts & DOCUMENT_PARTS),
                 password=route.password,
             )
-            self._run = PageRun(parser=flights.parser, limits=flights.limits, task=task, wait_s=self._wait)
+            self._run = PageRun(
+                parser=flights.parser, limits=flights.limits, task=task, wait_s=self._wait, begun=route.begun
+            )
             # Closed with this generator, so that the parser of a reader who left stops at once.
             async with aclosing(self._run.events()) as events:
                 async for event in events:

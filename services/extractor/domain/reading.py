@@ -100,7 +100,7 @@ class Reading:
                 self._may_be_stored = False
                 await self._look(page)
             else:
-                await self._fly(page, last_page)
+                await self._fly(page, last_page, begun=page > first_page)
         if self._flight is not None and self._flight.is_through:
             await self._land()
 
@@ -133,8 +133,8 @@ class Reading:
         spans = [span for span in self._stored.spans if span not in self._unreadable]
         self._coverage = Coverage(spans, source=Source.PARSED, parts=self._key.parts)
 
-    async def _fly(self, page: int, last_page: int) -> None:
-        """Brings `page` nearer by one step of a flight."""
+    async def _fly(self, page: int, last_page: int, *, begun: bool) -> None:
+        """Brings `page` nearer by one step of a flight. `begun` where pages were read before."""
         flight = self._flight
         if flight is not None and (flight.ended or not flight.reaches(page)):
             # It went on without us, or others did; what it read is stored, or soon will be.
@@ -145,14 +145,14 @@ class Reading:
                 return
             flight = None
         if flight is None:
-            flight = self._take_off(page, last_page, NO_PARTS)
+            flight = self._take_off(page, last_page, NO_PARTS, begun=begun)
         await flight.advance(page, self._remaining_s)
         self._raise_lost(flight)
 
-    def _take_off(self, page: int, last_page: int, info: Part) -> Flight:
+    def _take_off(self, page: int, last_page: int, info: Part, *, begun: bool = False) -> Flight:
         behind = self._coverage.next_page(page)
         last = last_page if behind is None else min(last_page or behind - 1, behind - 1)
-        route = Route(self._document, self._key.parts | info, page, last, self._password)
+        route = Route(self._document, self._key.parts | info, page, last, self._password, begun)
         self._flight = self._flights.join(route) or self._flights.begin(route, known=self._facts)
         return self._flight
 

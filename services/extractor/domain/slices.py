@@ -52,9 +52,16 @@ class PageRun:
     """
 
     def __init__(
-        self, *, parser: Parser, limits: ExtractionLimits, task: ParseTask, wait_s: Callable[[], float | None]
+        self,
+        *,
+        parser: Parser,
+        limits: ExtractionLimits,
+        task: ParseTask,
+        wait_s: Callable[[], float | None],
+        begun: bool = False,
     ) -> None:
-        """`wait_s` says how long to wait for a process, each time that one is asked for."""
+        """`wait_s` says how long to wait for a process, each time that one is asked for; `begun`, whether who asks has
+        pages already."""
         self._parser = parser
         self._limits = limits
         self._task = task
@@ -69,7 +76,7 @@ class PageRun:
         """Whether the present process has opened the document."""
         self._lost_opening = False
         """Whether the process before the present one died before it had."""
-        self._turns = 0
+        self._turns = int(begun)
         """Tasks that were asked for so far."""
         self._lost_pages = 0
         self._lost_time_s = 0.0

@@ -295,6 +295,18 @@ async def test_a_reader_who_fell_behind_reads_what_was_stored(world: World) -> N
     assert world.parser.parsed == once()
 
 
+async def test_who_has_pages_already_is_not_turned_away(world: World) -> None:
+    await world.run(1, 8)
+    await world.keeper.flush()
+    await world.run()
+    assert [(task.first_page, task.turns > 0) for task in world.parser.tasks] == [
+        (1, False),
+        (9, True),
+        (34, True),
+        (59, True),
+    ]
+
+
 async def test_nothing_is_parsed_ahead_of_who_reads(world: World) -> None:
     extraction = Extraction("acme", DOCUMENT.name, 0, 0, Part.TEXT)
     async with aclosing(world.extract(extraction, remaining_s=lambda: None)) as events:
