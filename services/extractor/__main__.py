@@ -129,14 +129,7 @@ async def serve(
         stack.push_async_callback(parser.stop)
         await parser.start()
         clock = SystemClock()
-        pictures = Pictures(
-            repository=documents,
-            store=store,
-            parser=parser,
-            drawn=PostgresDrawnPages(pool),
-            clock=clock,
-            limits=PictureLimits(queue_wait_s=_QUEUE_WAIT_S, in_hand_bytes=_PICTURES_IN_HAND_BYTES),
-        )
+        pictures = _pictures(documents, store, parser, pool, clock)
         eraser, worker, uses = _lifecycle(
             documents, lifecycle, store, SummarizerResults(summarizer), clock, pictures=pictures
         )
@@ -186,6 +179,19 @@ async def serve(
             finally:
                 for task in tasks:
                     task.cancel()
+
+
+def _pictures(
+    documents: PostgresDocuments, store: ObstoreObjectStore, parser: ParserPool, pool: Pool, clock: SystemClock
+) -> Pictures:
+    return Pictures(
+        repository=documents,
+        store=store,
+        parser=parser,
+        drawn=PostgresDrawnPages(pool),
+        clock=clock,
+        limits=PictureLimits(queue_wait_s=_QUEUE_WAIT_S, in_hand_bytes=_PICTURES_IN_HAND_BYTES),
+    )
 
 
 def _lifecycle(
