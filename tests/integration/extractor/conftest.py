@@ -222,10 +222,12 @@ async def running(
             yield Service(client, objects, spool, before, summarizer, str(values["database_url"]), f"127.0.0.1:{port}")
     finally:
         stop.set()
-        async with asyncio.timeout(30):
-            await task
-        await stack.aclose()
-        databases.drop(database)
+        try:
+            async with asyncio.timeout(30):
+                await task
+        finally:
+            await stack.aclose()
+            databases.drop(database)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

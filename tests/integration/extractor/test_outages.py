@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
+from pagemesh_cli.stack.certificates import CertificateAuthority
+from services.extractor.domain.page_keeper import PageKeeper
 from services.runtime.errors import Unavailable
+from tests.conftest import Databases
 from tests.integration.extractor import made_pdfs
-from tests.integration.extractor.conftest import Extracted, Service, Start, pieces
+from tests.integration.extractor.conftest import Extracted, Service, Start, eventually, pieces, running
 from tests.integration.summarizer.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -144,3 +148,22 @@ async def test_the_parent_of_the_parsers_dies_amid_an_extraction_which_goes_on(s
     assert extracted.numbers == list(range(1, 1501))
     assert extracted.failed == []
     assert service.parser_parent().pid != parent.pid
+
+
+async def test_a_service_whose_pages_nobody_stores_any_more_ends(
+    postgres_server: Databases, mesh_pki: CertificateAuthority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would answer for a while, and then stand still for ever where too much waits to be stored."""
+    broken = asyncio.Event()
+
+    async def breaks(keeper: PageKeeper) -> None:
+        await broken.wait()
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(PageKeeper, "run", breaks)
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="unforeseen")):
+        async with running(postgres_server, mesh_pki, tmp_path) as service:
+            assert (await service.client.upload_and_extract(SMALL)).numbers == [1, 2]
+            broken.set()
+            # Its parsers go with it.
+            await eventually(lambda: {p.pid for p in psutil.Process().children()} <= service.strangers, "it ends")
