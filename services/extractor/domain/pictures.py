@@ -13,7 +13,6 @@ from services.extractor.domain.faults import document_fault
 from services.extractor.domain.keys import object_key
 from services.extractor.domain.pages import (
     FailedPage,
-    Loss,
     PageFault,
     ParserLost,
     Picture,
@@ -41,7 +40,6 @@ DEFAULT_JPEG_QUALITY = 95
 _EXPIRY_BATCH = 500
 _EXPIRY_BATCHES = 100
 """What is left is for the next time."""
-_PAGE_FAULT = {Loss.TIMEOUT: PageFault.TIMEOUT, Loss.MEMORY: PageFault.MEMORY, Loss.CRASH: PageFault.CRASHED}
 _EXPLANATION = {
     PageFault.CORRUPT: "The page is damaged.",
     PageFault.TIMEOUT: "Drawing the page takes too long. Ask for fewer dots per inch.",
@@ -220,7 +218,7 @@ class Pictures:
         try:
             return await self._parser.picture(wanted.task(file, alone=True, wait_s=self._wait_s(remaining_s)))
         except ParserLost as lost:
-            return FailedPage(wanted.page, _PAGE_FAULT[lost.loss])
+            return FailedPage(wanted.page, lost.page_fault)
 
     def _wait_s(self, remaining_s: Callable[[], float | None]) -> float:
         left_s = remaining_s()
@@ -245,6 +243,8 @@ class _InHand:
 
     @contextlib.contextmanager
     def holding(self, tenant: str, picture: Picture) -> Iterator[None]:
+        """Counts the picture. Raises as `admit`: many who were let in together have theirs one after the other."""
+        self.admit(tenant)
         self._held[tenant] += len(picture.content)
         try:
             yield

@@ -238,6 +238,27 @@ async def test_what_is_in_hand_is_bounded_for_one_tenant_and_for_all(tmp_path: P
     assert await world.render() == heavy
 
 
+async def test_those_who_were_let_in_together_hold_no_more_than_the_others(tmp_path: Path) -> None:
+    heavy = replace(PICTURE, content=bytes(IN_HAND_BYTES // 4))
+    world = await world_of(tmp_path, heavy)
+    world.parser.gate.clear()
+    async with AsyncExitStack() as held:
+
+        async def hold(page: int) -> None:
+            drawing = replace(DRAWING, page=page)
+            await held.enter_async_context(world.pictures.page(drawing, remaining_s=lambda: None))
+
+        asking = [asyncio.ensure_future(hold(page)) for page in range(1, 6)]
+        while len(world.parser.tasks) < 5:
+            await asyncio.sleep(0)
+        world.parser.gate.set()
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        assert outcomes.count(None) == 1
+        refused = [outcome for outcome in outcomes if isinstance(outcome, ResourceExhausted)]
+        assert [refusal.reason for refusal in refused] == ["TOO_MANY_PICTURES"] * 4
+    assert await world.render(replace(DRAWING, page=2)) == heavy
+
+
 async def test_what_was_kept_for_a_day_is_removed(tmp_path: Path) -> None:
     world = await world_of(tmp_path)
     await world.render()
