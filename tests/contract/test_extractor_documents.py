@@ -70,7 +70,6 @@ async def test_another_tenant_sees_nothing(documents: DocumentRepository) -> Non
     await insert(documents, document)
     assert await documents.get("other", document.id) is None
     assert await documents.list("other", limit=10, after=None) == []
-    await documents.set_page_count("other", document.id, 5)
     await erase(documents, replace(document, tenant="other"))
     assert await documents.get("acme", document.id) == document
 
@@ -89,14 +88,6 @@ async def test_a_list_goes_from_new_to_old_behind_its_cursor(documents: Document
     assert await documents.list("acme", limit=3, after=None) == wanted[:3]
     last = wanted[2]
     assert await documents.list("acme", limit=9, after=Cursor(last.create_time, last.id)) == wanted[3:]
-
-
-async def test_a_page_count_is_kept_and_needs_a_document(documents: DocumentRepository) -> None:
-    document = a_document(1)
-    await documents.set_page_count("acme", document.id, 3)
-    await insert(documents, document)
-    await documents.set_page_count("acme", document.id, 3)
-    assert await documents.get("acme", document.id) == replace(document, page_count=3)
 
 
 async def test_inserting_twice_keeps_the_first(documents: DocumentRepository) -> None:

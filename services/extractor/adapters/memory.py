@@ -91,7 +91,7 @@ class MemoryDocuments:
         return [row for row in alive if after is None or _place(row) < (after.create_time, after.id)][:limit]
 
     async def set_page_count(self, tenant: str, document_id: str, page_count: int) -> None:
-        """See the port."""
+        """What storing the first pages of a document notes. Does nothing where it is gone."""
         row = self._alive((tenant, document_id))
         if row is not None:
             row.document = replace(row.document, page_count=page_count)

@@ -34,7 +34,6 @@ _LIST = f"""
     ORDER BY create_time DESC, id DESC
     LIMIT %(limit)s
 """  # noqa: S608
-_SET_PAGE_COUNT = "UPDATE extractor.documents SET page_count = %s WHERE tenant = %s AND id = %s AND erase_time IS NULL"
 # Waits for whoever works on the same document, whether or not it has a row yet; released with the transaction.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s || '/' || %s, 0))"
 # Over a reservation only: what is being erased is to be gone first.
@@ -92,8 +91,7 @@ _REMOVE_PAGES = """
     )
     SELECT (SELECT coalesce(sum(pages), 0) FROM stored) + (SELECT count(*) FROM drawn), (SELECT count(*) FROM indexed)
 """
-# Entries in the search index go with the document.
-_REMOVE = "DELETE FROM extractor.documents WHERE tenant = %s AND id = %s RETURNING searchable_pages"
+_REMOVE = "DELETE FROM extractor.documents WHERE tenant = %s AND id = %s"
 _ADD_RECEIPT = """
     INSERT INTO extractor.deletion_receipts
         (tenant, id, document_id, sha256, size_bytes, objects_deleted, pages_deleted, index_entries_deleted,
@@ -127,12 +125,6 @@ class PostgresDocuments:
             async with bound(self._pool, tenant) as connection:
                 rows = await (await connection.execute(_LIST, values)).fetchall()
         return [_document(row) for row in rows]
-
-    async def set_page_count(self, tenant: str, document_id: str, page_count: int) -> None:
-        """See the port."""
-        with translate("set_page_count"):
-            async with bound(self._pool, tenant) as connection:
-                await connection.execute(_SET_PAGE_COUNT, (page_count, tenant, document_id))
 
     @contextlib.asynccontextmanager
     async def locked(self, tenant: str, document_id: str) -> AsyncIterator[DocumentRecord]:

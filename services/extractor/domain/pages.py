@@ -86,6 +86,9 @@ class Loss(Enum):
     CRASH = auto()
 
 
+_LOST_PAGE = {Loss.TIMEOUT: PageFault.TIMEOUT, Loss.MEMORY: PageFault.MEMORY, Loss.CRASH: PageFault.CRASHED}
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A parser has opened the document. `info` is a `pagemesh.extractor.v1.ExtractionStart` on the wire with `metadata`
@@ -176,3 +179,8 @@ class ParserLost(Exception):
         super().__init__(loss.name)
         self.loss = loss
         self.wasted_s = wasted_s
+
+    @property
+    def page_fault(self) -> PageFault:
+        """Why the page that it was at cannot be read."""
+        return _LOST_PAGE[self.loss]

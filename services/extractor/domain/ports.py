@@ -112,9 +112,6 @@ class DocumentRepository(Protocol):
     async def list(self, tenant: str, *, limit: int, after: Cursor | None) -> Sequence[Document]:
         """At most `limit` documents, newest first, behind `after`."""
 
-    async def set_page_count(self, tenant: str, document_id: str, page_count: int) -> None:
-        """Notes how many pages the document has. Does nothing where it is gone."""
-
     def locked(self, tenant: str, document_id: str) -> AbstractAsyncContextManager[DocumentRecord]:
         """The document's row under a lock that holds whether or not there is one."""
 

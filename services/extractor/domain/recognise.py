@@ -18,7 +18,6 @@ from services.extractor.domain.pages import (
 from services.extractor.domain.ports import PageWriter, PictureParser, PictureTask, RecogniseTask, TextReader
 from services.extractor.domain.recognised import Reading
 
-_LOST = {Loss.TIMEOUT: PageFault.TIMEOUT, Loss.MEMORY: PageFault.MEMORY, Loss.CRASH: PageFault.CRASHED}
 _REFUSED = {DocumentFault.TIMEOUT: PageFault.TIMEOUT, DocumentFault.MEMORY: PageFault.MEMORY}
 
 
@@ -50,7 +49,7 @@ class RecognisePage:
                 return picture
             reading = await self._read(task, picture)
         except ParserLost as lost:
-            return FailedPage(task.page, _LOST[lost.loss])
+            return FailedPage(task.page, lost.page_fault)
         # A page of noise has so many lines that putting them in order would hold the loop up.
         return await asyncio.to_thread(self._page, task.parsed, picture, reading)
 

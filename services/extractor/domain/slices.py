@@ -16,7 +16,6 @@ from services.extractor.domain.pages import (
 )
 from services.extractor.domain.ports import Parser, ParseTask
 
-_PAGE_FAULT = {Loss.TIMEOUT: PageFault.TIMEOUT, Loss.MEMORY: PageFault.MEMORY, Loss.CRASH: PageFault.CRASHED}
 _DOCUMENT_FAULT = {
     Loss.TIMEOUT: DocumentFault.TIMEOUT,
     Loss.MEMORY: DocumentFault.MEMORY,
@@ -165,6 +164,6 @@ class PageRun:
             raise DocumentLost(_DOCUMENT_FAULT[lost.loss])
         if self._suspect != self._next:
             self.unsure.add(self._next)
-        failed = FailedPage(self._next, _PAGE_FAULT[lost.loss])
+        failed = FailedPage(self._next, lost.page_fault)
         self._next += 1
         return failed
