@@ -130,7 +130,8 @@ async def test_what_a_document_says_of_itself_is_fetched_once_however_many_segme
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found.facts == facts and len(found.spans) == 40
+    assert found.facts == facts
+    assert len(found.spans) == 40
     assert peak < 6_000_000
 
 

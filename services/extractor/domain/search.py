@@ -186,7 +186,9 @@ class SearchPages:
                 pages[page] = text
                 held += len(text.words) + len(text.text) // _LETTERS_FOR_A_WORD
 
-        await asyncio.gather(*(read(page) for page in found))
+        async with asyncio.TaskGroup() as readers:
+            for page in found:
+                readers.create_task(read(page))
         terms = query.wanted
         in_order = {page: pages[page] for page in found if page in pages}
         words = await asyncio.to_thread(_vocabulary, in_order, terms)

@@ -151,7 +151,14 @@ async def test_searches_take_turns_and_give_them_back() -> None:
     with pytest.raises(InvalidArgument):
         await pages.search(page_token="none of ours")
     pages.answer = lambda _: RuntimeError("broken")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ExceptionGroup, match="unhandled"):
         await pages.search()
     pages.answer = lambda _: PageFlag.NONE
     assert len((await pages.search()).hits) == 5
+
+
+async def test_a_fault_that_nobody_foresaw_leaves_no_reader_behind() -> None:
+    pages = Pages(lambda asked: ValueError("unforeseen") if asked.first_page == 2 else None)
+    with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="unforeseen")):
+        await pages.search(page_size=3)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
