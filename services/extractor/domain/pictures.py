@@ -5,7 +5,6 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from weakref import WeakValueDictionary
 
 from services.extractor.domain.documents import Document, document_id, not_found
 from services.extractor.domain.drawn import MAX_KEPT_BYTES, DrawnKey, DrawnPages
@@ -112,6 +111,15 @@ class _Wanted:
         )
 
 
+@dataclass(slots=True)
+class _Turn:
+    """Those who want the same picture at a time: what cannot be drawn costs its time-outs once for all of them."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+    fault: FailedPrecondition | None = None
+
+
 class Pictures:
     """Draws pages, once for all who ask for the same, and takes images out of documents."""
 
@@ -132,7 +140,7 @@ class Pictures:
         self._clock = clock
         self._limits = limits
         self._in_hand = _InHand(limits.in_hand_bytes)
-        self._turns: WeakValueDictionary[DrawnKey, asyncio.Lock] = WeakValueDictionary()
+        self._turns: dict[DrawnKey, _Turn] = {}
 
     @contextlib.asynccontextmanager
     async def page(self, drawing: Drawing, *, remaining_s: Callable[[], float | None]) -> AsyncIterator[Picture]:
@@ -183,18 +191,32 @@ class Pictures:
         return document
 
     async def _kept_or_made(self, wanted: _Wanted, remaining_s: Callable[[], float | None]) -> Picture:
-        key = wanted.key
-        turn = self._turns.setdefault(key, asyncio.Lock())
-        # Whoever asks for the same meanwhile waits, and then finds it kept.
-        async with turn:
-            kept = await self._drawn.get(key)
-            if kept is not None:
-                return kept
-            picture = await self._made(wanted, remaining_s)
-            if len(picture.content) <= MAX_KEPT_BYTES:
-                # There is a picture, whether or not it can be kept.
-                with contextlib.suppress(Unavailable):
-                    await self._drawn.keep(key, picture, now=self._clock.now())
+        turn = self._turns.setdefault(wanted.key, _Turn())
+        turn.users += 1
+        try:
+            # Whoever asks for the same meanwhile waits, and then finds it kept, or hears why there is none.
+            async with turn.lock:
+                if turn.fault is not None:
+                    raise turn.fault
+                return await self._got(wanted, remaining_s)
+        except FailedPrecondition as exc:
+            turn.fault = exc
+            raise
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[wanted.key]
+                turn.fault = None  # its traceback leads back here
+
+    async def _got(self, wanted: _Wanted, remaining_s: Callable[[], float | None]) -> Picture:
+        kept = await self._drawn.get(wanted.key)
+        if kept is not None:
+            return kept
+        picture = await self._made(wanted, remaining_s)
+        if len(picture.content) <= MAX_KEPT_BYTES:
+            # There is a picture, whether or not it can be kept.
+            with contextlib.suppress(Unavailable):
+                await self._drawn.keep(wanted.key, picture, now=self._clock.now())
         return picture
 
     async def _made(self, wanted: _Wanted, remaining_s: Callable[[], float | None]) -> Picture:

@@ -114,6 +114,19 @@ async def test_those_who_ask_for_the_same_meanwhile_wait_for_one(tmp_path: Path)
     assert sorted(task.page for task in world.parser.tasks) == [1, 2]
 
 
+async def test_a_page_that_cannot_be_drawn_is_tried_once_for_all_who_wait(tmp_path: Path) -> None:
+    world = await world_of(tmp_path, ParserLost(Loss.TIMEOUT), ParserLost(Loss.TIMEOUT), PICTURE)
+    world.parser.gate.clear()
+    asking = [asyncio.ensure_future(world.render()) for _ in range(5)]
+    while not world.parser.tasks:
+        await asyncio.sleep(0)
+    world.parser.gate.set()
+    told = await asyncio.gather(*asking, return_exceptions=True)
+    assert [getattr(error, "reason", None) for error in told] == ["PAGE_TIMEOUT"] * 5
+    assert len(world.parser.tasks) == 2
+    assert await world.render() == PICTURE, "whoever comes later tries again"
+
+
 async def test_who_leaves_first_leaves_the_picture_to_the_next(tmp_path: Path) -> None:
     world = await world_of(tmp_path)
     world.parser.gate.clear()
