@@ -152,13 +152,19 @@ def _http_form(method: MethodDescriptor, request: dict[str, Any]) -> tuple[str, 
     verb = rule.WhichOneof("pattern")
 
     def fill(match: re.Match[str]) -> str:
-        return urllib.parse.quote(str(request.pop(match[1])), safe="/")
+        *outer, last = match[1].split(".")
+        holder = request
+        for step in outer:
+            holder[step] = dict(holder[step])
+            holder = holder[step]
+        return urllib.parse.quote(str(holder.pop(last)), safe="/")
 
-    path = re.sub(r"\{(\w+)(?:=[^}]*)?\}", fill, getattr(rule, verb))
+    path = re.sub(r"\{([\w.]+)(?:=[^}]*)?\}", fill, getattr(rule, verb))
     if rule.body == "*":
         return verb.upper(), path, json.dumps(request).encode()
+    content = json.dumps(request.pop(rule.body)).encode() if rule.body in request else None
     query = urllib.parse.urlencode({k: v for k, v in request.items() if v is not None})
-    return verb.upper(), f"{path}?{query}" if query else path, None
+    return verb.upper(), f"{path}?{query}" if query else path, content
 
 
 def _http_outcome(status: int, headers: dict[str, str], body: bytes) -> Outcome:
