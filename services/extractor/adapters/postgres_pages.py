@@ -1,6 +1,7 @@
 """Stored pages in Postgres: a row for each segment, written together with the index of its pages."""
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -198,6 +199,7 @@ def _span(row: Sequence[Any]) -> Span:
     return Span(Source(source), _parts(parts), first_page, last_page)
 
 
+@functools.cache  # of at most 2048 numbers; a long document has thousands of segments
 def _parts(bits: int) -> Part:
     return Part(sum(part.value for part, bit in _PART_BITS.items() if bits & bit))
 

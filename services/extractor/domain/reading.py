@@ -1,6 +1,8 @@
 """One reader of a document's pages: what is in memory, else what is stored, else what a parser says."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import reduce
+from operator import or_
 
 from services.extractor.domain.documents import Document
 from services.extractor.domain.flights import Flight, Flights, Route
@@ -20,6 +22,8 @@ from services.extractor.domain.stored_pages import (
 
 _SPANS_AT_ONCE = 8
 """Of at most 1 MiB and a page each."""
+_MAX_WAYS = 8
+"""Choices of parts that a document is stored with; hundreds are possible."""
 
 
 class Reading:
@@ -152,9 +156,17 @@ class Reading:
     def _take_off(self, page: int, last_page: int, info: Part, *, begun: bool = False) -> Flight:
         behind = self._coverage.next_page(page)
         last = last_page if behind is None else min(last_page or behind - 1, behind - 1)
-        route = Route(self._document, self._key.parts | info, page, last, self._password, begun)
+        route = Route(self._document, self._parts_to_read() | info, page, last, self._password, begun)
         self._flight = self._flights.join(route) or self._flights.begin(route, known=self._facts)
         return self._flight
+
+    def _parts_to_read(self) -> Part:
+        """What is asked for. A document that is stored in many ways is read with all of them, so that what is stored of
+        it does not grow with every other choice of parts."""
+        ways = {span.parts for span in self._stored.spans if span.source is Source.PARSED}
+        if len(ways) < _MAX_WAYS:
+            return self._key.parts
+        return reduce(or_, ways, self._key.parts)
 
     async def _opened(self) -> Facts:
         """The facts that the present flight finds out."""
