@@ -1,9 +1,10 @@
 """Calls through the edge, as any other gRPC client would make them."""
 
+import itertools
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -32,6 +33,8 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _USAGE_PAGE = 1000
 _USAGE_PAGES = 10
 _SHORTEST_TIMEOUT_S = 0.1
+_LONGEST_PACE_S = 5.0
+"""What somebody at a terminal waits for without being told."""
 _NAME_LENGTH = 255
 
 Request = TypeVar("Request")
@@ -78,8 +81,12 @@ class Client:
         timeout_s: float = UNARY_TIMEOUT_S,
     ) -> Response:
         """One call; its answer."""
-        with self._failures():
-            return method(request, timeout=timeout_s, metadata=self._metadata())
+
+        def once() -> Response:
+            with self._failures():
+                return method(request, timeout=timeout_s, metadata=self._metadata())
+
+        return self.paced(once, timeout_s=timeout_s)
 
     def stream(
         self,
@@ -89,12 +96,24 @@ class Client:
         timeout_s: float = STREAM_TIMEOUT_S,
     ) -> Iterator[Response]:
         """One call with many answers; leaving the loop early cancels it."""
-        with self._failures():
-            call = method(request, timeout=timeout_s, metadata=self._metadata())
-            try:
-                yield from call
-            finally:
-                call.cancel()
+
+        def answers() -> Generator[Response, None, None]:
+            with self._failures():
+                call = method(request, timeout=timeout_s, metadata=self._metadata())
+                try:
+                    yield from call
+                finally:
+                    call.cancel()
+
+        def begin() -> tuple[Generator[Response, None, None], list[Response]]:
+            running = answers()
+            return running, list(itertools.islice(running, 1))
+
+        # The edge refuses before the first answer, or not at all.
+        running, first = self.paced(begin, timeout_s=timeout_s)
+        with closing(running):
+            yield from first
+            yield from running
 
     def upload(
         self,
@@ -114,6 +133,21 @@ class Client:
         with self._failures(), path.open("rb") as file:
             pieces = _pieces(file, first, sent)
             return self.extractor.UploadDocument(pieces, timeout=timeout_s, metadata=self._metadata())
+
+    def paced(self, call: Callable[[], Result], *, timeout_s: float) -> Result:
+        """The call's result; where the edge wants this key to wait for a moment, it is waited, within the time. Raises
+        its Failure otherwise."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return call()
+            except Failure as failure:
+                wait_s = failure.retry_after_s
+                if failure.reason != "RATE_LIMITED" or wait_s is None or wait_s > _LONGEST_PACE_S:
+                    raise
+                if time.monotonic() + wait_s > deadline:
+                    raise
+                time.sleep(max(wait_s, _SHORTEST_TIMEOUT_S))
 
     def patiently(
         self, call: Callable[[], Result], *, timeout_s: float, pause: Callable[[float], None] = time.sleep

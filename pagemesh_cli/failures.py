@@ -73,6 +73,8 @@ _ADVICE = {
 _PROVIDER_AWAY = "The model's provider does not do its part, the stack does: try again later, or another --model."
 _PROVIDER_BUSY = "The model's provider takes no more now: wait and try again, or try another --model."
 _ADVICE_BY_REASON = {
+    "DOCUMENT_CORRUPT": "Open it in a viewer: if that can, print or save it anew as PDF, and give that file.",
+    "DOCUMENT_NOT_FOUND": "`pagemesh documents list` shows what there is; documents expire when their time is over.",
     "BREAKER_OPEN": "Something behind the service keeps failing: try again in a moment.",
     "PROVIDER_UNAVAILABLE": _PROVIDER_AWAY,
     "PROVIDER_CUT": _PROVIDER_AWAY,

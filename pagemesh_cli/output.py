@@ -89,7 +89,7 @@ class Output:
             return
         self._say(Text(printable(f"{failure.reason}: {failure.message}"), style="bold red"))
         for name, description in failure.fields.items():
-            line = name if description == failure.message else f"{name}: {description}"
+            line = f"field {name}" if description == failure.message else f"{name}: {description}"
             if line not in failure.message:
                 self._say(Text(printable(f"  {line}")))
         if failure.advice:

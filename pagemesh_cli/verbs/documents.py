@@ -18,7 +18,7 @@ from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, message_json, one_line
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
 from pagemesh_cli.verbs.times import duration, point
-from pagemesh_cli.verbs.upload import Retention
+from pagemesh_cli.verbs.upload import DOCUMENT, Retention
 
 documents = typer.Typer(no_args_is_help=True, help="See, keep and delete documents.")
 _LARGEST_PAGE = 1000
@@ -26,7 +26,10 @@ _DELETE_TIMEOUT_S = 120.0
 _TABLE_WIDTH = 160
 _NUMBERS = ("bytes", "pages", "searchable", "indexed", "results")
 
-Names = Annotated[list[str], typer.Argument(metavar="DOCUMENT", help="`documents/{id}`.")]
+Names = Annotated[
+    list[str],
+    typer.Argument(metavar="DOCUMENT", help="`documents/{id}`, as `pagemesh documents list` prints it."),
+]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]
 
 
@@ -176,9 +179,18 @@ def receipts(*, limit: Limit = 50, as_json: Json = False, access: Access) -> Non
 
 
 def _each(client: Client, output: Output, names: list[str], one: Callable[[str], None], *, timeout_s: float) -> None:
-    """Does it for each of them, whatever becomes of the others. Raises the failure of a single one."""
+    """Does it for each of them, whatever becomes of the others. Raises the failure of a single one, and one before
+    anything is done where a name is none."""
     failures: list[Failure] = []
     names = list(dict.fromkeys(names))
+    for name in names:
+        if not DOCUMENT.fullmatch(name):
+            raise Failure(
+                f"'{name}' is no name of a document.",
+                ExitCode.USAGE,
+                "BAD_NAME",
+                advice="It is documents/ and 32 digits and letters, as `pagemesh documents list` prints it.",
+            )
     for name in names:
         try:
             client.patiently(functools.partial(one, name), timeout_s=timeout_s)

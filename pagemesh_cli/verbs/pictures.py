@@ -130,7 +130,8 @@ def save_pictures(
                 output.note(f"picture {index} of page {page}: {failure.reason}: {failure.message}", "yellow")
                 lost.append(f"{index} of page {page} ({failure.reason})")
             meter.advance(1)
-    output.note(f"saved {sum(pictures.values()) - len(lost)} pictures in {folder}", "dim")
+    saved = sum(pictures.values()) - len(lost)
+    output.note(f"saved {saved} {'picture' if saved == 1 else 'pictures'} in {folder}", "dim")
     return lost
 
 

@@ -18,7 +18,7 @@ from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.options import Access, Json, Quiet, Timeout, connected, connecting
 from pagemesh_cli.verbs.times import point
 
-_DOCUMENT = re.compile(r"^documents/[0-9a-f]{32}$")
+DOCUMENT = re.compile(r"^documents/[0-9a-f]{32}$")
 _SUFFIXES = (".pdf", ".jpg", ".jpeg", ".png")
 """Of the files that are taken out of a folder; a file that is named is sent whatever it is called."""
 # The next file would fare no better.
@@ -115,7 +115,7 @@ def document_name(client: Client, output: Output, source: str, *, timeout_s: flo
 
     Whether a document of that name exists is left to the call that it is for: asking would need one more scope.
     """
-    if _DOCUMENT.match(source):
+    if DOCUMENT.match(source):
         return source
     return upload_file(client, output, Path(source), timeout_s=timeout_s).document.name
 
@@ -148,7 +148,7 @@ def upload_file(
             return client.upload(path, sent=meter.advance, retention=kept, expire_time=expire_time, timeout_s=timeout_s)
 
     try:
-        response = client.patiently(send, timeout_s=timeout_s) if of > 1 else send()
+        response = (client.patiently if of > 1 else client.paced)(send, timeout_s=timeout_s)
     except OSError as error:
         raise unreadable(path, error) from error
     document = response.document

@@ -102,6 +102,16 @@ def test_what_fails_does_not_keep_the_others(edge: Edge) -> None:
     assert len(away.asked) == 1, "the next one would fare no better"
 
 
+@pytest.mark.parametrize("verb", ["show", "keep", "delete"])
+def test_what_is_no_name_of_a_document_is_told_before_anything_is_done(edge: Edge, verb: str) -> None:
+    asked = Script()
+    answer = edge(asked)("documents", verb, name(1), "report.pdf")
+    assert (answer.code, answer.out) == (2, "")
+    assert "BAD_NAME: 'report.pdf' is no name of a document." in answer.err
+    assert "documents list" in answer.err
+    assert not any(asked.asked_of(method) for method in ("GetDocument", "UpdateDocument", "DeleteDocument"))
+
+
 @pytest.mark.parametrize(
     ("options", "retention", "until"),
     [
