@@ -6,7 +6,7 @@ from pathlib import Path
 from services.extractor.adapters.memory import MemoryDocuments, MemoryObjectStore
 from services.extractor.domain.pages import NO_PARTS, Page, Part
 from services.extractor.domain.stored_pages import Source
-from tests.unit.extractor.test_reading import DOCUMENT, PAGES, SHA256, World
+from tests.unit.extractor.reading_world import DOCUMENT, PAGES, SHA256, World
 
 CHOICES = (Part.BLOCKS, Part.WORDS, Part.MARKDOWN, Part.TABLES, Part.IMAGES, Part.LINKS, Part.LANGUAGE, Part.FLAGS)
 
