@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import socket
 from dataclasses import dataclass
 
@@ -80,7 +81,9 @@ class OcrPool:
         self._reading += 1
         self._used.set()
         if self._unloading is None:
-            self._unloading = asyncio.create_task(self._unload_when_idle(), name="ocr-unload")
+            # It is nobody's request, not even the first one's.
+            own = contextvars.Context()
+            self._unloading = asyncio.create_task(self._unload_when_idle(), name="ocr-unload", context=own)
         try:
             with _BUSY.track_inprogress(), _SECONDS.time():
                 reading = await self._read(picture)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import signal
 import socket
@@ -67,7 +68,9 @@ class ParserParent:
         if self.running:
             return
         if self._starting is None or self._starting.done():
-            self._starting = asyncio.create_task(self._start(), name="parser-parent-start")
+            # It outlives the call that wants it first: what is told of it later is not that request's.
+            own = contextvars.Context()
+            self._starting = asyncio.create_task(self._start(), name="parser-parent-start", context=own)
         # Whoever gives up waiting does not stop the start for the others.
         await asyncio.shield(self._starting)
 

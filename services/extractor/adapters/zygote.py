@@ -36,7 +36,16 @@ class Zygote:
         """Serves until the control socket is closed; then every child dies with this process."""
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        selector = selectors.DefaultSelector()
+        try:
+            with selectors.DefaultSelector() as selector:
+                self._serve(selector)
+        finally:
+            # Children that end from now on are told to nobody.
+            signal.set_wakeup_fd(-1)
+            self._wake_reader.close()
+            self._wake_writer.close()
+
+    def _serve(self, selector: selectors.BaseSelector) -> None:
         selector.register(self._control, selectors.EVENT_READ)
         selector.register(self._wake_reader, selectors.EVENT_READ)
         self._say(EventKind.READY, os.getpid())

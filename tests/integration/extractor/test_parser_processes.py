@@ -8,8 +8,10 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+import structlog
 from prometheus_client import REGISTRY
 
+from services.extractor.adapters import parser_parent
 from services.extractor.adapters.parser_parent import ParserParent
 from services.extractor.adapters.parser_pool import ParserLimits, ParserPool
 from services.extractor.adapters.parser_protocol import CREDITS, CREDITS_AT_ONCE
@@ -135,8 +137,9 @@ async def test_a_document_that_is_deleted_while_it_is_read_is_read_to_its_end_or
 
 async def test_a_queue_that_is_full_says_when_to_come_back(start: Start) -> None:
     service = await start(page_timeout_s=60, parser_processes=1)
-    name = (await service.client.upload(made_pdfs.with_laughing_page(0, 0))).document.name
-    waiting = [service.client.open_extraction(name) for _ in range(33)]
+    # Those who read one document share its parser: it takes many documents to fill the queue.
+    name, *others = [await uploaded_copy(service, made_pdfs.with_laughing_page(0, 0), copy) for copy in range(34)]
+    waiting = [service.client.open_extraction(other) for other in others]
     first = [asyncio.create_task(stream.read()) for stream in waiting]
     refused: PagemeshError | None = None
     for _ in range(200):
@@ -153,6 +156,12 @@ async def test_a_queue_that_is_full_says_when_to_come_back(start: Start) -> None
         stream.cancel()
     await asyncio.gather(*first, return_exceptions=True)
     assert (await service.client.upload_and_extract(made_pdfs.book(2), timeout_s=PATIENT_S)).numbers == [1, 2]
+
+
+async def uploaded_copy(service: Service, data: bytes, copy: int) -> str:
+    """A document of its own with the same pages."""
+    name: str = (await service.client.upload(data + b"\n%% copy %d\n" % copy)).document.name
+    return name
 
 
 async def test_nothing_is_left_behind(start: Start) -> None:
@@ -256,8 +265,8 @@ async def test_a_tenant_whose_pages_take_long_does_not_keep_another_from_a_parse
 ) -> None:
     monkeypatch.setattr("services.extractor.__main__._SLICE_S", 0.2)
     service = await start(parser_processes=2)
-    slow = (await service.client.upload(made_pdfs.document([SLOW_PAGE] * 150))).document.name
-    streams = [service.client.open_extraction(slow, "words", timeout_s=100) for _ in range(2)]
+    slow = [await uploaded_copy(service, made_pdfs.document([SLOW_PAGE] * 150), copy) for copy in range(2)]
+    streams = [service.client.open_extraction(name, "words", timeout_s=100) for name in slow]
     taken = [asyncio.create_task(in_order(stream)) for stream in streams]
     await eventually(lambda: REGISTRY.get_sample_value("pagemesh_extractor_parsers_busy") == 2, "all parsers are taken")
     ends_before = abandoned()
@@ -274,3 +283,21 @@ async def in_order(stream: Any) -> list[int]:
 
 def abandoned() -> float:
     return REGISTRY.get_sample_value("pagemesh_extractor_parser_ends_total", {"reason": "abandoned"}) or 0.0
+
+
+async def test_the_death_of_the_parent_is_told_of_nobodys_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A service that ran in this process before has bound the module's own for good.
+    monkeypatch.setattr(parser_parent, "log", structlog.get_logger())
+    parent = ParserParent(memory_bytes=4 << 30, on_exit=lambda *_: None)
+    with structlog.contextvars.bound_contextvars(request_id="first", tenant="acme"):
+        await parent.start()
+    assert parent.pid is not None
+    try:
+        with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+            psutil.Process(parent.pid).kill()
+            await eventually(lambda: not parent.running, "its death is seen")
+        (line,) = lines
+        assert line["event"] == "parser_parent_died"
+        assert not {"request_id", "tenant"} & set(line)
+    finally:
+        await parent.stop()
