@@ -99,7 +99,7 @@ def from_rpc_error(error: grpc.RpcError) -> Failure:
     request_id = next((str(value) for name, value in sent if name == "x-request-id"), "")
     status = rpc_status.from_call(call)
     if status is None:
-        status = status_pb2.Status(code=call.code().value[0], message=call.details() or "")
+        status = _bare_status(call)
     failure = from_status(status, request_id=request_id)
     if "CERTIFICATE_VERIFY_FAILED" in failure.message:
         failure.reason = "UNTRUSTED_CERTIFICATE"
@@ -110,6 +110,17 @@ def from_rpc_error(error: grpc.RpcError) -> Failure:
             failure.advice = f"Try again in {value!s} s."
             failure.retry_after_s = _seconds(str(value))
     return failure
+
+
+def _bare_status(call: grpc.Call) -> status_pb2.Status:
+    """The status of a call that ended without details. gRPC calls it INTERNAL where the server, or the edge for it, cut
+    a stream off; to the caller the server is away."""
+    message = call.details() or ""
+    if call.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in message:
+        return status_pb2.Status(
+            code=code_pb2.UNAVAILABLE, message="The answer was cut off: a part of the stack ended."
+        )
+    return status_pb2.Status(code=call.code().value[0], message=message)
 
 
 def from_status(status: status_pb2.Status, *, request_id: str) -> Failure:

@@ -4,7 +4,9 @@ import datetime as dt
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 import typer
 from google.protobuf import any_pb2, duration_pb2
@@ -14,7 +16,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from pagemesh.common.v1 import money_pb2, page_pb2
 from pagemesh.summarizer.v1 import summary_pb2
 from pagemesh_cli.connection import resolve
-from pagemesh_cli.failures import ExitCode, Failure, from_status
+from pagemesh_cli.failures import ExitCode, Failure, from_rpc_error, from_status
 from pagemesh_cli.output import Output, printable
 from pagemesh_cli.verbs.demo import check_promises
 from pagemesh_cli.verbs.money import money
@@ -141,6 +143,28 @@ def status(code: int, *details: Message) -> status_pb2.Status:
 )
 def test_exit_codes(code: int, wanted: ExitCode) -> None:
     assert from_status(status(code), request_id="r").exit_code is wanted
+
+
+class CutOff(grpc.RpcError, grpc.Call):
+    """What gRPC makes of a stream that the edge resets because the service behind it was killed."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.INTERNAL
+
+    def details(self) -> str:
+        return "Stream removed (RST_STREAM with error code 2)"
+
+    def initial_metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("x-request-id", "r-1"),)
+
+    def trailing_metadata(self) -> Any:
+        return ()
+
+
+def test_an_answer_that_is_cut_off_is_no_fault_of_the_service() -> None:
+    failure = from_rpc_error(CutOff())  # type: ignore[abstract]  # what is not asked for is not there
+    assert (failure.exit_code, failure.reason, failure.request_id) == (ExitCode.UNREACHABLE, "UNAVAILABLE", "r-1")
+    assert "pagemesh status" in failure.advice
 
 
 def test_a_failure_tells_reason_field_advice_and_request_id(capsys: pytest.CaptureFixture[str]) -> None:

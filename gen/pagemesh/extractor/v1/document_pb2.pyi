@@ -77,8 +77,8 @@ class Document(_message.Message):
     retention: Global___Retention.ValueType
     """How long it is kept."""
     searchable_pages: _builtins.int
-    """Pages that SearchPages looks at. They become searchable when they are first extracted; of documents that nobody
-    extracts, shortly after the upload.
+    """Pages that SearchPages looks at. They become searchable when they are first extracted. Documents that nobody
+    extracts are read for it when no parser is busy, without recognition: a scan waits for its extraction.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
