@@ -118,6 +118,10 @@ class UploadDocument:
         for _ in range(_COMMIT_ATTEMPTS):
             async with self._repository.locked(document.tenant, document.id) as record:
                 if (existing := await _renewed(record, document)) is not None:
+                    # An object that was lost with its disk comes back with the file. Under the lock, since a deletion
+                    # takes it too.
+                    if await self._store.size_bytes(key) != existing.size_bytes:
+                        await self._store.put(key, spooled.path)
                     return Uploaded(existing, created=False)
                 reserved = await record.reserve(document, until=self._clock.now() + RESERVATION)
             if not reserved:

@@ -49,6 +49,14 @@ async def test_the_same_bytes_are_the_same_document(world: World) -> None:
     assert second.document == first.document
 
 
+async def test_bytes_that_the_store_lost_come_back_with_the_file(world: World) -> None:
+    first = await world.upload()
+    world.store.objects.clear()
+    again = await world.upload()
+    assert (again.created, again.document) == (False, first.document)
+    assert world.store.objects == {f"acme/{SHA256}": PDF}
+
+
 async def test_another_tenant_has_its_own(world: World) -> None:
     await world.upload()
     assert (await world.upload(tenant="other")).created
