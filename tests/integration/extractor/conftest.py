@@ -26,6 +26,7 @@ from pagemesh_cli.stack.ports import pick_free_port
 from services.extractor.__main__ import serve
 from services.extractor.config import ExtractorSettings
 from services.runtime import status
+from services.runtime.errors import InternalError
 from services.runtime.tls import TlsFolder
 from tests.conftest import Databases
 from tests.integration.extractor.scripted_summarizer import SUMMARIZER, ScriptedSummarizer
@@ -79,6 +80,13 @@ class Client:
         return Client(self.stub, tenant)
 
     async def upload(self, data: bytes, name: str = "a.pdf", *, chunk: int = CHUNK_BYTES) -> pb.UploadDocumentResponse:
+        for _ in range(9):
+            try:
+                return await self.upload_messages(pieces(data, name, chunk))
+            except InternalError as exc:
+                if "execute_batch" not in exc.__cause__.debug_error_string():  # type: ignore[union-attr]
+                    raise
+                # The client itself, which was sending as the service ended the call, and lost what that said.
         return await self.upload_messages(pieces(data, name, chunk))
 
     async def upload_messages(self, messages: Any) -> pb.UploadDocumentResponse:
