@@ -64,6 +64,11 @@ def test_a_deletion_takes_along_what_the_summarizer_made(world: World) -> None:
     name = upload(world)["name"]
     assert world.edge.json(SUMMARIZE, {"document": name}, world.keys["admin"]).http == 200
     assert world.edge.json(SUMMARIZE, {"document": name}, world.keys["admin"]).messages[0]["summary"]["cached"]
+
+    def stored() -> bool:
+        return "pageCount" in world.edge.json(GET, {"name": name}, world.keys["admin"]).messages[0]["document"]
+
+    assert wait_until(stored, timeout_s=20), "pages are stored a moment after they were read"
     answer = world.edge.json(DELETE, {"name": name}, world.keys["admin"])
     assert answer.http == 200, answer
     receipt = answer.messages[0]["receipt"]

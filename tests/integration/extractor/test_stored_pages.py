@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 from pagemesh.extractor.v1 import extraction_pb2
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.ports import pick_free_port
+from services.extractor.domain.flights import WINDOW_PAGES
 from tests.integration.extractor import made_pdfs
 from tests.integration.extractor.conftest import Client, Extracted, connected
 from tests.integration.summarizer.service_process import ServiceProcess, environment
@@ -43,7 +44,8 @@ async def test_many_first_extractions_at_once_share_one_run(client: Client) -> N
     before = parsed()
     for extracted in await asyncio.gather(*(client.extract(name) for _ in range(8))):
         assert extracted.numbers == list(range(1, 301))
-    assert parsed() - before == 300
+    # Two runs that meet may both read what lies between a run and who has fallen behind it.
+    assert 300 <= parsed() - before <= 300 + WINDOW_PAGES
 
 
 async def test_pages_of_a_file_that_needs_a_password_are_parsed_each_time(client: Client) -> None:
