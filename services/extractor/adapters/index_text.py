@@ -10,18 +10,7 @@ _LONGEST_RUN = 200
 
 # NUL and lone surrogates are refused by Postgres; \x01 marks the lexemes that no text may spell.
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]+")
-
-
-def _signs() -> str:
-    """Signs, symbols and spaces beyond ASCII as ranges of a pattern. Postgres takes them for letters where the
-    database's locale is not one of the operating system."""
-    signs = [code for code in range(0x80, 0x20000) if unicodedata.category(chr(code))[0] in "PSZ"]
-    starts = [code for code in signs if unicodedata.category(chr(code - 1))[0] not in "PSZ" or code == 0x80]
-    ends = [code for code in signs if unicodedata.category(chr(code + 1))[0] not in "PSZ"]
-    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in zip(starts, ends, strict=True))
-
-
-_SIGNS = re.compile(f"[{_signs()}\u200b\ufeff]+")
+_FEW_SIGNS = 8
 _SOFT_HYPHEN = "\u00ad"
 # Some of the parser's rules take time by the square of a word's length.
 _ENDLESS = re.compile(rf"\S{{{_LONGEST_RUN}}}(?=\S)")
@@ -62,8 +51,27 @@ def _fit(text: str) -> str:
     if not text.isascii():
         # Ligatures and wide letters become the letters that people type.
         text = unicodedata.normalize("NFKC", text.replace(_SOFT_HYPHEN, ""))
-        text = _SIGNS.sub(" ", text)
-    return _ENDLESS.sub(r"\g<0> ", _UNFIT.sub(" ", text))
+        text = _without_signs(text)
+    text = _UNFIT.sub(" ", text)
+    # Looked for by the words' lengths first: the pattern costs more than all the rest.
+    if max(map(len, text.split()), default=0) > _LONGEST_RUN:
+        text = _ENDLESS.sub(r"\g<0> ", text)
+    return text
+
+
+def _without_signs(text: str) -> str:
+    """Signs, symbols and spaces beyond ASCII become blanks: Postgres takes them for letters where the database's locale
+    is not one of the operating system. A page has few different ones."""
+    signs = [letter for letter in set(text) if letter > "\x7f" and _is_sign(letter)]
+    if len(signs) > _FEW_SIGNS:
+        return text.translate(dict.fromkeys(map(ord, signs), " "))
+    for sign in signs:
+        text = text.replace(sign, " ")
+    return text
+
+
+def _is_sign(letter: str) -> bool:
+    return letter in "\u200b\ufeff" or (letter < "\U00020000" and unicodedata.category(letter)[0] in "PSZ")
 
 
 def _pairs(run: re.Match[str]) -> str:

@@ -24,7 +24,7 @@ class KeepingLimits:
     segment_pages: int = 32
     segment_bytes: int = 1024 * 1024
     segment_s: float = 2.0
-    every_s: float = 0.1
+    every_s: float = 0.25
     batch_bytes: int = 4 * 1024 * 1024
     queue_bytes: int = 32 * 1024 * 1024
     stop_s: float = 5.0
