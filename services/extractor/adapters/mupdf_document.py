@@ -28,7 +28,7 @@ def document_info(document: pymupdf.Document, parts: PartBit) -> bytes:
     start = extraction_pb2.ExtractionStart()
     if PartBit.METADATA in parts:
         start.metadata.SetInParent()
-        _write_metadata(document.metadata or {}, start.metadata)
+        _write_metadata(document, start.metadata)
     if PartBit.OUTLINE in parts:
         left = MAX_INFO_BYTES - 64 * 1024
         for level, title, page in _entries(document):
@@ -39,14 +39,24 @@ def document_info(document: pymupdf.Document, parts: PartBit) -> bytes:
     return start.SerializeToString()
 
 
-def _write_metadata(found: dict[str, str | None], out: extraction_pb2.DocumentMetadata) -> None:
+def is_encrypted(document: pymupdf.Document) -> bool:
+    """Whether the file is, whether or not it has been opened."""
+    return (_metadata(document, "encryption") or "None") != "None"
+
+
+def _write_metadata(document: pymupdf.Document, out: extraction_pb2.DocumentMetadata) -> None:
     for name in _FIELDS:
-        setattr(out, name, _text(found.get(name), MAX_METADATA_CHARS))
-    out.format = _text(found.get("format"), MAX_FORMAT_CHARS)
-    for key, time in (("creationDate", out.document_create_time), ("modDate", out.document_update_time)):
-        read = _time(found.get(key))
+        setattr(out, name, _text(_metadata(document, f"info:{name.capitalize()}"), MAX_METADATA_CHARS))
+    out.format = _text(_metadata(document, "format"), MAX_FORMAT_CHARS)
+    for key, time in (("CreationDate", out.document_create_time), ("ModDate", out.document_update_time)):
+        read = _time(_metadata(document, f"info:{key}"))
         if read is not None:
             time.FromDatetime(read)
+
+
+def _metadata(document: pymupdf.Document, key: str) -> str | None:
+    found: str | None = document._getMetadata(key)
+    return found
 
 
 def _text(value: str | None, max_chars: int) -> str:

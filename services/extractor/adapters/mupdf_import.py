@@ -12,8 +12,8 @@ for _optional in ("pymupdf.layout", "pymupdf4llm"):
 import pymupdf  # noqa: E402  # after what must be out of its way
 
 # PyMuPDF reads the whole outline of whatever it opens: a second where it is long, and the process's end where it is
-# deep. Here it is read when somebody asks for it.
+# deep. Here it is read when somebody asks for it. So is the metadata, which takes as long as a tenth of a page.
 pymupdf.Document.outline = property(pymupdf.Document._loadOutline)
-pymupdf.Document._loadOutline = lambda _: None
+pymupdf.Document.init_doc = lambda _: None
 
 __all__ = ["pymupdf"]

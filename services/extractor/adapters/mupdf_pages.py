@@ -12,6 +12,7 @@ from services.extractor.adapters.mupdf_images import placed_images
 from services.extractor.adapters.mupdf_import import pymupdf
 from services.extractor.adapters.mupdf_markdown import FoundTable, markdown_of
 from services.extractor.adapters.mupdf_tables import find_tables
+from services.extractor.adapters.mupdf_text import plain_text
 from services.extractor.adapters.page_bounds import (
     MAX_BLOCK_CHARS,
     MAX_BLOCKS,
@@ -38,7 +39,7 @@ def text_page(page: pymupdf.Page, number: int, parts: PartBit) -> bytes:
     textpage = page.get_textpage(flags=pymupdf.TEXTFLAGS_TEXT)
     matrix = page.rotation_matrix if parts != PartBit.TEXT and page.rotation else None
     writer = _Writer(out, matrix)
-    text = textpage.extractText()
+    text = plain_text(textpage)
     writer.has_text = bool(text) and not text.isspace()
     if PartBit.TEXT in parts:
         writer.text(text)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from services.extractor.adapters import parser_protocol as wire
 from services.extractor.adapters import sandbox
 from services.extractor.adapters.image_header import pixels
-from services.extractor.adapters.mupdf_document import document_info
+from services.extractor.adapters.mupdf_document import document_info, is_encrypted
 from services.extractor.adapters.mupdf_import import pymupdf
 from services.extractor.adapters.mupdf_pages import image_page, text_page
 from services.extractor.adapters.mupdf_pictures import TooManyPixelsError, picture_answer
@@ -95,12 +95,17 @@ class Worker:
         page_count = document.page_count
         info = document_info(document, PartBit(order.parts))
         self._socket.sendall(wire.opened(page_count, _flags(document), info))
-        for number in range(order.first_page, min(order.last_page, page_count) + 1):
+        last_page, ended = min(order.last_page, page_count), False
+        for number in range(order.first_page, last_page + 1):
             if not self._may_go_on() and number > order.first_page:
                 break
             self._pages += 1
-            self._socket.sendall(_page_answer(document, number, order))
-        self._socket.sendall(wire.done())
+            answer = _page_answer(document, number, order)
+            ended = number == last_page
+            # The end comes with the last page, so that whoever reads wakes up once.
+            self._socket.sendall(answer + wire.done() if ended else answer)
+        if not ended:
+            self._socket.sendall(wire.done())
 
     def _picture(self, order: Order, wanted: PictureOrder, descriptor: int) -> None:
         try:
@@ -155,7 +160,7 @@ def _picture_answer(document: pymupdf.Document, number: int, wanted: PictureOrde
 
 def _page_answer(document: pymupdf.Document, number: int, order: Order) -> bytes:
     try:
-        page = document[number - 1]
+        page = document.load_page(number - 1)
         if order.format == Format.PDF:
             return wire.page(number, text_page(page, number, PartBit(order.parts)))
         return wire.page(number, image_page(page, number, PartBit(order.parts)))
@@ -189,7 +194,7 @@ def _flags(document: pymupdf.Document) -> FlagBit:
     flags = FlagBit(0)
     if document.is_pdf and document.is_repaired:
         flags |= FlagBit.REPAIRED
-    if document.is_pdf and (document.metadata or {}).get("encryption"):
+    if document.is_pdf and is_encrypted(document):
         flags |= FlagBit.ENCRYPTED
     return flags
 
