@@ -2,12 +2,12 @@
 
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
 
-from services.database.pool import Pool, translate
+from services.database.pool import Pool, single, translate
 from services.extractor.domain.documents import Cursor, Document
 from services.extractor.domain.keeping import Erasing
 from services.extractor.domain.media import MediaType
@@ -22,6 +22,16 @@ _COLUMNS = (
     " searchable_pages"
 )
 
+# What is behind it is looked at for the tenant that this has just bound the transaction to, so that a read is one
+# statement: the row that it makes comes before those that depend on it, and neither is merged into what is around it.
+BOUND = "(SELECT set_config('pagemesh.tenant', %(tenant)s, true) AS tenant OFFSET 0) AS bound CROSS JOIN LATERAL"
+
+_FIND = f"""
+    SELECT found.* FROM {BOUND} (
+        SELECT {_COLUMNS} FROM extractor.documents
+        WHERE documents.tenant = bound.tenant AND id = %(id)s AND erase_time IS NULL OFFSET 0
+    ) AS found
+"""  # noqa: S608
 _GET = f"SELECT {_COLUMNS} FROM extractor.documents WHERE tenant = %s AND id = %s AND erase_time IS NULL"  # noqa: S608
 _GET_ERASED = f"""
     SELECT {_COLUMNS}, erase_cause, erase_actor, results_deleted
@@ -110,8 +120,8 @@ class PostgresDocuments:
     async def get(self, tenant: str, document_id: str) -> Document | None:
         """See the port."""
         with translate("get_document"):
-            async with bound(self._pool, tenant) as connection:
-                return await _one(connection, _GET, (tenant, document_id))
+            async with single(self._pool) as connection:
+                return await _one(connection, _FIND, {"tenant": tenant, "id": document_id})
 
     async def list(self, tenant: str, *, limit: int, after: Cursor | None) -> Sequence[Document]:
         """See the port."""
@@ -217,7 +227,7 @@ async def bound(pool: Pool, tenant: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-async def _one(connection: Connection, statement: str, values: tuple[Any, ...]) -> Document | None:
+async def _one(connection: Connection, statement: str, values: tuple[Any, ...] | Mapping[str, Any]) -> Document | None:
     row = await (await connection.execute(statement, values)).fetchone()
     return None if row is None else _document(row)
 

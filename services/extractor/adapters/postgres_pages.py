@@ -10,9 +10,9 @@ import psycopg
 import structlog
 
 from pagemesh.common.v1 import page_pb2
-from services.database.pool import Pool, translate
+from services.database.pool import Pool, single, translate
 from services.extractor.adapters import page_codec
-from services.extractor.adapters.postgres import bound
+from services.extractor.adapters.postgres import BOUND
 from services.extractor.adapters.postgres_index import IndexablePage, index_pages
 from services.extractor.domain.pages import DocumentFlag, FailedPage, Page, Part
 from services.extractor.domain.stored_pages import Facts, Finding, Segment, Source, Span, StoredDocument
@@ -37,24 +37,28 @@ _IN_A_THREAD_BYTES = 64 * 1024
 """More than so many compressed bytes take longer than the event loop should wait."""
 
 # What the document says of itself comes once, however many segments there are: it may be two megabytes.
-_FIND = """
-    WITH alive AS MATERIALIZED (
-        SELECT tenant, id, page_count, flags, info, info_parts FROM extractor.documents
-        WHERE tenant = %s AND id = %s AND erase_time IS NULL
-    )
-    SELECT page_count, flags, info, info_parts, NULL::smallint, NULL::smallint, NULL::int, NULL::int FROM alive
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, source, parts, first_page, last_page
-    FROM extractor.page_segments JOIN alive ON page_segments.tenant = alive.tenant AND document_id = id
-"""
-_READ = """
-    SELECT format, payload, page_segments.source, page_segments.parts, page_segments.first_page, last_page
-    FROM extractor.page_segments
-    JOIN unnest(%(sources)s::smallint[], %(parts)s::smallint[], %(pages)s::int[]) AS asked (source, parts, first_page)
-        USING (source, parts, first_page)
-    WHERE tenant = %(tenant)s AND document_id = %(document)s
-    ORDER BY first_page
-"""
+_FIND = f"""
+    SELECT found.* FROM {BOUND} (
+        WITH alive AS MATERIALIZED (
+            SELECT documents.tenant, id, page_count, flags, info, info_parts FROM extractor.documents
+            WHERE documents.tenant = bound.tenant AND id = %(document)s AND erase_time IS NULL
+        )
+        SELECT page_count, flags, info, info_parts, NULL::smallint, NULL::smallint, NULL::int, NULL::int FROM alive
+        UNION ALL
+        SELECT NULL, NULL, NULL, NULL, source, parts, first_page, last_page
+        FROM extractor.page_segments JOIN alive ON page_segments.tenant = alive.tenant AND document_id = id
+    ) AS found
+"""  # noqa: S608
+_READ = f"""
+    SELECT found.* FROM {BOUND} (
+        SELECT format, payload, page_segments.source, page_segments.parts, page_segments.first_page, last_page
+        FROM extractor.page_segments
+        JOIN unnest(%(sources)s::smallint[], %(parts)s::smallint[], %(pages)s::int[])
+            AS asked (source, parts, first_page) USING (source, parts, first_page)
+        WHERE page_segments.tenant = bound.tenant AND document_id = %(document)s
+        ORDER BY first_page
+    ) AS found
+"""  # noqa: S608
 _BIND = "SELECT set_config('pagemesh.tenant', %s, true)"
 # Documents are locked in order, so that nobody erases one meanwhile and no two writers wait for each other. A segment
 # that is there already gives way to one that reaches further.
@@ -98,8 +102,9 @@ class PostgresPages:
     async def find(self, tenant: str, document_id: str) -> StoredDocument:
         """See the port."""
         with translate("find_pages"):
-            async with bound(self._pool, tenant) as connection:
-                rows = await (await connection.execute(_FIND, (tenant, document_id))).fetchall()
+            async with single(self._pool) as connection:
+                values = {"tenant": tenant, "document": document_id}
+                rows = await (await connection.execute(_FIND, values)).fetchall()
         if not rows:
             return StoredDocument()
         page_count, flags, info, info_parts, *_ = next(row for row in rows if row[4] is None)
@@ -118,7 +123,7 @@ class PostgresPages:
             "pages": [span.first_page for span in spans],
         }
         with translate("read_pages"):
-            async with bound(self._pool, tenant) as connection:
+            async with single(self._pool) as connection:
                 rows = await (await connection.execute(_READ, values, binary=True)).fetchall()
         if sum(len(row[1]) for row in rows) > _IN_A_THREAD_BYTES:
             return await asyncio.to_thread(_decoded, rows)
