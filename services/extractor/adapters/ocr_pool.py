@@ -112,6 +112,7 @@ class OcrPool:
         finally:
             # One that is as it was made has ended by itself, unless nobody waits for it any more.
             self._parent.kill(pid)
+            meter.close()
             talking.cancel()
             await asyncio.gather(talking, return_exceptions=True)
             ours.close()
