@@ -122,10 +122,11 @@ class Service:
             await asyncio.sleep(0.02)
 
     async def _pages(self, stub: Any, name: str) -> int:
-        request = pb.ExtractPagesRequest(name=name, read_mask=FieldMask(paths=["text"]), ocr=OCR_MODE_OFF)
+        request = pb.ExtractPagesRequest(name=name, read_mask=FieldMask(paths=["text"]), ocr=OCR_MODE_OFF, bursts=True)
         pages = 0
         async for response in stub.ExtractPages(request, metadata=self.metadata, timeout=120):
-            pages += response.WhichOneof("event") == "page"
+            events = response.burst.events or (response,)
+            pages += sum(event.HasField("page") for event in events)
         return pages
 
     async def first_page_ms(self, name: str) -> float:

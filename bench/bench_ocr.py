@@ -121,7 +121,7 @@ class Recognition:
             file.flush()
             task = ParseTask("bench", file, MediaType.PDF, 1, 1000, Part.TEXT, wait_s=600)
             async with self.parser.parse(task) as events:
-                parsed = [event async for event in events if isinstance(event, Page)]
+                parsed = [event async for burst in events for event in burst if isinstance(event, Page)]
 
             async def one(page: Page) -> Page | FailedPage:
                 if PageFlag.NO_TEXT not in flags_of(page):

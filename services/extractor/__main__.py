@@ -135,7 +135,12 @@ async def serve(
         )
         recogniser = _recogniser(settings, parser, stack)
         pages = PostgresPages(pool)
-        keeper = PageKeeper(pages, limits=KeepingLimits(), signals=keeping_signals())
+        keeper = PageKeeper(
+            pages,
+            limits=KeepingLimits(),
+            signals=keeping_signals(),
+            is_busy=lambda: parser.is_at_work,
+        )
         stack.push_async_callback(keeper.flush)
         extract = ExtractPages(
             documents, store, pages, keeper, parser, limits=extraction_limits(settings), recogniser=recogniser

@@ -12,6 +12,7 @@ from services.extractor.adapters.parser_pool import ParserLimits, ParserPool
 from services.extractor.domain.media import MediaType
 from services.extractor.domain.pages import DocumentFault, Opened, Page, ParserEvent, Part, Refused
 from services.extractor.domain.ports import Parser, ParseTask
+from tests.bursts import each
 from tests.integration.extractor import made_pdfs
 
 LIMITS = ParserLimits(
@@ -59,7 +60,7 @@ async def parse(
     file.flush()
     task = ParseTask("acme", file, MediaType.PDF, first, last, parts, wait_s=10)
     async with parser.parse(task) as events:
-        return [event async for event in events]
+        return [event async for event in each(events)]
 
 
 async def test_pages_follow_what_opens_them(parser: tuple[Parser, Book], file: IO[bytes]) -> None:
@@ -105,5 +106,5 @@ async def test_leaving_early_leaves_the_parser_usable(parser: tuple[Parser, Book
     task = ParseTask("acme", file, MediaType.PDF, 1, 50, Part.TEXT, wait_s=10)
     for _ in range(3):
         async with reader.parse(task) as events:
-            assert isinstance(await anext(events), Opened)
+            assert isinstance((await anext(events))[0], Opened)
     await reader.check()

@@ -70,6 +70,20 @@ def test_pages_are_one_json_object_a_line(world: World) -> None:
     assert not page.get("text")
 
 
+@pytest.mark.parametrize("way", ["grpc", "json"])
+def test_what_is_there_together_may_come_together(world: World, way: str) -> None:
+    ask = world.edge.grpc if way == "grpc" else world.edge.json
+    uploaded = world.edge.json(UPLOAD, {}, world.keys["admin"], body=files.good(40, f"In bursts over {way}."))
+    request = {"name": uploaded.messages[0]["document"]["name"], "readMask": "text"}
+    one_by_one = ask(EXTRACT, request, world.keys["admin"]).messages
+    outcome = ask(EXTRACT, {**request, "bursts": True}, world.keys["admin"])
+    assert all(set(message) == {"burst"} for message in outcome.messages)
+    events = [event for message in outcome.messages for event in message["burst"]["events"]]
+    assert [next(iter(event)) for event in events] == ["start", *["page"] * 40, "end"]
+    assert len(outcome.messages) < 10
+    assert events[:-1] == one_by_one[:-1]
+
+
 @pytest.mark.parametrize("words", [4_000, 30_000])
 def test_a_dense_page_is_whole_over_json_too(world: World, words: int) -> None:
     uploaded = world.edge.json(UPLOAD, {}, world.keys["admin"], body=files.dense(words))

@@ -278,7 +278,7 @@ class MemoryParser:
     """Implements `Parser` for a format of its own: pages of plain text behind `%PDF-`, separated by form feeds."""
 
     @contextlib.asynccontextmanager
-    async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[ParserEvent]]:
+    async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[Sequence[ParserEvent]]]:
         """See the port."""
         size_bytes = os.fstat(task.file.fileno()).st_size
         yield self._events(os.pread(task.file.fileno(), size_bytes, 0), task)
@@ -286,16 +286,16 @@ class MemoryParser:
     async def check(self) -> None:
         """See the port."""
 
-    async def _events(self, data: bytes, task: ParseTask) -> AsyncIterator[ParserEvent]:
+    async def _events(self, data: bytes, task: ParseTask) -> AsyncIterator[Sequence[ParserEvent]]:
         text = data.removeprefix(b"%PDF-").decode()
         pages = text.split("\f") if text else []
         if not pages:
-            yield Refused(DocumentFault.NO_PAGES)
+            yield [Refused(DocumentFault.NO_PAGES)]
             return
-        yield Opened(len(pages), DocumentFlag.NONE)
+        yield [Opened(len(pages), DocumentFlag.NONE)]
         for number in range(task.first_page, min(task.last_page, len(pages)) + 1):
             kept = pages[number - 1] if Part.TEXT in task.parts else ""
-            yield Page(number, page_pb2.Page(number=number, text=kept).SerializeToString())
+            yield [Page(number, page_pb2.Page(number=number, text=kept).SerializeToString())]
 
 
 def _place(document: Document) -> tuple[dt.datetime, str]:

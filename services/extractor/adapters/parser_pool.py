@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -101,6 +101,11 @@ class ParserPool:
         return len(self._busy)
 
     @property
+    def is_at_work(self) -> bool:
+        """Whether somebody waits for what a process computes, or for a process."""
+        return bool(self.waiting) or any(process.working for process in self._busy)
+
+    @property
     def waiting(self) -> int:
         """Calls that wait for a process."""
         return self._slots.waiting
@@ -112,7 +117,7 @@ class ParserPool:
             raise Unavailable("PARSER_UNAVAILABLE", "The parser processes are being started.", retry_after_s=1.0)
 
     @contextlib.asynccontextmanager
-    async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[ParserEvent]]:
+    async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[Sequence[ParserEvent]]]:
         """See the port."""
         make = functools.partial(ParserRun, max_pixels=self._limits.max_pixels, guess_language=self._language.guess)
         async with self._begun(task, make) as run:
@@ -176,7 +181,7 @@ class ParserPool:
             raise _unavailable() from exc
         try:
             async with asyncio.timeout(min(_READY_TIMEOUT_S, START_TIMEOUT_S)):
-                ready = await process.answer()
+                ready = next(iter(await process.answers()), None)
         except BaseException as exc:
             self._end(process, End.STOPPED)
             if isinstance(exc, TimeoutError):

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
@@ -21,9 +20,13 @@ from services.extractor.adapters.parser_protocol import (
 from services.extractor.adapters.process_meter import ProcessMeter
 
 _READ_BYTES = 256 * 1024
+_COMPANY_S = 0.008
+"""How long a page waits for others, unless it is the first or last one of its task. Waking a reader, and telling its
+caller, costs as much as half of a page."""
 _MAX_BACKLOG = CREDITS + 2
 """Answers that a process can send before it needs an order or a credit: its pages, what opens and what ends."""
 _LAST = (AnswerKind.DONE, AnswerKind.REFUSED)
+_BURST = CREDITS_AT_ONCE
 _PIECES_OF_WORK = (AnswerKind.PAGE, AnswerKind.PAGE_FAILED, AnswerKind.PICTURE, AnswerKind.NO_PICTURE)
 
 
@@ -74,12 +77,16 @@ class ParserProcess:
         """Whether its task was asked to end early."""
         self._outstanding = 0
         self._kept = 0
+        self._told = 0
+        """Pieces of work of its task so far."""
         self._busy = False
         self._started = False
         self._kill = kill
         self._socket = orders
         self._reader = AnswerReader()
-        self._answers: deque[Answer] = deque()
+        self._answers: list[Answer] = []
+        self._company: asyncio.TimerHandle | None = None
+        """Until when the answers that are here wait for others."""
         self._arrived = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(orders, self._readable)
@@ -93,17 +100,17 @@ class ParserProcess:
         """Gives it a task, `rest` of what is to be said of it, and the file that it is about. Raises OSError where the
         process is gone."""
         self.task = order.task
-        self._busy, self._outstanding, self._kept = True, CREDITS, 0
+        self._busy, self._outstanding, self._kept, self._told = True, CREDITS, 0, 0
         self._advance()
         self.begun, self.stopping = self.since, False
         self._reader.takes_picture = order.kind is OrderKind.PICTURE
         socket.send_fds(self._socket, [order.pack() + rest], [descriptor])
 
-    def credit(self) -> None:
-        """Allows one more page of the current task, CREDITS_AT_ONCE at a time."""
+    def credit(self, pages: int) -> None:
+        """Allows so many more pages of the current task, at least CREDITS_AT_ONCE at a time."""
         if not self._busy or self.end is not None:
             return
-        self._kept += 1
+        self._kept += pages
         if self._kept < CREDITS_AT_ONCE:
             return
         if self._outstanding == 0:
@@ -119,14 +126,14 @@ class ParserProcess:
         self.stopping = True
         self._tell(Order(OrderKind.STOP, self.task))
 
-    async def answer(self) -> Answer | None:
-        """The next answer; None once the process is gone and all that it said was heard."""
-        while not self._answers:
-            if self.end is not None:
-                return None
-            self._arrived.clear()
+    async def answers(self) -> list[Answer]:
+        """What it has said since, at least one answer; nothing once the process is gone and all was heard."""
+        if self.end is None:
             await self._arrived.wait()
-        return self._answers.popleft()
+        self._arrived.clear()
+        self._stop_waiting()
+        answers, self._answers = self._answers, []
+        return answers
 
     def close(self, end: End) -> None:
         """Kills it and stops listening, for the first reason that is given."""
@@ -137,7 +144,8 @@ class ParserProcess:
         self._socket.close()
         # Closing the socket ends one that is as it was made. One that was taken over does not care.
         self._kill(self.pid)
-        self._arrived.set()
+        self.meter.close()
+        self._wake()
 
     def _tell(self, order: Order) -> None:
         try:
@@ -175,11 +183,31 @@ class ParserProcess:
             _PAGE_SECONDS.observe(self._loop.time() - self.since)
             self._outstanding -= 1
             self.pages += 1
+            self._told += 1
         if answer.kind in _LAST:
             self._busy = False
         self._advance()
         self._answers.append(answer)
+        if self._waits_for_company(answer):
+            if self._company is None and not self._arrived.is_set():
+                self._company = self._loop.call_later(_COMPANY_S, self._wake)
+        else:
+            self._wake()
+
+    def _waits_for_company(self, answer: Answer) -> bool:
+        """Whether more comes so soon that nobody need be woken for what is here."""
+        if answer.kind is AnswerKind.OPENED:
+            return True  # the first page is on its way
+        return answer.kind is AnswerKind.PAGE and self._told > 1 and len(self._answers) < _BURST
+
+    def _wake(self) -> None:
+        self._stop_waiting()
         self._arrived.set()
+
+    def _stop_waiting(self) -> None:
+        if self._company is not None:
+            self._company.cancel()
+            self._company = None
 
     def _advance(self) -> None:
         self.progress += 1

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import operator
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from google.protobuf.message import DecodeError
 from prometheus_client import Counter
@@ -113,25 +113,37 @@ class ParserRun:
         except OSError:
             self._process.close(End.DIED)
 
-    async def events(self) -> AsyncIterator[ParserEvent]:
-        while True:
-            answer = await self._process.answer()
-            if answer is None:
+    async def events(self) -> AsyncIterator[Sequence[ParserEvent]]:
+        while not self.finished:
+            answers = await self._process.answers()
+            if not answers:
                 if self._process.end is End.STALLED:
                     return
                 raise self._lost()
-            if answer.kind is AnswerKind.DONE:
-                self._finish(self._is_done())
-                return
-            event = await self._event(answer)
-            if isinstance(event, Page | FailedPage):
-                _PAGES.labels("read" if isinstance(event, Page) else event.fault.value).inc()
-            yield event
-            if isinstance(event, Refused):
-                self._finish(True)
-                return
-            if not isinstance(event, Opened):
-                self._process.credit()
+            events: list[ParserEvent] = []
+            broken: ParserLost | None = None
+            try:
+                for answer in answers:
+                    await self._take(answer, events)
+            except ParserLost as lost:
+                broken = lost  # what came before is as good as ever
+            if events:
+                yield events
+            if broken is not None:
+                raise broken
+            self._process.credit(sum(isinstance(event, Page | FailedPage) for event in events))
+
+    async def _take(self, answer: Answer, events: list[ParserEvent]) -> None:
+        """Adds what the answer means to `events`. Raises ParserLost."""
+        if answer.kind is AnswerKind.DONE:
+            self._finish(self._is_done())
+            return
+        event = await self._event(answer)
+        events.append(event)
+        if isinstance(event, Page | FailedPage):
+            _PAGES.labels("read" if isinstance(event, Page) else event.fault.value).inc()
+        elif isinstance(event, Refused):
+            self._finish(True)
 
     def _is_done(self) -> bool:
         """Whether the task may end here: with its last page, or after any page where it was asked to."""

@@ -1,6 +1,7 @@
 """One picture from one parser process: what it is asked, and what its answers mean."""
 
 import asyncio
+from collections import deque
 from typing import assert_never
 
 from prometheus_client import Counter
@@ -48,6 +49,7 @@ class PictureRun:
         self._process = process
         self._max_pixels = max_pixels
         self._task = task
+        self._answers: deque[Answer] = deque()
         self._opened = 0
         """Pages of the document, once it is opened."""
         self.finished = False
@@ -136,8 +138,9 @@ class PictureRun:
         assert_never(why)
 
     async def _answer(self) -> Answer:
-        answer = await self._process.answer()
-        if answer is not None:
-            return answer
+        if not self._answers:
+            self._answers.extend(await self._process.answers())
+        if self._answers:
+            return self._answers.popleft()
         wasted_s = max(0.0, asyncio.get_running_loop().time() - self._process.since)
         raise ParserLost(LOSS.get(self._process.end or End.DIED, Loss.CRASH), wasted_s)

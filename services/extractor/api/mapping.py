@@ -3,6 +3,7 @@
 import datetime as dt
 import functools
 import operator
+from collections.abc import Sequence
 from typing import Literal
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -52,8 +53,7 @@ _FIELDS: tuple[Literal["text", "blocks", "words", "markdown", "tables", "images"
 )
 """Parts that are fields of a page."""
 _FILLED = functools.reduce(operator.or_, (_PART[name] for name in _FIELDS))
-_PAGE_TAG = bytes([pb.ExtractPagesResponse.PAGE_FIELD_NUMBER << 3 | 2])
-"""What stands before a page in an ExtractPagesResponse on the wire: its field, and that a length follows."""
+_BURST_BYTES = 256 * 1024
 _DEFAULT_PARTS = Part.TEXT | Part.BLOCKS
 _FLAG = {
     DocumentFlag.REPAIRED: extraction_pb2.DOCUMENT_FLAG_REPAIRED,
@@ -185,18 +185,46 @@ def event(value: ExtractionEvent, parts: Part) -> pb.ExtractPagesResponse | byte
     return pb.ExtractPagesResponse(failed_page=failed)
 
 
+def in_bursts(messages: Sequence[pb.ExtractPagesResponse | bytes]) -> Sequence[bytes]:
+    """The same events in few messages of about _BURST_BYTES."""
+    bursts: list[bytes] = []
+    burst = bytearray()
+    for message in messages:
+        written = message if isinstance(message, bytes) else message.SerializeToString()
+        if burst and len(burst) + len(written) > _BURST_BYTES:
+            bursts.append(_field(_BURST_TAG, burst))
+            burst = bytearray()
+        burst += _field(_EVENT_TAG, written)
+    return [*bursts, _field(_BURST_TAG, burst)]
+
+
+def _field(tag: bytes, content: bytes | bytearray) -> bytes:
+    """As protobuf writes a field that has a length."""
+    return b"".join((tag, _varint(len(content)), content))
+
+
+def _tag(number: int) -> bytes:
+    return bytes([number << 3 | 2])
+
+
 def _flags(value: DocumentFlag) -> list[extraction_pb2.DocumentFlag.ValueType]:
     return [number for flag, number in _FLAG.items() if flag in value]
 
 
 def _page(value: Page, parts: Part) -> pb.ExtractPagesResponse | bytes:
     if value.parts and not value.parts & _FILLED & ~parts:
-        return _PAGE_TAG + _varint(len(value.content)) + value.content
+        return _field(_PAGE_TAG, value.content)
     response = pb.ExtractPagesResponse(page=page_pb2.Page.FromString(value.content))
     for name in _FIELDS:
         if _PART[name] not in parts:
             response.page.ClearField(name)
     return response
+
+
+_PAGE_TAG = _tag(pb.ExtractPagesResponse.PAGE_FIELD_NUMBER)
+"""What stands before a page in an ExtractPagesResponse on the wire: its field, and that a length follows."""
+_BURST_TAG = _tag(pb.ExtractPagesResponse.BURST_FIELD_NUMBER)
+_EVENT_TAG = _tag(pb.ExtractionBurst.EVENTS_FIELD_NUMBER)
 
 
 def _varint(value: int) -> bytes:

@@ -1,6 +1,6 @@
 """Extraction: the pages of a document in order, out of what is stored where they are, and out of a parser otherwise."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -19,8 +19,8 @@ from services.extractor.domain.pages import (
     Part,
 )
 from services.extractor.domain.ports import DocumentRepository, ObjectStore, Parser, Recogniser
-from services.extractor.domain.reading import Reading
-from services.extractor.domain.recognising import RecognisedPages, Recognitions, Sent
+from services.extractor.domain.reading import Reading, Sent
+from services.extractor.domain.recognising import RecognisedPages, Recognitions
 from services.extractor.domain.slices import DocumentLost, ExtractionLimits
 from services.extractor.domain.stored_pages import Facts, PageStore
 from services.runtime.errors import FailedPrecondition, FieldViolation, OutOfRange
@@ -67,9 +67,10 @@ class ExtractPages:
 
     async def __call__(
         self, extraction: Extraction, *, remaining_s: Callable[[], float | None], document: Document | None = None
-    ) -> AsyncGenerator[ExtractionEvent, None]:
-        """Yields ExtractionStart, then Page and FailedPage in order, then ExtractionEnd. A page may have more parts
-        than were asked for. `document` is the one that is named, where it was read a moment ago.
+    ) -> AsyncGenerator[Sequence[ExtractionEvent], None]:
+        """Yields ExtractionStart, then Page and FailedPage in order, then ExtractionEnd, those together that are there
+        together. A page may have more parts than were asked for. `document` is the one that is named, where it was read
+        a moment ago.
 
         Raises NotFound, FailedPrecondition with a DocumentFault or TOO_MANY_PAGES, OutOfRange PAGE_OUT_OF_RANGE, and
         what `Parser.parse` and `Recogniser.recognise` raise.
@@ -87,9 +88,9 @@ class ExtractPages:
             remaining_s=remaining_s,
         )
         try:
-            async with aclosing(self._events(reading, document, extraction, remaining_s)) as events:
-                async for event in events:
-                    yield event
+            async with aclosing(self._events(reading, document, extraction, remaining_s)) as bursts:
+                async for events in bursts:
+                    yield events
         except FileNotFoundError as exc:  # deleted between the row and the bytes
             raise not_found(extraction.name) from exc
         except DocumentLost as lost:
@@ -103,26 +104,33 @@ class ExtractPages:
         document: Document,
         extraction: Extraction,
         remaining_s: Callable[[], float | None],
-    ) -> AsyncGenerator[ExtractionEvent, None]:
+    ) -> AsyncGenerator[Sequence[ExtractionEvent], None]:
         first = max(extraction.first_page, 1)
         facts = await reading.open(first, extraction.last_page)
         self._check(facts, first)
         last = min(extraction.last_page or facts.page_count, facts.page_count)
-        yield ExtractionStart(facts.page_count, first, last, facts.flags, facts.info)
+        events: list[ExtractionEvent] = [ExtractionStart(facts.page_count, first, last, facts.flags, facts.info)]
+        if not reading.is_near(first):
+            yield events
+            events = []
         sent = failed = reused = 0
         flags = facts.flags
-        async with aclosing(self._sent(reading, document, extraction, remaining_s, (first, last))) as pages:
-            async for page, was_stored in pages:
-                if isinstance(page, Page):
-                    sent += 1
-                    reused += was_stored
-                    if PageFlag.PARTIAL in page.flags:
+        async with aclosing(self._sent(reading, document, extraction, remaining_s, (first, last))) as bursts:
+            async for burst in bursts:
+                for page, was_stored in burst:
+                    if isinstance(page, Page):
+                        sent += 1
+                        reused += was_stored
+                        if PageFlag.PARTIAL in page.flags:
+                            flags |= DocumentFlag.PARTIAL
+                    else:
+                        failed += 1
                         flags |= DocumentFlag.PARTIAL
-                else:
-                    failed += 1
-                    flags |= DocumentFlag.PARTIAL
-                yield page
-        yield ExtractionEnd(sent, failed, reused, flags)
+                    events.append(page)
+                if sent + failed == last - first + 1:
+                    events.append(ExtractionEnd(sent, failed, reused, flags))
+                yield events
+                events = []
 
     def _sent(
         self,
@@ -131,7 +139,7 @@ class ExtractPages:
         extraction: Extraction,
         remaining_s: Callable[[], float | None],
         pages: tuple[int, int],
-    ) -> AsyncGenerator[Sent, None]:
+    ) -> AsyncGenerator[Sequence[Sent], None]:
         parsed = reading.pages(*pages)
         if self._recognitions is None or extraction.ocr is OcrMode.OFF:
             return parsed

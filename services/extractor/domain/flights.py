@@ -3,16 +3,16 @@
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from services.extractor.domain.documents import Document
 from services.extractor.domain.keys import object_key
 from services.extractor.domain.page_keeper import AnyPage, PageKeeper, RunKey
-from services.extractor.domain.pages import DocumentFault, FailedPage, Opened, Page, Part
+from services.extractor.domain.pages import DocumentFault, Opened, Page, Part
 from services.extractor.domain.ports import ObjectStore, Parser, ParseTask, ReadableFile
-from services.extractor.domain.slices import DocumentLost, ExtractionLimits, PageRun
+from services.extractor.domain.slices import DocumentLost, ExtractionLimits, PageRun, Told
 from services.extractor.domain.stored_pages import DOCUMENT_PARTS, Facts, Source, computed
 
 WINDOW_PAGES = 16
@@ -124,7 +124,7 @@ class Flight:
             try:
                 if self._keeps_pages:
                     await self._flights.keeper.room()
-                event = await anext(self._events, None)
+                events = await anext(self._events, None)
             except DocumentLost as lost:
                 self.lost = lost.fault
                 self._end()
@@ -132,7 +132,7 @@ class Flight:
                 self._end()  # the others begin another one
                 raise
             else:
-                self._take(event)
+                self._take(events)
 
     async def leave(self) -> None:
         """One reader less; with the last one the run ends."""
@@ -141,13 +141,16 @@ class Flight:
             self._end()
             await self._events.aclose()
 
-    def _take(self, event: Opened | AnyPage | None) -> None:
-        if event is None:
+    def _take(self, events: Sequence[Told] | None) -> None:
+        if events is None:
             self._end()
-        elif isinstance(event, Opened):
-            self._open(event)
-        else:
-            self._add(event)
+            return
+        for event in events:
+            if isinstance(event, Opened):
+                self._open(event)
+            else:
+                self._add(event)
+        self._trim(len(events))
 
     def _open(self, opened: Opened) -> None:
         document = self.route.document
@@ -163,11 +166,16 @@ class Flight:
         self.next_page = page.number + 1
         self._window[page.number] = page
         self._window_bytes += _size(page)
-        while len(self._window) > WINDOW_PAGES or (self._window_bytes > WINDOW_BYTES and len(self._window) > 1):
-            self._window_bytes -= _size(self._window.popitem(last=False)[1])
         sure = isinstance(page, Page) or (self._run is not None and page.number not in self._run.unsure)
         if self._keeps_pages and sure:
             self._flights.keeper.add(self._key, page, run=self)
+
+    def _trim(self, newest: int) -> None:
+        """Forgets pages, but never the `newest`: nobody has seen those."""
+        while len(self._window) > max(newest, 1) and (
+            len(self._window) > WINDOW_PAGES or self._window_bytes > WINDOW_BYTES
+        ):
+            self._window_bytes -= _size(self._window.popitem(last=False)[1])
 
     def _end(self) -> None:
         self.ended = True
@@ -177,7 +185,7 @@ class Flight:
     def _wait(self) -> float | None:
         return self._wait_s()
 
-    async def _read(self) -> AsyncGenerator[Opened | Page | FailedPage, None]:
+    async def _read(self) -> AsyncGenerator[Sequence[Told], None]:
         route, flights = self.route, self._flights
         async with flights.files.of(route.document) as file:
             task = ParseTask(
@@ -193,9 +201,9 @@ class Flight:
                 parser=flights.parser, limits=flights.limits, task=task, wait_s=self._wait, begun=route.begun
             )
             # Closed with this generator, so that the parser of a reader who left stops at once.
-            async with aclosing(self._run.events()) as events:
-                async for event in events:
-                    yield event
+            async with aclosing(self._run.events()) as run:
+                async for events in run:
+                    yield events
 
 
 class Flights:

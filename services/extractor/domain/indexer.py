@@ -140,9 +140,9 @@ class Indexer:
         try:
             async with (
                 asyncio.timeout(time_s),
-                aclosing(self._extract(extraction, remaining_s=lambda: time_s)) as events,
+                aclosing(self._extract(extraction, remaining_s=lambda: time_s)) as bursts,
             ):
-                async for _ in events:
+                async for _ in bursts:
                     if self._load.waiting:
                         return "interrupted"
         except _NEVER_WORKS:

@@ -18,13 +18,15 @@ _MAX_RECENT = 10_000
 @dataclass(frozen=True, slots=True)
 class KeepingLimits:
     """A segment ends after `segment_pages` or `segment_bytes`, and `segment_s` after its first page. What is ready is
-    written every `every_s`, at most about `batch_bytes` at a time. Who adds pages waits where more than `queue_bytes`
-    are not written yet."""
+    written every `every_s`, at most about `batch_bytes` at a time; while parsers are at work it waits for `busy_s`, or
+    until there are `busy_bytes`. Who adds pages waits where more than `queue_bytes` are not written yet."""
 
     segment_pages: int = 32
     segment_bytes: int = 1024 * 1024
     segment_s: float = 2.0
     every_s: float = 0.25
+    busy_s: float = 5.0
+    busy_bytes: int = 16 * 1024 * 1024
     batch_bytes: int = 4 * 1024 * 1024
     queue_bytes: int = 32 * 1024 * 1024
     stop_s: float = 5.0
@@ -77,8 +79,17 @@ class _Ready:
 class PageKeeper:
     """Takes pages, keeps them readable in memory until they are stored, and stores them. `run` is its one task."""
 
-    def __init__(self, store: PageStore, *, limits: KeepingLimits, signals: KeepingSignals) -> None:
+    def __init__(
+        self,
+        store: PageStore,
+        *,
+        limits: KeepingLimits,
+        signals: KeepingSignals,
+        is_busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`is_busy` says whether parsers are at work: who waits for pages goes first."""
         self._store = store
+        self._is_busy = is_busy
         self._limits = limits
         self._signals = signals
         self._buffers: dict[tuple[RunKey, object], _Buffer] = {}
@@ -151,8 +162,11 @@ class PageKeeper:
         """Stores until cancelled."""
         while True:
             await self._wanted.wait()
+            since = asyncio.get_running_loop().time()
             # Company on the way: one transaction costs as much as the pages of a few documents.
             await asyncio.sleep(self._limits.every_s)
+            while self._may_wait(since):
+                await asyncio.sleep(self._limits.every_s)
             self._finish_old()
             await self._write_ready()
             if not self._buffers and not self._ready and not self._facts:
@@ -166,6 +180,12 @@ class PageKeeper:
                     self.finish(key, run)
                 while self._ready or self._facts:
                     await self._write_ready()
+
+    def _may_wait(self, since: float) -> bool:
+        """Whether there is time for what is ready, and others have more need of the cores."""
+        limits = self._limits
+        waited_s = asyncio.get_running_loop().time() - since
+        return waited_s < limits.busy_s and self._waiting_bytes < limits.busy_bytes and self._is_busy()
 
     def _finish_old(self) -> None:
         before = asyncio.get_running_loop().time() - self._limits.segment_s

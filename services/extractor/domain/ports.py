@@ -159,8 +159,9 @@ class PictureTask:
 class Parser(Protocol):
     """Parser processes, each of which does one task at a time."""
 
-    def parse(self, task: ParseTask) -> AbstractAsyncContextManager[AsyncIterator[ParserEvent]]:
-        """Begins the task: `Opened` and then pages and failed pages in order, or `Refused`.
+    def parse(self, task: ParseTask) -> AbstractAsyncContextManager[AsyncIterator[Sequence[ParserEvent]]]:
+        """Begins the task: `Opened` and then pages and failed pages in order, or `Refused`; those together that are
+        there together.
 
         The events may end early, where the process is needed elsewhere; the caller then asks for the rest. Leaving
         the context stops the work at once. Iterating raises ParserLost where the process is gone. Entering raises

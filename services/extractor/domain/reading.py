@@ -22,8 +22,12 @@ from services.extractor.domain.stored_pages import (
 
 _SPANS_AT_ONCE = 8
 """Of at most 1 MiB and a page each."""
+_PAGES_AT_ONCE = 16
 _MAX_WAYS = 8
 """Choices of parts that a document is stored with; hundreds are possible."""
+
+Sent = tuple[AnyPage, bool]
+"""A page, and whether it was read from an earlier extraction."""
 
 
 class Reading:
@@ -80,24 +84,22 @@ class Reading:
             self._facts = await self._opened()
         return self._facts
 
-    async def pages(self, first_page: int, last_page: int) -> AsyncGenerator[tuple[AnyPage, bool], None]:
-        """Pages and failed pages in order, each with whether it was read from an earlier extraction. Raises as `open`
-        does."""
+    async def pages(self, first_page: int, last_page: int) -> AsyncGenerator[Sequence[Sent], None]:
+        """Pages and failed pages in order, those together that are there together. Raises as `open` does."""
         page = first_page
         while page <= last_page:
-            found = self._in_memory(page)
-            if found is not None:
-                yield found, self._flight is None or page < self._flight.route.first_page
-                page += 1
+            found = self._in_memory(page, last_page)
+            if found:
+                yield found
+                page += len(found)
                 continue
             spans = self._coverage.row(page, last=last_page, limit=_SPANS_AT_ONCE)
             if spans:
-                begin = page
-                for stored in await self._store.read(self._document.tenant, self._document.id, spans):
-                    if stored.number == page <= last_page:
-                        yield stored, True
-                        page += 1
-                if page == begin:
+                found = await self._from_store(spans, page, last_page)
+                if found:
+                    yield found
+                    page += len(found)
+                else:
                     self._unreadable.update(spans)
                     self._cover(page)
             elif self._may_be_stored:
@@ -118,10 +120,30 @@ class Reading:
         """All that was stored when last looked at."""
         return self._stored.spans
 
-    def _in_memory(self, page: int) -> AnyPage | None:
-        found = self._flight.get(page) if self._flight is not None else None
-        if found is None and not self._password:
-            found = self._keeper.get(self._key, page)
+    def is_near(self, page: int) -> bool:
+        """Whether the page comes without a wait for a parser. To be asked of the first page alone."""
+        return bool(self._in_memory(page, page)) or self._coverage.at(page) is not None
+
+    def _in_memory(self, page: int, last_page: int) -> Sequence[Sent]:
+        """Pages in a row that were read a moment ago."""
+        flight = self._flight
+        found: list[Sent] = []
+        for number in range(page, min(last_page, page + _PAGES_AT_ONCE - 1) + 1):
+            kept = flight.get(number) if flight is not None else None
+            if kept is None and not self._password:
+                kept = self._keeper.get(self._key, number)
+            if kept is None:
+                break
+            found.append((kept, flight is None or number < flight.route.first_page))
+        return found
+
+    async def _from_store(self, spans: Sequence[Span], page: int, last_page: int) -> Sequence[Sent]:
+        """Pages in a row out of these spans."""
+        found: list[Sent] = []
+        for stored in await self._store.read(self._document.tenant, self._document.id, spans):
+            if stored.number == page <= last_page:
+                found.append((stored, True))
+                page += 1
         return found
 
     def _is_at_hand(self, page: int) -> bool:

@@ -12,15 +12,13 @@ from services.extractor.domain.flights import OpenFiles
 from services.extractor.domain.page_keeper import AnyPage, PageKeeper, RunKey
 from services.extractor.domain.pages import OcrMode, Page, PageFlag, Part
 from services.extractor.domain.ports import Recogniser, RecogniseTask
+from services.extractor.domain.reading import Sent
 from services.extractor.domain.stored_pages import Coverage, PageStore, Source, Span, computed, recognised
 from services.runtime.errors import ResourceExhausted
 
 AHEAD_PAGES = 4
 """Pages that are held while the first of them is recognised."""
 _NEEDS_TEXT = Part.TEXT | Part.BLOCKS | Part.WORDS | Part.MARKDOWN | Part.LANGUAGE
-
-Sent = tuple[AnyPage, bool]
-"""A page, and whether it was read from an earlier extraction."""
 
 
 def is_to_recognise(page: AnyPage, mode: OcrMode, parts: Part) -> bool:
@@ -133,26 +131,37 @@ class RecognisedPages:
         self._read: dict[int, Page] = {}
         """Recognised pages of the segment that was read last."""
 
-    async def of(self, parsed: AsyncGenerator[Sent, None]) -> AsyncGenerator[Sent, None]:
+    async def of(self, parsed: AsyncGenerator[Sequence[Sent], None]) -> AsyncGenerator[Sequence[Sent], None]:
         """The pages in their order. A page that cannot be recognised is sent as it was parsed."""
         held: deque[Sent | asyncio.Task[Sent]] = deque()
         try:
             async with aclosing(parsed):
-                async for page, reused in parsed:
-                    if is_to_recognise(page, self._mode, self._parts):
-                        assert isinstance(page, Page)
-                        held.append(asyncio.create_task(self._recognised(page, reused=reused), name="recognised"))
-                    else:
-                        held.append((page, reused))
-                    while held and (len(held) >= AHEAD_PAGES or _is_there(held[0])):
-                        yield await _got(held.popleft())
+                async for burst in parsed:
+                    ready: list[Sent] = []
+                    for page, reused in burst:
+                        while len(held) >= AHEAD_PAGES:
+                            if ready:
+                                yield ready
+                                ready = []
+                            ready.append(await _got(held.popleft()))
+                        held.append(self._begun(page, reused=reused))
+                        while held and _is_there(held[0]):
+                            ready.append(await _got(held.popleft()))
+                    if ready:
+                        yield ready
             while held:
-                yield await _got(held.popleft())
+                yield [await _got(held.popleft())]
         finally:
             left = [one for one in held if isinstance(one, asyncio.Task)]
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+
+    def _begun(self, page: AnyPage, *, reused: bool) -> Sent | asyncio.Task[Sent]:
+        if not is_to_recognise(page, self._mode, self._parts):
+            return page, reused
+        assert isinstance(page, Page)
+        return asyncio.create_task(self._recognised(page, reused=reused), name="recognised")
 
     async def _recognised(self, page: Page, *, reused: bool) -> Sent:
         stored = await self._stored(page.number)

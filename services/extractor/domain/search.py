@@ -116,7 +116,7 @@ class Extract(Protocol):
 
     def __call__(
         self, extraction: Extraction, *, remaining_s: Callable[[], float | None]
-    ) -> AsyncGenerator[ExtractionEvent, None]:
+    ) -> AsyncGenerator[Sequence[ExtractionEvent], None]:
         """See there."""
 
 
@@ -220,12 +220,11 @@ class SearchPages:
         return None
 
     async def _page(self, extraction: Extraction, time_s: float) -> PageText | None:
-        async with aclosing(self._extract(extraction, remaining_s=lambda: time_s)) as events:
-            async for event in events:
-                if isinstance(event, Page):
-                    if PageFlag.NO_TEXT in event.flags:
-                        return None
-                    return await asyncio.to_thread(self._decode, event)
+        async with aclosing(self._extract(extraction, remaining_s=lambda: time_s)) as bursts:
+            async for events in bursts:
+                page = next((event for event in events if isinstance(event, Page)), None)
+                if page is not None:
+                    return None if PageFlag.NO_TEXT in page.flags else await asyncio.to_thread(self._decode, page)
         return None
 
 

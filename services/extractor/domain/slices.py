@@ -1,6 +1,6 @@
 """A run over the pages of a document: which pages are asked of which parser process, and what the loss of one costs."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from services.extractor.domain.pages import (
@@ -15,6 +15,9 @@ from services.extractor.domain.pages import (
     Refused,
 )
 from services.extractor.domain.ports import Parser, ParseTask
+
+Told = Opened | Page | FailedPage
+"""What a run tells of a document."""
 
 _DOCUMENT_FAULT = {
     Loss.TIMEOUT: DocumentFault.TIMEOUT,
@@ -82,24 +85,26 @@ class PageRun:
         self.unsure: set[int] = set()
         """Failed pages that another try may read."""
 
-    async def events(self) -> AsyncGenerator[Opened | Page | FailedPage, None]:
-        """Yields Opened once, then pages and failed pages. Raises DocumentLost, and what `Parser.parse` raises on
-        entering."""
+    async def events(self) -> AsyncGenerator[Sequence[Told], None]:
+        """Yields Opened once, then pages and failed pages, those together that are there together. Raises DocumentLost,
+        and what `Parser.parse` raises on entering."""
         while self._last is None or self._next <= self._last:
             begin = self._next
             try:
                 async with self._parser.parse(self._slice()) as parsed:
-                    async for event in parsed:
-                        told = self._take(event)
-                        if told is not None:
+                    async for events in parsed:
+                        told, broken = self._taken(events)
+                        if told:
                             yield told
+                        if broken is not None:
+                            raise broken
                 if self._next == begin and (self._last is None or self._next <= self._last):
                     # A process of ours reads at least one page. Asked again and again, this one would never end.
                     raise ParserLost(Loss.CRASH)
             except ParserLost as lost:
                 failed = self._lose(lost)
                 if failed is not None:
-                    yield failed
+                    yield [failed]
 
     def _slice(self) -> ParseTask:
         self._opened = False
@@ -123,28 +128,40 @@ class PageRun:
             return remaining_s
         return limit_s if remaining_s is None else min(remaining_s, limit_s)
 
-    def _take(self, event: ParserEvent) -> Opened | Page | FailedPage | None:
+    def _taken(self, events: Sequence[ParserEvent]) -> tuple[list[Told], ParserLost | DocumentLost | None]:
+        """What the events tell, up to one that makes no sense or ends the document, and what is then to be raised."""
+        told: list[Told] = []
+        try:
+            for event in events:
+                self._take(event, told)
+        except (ParserLost, DocumentLost) as exc:
+            return told, exc
+        return told, None
+
+    def _take(self, event: ParserEvent, told: list[Told]) -> None:
+        """Adds what the event tells to `told`. Raises DocumentLost and ParserLost."""
         if isinstance(event, Refused):
             raise DocumentLost(event.fault)
         if isinstance(event, Opened):
-            return self._open(event)
+            self._open(event, told)
+            return
         if event.number != self._next:
             raise ParserLost(Loss.CRASH)
         self._next += 1
         if isinstance(event, FailedPage) and event.fault is PageFault.MEMORY and not self._task_alone:
             self.unsure.add(event.number)  # what else the process held may have been too much
-        return event
+        told.append(event)
 
-    def _open(self, opened: Opened) -> Opened | None:
+    def _open(self, opened: Opened, told: list[Told]) -> None:
         self._opened, self._lost_opening = True, False
         if self._last is not None:
             if opened.page_count != self._page_count:
                 raise ParserLost(Loss.CRASH)  # the file is the same, so this is no parser of ours any more
-            return None
+            return
         self._page_count = opened.page_count
         asked = self._task.last_page
         self._last = min(asked, opened.page_count) if asked else opened.page_count
-        return opened
+        told.append(opened)
 
     def _lose(self, lost: ParserLost) -> FailedPage | None:
         """A page is tried again alone, unless the time for that is wasted already; then it has failed."""

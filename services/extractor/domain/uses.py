@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -126,15 +126,15 @@ class ProcessPages:
 
     async def __call__(
         self, extraction: Extraction, *, remaining_s: Callable[[], float | None], processes: bool
-    ) -> AsyncGenerator[ExtractionEvent, None]:
+    ) -> AsyncGenerator[Sequence[ExtractionEvent], None]:
         """As `ExtractPages`. With `processes` its end is that of the document's processing, and so is a file that
         cannot be read; a call that breaks off is not."""
         async with self._uses.of(extraction.tenant, extraction.name) as use:
             try:
                 pages = self._extract(extraction, remaining_s=remaining_s, document=use.document)
-                async with aclosing(pages) as events:
-                    async for event in events:
-                        yield event
+                async with aclosing(pages) as bursts:
+                    async for events in bursts:
+                        yield events
             except FailedPrecondition as exc:
                 use.processed = processes and exc.reason not in _MAY_WORK_OTHERWISE
                 raise

@@ -52,7 +52,7 @@ class ExtractorPages:
 
     async def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
         """The pages in order, DocumentStart first. Closing it cancels the extraction."""
-        request = extractor_pb2.ExtractPagesRequest(name=document, read_mask=_READ_MASK)
+        request = extractor_pb2.ExtractPagesRequest(name=document, read_mask=_READ_MASK, bursts=True)
         stream = cast(
             AsyncGenerator[extractor_pb2.ExtractPagesResponse, None],
             self._client.stream(self._stub.ExtractPages, request, cap_s=READ_CAP_S, margin_s=MARGIN_S),
@@ -60,15 +60,16 @@ class ExtractorPages:
         ended = False
         async with aclosing(stream) as responses:
             async for response in responses:
-                # An `error` event is left out: the same error follows as the status and is raised by the client.
-                if response.HasField("start"):
-                    yield DocumentStart(response.start.page_count)
-                elif response.HasField("page"):
-                    yield await _bounded(response.page)
-                elif response.HasField("failed_page"):
-                    yield PageFailed(response.failed_page.number, response.failed_page.reason)
-                elif response.HasField("end"):
-                    ended = True
+                for event in response.burst.events or (response,):
+                    # An `error` event is left out: the same error follows as the status and is raised by the client.
+                    if event.HasField("start"):
+                        yield DocumentStart(event.start.page_count)
+                    elif event.HasField("page"):
+                        yield await _bounded(event.page)
+                    elif event.HasField("failed_page"):
+                        yield PageFailed(event.failed_page.number, event.failed_page.reason)
+                    elif event.HasField("end"):
+                        ended = True
         if not ended:
             raise Unavailable("EXTRACTION_CUT", "Reading the document broke off. Try again.")
 

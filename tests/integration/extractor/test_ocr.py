@@ -22,6 +22,7 @@ from services.extractor.domain.pages import FailedPage, Page, PageFault, PageFla
 from services.extractor.domain.ports import ParseTask, RecogniseTask
 from services.extractor.domain.recognise import RecognisePage, RecognitionLimits
 from services.runtime.errors import ResourceExhausted, Unavailable
+from tests.bursts import each
 from tests.integration.extractor import made_scans
 from tests.integration.extractor.conftest import eventually
 from tests.integration.extractor.made_scans import Boxes
@@ -74,7 +75,7 @@ class Recognition:
             file.flush()
             task = ParseTask("acme", file, media_type, page, page, Part.TEXT, wait_s=60)
             async with self.parser.parse(task) as events:
-                (parsed,) = [event async for event in events if isinstance(event, Page)]
+                (parsed,) = [event async for event in each(events) if isinstance(event, Page)]
             return await self._recognise.recognise(RecogniseTask("acme", file, media_type, page, parsed, wait_s=wait_s))
 
     async def page(self, data: bytes, media_type: MediaType = MediaType.PDF) -> page_pb2.Page:

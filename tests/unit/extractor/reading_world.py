@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +27,7 @@ from services.extractor.domain.pages import (
 )
 from services.extractor.domain.ports import ParseTask, RecogniseTask
 from services.runtime.errors import ResourceExhausted
+from tests.bursts import each
 from tests.unit.extractor.scripted import a_document
 
 SHA256 = hashlib.sha256(b"bytes").hexdigest()
@@ -50,7 +51,7 @@ class CountingParser:
     heard_out: int = 0
 
     @asynccontextmanager
-    async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[ParserEvent]]:
+    async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[Sequence[ParserEvent]]]:
         self.tasks.append(task)
         self.under_way += 1
         try:
@@ -61,22 +62,22 @@ class CountingParser:
     async def check(self) -> None:
         return
 
-    async def _events(self, task: ParseTask) -> AsyncIterator[ParserEvent]:
+    async def _events(self, task: ParseTask) -> AsyncIterator[Sequence[ParserEvent]]:
         await asyncio.sleep(0)
         if self.refused is not None:
-            yield Refused(self.refused)
+            yield [Refused(self.refused)]
             return
         info = b"info" if task.parts & (Part.METADATA | Part.OUTLINE) else b""
-        yield Opened(PAGES, DocumentFlag.NONE, info)
+        yield [Opened(PAGES, DocumentFlag.NONE, info)]
         for number in range(task.first_page, min(task.last_page, PAGES) + 1):
             if number in self.held:
                 await self.held[number].wait()
             await asyncio.sleep(0)
             self.parsed[number] += 1
             if number in self.broken:
-                yield FailedPage(number, PageFault.CORRUPT)
+                yield [FailedPage(number, PageFault.CORRUPT)]
             else:
-                yield Page(number, b"page %d" % number, self.flags.get(number, PageFlag.NONE))
+                yield [Page(number, b"page %d" % number, self.flags.get(number, PageFlag.NONE))]
         self.heard_out += 1
 
 
@@ -142,7 +143,7 @@ class World:
         read = Read()
         extraction = replace(Extraction("acme", DOCUMENT.name, first, last, parts), **more)  # type: ignore[arg-type]
         async with aclosing(self.extract(extraction, remaining_s=lambda: remaining_s)) as events:
-            async for event in events:
+            async for event in each(events):
                 if isinstance(event, ExtractionStart):
                     read.start = event
                 elif isinstance(event, ExtractionEnd):

@@ -39,7 +39,7 @@ class ScriptedParser:
     left: int = 0
 
     @contextlib.asynccontextmanager
-    async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[ParserEvent]]:
+    async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[Sequence[ParserEvent]]]:
         self.tasks.append(task)
         try:
             yield self._events(self.script(task, len(self.tasks) - 1))
@@ -49,11 +49,11 @@ class ScriptedParser:
     async def check(self) -> None:
         return
 
-    async def _events(self, script: Sequence[ParserEvent | ParserLost]) -> AsyncIterator[ParserEvent]:
+    async def _events(self, script: Sequence[ParserEvent | ParserLost]) -> AsyncIterator[Sequence[ParserEvent]]:
         for event in script:
             if isinstance(event, ParserLost):
                 raise event
-            yield event
+            yield [event]
 
 
 def opened(page_count: int) -> Opened:

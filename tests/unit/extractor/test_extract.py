@@ -26,6 +26,7 @@ from services.extractor.domain.pages import (
 )
 from services.extractor.domain.ports import ParseTask
 from services.runtime.errors import FailedPrecondition, NotFound, OutOfRange
+from tests.bursts import each
 from tests.unit.extractor.scripted import ScriptedParser, a_document, opened, pages, reading
 
 SHA256 = hashlib.sha256(b"bytes").hexdigest()
@@ -44,7 +45,7 @@ class World:
 
     async def run(self, *, first: int = 0, last: int = 0, remaining_s: float | None = None) -> list[ExtractionEvent]:
         extraction = Extraction("acme", DOCUMENT.name, first, last, Part.TEXT)
-        async for event in self.extract(extraction, remaining_s=lambda: remaining_s):
+        async for event in each(self.extract(extraction, remaining_s=lambda: remaining_s)):
             self.seen.append(event)
         return self.seen
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -40,13 +40,13 @@ class Bench:
 
     async def extract(
         self, extraction: Extraction, *, remaining_s: Callable[[], float | None]
-    ) -> AsyncGenerator[ExtractionEvent, None]:
+    ) -> AsyncGenerator[Sequence[ExtractionEvent], None]:
         self.asked.append(extraction)
         try:
             for number in (1, 2, 3):
                 self.script(number)
-                yield Page(number, b"")
-            yield ExtractionEnd(3, 0)
+                yield [Page(number, b"")]
+            yield [ExtractionEnd(3, 0)]
         finally:
             self.left += 1
 
@@ -129,10 +129,10 @@ async def test_the_task_goes_on_whatever_breaks_and_gives_back_what_it_holds_whe
     class Hanging(Bench):
         async def extract(
             self, extraction: Extraction, *, remaining_s: Callable[[], float | None]
-        ) -> AsyncGenerator[ExtractionEvent, None]:
+        ) -> AsyncGenerator[Sequence[ExtractionEvent], None]:
             begun.set()
             await hanging.wait()
-            yield ExtractionEnd(0, 0)
+            yield [ExtractionEnd(0, 0)]
 
     bench = Hanging(backlog=Broken()).due()
     task = asyncio.create_task(bench.indexer().run())

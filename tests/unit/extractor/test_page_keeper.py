@@ -40,7 +40,8 @@ class World:
             failed=lambda pages, _: self.failed.append(pages),
             waiting=lambda _: None,
         )
-        self.keeper = PageKeeper(self.pages, limits=limits, signals=signals)
+        self.busy = False
+        self.keeper = PageKeeper(self.pages, limits=limits, signals=signals, is_busy=lambda: self.busy)
 
     async def spans(self, document_id: str = DOCUMENT.id) -> list[tuple[int, int]]:
         spans = (await self.pages.find("acme", document_id)).spans
@@ -85,6 +86,13 @@ async def until(condition: object) -> None:
     async with asyncio.timeout(10):
         while not (await condition() if callable(condition) else condition):
             await asyncio.sleep(0.001)
+
+
+async def until_stored(world: World, pages: int) -> None:
+    async def are_stored() -> bool:
+        return sum(world.stored) == pages
+
+    await until(are_stored)
 
 
 async def test_a_page_is_there_before_it_is_stored_and_not_kept_afterwards(world: World) -> None:
@@ -210,3 +218,32 @@ async def _is(value: object, wanted: object) -> bool:
 
 async def _value(value: object) -> object:
     return value
+
+
+async def test_while_parsers_are_at_work_pages_wait_to_be_stored(running: World) -> None:
+    running.busy = True
+    add(running, 1, 2, 3, 4)
+    for _ in range(20):
+        await asyncio.sleep(LIMITS.every_s)
+    assert running.stored == []
+    assert running.keeper.get(key(), 4) is not None
+    running.busy = False
+    await until_stored(running, 4)
+
+
+async def test_they_wait_for_so_long_and_no_longer(documents: MemoryDocuments) -> None:
+    world = World(documents, KeepingLimits(segment_pages=4, every_s=0.001, busy_s=0.01))
+    world.busy = True
+    task = asyncio.create_task(world.keeper.run())
+    add(world, 1, 2, 3, 4)
+    await until_stored(world, 4)
+    task.cancel()
+
+
+async def test_too_much_does_not_wait(documents: MemoryDocuments) -> None:
+    world = World(documents, KeepingLimits(segment_pages=4, every_s=0.001, busy_bytes=40))
+    world.busy = True
+    task = asyncio.create_task(world.keeper.run())
+    add(world, 1, 2, 3, 4, size=10)
+    await until_stored(world, 4)
+    task.cancel()

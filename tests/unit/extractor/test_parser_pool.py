@@ -27,6 +27,7 @@ from services.extractor.domain.media import MediaType
 from services.extractor.domain.pages import Loss, ParserEvent, ParserLost, Part
 from services.extractor.domain.ports import ParseTask
 from services.runtime.errors import Unavailable
+from tests.bursts import each
 from tests.unit.extractor.scripted_parent import ScriptedParent, frame, order_of, pool_of
 
 
@@ -110,7 +111,7 @@ async def parsing(
         task = ParseTask("acme", file, MediaType.PDF, 1, 3, Part.TEXT, wait_s=5)
         async with pool.parse(task) as events:
             order_of(parent.theirs[0])
-            yield parent.theirs[0], events
+            yield parent.theirs[0], each(events)
 
 
 def page_of(number: int, **fields: Any) -> bytes:

@@ -20,6 +20,7 @@ from services.extractor.domain.pages import (
     Part,
 )
 from services.runtime.errors import FailedPrecondition
+from tests.bursts import each
 from tests.unit.extractor.reading_world import (
     DOCUMENT,
     PAGES,
@@ -133,7 +134,8 @@ async def test_the_last_reader_who_leaves_ends_the_run(world: World) -> None:
 async def test_pages_that_are_written_while_they_are_read_are_not_parsed_again(world: World) -> None:
     await world.run()
     extraction = Extraction("acme", DOCUMENT.name, 0, 0, Part.TEXT)
-    async with aclosing(world.extract(extraction, remaining_s=lambda: None)) as events:
+    async with aclosing(world.extract(extraction, remaining_s=lambda: None)) as bursts:
+        events = each(bursts)
         for _ in range(6):
             await anext(events)
         await world.keeper.flush()
@@ -143,7 +145,8 @@ async def test_pages_that_are_written_while_they_are_read_are_not_parsed_again(w
 
 async def test_a_reader_who_fell_behind_reads_what_was_stored(world: World) -> None:
     extraction = Extraction("acme", DOCUMENT.name, 0, 0, Part.TEXT)
-    async with aclosing(world.extract(extraction, remaining_s=lambda: None)) as events:
+    async with aclosing(world.extract(extraction, remaining_s=lambda: None)) as bursts:
+        events = each(bursts)
         for _ in range(3):
             await anext(events)
         await world.run()
@@ -166,7 +169,8 @@ async def test_who_has_pages_already_is_not_turned_away(world: World) -> None:
 
 async def test_nothing_is_parsed_ahead_of_who_reads(world: World) -> None:
     extraction = Extraction("acme", DOCUMENT.name, 0, 0, Part.TEXT)
-    async with aclosing(world.extract(extraction, remaining_s=lambda: None)) as events:
+    async with aclosing(world.extract(extraction, remaining_s=lambda: None)) as bursts:
+        events = each(bursts)
         for _ in range(6):
             await anext(events)
         for _ in range(100):

@@ -37,7 +37,7 @@ class Pages:
 
     async def extract(
         self, extraction: Extraction, *, remaining_s: Callable[[], float | None]
-    ) -> AsyncGenerator[ExtractionEvent, None]:
+    ) -> AsyncGenerator[Sequence[ExtractionEvent], None]:
         self.asked.append(extraction)
         answer = self.answer(extraction)
         if answer is None:
@@ -45,7 +45,7 @@ class Pages:
         if isinstance(answer, Exception):
             raise answer
         assert isinstance(answer, PageFlag)
-        yield Page(extraction.first_page, b"words" if Part.WORDS in extraction.parts else b"text", answer)
+        yield [Page(extraction.first_page, b"words" if Part.WORDS in extraction.parts else b"text", answer)]
 
     async def search(self, query: str = "engine", remaining_s: float | None = None, **asked: object) -> SearchResults:
         use_case = SearchPages(index=self.index, extract=self.extract, decode=decode, turns=self.turns)

@@ -2,7 +2,7 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import cast
@@ -38,11 +38,11 @@ def processing(world: World, error: Exception | None = None) -> ProcessPages:
 
     async def extract(
         extraction: Extraction, *, remaining_s: Callable[[], float | None], document: Document
-    ) -> AsyncGenerator[ExtractionEvent, None]:
+    ) -> AsyncGenerator[Sequence[ExtractionEvent], None]:
         if error is not None:
             raise error
-        yield Page(1, b"")
-        yield ExtractionEnd(1, 0)
+        yield [Page(1, b"")]
+        yield [ExtractionEnd(1, 0)]
 
     return ProcessPages(uses=world.uses, extract=cast(ExtractPages, extract))
 
