@@ -273,6 +273,13 @@ async def service(start: Start) -> Service:
     return await start()
 
 
+@pytest.fixture
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are held to their computing alone, which is the same on a machine that is busy, and not to the clock."""
+    monkeypatch.setattr("services.extractor.__main__._WALL_TIMES_CPU", 200)
+    monkeypatch.setattr("services.extractor.__main__._LOST_TIME_IN_TIMEOUTS", 1000)
+
+
 @contextlib.asynccontextmanager
 async def connected(pki: CertificateAuthority, target: str, *, identity: str = "edge") -> AsyncIterator[Client]:
     """A client with the certificate of the edge or of a service, which never tries twice."""

@@ -22,6 +22,8 @@ from tests.integration.extractor.conftest import Service, Start, eventually
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 GONE_S = 1
+DEADLINE_S = 8
+"""Every stage is reached long before, also on a busy machine."""
 SLOW_PAGE = b"".join(made_pdfs.line("x " * 60, y) for y in range(1, 781, 3))
 HEALTH_CHECKS = 50
 
@@ -115,7 +117,7 @@ async def test_a_call_that_is_given_up_takes_its_parser_along(
     scene_of: Callable[[], Awaitable[Scene]], stage: Stage, ends: str
 ) -> None:
     scene = await scene_of()
-    call, working = await stage(scene, 100 if ends == "cancelled" else 4)
+    call, working = await stage(scene, 100 if ends == "cancelled" else DEADLINE_S)
     if ends == "cancelled":
         call.cancel()
     await call.code()

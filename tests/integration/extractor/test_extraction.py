@@ -172,6 +172,7 @@ async def test_a_broken_page_costs_itself(client: Client) -> None:
     assert extracted.end == extraction_pb2.ExtractionEnd(pages_sent=5, pages_failed=1, flags=flags)
 
 
+@pytest.mark.usefixtures("no_clock")
 async def test_a_page_that_hangs_costs_itself(start: Start) -> None:
     service = await start(page_timeout_s=0.5)
     extracted = await service.client.upload_and_extract(made_pdfs.with_laughing_page(2, 3))
@@ -186,6 +187,7 @@ async def test_a_page_that_swells_costs_itself(start: Start) -> None:
     assert [(page.number, page.reason) for page in extracted.failed] == [(3, "PAGE_MEMORY")]
 
 
+@pytest.mark.usefixtures("no_clock")
 @pytest.mark.parametrize(
     "data",
     [made_pdfs.double_deflate_bomb(400_000_000), made_pdfs.page_tree_of_itself()],
@@ -202,6 +204,7 @@ async def test_other_bombs_end_with_a_reason(start: Start, data: bytes) -> None:
     assert (await service.client.upload_and_extract(made_pdfs.book(1))).numbers == [1]
 
 
+@pytest.mark.usefixtures("no_clock")
 async def test_good_files_beside_bombs_are_unharmed(start: Start) -> None:
     service = await start(page_timeout_s=0.5)
     good = service.client.of("other")

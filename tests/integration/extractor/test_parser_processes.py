@@ -66,46 +66,10 @@ async def test_whoever_forks_while_the_parent_is_put_away_gets_a_new_one() -> No
         await parent.stop()
 
 
-async def until_parsing(service: Service, stream: Any) -> set[int]:
-    """Reads until the next page hangs; answers the processes that are at it."""
-    await stream.read()
-    await eventually(lambda: any(busy(process) for process in service.parsers()), "a parser is at work")
-    return {process.pid for process in service.parsers() if busy(process)}
-
-
-def busy(process: psutil.Process) -> bool:
-    try:
-        return float(process.cpu_times().user) > 0.3
-    except psutil.NoSuchProcess:
-        return False
-
-
-async def test_cancelling_ends_the_parser(start: Start) -> None:
-    service = await start(page_timeout_s=60)
-    name = (await service.client.upload(made_pdfs.with_laughing_page(0, 3))).document.name
-    stream = service.client.open_extraction(name)
-    working = await until_parsing(service, stream)
-    stream.cancel()
-    await eventually(
-        lambda: not working & {process.pid for process in service.parsers()}, "the parser is gone", timeout_s=1
-    )
-
-
-async def test_the_deadline_ends_the_parser(start: Start) -> None:
-    service = await start(page_timeout_s=60)
-    name = (await service.client.upload(made_pdfs.with_laughing_page(0, 3))).document.name
-    stream = service.client.open_extraction(name, timeout_s=2)
-    working = await until_parsing(service, stream)
-    with pytest.raises(grpc.aio.AioRpcError) as ended:
-        while await stream.read() is not grpc.aio.EOF:
-            pass
-    assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await eventually(
-        lambda: not working & {process.pid for process in service.parsers()}, "the parser is gone", timeout_s=1
-    )
-
-
-async def test_an_error_in_the_middle_is_an_event_and_the_status(start: Start) -> None:
+@pytest.mark.usefixtures("no_clock")
+async def test_an_error_in_the_middle_is_an_event_and_the_status(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of nine pages that hang the second is one too many."""
+    monkeypatch.setattr("services.extractor.__main__._LOST_PAGES", 1)
     service = await start(page_timeout_s=0.2)
     forms = made_pdfs.with_laughing_page(0, 0)
     hanging = forms.replace(b"/Count 1/Kids[", b"/Count 9/Kids[" + b"23 0 R " * 8)
@@ -116,9 +80,7 @@ async def test_an_error_in_the_middle_is_an_event_and_the_status(start: Start) -
         async for response in stream:
             kinds.append(response.WhichOneof("event"))
     assert ended.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert kinds[0] == "start"
-    assert kinds[-1] == "error"
-    assert "failed_page" in kinds
+    assert kinds == ["start", "failed_page", "error"]
 
 
 async def test_a_document_that_is_deleted_while_it_is_read_is_read_to_its_end_or_not_found(service: Service) -> None:
@@ -164,6 +126,7 @@ async def uploaded_copy(service: Service, data: bytes, copy: int) -> str:
     return name
 
 
+@pytest.mark.usefixtures("no_clock")
 async def test_nothing_is_left_behind(start: Start) -> None:
     service = await start(page_timeout_s=0.3)
     client = service.client

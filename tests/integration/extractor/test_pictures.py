@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import grpc
+import psutil
 import pymupdf
 import pytest
 
@@ -13,7 +14,6 @@ from services.runtime.errors import FailedPrecondition, NotFound, OutOfRange
 from tests.integration.extractor import made_pdfs, made_pictures
 from tests.integration.extractor.conftest import Client, Service, Start, eventually
 from tests.integration.extractor.made_pictures import BLUE, RED, WHITE, near, pixmap_of
-from tests.integration.extractor.test_parser_processes import busy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -218,6 +218,7 @@ async def test_noise_is_too_large_as_png_and_not_as_jpeg(client: Client) -> None
     assert (await render(client, name, dpi=480, jpeg_quality=50)).height == 4096
 
 
+@pytest.mark.usefixtures("no_clock")
 async def test_a_page_that_hangs_ends_its_parsers_and_is_told_of(start: Start) -> None:
     service = await start(page_timeout_s=0.3)
     name = await upload(service.client, made_pdfs.with_laughing_page(1, 0))
@@ -239,6 +240,13 @@ async def test_cancelling_ends_the_parser_that_draws(start: Start) -> None:
     await eventually(
         lambda: not working & {process.pid for process in service.parsers()}, "the parser is gone", timeout_s=1
     )
+
+
+def busy(process: psutil.Process) -> bool:
+    try:
+        return float(process.cpu_times().user) > 0.3
+    except psutil.NoSuchProcess:
+        return False
 
 
 def kept(service: Service, tenant: str) -> list[tuple[int, int]]:

@@ -36,7 +36,7 @@ async def test_identity_request_id_trace_and_deadline_travel(start: Start, conne
     client = connect("summarizer", running.target)
     with acting_as(ACME, request_id="request-12345") as mine:
         answer = await client.unary(
-            ledger_service_pb2_grpc.LedgerServiceStub(client.channel).Reserve, reserve(), cap_s=5
+            ledger_service_pb2_grpc.LedgerServiceStub(client.channel).Reserve, reserve(), cap_s=20
         )
     assert answer.hold.model == "acme"
     (call,) = servicer.seen
@@ -44,7 +44,7 @@ async def test_identity_request_id_trace_and_deadline_travel(start: Start, conne
     assert call.identity == ACME
     assert call.request_id == "request-12345"
     assert call.trace.trace_id == mine.trace.trace_id
-    assert 0 < call.deadline - asyncio.get_running_loop().time() <= 5
+    assert 0 < call.deadline - asyncio.get_running_loop().time() <= 20
 
 
 async def test_errors_reach_the_caller_whole_and_bugs_stay_inside(
@@ -55,14 +55,14 @@ async def test_errors_reach_the_caller_whole_and_bugs_stay_inside(
     stub = ledger_service_pb2_grpc.LedgerServiceStub(client.channel)
     with acting_as(ACME, request_id="request-12345"):
         with pytest.raises(errors.ResourceExhausted, match="BUDGET_EXCEEDED") as full:
-            await client.unary(stub.Reserve, reserve("x/budget"), cap_s=5)
+            await client.unary(stub.Reserve, reserve("x/budget"), cap_s=20)
         assert full.value.quota == errors.QuotaViolation("tenants/acme", "hard")
         assert full.value.retry_after_s == 3
         with pytest.raises(errors.InvalidArgument, match="INVALID_FIELD") as invalid:
-            await client.unary(stub.Reserve, reserve("a"), cap_s=5)
+            await client.unary(stub.Reserve, reserve("a"), cap_s=20)
         assert [violation.field for violation in invalid.value.fields] == ["model"]
         with pytest.raises(errors.InternalError) as bug:
-            await client.unary(stub.Reserve, reserve("x/bug"), cap_s=5)
+            await client.unary(stub.Reserve, reserve("x/bug"), cap_s=20)
     assert "planted-secret" not in str(bug.value)
     logged = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     story = [line for line in logged if line["event"] == "internal_error"]
@@ -77,7 +77,7 @@ async def test_bytes_that_are_no_message_are_the_callers_fault(start: Start, con
     client = connect("summarizer", running.target)
     call = client.channel.unary_unary("/pagemesh.ledger.v1.LedgerService/Reserve", lambda data: data, lambda data: data)
     with acting_as(ACME, request_id="request-12345"), pytest.raises(errors.InvalidArgument, match="INVALID_REQUEST"):
-        await client.unary(call, b"\x0a\x02\xff\xfe", cap_s=5)
+        await client.unary(call, b"\x0a\x02\xff\xfe", cap_s=20)
 
 
 async def test_a_call_does_not_outlive_its_deadline(start: Start, connect: Connect) -> None:
@@ -86,8 +86,8 @@ async def test_a_call_does_not_outlive_its_deadline(start: Start, connect: Conne
     client = connect("summarizer", running.target)
     stub = ledger_service_pb2_grpc.LedgerServiceStub(client.channel)
     with acting_as(ACME, request_id="request-12345"), pytest.raises(errors.Unavailable, match="LEDGER_TIMEOUT"):
-        await client.unary(stub.Reserve, reserve("x/hang"), cap_s=0.2)
-    async with asyncio.timeout(5):
+        await client.unary(stub.Reserve, reserve("x/hang"), cap_s=2)
+    async with asyncio.timeout(20):
         await servicer.cancelled.wait()
 
 
@@ -98,7 +98,7 @@ async def test_cancelling_a_call_cancels_its_work(start: Start, connect: Connect
     stub = ledger_service_pb2_grpc.LedgerServiceStub(client.channel)
     with acting_as(ACME, request_id="request-12345"):
         task = asyncio.create_task(client.unary(stub.Reserve, reserve("x/hang"), cap_s=60))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await servicer.entered.wait()
             task.cancel()
             await servicer.cancelled.wait()
@@ -111,7 +111,7 @@ async def test_who_may_connect_and_call(start: Start, connect: Connect, mesh_pki
             client = connect(identity, running.target)
             stub = ledger_service_pb2_grpc.LedgerServiceStub(client.channel)
             with pytest.raises(errors.PermissionDenied, match=reason):
-                await client.unary(stub.Reserve, reserve(), cap_s=5)
+                await client.unary(stub.Reserve, reserve(), cap_s=20)
     authority = mesh_pki.ca_file.read_bytes()
     async with grpc.aio.secure_channel(
         running.target,
@@ -119,7 +119,7 @@ async def test_who_may_connect_and_call(start: Start, connect: Connect, mesh_pki
         options=[("grpc.ssl_target_name_override", "ledger.pagemesh.local")],
     ) as nameless:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await health_pb2_grpc.HealthStub(nameless).Check(health_pb2.HealthCheckRequest(), timeout=5)
+            await health_pb2_grpc.HealthStub(nameless).Check(health_pb2.HealthCheckRequest(), timeout=20)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -133,10 +133,10 @@ async def test_each_message_of_an_upload_is_checked(start: Start, connect: Conne
         return extractor_service_pb2.UploadDocumentRequest(content=httpbody_pb2.HttpBody(data=b"x" * size))
 
     with acting_as(ACME, request_id="request-12345"):
-        done = await client.unary(stub.UploadDocument, iter([chunk(5), chunk(1024 * 1024)]), cap_s=5)
+        done = await client.unary(stub.UploadDocument, iter([chunk(5), chunk(1024 * 1024)]), cap_s=20)
         assert done.created
         with pytest.raises(errors.InvalidArgument) as refused:
-            await client.unary(stub.UploadDocument, iter([chunk(5), chunk(1024 * 1024 + 1)]), cap_s=5)
+            await client.unary(stub.UploadDocument, iter([chunk(5), chunk(1024 * 1024 + 1)]), cap_s=20)
     assert refused.value.fields[0].field == "content"
     assert servicer.received == [5, 1024 * 1024, 5]
 
@@ -150,13 +150,13 @@ async def test_an_error_in_mid_stream_is_an_event_and_a_status(start: Start, con
     with acting_as(ACME, request_id="request-12345"):
         with pytest.raises(errors.Unavailable, match="STORE_UNAVAILABLE"):
             async for event in client.stream(
-                stub.ExtractPages, extractor_service_pb2.ExtractPagesRequest(name=DOCUMENT), cap_s=5
+                stub.ExtractPages, extractor_service_pb2.ExtractPagesRequest(name=DOCUMENT), cap_s=20
             ):
                 events.append(event.WhichOneof("event"))
         assert events == ["start", "page", "page", "error"]
         with pytest.raises(errors.NotFound, match="DOCUMENT_NOT_FOUND"):
             async for event in client.stream(
-                stub.ExtractPages, extractor_service_pb2.ExtractPagesRequest(name=DOCUMENT, first_page=9), cap_s=5
+                stub.ExtractPages, extractor_service_pb2.ExtractPagesRequest(name=DOCUMENT, first_page=9), cap_s=20
             ):
                 pytest.fail(f"an error before the first message is a status alone, not {event}")
 
@@ -168,7 +168,7 @@ async def test_a_deadline_in_mid_stream_is_an_event_too(start: Start, connect: C
     request = extractor_service_pb2.ExtractPagesRequest(name=DOCUMENT, first_page=8)
     events = []
     with acting_as(ACME, request_id="request-12345"), pytest.raises(errors.Unavailable, match="LEDGER_TIMEOUT"):
-        async for event in client.stream(stub.ExtractPages, request, cap_s=1):
+        async for event in client.stream(stub.ExtractPages, request, cap_s=3):
             events.append(event)
     assert [event.WhichOneof("event") for event in events] == ["start", "error"]
     assert events[-1].error.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
@@ -183,9 +183,9 @@ async def test_a_callers_hurry_does_not_trip_the_breaker(start: Start, connect: 
         for _ in range(8):
             enter(replace(call, deadline=loop.time() + 0.05))
             with pytest.raises(errors.DeadlineExceeded):
-                await client.unary(stub.Reserve, reserve("x/hang"), cap_s=5)
+                await client.unary(stub.Reserve, reserve("x/hang"), cap_s=20)
         enter(replace(call, deadline=None))
-        assert (await client.unary(stub.Reserve, reserve(), cap_s=5)).hold.hold_id == HOLD
+        assert (await client.unary(stub.Reserve, reserve(), cap_s=20)).hold.hold_id == HOLD
 
 
 async def test_leaving_a_stream_stops_its_work(start: Start, connect: Connect) -> None:
@@ -198,7 +198,7 @@ async def test_leaving_a_stream_stops_its_work(start: Start, connect: Connect) -
         stream = client.stream(stub.ExtractPages, request, cap_s=60)
         await anext(stream)
         await stream.aclose()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await servicer.closed.wait()
 
 
@@ -207,18 +207,18 @@ async def test_reflection_and_health_answer_an_operator(start: Start, connect: C
     client = connect("operator", running.target)
     reflection = reflection_pb2_grpc.ServerReflectionStub(client.channel)
     asked = reflection_pb2.ServerReflectionRequest(list_services="")
-    answers = [answer async for answer in reflection.ServerReflectionInfo(iter([asked]), timeout=5)]
+    answers = [answer async for answer in reflection.ServerReflectionInfo(iter([asked]), timeout=20)]
     names = {service.name for service in answers[0].list_services_response.service}
     assert "pagemesh.ledger.v1.LedgerService" in names
     health = health_pb2_grpc.HealthStub(client.channel)
-    told = await health.Check(health_pb2.HealthCheckRequest(service="pagemesh.ledger.v1.LedgerService"), timeout=5)
+    told = await health.Check(health_pb2.HealthCheckRequest(service="pagemesh.ledger.v1.LedgerService"), timeout=20)
     assert told.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def http_get(port: int, path: str) -> tuple[int, bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         answer = await reader.read()
     writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -243,13 +243,13 @@ async def test_a_required_component_decides_readiness(start: Start, connect: Con
     stub = health_pb2_grpc.HealthStub(client.channel)
     code, body = await http_get(running.server.http_port, "/readyz")
     assert code == 503
-    assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)).status == 2
+    assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)).status == 2
     up["database"] = True
     await health.probe()
     code, body = await http_get(running.server.http_port, "/readyz")
     report = json.loads(body)
     assert (code, report["ready"], report["components"]["cache"]["up"]) == (200, True, False)
-    assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)).status == 1
+    assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)).status == 1
     assert (await http_get(running.server.http_port, "/livez"))[0] == 200
     code, metrics = await http_get(running.server.http_port, "/metrics")
     assert b'pagemesh_component_up{component="database"} 1.0' in metrics
@@ -271,7 +271,9 @@ async def test_stopping_says_so_first_and_lets_calls_end(start: Start, connect: 
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
     worker = connect("summarizer", running.target)
     with acting_as(ACME, request_id="request-12345"):
-        late = await worker.unary(ledger_service_pb2_grpc.LedgerServiceStub(worker.channel).Reserve, reserve(), cap_s=5)
+        late = await worker.unary(
+            ledger_service_pb2_grpc.LedgerServiceStub(worker.channel).Reserve, reserve(), cap_s=20
+        )
     assert late.hold.hold_id == HOLD
     watch.cancel()
     running.task.cancel()
