@@ -36,7 +36,7 @@ def test_a_provider_that_fails(
 ) -> None:
     request = {"document": hurt.uploaded(), "options": MISTRAL}
     hurt.provider.script(*behaviours)
-    failed = hurt.one_way(way, SUMMARIZE, request, timeout_s=5)
+    failed = hurt.one_way(way, SUMMARIZE, request, timeout_s=5 if behaviours == ["hang"] else 30)
     assert failed.code == codes[0], failed
     assert failed.http in (0, codes[1])
     assert reason in ("", failed.reason)
@@ -52,7 +52,7 @@ def test_a_caller_who_leaves_takes_the_provider_call_along(hurt: Hurt) -> None:
     before = hurt.provider.books.cancelled
     document = hurt.uploaded()
     hurt.provider.script("hang")
-    left = hurt.call(SUMMARIZE, {"document": document, "options": MISTRAL}, timeout_s=1)
+    left = hurt.call(SUMMARIZE, {"document": document, "options": MISTRAL}, timeout_s=5)
     assert left.code == "DEADLINE_EXCEEDED"
     assert wait_until(lambda: hurt.provider.books.cancelled > before, timeout_s=10)
     hurt.provider.script()

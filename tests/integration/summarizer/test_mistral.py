@@ -38,7 +38,7 @@ def server() -> Iterator[MistralServer]:
         yield server
 
 
-def provider_for(url: str, timeout_s: float = 5.0) -> MistralProvider:
+def provider_for(url: str, timeout_s: float = 20.0) -> MistralProvider:
     return MistralProvider(
         api_key=SecretStr("the-key"),
         url=url,
@@ -212,7 +212,7 @@ async def test_usage_that_cannot_be_true_is_charged_at_its_most(
 
 @pytest.mark.parametrize(("how", "behaviour"), [("complete", "hang"), ("stream", "hang"), ("stream", "hang_midway")])
 async def test_a_hanging_call_ends_with_its_time(server: MistralServer, how: str, behaviour: str) -> None:
-    async with provider_for(server.url, timeout_s=0.3) as mistral:
+    async with provider_for(server.url, timeout_s=2) as mistral:
         server.script(behaviour)
         error = await fails(mistral, how)
         assert type(error) is DeadlineExceeded

@@ -73,7 +73,7 @@ async def test_half_open_admits_one_probe_and_its_success_closes() -> None:
 
 
 async def test_a_failed_probe_opens_again() -> None:
-    breaker = await tripped("reopens", reset_timeout_s=0.2)
+    breaker = await tripped("reopens", reset_timeout_s=1)
     async with asyncio.timeout(10):
         while breaker.state != "half-open":
             await asyncio.sleep(0.01)
