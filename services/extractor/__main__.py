@@ -142,9 +142,7 @@ async def serve(
             is_busy=lambda: parser.is_at_work,
         )
         stack.push_async_callback(keeper.flush)
-        extract = ExtractPages(
-            documents, store, pages, keeper, parser, limits=extraction_limits(settings), recogniser=recogniser
-        )
+        extract = ExtractPages(store, pages, keeper, parser, limits=extraction_limits(settings), recogniser=recogniser)
         servicer = ExtractorServicer(
             upload=UploadDocument(
                 repository=documents,

@@ -18,7 +18,16 @@ from services.extractor.domain.documents import Document
 from services.extractor.domain.pages import DocumentFlag, FailedPage, Page, PageFault, PageFlag, Part
 from services.extractor.domain.ports import DocumentRepository
 from services.extractor.domain.receipts import Cause
-from services.extractor.domain.stored_pages import Facts, Finding, PageStore, Segment, Source, Span, StoredDocument
+from services.extractor.domain.stored_pages import (
+    Facts,
+    Finding,
+    Looked,
+    PageStore,
+    Segment,
+    Source,
+    Span,
+    StoredDocument,
+)
 from services.runtime.errors import Unavailable
 from tests.unit.extractor.scripted import a_document
 
@@ -41,6 +50,9 @@ class World:
 
     async def find(self, document: Document = OURS) -> StoredDocument:
         return await self.pages.find(document.tenant, document.id)
+
+    async def look(self, page: int = 1, parts: Part = Part.TEXT, document: Document = OURS) -> Looked | None:
+        return await self.pages.look(document.tenant, document.id, parts=parts, page=page)
 
     async def read(self, *spans: Span, document: Document = OURS) -> list[Page | FailedPage]:
         return list(await self.pages.read(document.tenant, document.id, spans))
@@ -89,6 +101,35 @@ async def test_only_what_is_asked_for_is_read_in_order(world: World) -> None:
     await world.write(a_segment(9, 12), a_segment(1, 4), a_segment(5, 8))
     spans = sorted((await world.find()).spans, key=lambda span: span.first_page)
     assert [page.number for page in await world.read(*spans[1:])] == list(range(5, 13))
+
+
+async def test_a_look_finds_the_document_with_what_is_stored_of_it_and_the_pages_at_hand(world: World) -> None:
+    words = Part.TEXT | Part.WORDS
+    segments = [
+        a_segment(1, 4),
+        a_segment(3, 8, parts=words),
+        a_segment(9, 12),
+        a_segment(3, 9, source=Source.RECOGNISED),
+    ]
+    await world.write(*segments, facts=FACTS)
+    for page, parts, pages in ((1, Part.TEXT, [1, 2, 3, 4]), (4, Part.TEXT, [3, 4, 5, 6, 7, 8]), (9, words, [])):
+        looked = await world.look(page, parts)
+        assert looked is not None
+        assert looked.document == await world.documents.get("acme", OURS.id)
+        assert looked.stored.facts == FACTS
+        assert set(looked.stored.spans) == {segment.span for segment in segments}
+        assert [page.number for page in looked.pages] == pages
+
+
+async def test_a_look_at_what_is_not_there(world: World) -> None:
+    looked = await world.look()
+    assert looked is not None
+    assert (looked.document.id, looked.stored, list(looked.pages)) == (OURS.id, StoredDocument(), [])
+    assert await world.look(document=replace(OURS, tenant="other")) is None
+    assert await world.look(document=a_document("cd" * 32)) is None
+    async with world.documents.locked("acme", OURS.id) as record:
+        await record.mark_erased(NOW, cause=Cause.REQUESTED, actor="", until=NOW)
+    assert await world.look() is None
 
 
 async def test_a_longer_segment_takes_the_place_of_a_shorter_one_and_not_the_other_way(world: World) -> None:

@@ -4,8 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from services.extractor.adapters.memory import MemoryDocuments
-from services.extractor.domain.pages import FailedPage, Page
-from services.extractor.domain.stored_pages import Facts, Finding, Segment, Span, StoredDocument
+from services.extractor.domain.pages import FailedPage, Page, Part
+from services.extractor.domain.stored_pages import (
+    Coverage,
+    Facts,
+    Finding,
+    Looked,
+    Segment,
+    Source,
+    Span,
+    StoredDocument,
+)
 
 _Key = tuple[str, str]
 
@@ -17,6 +26,15 @@ class MemoryPages:
         self._documents = documents
         self._facts: dict[_Key, Facts] = {}
         self._segments: dict[_Key, dict[tuple[object, ...], Segment]] = {}
+
+    async def look(self, tenant: str, document_id: str, *, parts: Part, page: int) -> Looked | None:
+        """See the port."""
+        document = await self._documents.get(tenant, document_id)
+        if document is None:
+            return None
+        stored = await self.find(tenant, document_id)
+        span = Coverage(stored.spans, source=Source.PARSED, parts=parts).at(page)
+        return Looked(document, stored, await self.read(tenant, document_id, [span] if span else []))
 
     async def find(self, tenant: str, document_id: str) -> StoredDocument:
         """See the port."""

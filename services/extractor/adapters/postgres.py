@@ -17,7 +17,7 @@ from services.extractor.domain.retention import Retention, Term
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-_COLUMNS = (
+COLUMNS = (
     "tenant, sha256, display_name, media_type, size_bytes, create_time, page_count, retention, expire_time,"
     " searchable_pages"
 )
@@ -28,17 +28,17 @@ BOUND = "(SELECT set_config('pagemesh.tenant', %(tenant)s, true) AS tenant OFFSE
 
 _FIND = f"""
     SELECT found.* FROM {BOUND} (
-        SELECT {_COLUMNS} FROM extractor.documents
+        SELECT {COLUMNS} FROM extractor.documents
         WHERE documents.tenant = bound.tenant AND id = %(id)s AND erase_time IS NULL OFFSET 0
     ) AS found
 """  # noqa: S608
-_GET = f"SELECT {_COLUMNS} FROM extractor.documents WHERE tenant = %s AND id = %s AND erase_time IS NULL"  # noqa: S608
+_GET = f"SELECT {COLUMNS} FROM extractor.documents WHERE tenant = %s AND id = %s AND erase_time IS NULL"  # noqa: S608
 _GET_ERASED = f"""
-    SELECT {_COLUMNS}, erase_cause, erase_actor, results_deleted
+    SELECT {COLUMNS}, erase_cause, erase_actor, results_deleted
     FROM extractor.documents WHERE tenant = %s AND id = %s AND erase_time <= %s
 """  # noqa: S608
 _LIST = f"""
-    SELECT {_COLUMNS} FROM extractor.documents
+    SELECT {COLUMNS} FROM extractor.documents
     WHERE tenant = %(tenant)s AND erase_time IS NULL
       AND (%(time)s::timestamptz IS NULL OR (create_time, id) < (%(time)s, %(id)s))
     ORDER BY create_time DESC, id DESC
@@ -134,7 +134,7 @@ class PostgresDocuments:
         with translate("list_documents"):
             async with bound(self._pool, tenant) as connection:
                 rows = await (await connection.execute(_LIST, values)).fetchall()
-        return [_document(row) for row in rows]
+        return [document_of(row) for row in rows]
 
     @contextlib.asynccontextmanager
     async def locked(self, tenant: str, document_id: str) -> AsyncIterator[DocumentRecord]:
@@ -162,7 +162,7 @@ class PostgresRecord:
         if row is None:
             return None
         *columns, cause, actor, results = row
-        return Erasing(_document(tuple(columns)), Cause(cause) if cause else None, actor or "", results)
+        return Erasing(document_of(tuple(columns)), Cause(cause) if cause else None, actor or "", results)
 
     async def reserve(self, document: Document, *, until: dt.datetime) -> bool:
         """See the port."""
@@ -229,7 +229,7 @@ async def bound(pool: Pool, tenant: str) -> AsyncIterator[Connection]:
 
 async def _one(connection: Connection, statement: str, values: tuple[Any, ...] | Mapping[str, Any]) -> Document | None:
     row = await (await connection.execute(statement, values)).fetchone()
-    return None if row is None else _document(row)
+    return None if row is None else document_of(row)
 
 
 def _values(document: Document) -> tuple[Any, ...]:
@@ -247,7 +247,8 @@ def _values(document: Document) -> tuple[Any, ...]:
     )
 
 
-def _document(row: tuple[Any, ...]) -> Document:
+def document_of(row: tuple[Any, ...]) -> Document:
+    """The document in a row of COLUMNS."""
     (
         tenant,
         sha256,

@@ -12,10 +12,18 @@ import structlog
 from pagemesh.common.v1 import page_pb2
 from services.database.pool import Pool, single, translate
 from services.extractor.adapters import page_codec
-from services.extractor.adapters.postgres import BOUND
+from services.extractor.adapters.postgres import BOUND, COLUMNS, document_of
 from services.extractor.adapters.postgres_index import IndexablePage, index_pages
 from services.extractor.domain.pages import DocumentFlag, FailedPage, Page, Part
-from services.extractor.domain.stored_pages import Facts, Finding, Segment, Source, Span, StoredDocument
+from services.extractor.domain.stored_pages import (
+    Facts,
+    Finding,
+    Looked,
+    Segment,
+    Source,
+    Span,
+    StoredDocument,
+)
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -37,6 +45,26 @@ _IN_A_THREAD_BYTES = 64 * 1024
 """More than so many compressed bytes take longer than the event loop should wait."""
 
 # What the document says of itself comes once, however many segments there are: it may be two megabytes.
+_LOOK = f"""
+    SELECT found.* FROM {BOUND} (
+        SELECT {COLUMNS}, flags, info, info_parts, spans.*, begin.*
+        FROM extractor.documents
+        CROSS JOIN LATERAL (
+            SELECT array_agg(s.source), array_agg(s.parts), array_agg(s.first_page), array_agg(s.last_page)
+            FROM extractor.page_segments AS s
+            WHERE s.tenant = documents.tenant AND s.document_id = documents.id
+        ) AS spans
+        LEFT JOIN LATERAL (
+            SELECT s.format, s.payload, s.source, s.parts, s.first_page, s.last_page
+            FROM extractor.page_segments AS s
+            WHERE s.tenant = documents.tenant AND s.document_id = documents.id AND s.source = %(source)s
+              AND s.parts & %(parts)s = %(parts)s AND %(page)s BETWEEN s.first_page AND s.last_page
+            ORDER BY s.last_page DESC LIMIT 1
+        ) AS begin ON true
+        WHERE documents.tenant = bound.tenant AND id = %(document)s AND erase_time IS NULL OFFSET 0
+    ) AS found
+"""  # noqa: S608
+_DOCUMENT_COLUMNS = len(COLUMNS.split(","))
 _FIND = f"""
     SELECT found.* FROM {BOUND} (
         WITH alive AS MATERIALIZED (
@@ -99,6 +127,29 @@ class PostgresPages:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
+    async def look(self, tenant: str, document_id: str, *, parts: Part, page: int) -> Looked | None:
+        """See the port."""
+        values = {
+            "tenant": tenant,
+            "document": document_id,
+            "source": int(Source.PARSED),
+            "parts": _part_bits(parts),
+            "page": page,
+        }
+        with translate("look_at_document"):
+            async with single(self._pool) as connection:
+                row = await (await connection.execute(_LOOK, values, binary=True)).fetchone()
+        if row is None:
+            return None
+        document = document_of(row[:_DOCUMENT_COLUMNS])
+        flags, info, info_parts, sources, all_parts, firsts, lasts, *begin = row[_DOCUMENT_COLUMNS:]
+        facts = None
+        if document.page_count is not None:
+            facts = Facts(document.page_count, _flags(flags), bytes(info or b""), _parts(info_parts))
+        spans = zip(sources or (), all_parts or (), firsts or (), lasts or (), strict=True)
+        stored = StoredDocument(facts, tuple(map(_span, spans)))
+        return Looked(document, stored, await _pages([begin] if begin[0] is not None else []))
+
     async def find(self, tenant: str, document_id: str) -> StoredDocument:
         """See the port."""
         with translate("find_pages"):
@@ -125,9 +176,7 @@ class PostgresPages:
         with translate("read_pages"):
             async with single(self._pool) as connection:
                 rows = await (await connection.execute(_READ, values, binary=True)).fetchall()
-        if sum(len(row[1]) for row in rows) > _IN_A_THREAD_BYTES:
-            return await asyncio.to_thread(_decoded, rows)
-        return _decoded(rows)
+        return await _pages(rows)
 
     async def write(self, findings: Sequence[Finding]) -> None:
         """See the port."""
@@ -183,7 +232,13 @@ def _indexable(finding: Finding, segment: Segment) -> list[IndexablePage]:
     ]
 
 
-def _decoded(rows: Sequence[tuple[Any, ...]]) -> list[Page | FailedPage]:
+async def _pages(rows: Sequence[Sequence[Any]]) -> Sequence[Page | FailedPage]:
+    if sum(len(row[1]) for row in rows) > _IN_A_THREAD_BYTES:
+        return await asyncio.to_thread(_decoded, rows)
+    return _decoded(rows)
+
+
+def _decoded(rows: Sequence[Sequence[Any]]) -> list[Page | FailedPage]:
     pages: list[Page | FailedPage] = []
     for file_format, payload, source, parts, first_page, last_page in rows:
         try:

@@ -18,11 +18,11 @@ from services.extractor.domain.pages import (
     PageFlag,
     Part,
 )
-from services.extractor.domain.ports import DocumentRepository, ObjectStore, Parser, Recogniser
+from services.extractor.domain.ports import ObjectStore, Parser, Recogniser
 from services.extractor.domain.reading import Reading, Sent
 from services.extractor.domain.recognising import RecognisedPages, Recognitions
 from services.extractor.domain.slices import DocumentLost, ExtractionLimits
-from services.extractor.domain.stored_pages import Facts, PageStore
+from services.extractor.domain.stored_pages import Facts, Looked, PageStore, computed
 from services.runtime.errors import FailedPrecondition, FieldViolation, OutOfRange
 
 __all__ = ["ExtractPages", "Extraction", "ExtractionLimits", "document_fault"]
@@ -46,7 +46,6 @@ class ExtractPages:
 
     def __init__(
         self,
-        repository: DocumentRepository,
         store: ObjectStore,
         pages: PageStore,
         keeper: PageKeeper,
@@ -56,7 +55,6 @@ class ExtractPages:
         recogniser: Recogniser | None = None,
     ) -> None:
         """Without a `recogniser` no page is recognised."""
-        self._repository = repository
         self._pages = pages
         self._limits = limits
         files = OpenFiles(store)
@@ -65,24 +63,33 @@ class ExtractPages:
         if recogniser is not None:
             self._recognitions = Recognitions(recogniser=recogniser, files=files, keeper=keeper)
 
+    async def look(self, extraction: Extraction) -> Looked:
+        """The document that is named, and what is stored of it. Raises NotFound."""
+        looked = await self._pages.look(
+            extraction.tenant,
+            document_id(extraction.name),
+            parts=computed(extraction.parts),
+            page=max(extraction.first_page, 1),
+        )
+        if looked is None:
+            raise not_found(extraction.name)
+        return looked
+
     async def __call__(
-        self, extraction: Extraction, *, remaining_s: Callable[[], float | None], document: Document | None = None
+        self, extraction: Extraction, *, remaining_s: Callable[[], float | None], looked: Looked | None = None
     ) -> AsyncGenerator[Sequence[ExtractionEvent], None]:
         """Yields ExtractionStart, then Page and FailedPage in order, then ExtractionEnd, those together that are there
-        together. A page may have more parts than were asked for. `document` is the one that is named, where it was read
-        a moment ago.
+        together. A page may have more parts than were asked for. `looked` is what `look` answered a moment ago.
 
         Raises NotFound, FailedPrecondition with a DocumentFault or TOO_MANY_PAGES, OutOfRange PAGE_OUT_OF_RANGE, and
         what `Parser.parse` and `Recogniser.recognise` raise.
         """
-        if document is None:
-            document = await self._repository.get(extraction.tenant, document_id(extraction.name))
-        if document is None:
-            raise not_found(extraction.name)
+        looked = looked or await self.look(extraction)
+        document = looked.document
         reading = Reading(
             flights=self._flights,
             store=self._pages,
-            document=document,
+            looked=looked,
             parts=extraction.parts,
             password=extraction.password,
             remaining_s=remaining_s,

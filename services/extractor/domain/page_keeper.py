@@ -101,6 +101,8 @@ class PageKeeper:
         self._waiting_bytes = 0
         self._failing = False
         self._wanted = asyncio.Event()
+        self._since = 0.0
+        """Loop time of the last write, or since when there is something to write."""
         self._room = asyncio.Event()
         self._room.set()
         self._writing = asyncio.Lock()
@@ -124,12 +126,12 @@ class PageKeeper:
         limits = self._limits
         if len(buffer.pages) >= limits.segment_pages or buffer.size_bytes >= limits.segment_bytes:
             self.finish(key, run)
-        self._wanted.set()
+        self._want()
 
     def note(self, document: DocumentKey, facts: Facts) -> None:
         """Takes what is known of a document as a whole."""
         self._facts[document] = facts
-        self._wanted.set()
+        self._want()
 
     def finish(self, key: RunKey, run: object) -> None:
         """Ends the segment that is growing: more pages do not follow soon."""
@@ -162,13 +164,13 @@ class PageKeeper:
         """Stores until cancelled."""
         while True:
             await self._wanted.wait()
-            since = asyncio.get_running_loop().time()
             # Company on the way: one transaction costs as much as the pages of a few documents.
             await asyncio.sleep(self._limits.every_s)
-            while self._may_wait(since):
-                await asyncio.sleep(self._limits.every_s)
+            if self._may_wait():
+                continue
             self._finish_old()
             await self._write_ready()
+            self._since = asyncio.get_running_loop().time()
             if not self._buffers and not self._ready and not self._facts:
                 self._wanted.clear()
 
@@ -181,10 +183,15 @@ class PageKeeper:
                 while self._ready or self._facts:
                     await self._write_ready()
 
-    def _may_wait(self, since: float) -> bool:
+    def _want(self) -> None:
+        if not self._wanted.is_set():
+            self._since = asyncio.get_running_loop().time()
+            self._wanted.set()
+
+    def _may_wait(self) -> bool:
         """Whether there is time for what is ready, and others have more need of the cores."""
         limits = self._limits
-        waited_s = asyncio.get_running_loop().time() - since
+        waited_s = asyncio.get_running_loop().time() - self._since
         return waited_s < limits.busy_s and self._waiting_bytes < limits.busy_bytes and self._is_busy()
 
     def _finish_old(self) -> None:

@@ -1,10 +1,10 @@
 """One reader of a document's pages: what is in memory, else what is stored, else what a parser says."""
 
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import reduce
 from operator import or_
 
-from services.extractor.domain.documents import Document
 from services.extractor.domain.flights import Flight, Flights, Route
 from services.extractor.domain.page_keeper import AnyPage, RunKey
 from services.extractor.domain.pages import NO_PARTS, Part
@@ -13,6 +13,7 @@ from services.extractor.domain.stored_pages import (
     DOCUMENT_PARTS,
     Coverage,
     Facts,
+    Looked,
     PageStore,
     Source,
     Span,
@@ -39,11 +40,12 @@ class Reading:
         *,
         flights: Flights,
         store: PageStore,
-        document: Document,
+        looked: Looked,
         parts: Part,
         password: str,
         remaining_s: Callable[[], float | None],
     ) -> None:
+        document = looked.document
         self._flights = flights
         self._keeper = flights.keeper
         self._store = store
@@ -53,9 +55,11 @@ class Reading:
         self._remaining_s = remaining_s
         self._key = RunKey(document.tenant, document.id, Source.PARSED, computed(parts))
         self._flight: Flight | None = None
-        self._stored = StoredDocument()
-        self._coverage = Coverage((), source=Source.PARSED, parts=parts)
+        self._stored = StoredDocument() if password else looked.stored
+        self._ahead = deque[AnyPage](() if password else looked.pages)
+        """Pages that were read when the document was looked at."""
         self._unreadable: set[Span] = set()
+        self._cover(1)
         self._may_be_stored = False
         """Whether more may be stored by now than we know of."""
         self._facts: Facts | None = None
@@ -65,10 +69,12 @@ class Reading:
         `Flight.advance` raises."""
         document = (self._document.tenant, self._document.id)
         if not self._password:
+            # What was being written when we looked is known of for a while.
             self._may_be_stored = self._keeper.knows(document)
-            if self._may_be_stored or self._document.page_count is not None:
-                await self._look()
             self._facts = self._keeper.facts(document) or self._stored.facts
+            if self._facts is None and self._may_be_stored:
+                await self._look()
+                self._facts = self._stored.facts
         info = self._parts & DOCUMENT_PARTS
         if self._facts is not None and info in self._facts.info_parts:
             return self._facts
@@ -89,6 +95,11 @@ class Reading:
         page = first_page
         while page <= last_page:
             found = self._in_memory(page, last_page)
+            if found:
+                yield found
+                page += len(found)
+                continue
+            found = self._from_ahead(page, last_page)
             if found:
                 yield found
                 page += len(found)
@@ -135,6 +146,15 @@ class Reading:
             if kept is None:
                 break
             found.append((kept, flight is None or number < flight.route.first_page))
+        return found
+
+    def _from_ahead(self, page: int, last_page: int) -> Sequence[Sent]:
+        """Pages in a row that came when the document was looked at."""
+        found: list[Sent] = []
+        while self._ahead and self._ahead[0].number <= last_page:
+            kept = self._ahead.popleft()
+            if kept.number == page + len(found):
+                found.append((kept, True))
         return found
 
     async def _from_store(self, spans: Sequence[Span], page: int, last_page: int) -> Sequence[Sent]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+from services.extractor.domain.documents import Document
 from services.extractor.domain.pages import NO_PARTS, DocumentFlag, FailedPage, Page, Part
 
 DOCUMENT_PARTS = Part.METADATA | Part.OUTLINE
@@ -56,6 +57,15 @@ class StoredDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """A document with all that is stored of it, and the `pages` of one span that was asked for with it."""
+
+    document: Document
+    stored: StoredDocument
+    pages: Sequence[Page | FailedPage] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What is new about a document, to be stored."""
 
@@ -67,6 +77,10 @@ class Finding:
 
 class PageStore(Protocol):
     """Pages of documents. Every method raises Unavailable where the database is down."""
+
+    async def look(self, tenant: str, document_id: str, *, parts: Part, page: int) -> Looked | None:
+        """The document and what there is, with the pages of the parsed span that has `parts`, holds `page` and reaches
+        furthest; nothing where there is no such document."""
 
     async def find(self, tenant: str, document_id: str) -> StoredDocument:
         """What there is; nothing where there is no such document."""

@@ -61,9 +61,11 @@ class Uses:
         self._open: dict[str, Use] = {}
 
     @contextlib.asynccontextmanager
-    async def of(self, tenant: str, name: str) -> AsyncIterator[Use]:
-        """A use of `documents/{id}`, which ends with the context. Raises NotFound."""
-        document = await self._repository.get(tenant, document_id(name))
+    async def of(self, tenant: str, name: str, *, document: Document | None = None) -> AsyncIterator[Use]:
+        """A use of `documents/{id}`, which ends with the context; `document` is the one that is named, where it was
+        read a moment ago. Raises NotFound."""
+        if document is None:
+            document = await self._repository.get(tenant, document_id(name))
         if document is None:
             raise not_found(name)
         use = Use(Lease(tenant, document.id, self._new_id()), document, written=False)
@@ -129,9 +131,10 @@ class ProcessPages:
     ) -> AsyncGenerator[Sequence[ExtractionEvent], None]:
         """As `ExtractPages`. With `processes` its end is that of the document's processing, and so is a file that
         cannot be read; a call that breaks off is not."""
-        async with self._uses.of(extraction.tenant, extraction.name) as use:
+        looked = await self._extract.look(extraction)
+        async with self._uses.of(extraction.tenant, extraction.name, document=looked.document) as use:
             try:
-                pages = self._extract(extraction, remaining_s=remaining_s, document=use.document)
+                pages = self._extract(extraction, remaining_s=remaining_s, looked=looked)
                 async with aclosing(pages) as bursts:
                     async for events in bursts:
                         yield events

@@ -121,7 +121,6 @@ class World:
         signals = KeepingSignals(stored=lambda *_: None, failed=lambda *_: None, waiting=lambda _: None)
         self.keeper = PageKeeper(self.pages, limits=KEEPING, signals=signals)
         self.extract = ExtractPages(
-            self.documents,
             self.store,
             self.pages,
             self.keeper,

@@ -40,7 +40,7 @@ class World:
         self.parser, self.documents, self.store = parser, documents, store
         self.pages = MemoryPages(documents)
         self.keeper = PageKeeper(self.pages, limits=KeepingLimits(), signals=NO_SIGNALS)
-        self.extract = ExtractPages(documents, store, self.pages, self.keeper, parser, limits=LIMITS)
+        self.extract = ExtractPages(store, self.pages, self.keeper, parser, limits=LIMITS)
         self.seen: list[ExtractionEvent] = []
 
     async def run(self, *, first: int = 0, last: int = 0, remaining_s: float | None = None) -> list[ExtractionEvent]:

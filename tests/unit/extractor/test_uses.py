@@ -9,12 +9,13 @@ from typing import cast
 
 import pytest
 
-from services.extractor.domain.documents import Document
+from services.extractor.domain.documents import Document, document_id, not_found
 from services.extractor.domain.extract import Extraction, ExtractPages
 from services.extractor.domain.keeping import Lease
 from services.extractor.domain.pages import ExtractionEnd, ExtractionEvent, Page, Part
 from services.extractor.domain.receipts import Cause
 from services.extractor.domain.retention import Retention, Term
+from services.extractor.domain.stored_pages import Looked, StoredDocument
 from services.extractor.domain.uses import LEASE, ProcessPages
 from services.runtime.errors import FailedPrecondition, NotFound, ResourceExhausted, Unavailable
 from tests.unit.extractor.keeping import World
@@ -36,15 +37,22 @@ async def ephemeral(world: World) -> Document:
 def processing(world: World, error: Exception | None = None) -> ProcessPages:
     """Extraction of one page, or one that fails."""
 
-    async def extract(
-        extraction: Extraction, *, remaining_s: Callable[[], float | None], document: Document
-    ) -> AsyncGenerator[Sequence[ExtractionEvent], None]:
-        if error is not None:
-            raise error
-        yield [Page(1, b"")]
-        yield [ExtractionEnd(1, 0)]
+    class Extract:
+        async def look(self, extraction: Extraction) -> Looked:
+            document = await world.documents.get(extraction.tenant, document_id(extraction.name))
+            if document is None:
+                raise not_found(extraction.name)
+            return Looked(document, StoredDocument())
 
-    return ProcessPages(uses=world.uses, extract=cast(ExtractPages, extract))
+        async def __call__(
+            self, extraction: Extraction, *, remaining_s: Callable[[], float | None], looked: Looked
+        ) -> AsyncGenerator[Sequence[ExtractionEvent], None]:
+            if error is not None:
+                raise error
+            yield [Page(1, b"")]
+            yield [ExtractionEnd(1, 0)]
+
+    return ProcessPages(uses=world.uses, extract=cast(ExtractPages, Extract()))
 
 
 async def run(pages: ProcessPages, document: Document, *, processes: bool = True) -> int:
