@@ -34,14 +34,6 @@ def dense(words: int) -> bytes:
     return bytes(document.tobytes(deflate=True))
 
 
-def long(pages: int) -> bytes:
-    """So many short pages."""
-    document: Any = pymupdf.open()
-    for number in range(1, pages + 1):
-        document.new_page(width=200, height=100).insert_text((20, 50), f"This is page {number}.")
-    return bytes(document.tobytes())
-
-
 def encrypted() -> bytes:
     """Needs a password to open."""
     document: Any = pymupdf.open(stream=good(1), filetype="pdf")

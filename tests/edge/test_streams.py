@@ -6,6 +6,7 @@ import pytest
 
 from tests.edge import files
 from tests.edge.conftest import UPLOAD, World
+from tests.integration.extractor import made_pdfs
 
 STREAM = "pagemesh.summarizer.v1.SummarizerService/StreamSummarize"
 USAGE = "pagemesh.ledger.v1.LedgerService/QueryUsage"
@@ -106,7 +107,7 @@ def test_ten_thousand_pages_arrive_in_order(world: World, ten_thousand_pages: st
 
 @pytest.fixture(scope="module")
 def ten_thousand_pages(world: World) -> str:
-    uploaded = world.edge.json(UPLOAD, {}, world.keys["admin"], body=files.long(10_000))
+    uploaded = world.edge.json(UPLOAD, {}, world.keys["admin"], body=made_pdfs.book(10_000))
     return str(uploaded.messages[0]["document"]["name"])
 
 
