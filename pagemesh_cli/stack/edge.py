@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2
 from pagemesh.ledger.v1 import identity_service_pb2, ledger_service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2
-from pagemesh_cli.stack.edge_replies import mappers
+from pagemesh_cli.stack.edge_replies import PASSWORD_IN_ADDRESS, mappers
 from pagemesh_cli.stack.errors import MissingPart, StackError
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "envoy"
@@ -181,6 +181,7 @@ def _values(
         "TLS_CA": str(tls_dir / "ca.crt"),
         "ALLOWED_ORIGINS": [{"exact": origin} for origin in allowed_origins],
         "REPLIES": mappers(),
+        "PASSWORD_IN_ADDRESS": PASSWORD_IN_ADDRESS,
     }
     for name, value in dataclasses.asdict(limits).items():
         bucket = getattr(limits, name)

@@ -16,10 +16,16 @@ _RETRY_TYPE = "type.googleapis.com/google.rpc.RetryInfo"
 
 Json = dict[str, object]
 
+# A parameter `password`. The transcoder unescapes names, so that any letter may be written as its number.
+PASSWORD_IN_ADDRESS = r"[^?]*\?(.*&)?{}([=&].*)?".format(
+    "".join(f"({letter}|%(?i:{ord(letter):x}))" for letter in "password")
+)
+
 
 @dataclass(frozen=True)
 class Reply:
-    """`code` is google.rpc.Code. A row fits where all of `status` (HTTP) and `flag` (Envoy's response flag) fit."""
+    """`code` is google.rpc.Code. A row fits where all of `status` (HTTP), `flag` (Envoy's response flag) and `path` (a
+    regular expression for all of the address) fit."""
 
     reason: str
     code: int
@@ -27,6 +33,7 @@ class Reply:
     """None passes on what the ledger or the transcoder said."""
     status: int | None = None
     flag: str | None = None
+    path: str | None = None
     answer_status: int | None = None
     """HTTP status for JSON callers where Envoy's own is not the one that clients expect."""
     grpc_code: int | None = None
@@ -49,6 +56,13 @@ REPLIES = (
     Reply("NO_ROUTE", 5, "There is nothing at this path.", status=404, grpc_code=12),
     Reply("UNAUTHENTICATED", 16, "The API key is missing, unknown, expired or revoked.", status=401),
     Reply("PERMISSION_DENIED", 7, status=403),
+    Reply(
+        "PASSWORD_IN_ADDRESS",
+        3,
+        "A password does not belong in the address, which proxies log. Send it in the body.",
+        status=400,
+        path=PASSWORD_IN_ADDRESS,
+    ),
     Reply("INVALID_REQUEST", 3, "This is not valid HTTP.", status=400, flag="DPE"),
     Reply("INVALID_REQUEST", 3, status=400),
     Reply("EDGE_ERROR", 13, "The edge could not handle the request."),
@@ -115,6 +129,8 @@ def _conditions(reply: Reply) -> list[Json]:
         conditions.append(_status(reply.status))
     if reply.flag is not None:
         conditions.append({"response_flag_filter": {"flags": [reply.flag]}})
+    if reply.path is not None:
+        conditions.append(_header(":path", {"safe_regex": {"regex": reply.path}}))
     return conditions
 
 

@@ -1,5 +1,6 @@
 """What is reachable from outside is what the contracts call public, and nothing else; the configuration's own rules."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,13 @@ import pytest
 import yaml
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
 
 from pagemesh.common.v1 import access_pb2
 from pagemesh_cli.stack.edge import EdgeAddresses, EdgeLimits, descriptor_set, render
 from pagemesh_cli.stack.errors import StackError
 from tests.edge.envoy.edge import KEY, Edge, grpc_error, metadata
-from tests.edge.envoy.upstreams import Mesh
+from tests.edge.envoy.upstreams import DOCUMENT, Mesh
 
 INFRASTRUCTURE = {
     "/grpc.reflection.v1.ServerReflection/",
@@ -87,7 +88,7 @@ def manager(config: dict[str, Any]) -> dict[str, Any]:
 def routes(rendered: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Route actions by gRPC path or prefix."""
     table = manager(rendered)["route_config"]["virtual_hosts"][0]["routes"]
-    by_match = {r["match"].get("path") or r["match"].get("prefix"): r["route"] for r in table}
+    by_match = {r["match"].get("path") or r["match"].get("prefix"): r["route"] for r in table if "route" in r}
     return {match: route for match, route in by_match.items() if match and not match.startswith("/v1/")}
 
 
@@ -127,6 +128,84 @@ def test_no_internal_method_speaks_json() -> None:
     wanted = {"Reserve", "Settle", "Release", "RecordUsage", "HoldDocument", "ReleaseDocument", "PurgeDocument"}
     assert {m.name for m in internal} == wanted
     assert [m.name for m in internal if m.GetOptions().HasExtension(annotations_pb2.http)] == []
+
+
+def fields(message: Descriptor, above: frozenset[str] = frozenset()) -> Iterator[str]:
+    """All fields as a query names them."""
+    for field in message.fields:
+        yield field.name
+        if field.message_type is not None and field.message_type.full_name not in above:
+            for name in fields(field.message_type, above | {message.full_name}):
+                yield f"{field.name}.{name}"
+
+
+WITH_PASSWORD = [m for m in PUBLIC if any("password" in name for name in fields(m.input_type))]
+
+
+def test_a_password_has_one_name_in_a_query() -> None:
+    """The one that the edge looks for."""
+    assert {m.name for m in WITH_PASSWORD} >= {"ExtractPages", "RenderPage", "ExtractImage"}
+    assert {n for m in PUBLIC for n in fields(m.input_type) if "password" in n} == {"password"}
+
+
+def json_path(method: MethodDescriptor) -> str:
+    """Its address for JSON, for some document."""
+    pattern: str = method.GetOptions().Extensions[annotations_pb2.http].post
+    return re.sub(r"\{.*?\}", DOCUMENT, pattern)
+
+
+IN_QUERY = [
+    "password=s3cret",
+    "page=2&password=s3cret&format=FORMAT_PNG",
+    "password",
+    "pass%77%6Frd=s3cret",
+    "&password=",
+]
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize("query", IN_QUERY)
+@pytest.mark.parametrize("method", WITH_PASSWORD, ids=[m.name for m in WITH_PASSWORD])
+async def test_a_password_in_the_address_is_refused(
+    edge: Edge, clean: Mesh, method: MethodDescriptor, query: str
+) -> None:
+    for body in (b"", b"{}", b'{"password": "s3cret"}'):
+        answer = await edge.call("POST", f"{json_path(method)}?{query}", body=body)
+        assert (answer.status, answer.json["code"], answer.reason) == (400, 3, "PASSWORD_IN_ADDRESS")
+        assert "body" in answer.json["message"]
+        assert b"s3cret" not in answer.body
+    assert (await edge.call("POST", f"{json_path(method)}?{query}", headers={})).status == 401
+    assert clean.journal.calls == []
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize("name", ["Password", "passWord", "pass%2577ord", "pass+word", "password.", "a.password"])
+async def test_what_is_spelled_otherwise_is_no_password(edge: Edge, clean: Mesh, name: str) -> None:
+    answer = await edge.call("POST", f"/v1/{DOCUMENT}:extractPages?{name}=s3cret", body={})
+    assert (answer.status, answer.reason) == (400, "INVALID_REQUEST")
+    assert clean.journal.calls == []
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_password_in_the_body_passes_and_so_does_the_word_itself(edge: Edge, clean: Mesh) -> None:
+    calls = [
+        (f"/v1/{DOCUMENT}:extractPages", {"password": "s3cret"}),
+        (f"/v1/{DOCUMENT}:extractPages?first_page=1", {"password": "s3cret"}),
+        ("/v1/documents:upload?display_name=password=", b"%PDF"),
+    ]
+    for path, body in calls:
+        assert (await edge.call("POST", path, body=body)).status == 200
+    assert [call.method for call in clean.journal.calls] == ["ExtractPages", "ExtractPages", "UploadDocument"]
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_password_in_the_address_of_a_grpc_call_is_refused(edge: Edge, clean: Mesh) -> None:
+    async with edge.channel() as channel:
+        call = channel.unary_unary(f"{path_of(WITH_PASSWORD[0])}?password=s3cret")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(b"", metadata=metadata(), timeout=10)
+    assert grpc_error(refused.value) == ("INVALID_ARGUMENT", "PASSWORD_IN_ADDRESS")
+    assert clean.journal.calls == []
 
 
 @pytest.mark.asyncio(loop_scope="session")
