@@ -201,7 +201,9 @@ async def test_a_password_in_the_body_passes_and_so_does_the_word_itself(edge: E
 @pytest.mark.asyncio(loop_scope="session")
 async def test_a_password_in_the_address_of_a_grpc_call_is_refused(edge: Edge, clean: Mesh) -> None:
     async with edge.channel() as channel:
-        call = channel.unary_unary(f"{path_of(WITH_PASSWORD[0])}?password=s3cret")
+        call = channel.unary_unary(
+            f"{path_of(WITH_PASSWORD[0])}?password=s3cret", request_serializer=bytes, response_deserializer=bytes
+        )
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call(b"", metadata=metadata(), timeout=10)
     assert grpc_error(refused.value) == ("INVALID_ARGUMENT", "PASSWORD_IN_ADDRESS")
