@@ -32,8 +32,8 @@ class ExtractorSettings(RuntimeSettings):
     summarizer_target: Annotated[str, Field(pattern=r"^([a-z0-9+.-]+:///?)?[^\s/]+:\d{1,5}$")]
     """A gRPC target, such as `dns:///summarizer:7000`: it erases what it made of documents that are deleted."""
     spool_dir: Annotated[Path, AfterValidator(_absolute)]
-    """Folder of this process alone for uploads on their way in; a real disk, at least max_uploads times
-    max_upload_bytes."""
+    """Folder of this process alone for uploads on their way in and for what is read from S3; a real disk, at least
+    max_uploads times max_upload_bytes, and with S3 1 GiB more."""
     max_upload_bytes: Annotated[int, Field(ge=1, le=4096 * _MIB)] = 50 * _MIB
     """Largest document."""
     max_uploads: Annotated[int, Field(ge=1, le=1000)] = 32

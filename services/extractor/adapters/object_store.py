@@ -17,6 +17,7 @@ import structlog
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
+from services.extractor.adapters.download_room import DEFAULT_ROOM, DownloadRoom, Place, RoomLimits
 from services.extractor.domain.ports import ReadableFile
 from services.runtime.errors import Unavailable
 
@@ -43,10 +44,19 @@ class ObstoreObjectStore:
     renamed: what is seen survives a power cut, and what `put` has acknowledged is seen after it.
     """
 
-    def __init__(self, url: str, *, spool_dir: Path, encryption: str = "off", storage_class: str = "") -> None:
-        """Objects that are not local files are read through files in `spool_dir`. S3 alone encrypts (`AES256`,
-        `aws:kms`, `aws:kms:KEY`) and has storage classes. Raises ValueError for what cannot be."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        spool_dir: Path,
+        encryption: str = "off",
+        storage_class: str = "",
+        room: RoomLimits | None = None,
+    ) -> None:
+        """Objects that are not local files are read through files in `spool_dir`, for which there is `room`. S3 alone
+        encrypts (`AES256`, `aws:kms`, `aws:kms:KEY`) and has storage classes. Raises ValueError for what cannot be."""
         self._spool_dir = spool_dir
+        self._room = DownloadRoom(room or DEFAULT_ROOM)
         self._root = _local_root(url)
         self._attributes: Any = {"Storage-Class": storage_class} if storage_class else None
         if self._root is not None:
@@ -93,15 +103,18 @@ class ObstoreObjectStore:
     @contextlib.asynccontextmanager
     async def open(self, key: str) -> AsyncIterator[ReadableFile]:
         """See the port."""
-        with _translated("get"):
-            async with asyncio.timeout(TRANSFER_TIMEOUT_S) as timer:
-                if self._root is not None:
-                    # Not in a thread: it costs less than changing to one, and no byte is read.
-                    file: Any = open(self._root / key, "rb", 0)  # noqa: ASYNC230, SIM115, PTH123
-                else:
-                    file = await self._download(key, timer)
-        with file:
-            yield file
+        if self._root is not None:
+            with _translated("get"):
+                # Not in a thread: it costs less than changing to one, and no byte is read.
+                file: Any = open(self._root / key, "rb", 0)  # noqa: ASYNC230, SIM115, PTH123
+            with file:
+                yield file
+            return
+        async with self._room.place(key.partition("/")[0]) as place:
+            with _translated("get"):
+                file = await self._download(key, place)
+            with file:
+                yield file
 
     async def delete(self, key: str) -> bool:
         """See the port."""
@@ -146,12 +159,22 @@ class ObstoreObjectStore:
             (root / staging).unlink(missing_ok=True)
             raise
 
-    async def _download(self, key: str, timer: asyncio.Timeout) -> Any:
+    async def _download(self, key: str, place: Place) -> Any:
+        while True:
+            async with place.turn(), asyncio.timeout(TRANSFER_TIMEOUT_S) as timer:
+                result = await obstore.get_async(self._store, key)
+                size_bytes: int = result.meta["size"]
+                if place.take(size_bytes):
+                    timer.reschedule(asyncio.get_running_loop().time() + _transfer_s(size_bytes))
+                    return await self._spooled(result)
+            # S3 does not keep an answer open that nobody reads: it is asked for again.
+            del result
+            await place.wait(size_bytes)
+
+    async def _spooled(self, result: Any) -> Any:
         # Without a name from the start: it is gone with its last descriptor, whatever happens.
         file = tempfile.TemporaryFile(dir=self._spool_dir, buffering=0)  # noqa: SIM115  # the caller closes it
         try:
-            result = await obstore.get_async(self._store, key)
-            timer.reschedule(asyncio.get_running_loop().time() + _transfer_s(result.meta["size"]))
             async for piece in result.stream(min_chunk_size=_READ_BYTES):
                 await asyncio.to_thread(file.write, piece)
         except BaseException:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from services.extractor.domain.documents import Document, document_id, not_found
 from services.extractor.domain.drawn import MAX_KEPT_BYTES, DrawnKey, DrawnPages
 from services.extractor.domain.faults import document_fault
-from services.extractor.domain.keys import object_key
+from services.extractor.domain.flights import OpenFiles
 from services.extractor.domain.pages import (
     FailedPage,
     PageFault,
@@ -134,7 +134,7 @@ class Pictures:
         limits: PictureLimits,
     ) -> None:
         self._repository = repository
-        self._store = store
+        self._files = OpenFiles(store)
         self._parser = parser
         self._drawn = drawn
         self._clock = clock
@@ -221,7 +221,7 @@ class Pictures:
 
     async def _made(self, wanted: _Wanted, remaining_s: Callable[[], float | None]) -> Picture:
         try:
-            async with self._store.open(object_key(wanted.document.tenant, wanted.document.sha256)) as file:
+            async with self._files.of(wanted.document) as file:
                 outcome = await self._tried_twice(wanted, file, remaining_s)
         except FileNotFoundError as exc:  # deleted between the row and the bytes
             raise not_found(wanted.document.name) from exc

@@ -62,7 +62,8 @@ class ObjectStore(Protocol):
         """Size of the object; None where there is none."""
 
     def open(self, key: str) -> AbstractAsyncContextManager[ReadableFile]:
-        """The object as an open local file. Raises FileNotFoundError."""
+        """The object as an open local file. Raises FileNotFoundError, and ResourceExhausted STORE_BUSY where too many
+        are on their way or open already."""
 
     async def delete(self, key: str) -> bool:
         """Removes the object; False where there was none."""

@@ -7,16 +7,20 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from pagemesh_cli.stack.ports import pick_free_port
 from services.extractor.adapters import object_store
+from services.extractor.adapters.download_room import RoomLimits
 from services.extractor.adapters.object_store import ObstoreObjectStore
-from services.runtime.errors import NotFound, Unavailable
+from services.runtime.errors import NotFound, ResourceExhausted, Unavailable
 from tests import s3_server as s3
 from tests.integration.extractor import made_pdfs
-from tests.integration.extractor.conftest import Start
+from tests.integration.extractor.conftest import Start, eventually
+from tests.integration.summarizer.tcp_proxy import TcpProxy
 from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -107,7 +111,7 @@ async def test_uploads_get_the_storage_class_that_is_set(
 
 
 @pytest.mark.parametrize("options", [{"encryption": "AES256"}, {"storage_class": "STANDARD_IA"}])
-async def test_a_directory_cannot_do_what_s3_does(tmp_path: Path, options: dict[str, str]) -> None:
+async def test_a_directory_cannot_do_what_s3_does(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="s3://"):
         ObstoreObjectStore(tmp_path.as_uri(), spool_dir=tmp_path, **options)
 
@@ -187,6 +191,74 @@ async def test_a_server_that_is_down_is_told(tmp_path: Path, source: Path, monke
     for name, value in S3Server(pick_free_port()).environment.items():
         monkeypatch.setenv(name, value)
     await every_call_is_refused(ObstoreObjectStore("s3://bucket", spool_dir=tmp_path), source)
+
+
+def gauge(name: str) -> float:
+    return REGISTRY.get_sample_value(f"pagemesh_extractor_{name}") or 0.0
+
+
+async def contents(store: ObstoreObjectStore, key: str) -> bytes:
+    async with store.open(key) as file:
+        return os.pread(file.fileno(), 1 << 30, 0)
+
+
+async def test_so_many_downloads_run_at_a_time_and_all_come_whole(
+    s3_server: S3Server, s3_bucket: str, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {f"acme/{number:064x}": os.urandom(100_000) for number in range(5)}
+    for key, data in keys.items():
+        s3_server.client.put_object(Bucket=s3_bucket, Key=key, Body=data)
+    async with TcpProxy("127.0.0.1", s3_server.port).running() as wire:
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://{wire.target}")
+        store = ObstoreObjectStore(f"s3://{s3_bucket}", spool_dir=tmp_path, room=RoomLimits(downloads=2))
+        wire.freeze(requests=False)
+        reading = [asyncio.create_task(contents(store, key)) for key in keys]
+        await eventually(lambda: gauge("downloads_waiting") == 3, "all others wait")
+        wire.mend()
+        assert await asyncio.gather(*reading) == list(keys.values())
+    assert (gauge("downloads_waiting"), gauge("downloaded_bytes")) == (0, 0)
+
+
+async def test_what_lies_in_the_spool_is_bounded_and_others_wait_for_it_to_be_closed(
+    s3_server: S3Server, s3_bucket: str, tmp_path: Path
+) -> None:
+    data = os.urandom(6_000_000)
+    for tenant in ("acme", "other"):
+        s3_server.client.put_object(Bucket=s3_bucket, Key=f"{tenant}/{'a' * 64}", Body=data)
+    room = RoomLimits(max_bytes=10_000_000)
+    store = ObstoreObjectStore(f"s3://{s3_bucket}", spool_dir=tmp_path, room=room)
+    async with store.open(f"acme/{'a' * 64}"):
+        waiting = asyncio.create_task(contents(store, f"other/{'a' * 64}"))
+        await eventually(lambda: gauge("downloads_waiting") == 1, "the other one waits")
+        assert not waiting.done()
+        assert gauge("downloaded_bytes") == len(data)
+    assert await waiting == data
+    assert (gauge("downloads_waiting"), gauge("downloaded_bytes")) == (0, 0)
+    with pytest.raises(FileNotFoundError):
+        await contents(store, f"acme/{'b' * 64}")
+    assert await contents(store, f"acme/{'a' * 64}") == data, "what could not be opened takes no room"
+
+
+async def test_a_service_without_room_says_when_to_come_back_and_shares_what_is_open(
+    start: Start, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "DEFAULT_ROOM", RoomLimits(max_bytes=1, wait_s=0))
+    service = await start(object_store_url=f"s3://{s3_bucket}")
+    client = service.client
+    bomb = (await client.upload(made_pdfs.with_laughing_page(0, 0))).document
+    book = (await client.upload(BOOK)).document
+    hanging = client.open_extraction(bomb.name)
+    await hanging.read()
+    with pytest.raises(ResourceExhausted) as told:
+        await client.extract(book.name)
+    assert told.value.reason == "STORE_BUSY"
+    assert told.value.retry_after_s
+    shared = client.open_extraction(bomb.name, "words")
+    assert (await shared.read()).WhichOneof("event") == "start", "its file is open already"
+    for call in (hanging, shared):
+        call.cancel()
+    await eventually(lambda: gauge("downloaded_bytes") == 0, "the file is closed")
+    assert (await client.extract(book.name)).numbers == [1, 2, 3]
 
 
 async def test_the_whole_service_keeps_its_documents_in_s3(start: Start, s3_server: S3Server, s3_bucket: str) -> None:

@@ -1,8 +1,8 @@
 """Pictures: what is drawn once, what is kept, what is tried again, and what waiting callers weigh."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from services.extractor.domain.pages import (
     Refused,
 )
 from services.extractor.domain.pictures import Drawing, ImageOf, PictureLimits, Pictures
-from services.extractor.domain.ports import PictureTask
+from services.extractor.domain.ports import PictureTask, ReadableFile
 from services.runtime.errors import FailedPrecondition, NotFound, PagemeshError, ResourceExhausted, Unavailable
 from tests.unit.extractor.scripted import StillClock, a_document
 
@@ -51,9 +51,20 @@ class ScriptedPictures:
         return outcome
 
 
+class CountingStore(MemoryObjectStore):
+    opened = 0
+
+    @asynccontextmanager
+    async def open(self, key: str) -> AsyncIterator[ReadableFile]:
+        self.opened += 1
+        async with super().open(key) as file:
+            yield file
+
+
 @dataclass
 class World:
     pictures: Pictures
+    store: CountingStore
     parser: ScriptedPictures
     documents: MemoryDocuments
     drawn: MemoryDrawnPages
@@ -70,7 +81,7 @@ class World:
 
 async def world_of(tmp_path: Path, *outcomes: Outcome) -> World:
     """A world with one document, whose parser answers so, the last one for ever."""
-    documents, store, clock = MemoryDocuments(), MemoryObjectStore(), StillClock()
+    documents, store, clock = MemoryDocuments(), CountingStore(), StillClock()
     source = tmp_path / "source"
     source.write_bytes(b"%PDF-")
     document = a_document()
@@ -83,7 +94,7 @@ async def world_of(tmp_path: Path, *outcomes: Outcome) -> World:
     drawn = MemoryDrawnPages(documents)
     limits = PictureLimits(queue_wait_s=60, in_hand_bytes=IN_HAND_BYTES)
     pictures = Pictures(repository=documents, store=store, parser=parser, drawn=drawn, clock=clock, limits=limits)
-    return World(pictures, parser, documents, drawn, clock)
+    return World(pictures, store, parser, documents, drawn, clock)
 
 
 async def test_zero_stands_for_what_the_contract_says(tmp_path: Path) -> None:
@@ -112,6 +123,19 @@ async def test_those_who_ask_for_the_same_meanwhile_wait_for_one(tmp_path: Path)
     world.parser.gate.set()
     assert await asyncio.gather(*asking, other) == [PICTURE] * 6
     assert sorted(task.page for task in world.parser.tasks) == [1, 2]
+
+
+async def test_pages_that_are_drawn_at_a_time_share_their_file(tmp_path: Path) -> None:
+    world = await world_of(tmp_path)
+    world.parser.gate.clear()
+    asking = [asyncio.ensure_future(world.render(replace(DRAWING, page=page))) for page in range(1, 5)]
+    while len(world.parser.tasks) < 4:
+        await asyncio.sleep(0)
+    world.parser.gate.set()
+    await asyncio.gather(*asking)
+    assert world.store.opened == 1
+    await world.render(replace(DRAWING, page=5))
+    assert world.store.opened == 2
 
 
 async def test_a_page_that_cannot_be_drawn_is_tried_once_for_all_who_wait(tmp_path: Path) -> None:
