@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import structlog
 from prometheus_client import Gauge
 
+from services.runtime.errors import InternalError, PagemeshError
+
 PROBE_EVERY_S = 2.0
 PROBE_TIMEOUT_S = 1.0
 PROBES_TO_DOWN = 2
@@ -21,7 +23,8 @@ log = structlog.get_logger()
 class _Component:
     check: Callable[[], Awaitable[None]]
     required: bool
-    up: bool = False
+    up: bool | None = None
+    """None while nothing is known for sure."""
     failures: int = 0
     since: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
@@ -54,7 +57,7 @@ class Health:
             "stopping": self._stopping,
             "time": dt.datetime.now(dt.UTC).isoformat(),
             "components": {
-                name: {"up": c.up, "required": c.required, "since": c.since.isoformat()}
+                name: {"up": bool(c.up), "required": c.required, "since": c.since.isoformat()}
                 for name, c in self._components.items()
             },
         }
@@ -80,15 +83,21 @@ class Health:
             await listener(self.ready)
 
     async def _probe_one(self, name: str, component: _Component) -> None:
-        reason = ""
+        why: dict[str, str] = {}
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await component.check()
         except Exception as exc:  # noqa: BLE001  # whatever a probe raises means down
-            reason = type(exc).__name__
-        component.failures = component.failures + 1 if reason else 0
-        up = not reason or (component.up and component.failures < PROBES_TO_DOWN)
+            why = _why(exc)
+        component.failures = component.failures + 1 if why else 0
+        up = not why or (component.failures < PROBES_TO_DOWN and component.up)
         if up != component.up:
             component.up, component.since = up, dt.datetime.now(dt.UTC)
-            log.log(20 if up else 40, "component_up" if up else "component_down", component=name, error=reason)
-        _UP.labels(name).set(up)
+            log.log(20 if up else 40, "component_up" if up else "component_down", component=name, **why)
+        _UP.labels(name).set(bool(up))
+
+
+def _why(failure: Exception) -> dict[str, str]:
+    """What an operator needs. Texts that are not ours are left out: they may quote an address with its password."""
+    told = failure if isinstance(failure, PagemeshError) else InternalError("CHECK_FAILED", "`error` says why.")
+    return {"error": type(told.__cause__ or failure).__name__, "reason": told.reason, "message": told.message}
