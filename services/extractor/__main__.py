@@ -175,8 +175,7 @@ async def serve(
         )
         # One that ends although it never should ends the service: half alive it would keep pages, leases or erasures.
         async with asyncio.TaskGroup() as background:
-            works = (worker.run(), uses.run(), indexer.run(), keeper.run())
-            tasks = [background.create_task(work) for work in works]
+            tasks = [background.create_task(work) for work in (worker.run(), uses.run(), indexer.run(), keeper.run())]
             try:
                 await server.run(started=started, stop=stop)
             finally:
