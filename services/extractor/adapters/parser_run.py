@@ -78,6 +78,7 @@ MAX_PAGE_COUNT = (1 << 31) - 1
 """What the contract's number of pages can say."""
 
 _PAGES = Counter("pagemesh_extractor_parsed_pages", "Pages that parsers answered, by outcome.", ["outcome"])
+_READ = _PAGES.labels("read")
 
 
 class ParserRun:
@@ -140,8 +141,10 @@ class ParserRun:
             return
         event = await self._event(answer)
         events.append(event)
-        if isinstance(event, Page | FailedPage):
-            _PAGES.labels("read" if isinstance(event, Page) else event.fault.value).inc()
+        if isinstance(event, Page):
+            _READ.inc()
+        elif isinstance(event, FailedPage):
+            _PAGES.labels(event.fault.value).inc()
         elif isinstance(event, Refused):
             self._finish(True)
 

@@ -32,19 +32,20 @@ _NOTE_LANGUAGES = """
     SELECT %(tenant)s, unnest(%(languages)s::text[]) ON CONFLICT DO NOTHING
 """
 # Documents are locked first and in order, so that nobody erases one meanwhile and no two writers wait for each other.
-# A page without text does not take the place of one whose text was recognised.
+# A page without text does not take the place of one whose text was recognised. Lists are sent in binary: to quote all
+# letters of a second's pages took a tenth of it.
 _WRITE = """
     WITH alive AS MATERIALIZED (
         SELECT id FROM extractor.documents
-        WHERE tenant = %(tenant)s AND id = ANY(%(documents)s::text[]) AND erase_time IS NULL
+        WHERE tenant = %(tenant)s AND id = ANY(%(documents)b::text[]) AND erase_time IS NULL
         ORDER BY id FOR NO KEY UPDATE
     ), written AS (
         INSERT INTO extractor.page_index (tenant, document_id, page, language, tsv)
         SELECT %(tenant)s, given.document_id, given.page, given.language,
                array_to_tsvector(ARRAY[scope.lexeme, scope.lexeme || '/' || given.language])
                || to_tsvector(given.configuration::regconfig, given.text)
-        FROM unnest(%(documents)s::text[], %(pages)s::int[], %(languages)s::text[], %(configurations)s::text[],
-                    %(texts)s::text[]) AS given (document_id, page, language, configuration, text)
+        FROM unnest(%(documents)b::text[], %(pages)b::int[], %(languages)b::text[], %(configurations)b::text[],
+                    %(texts)b::text[]) AS given (document_id, page, language, configuration, text)
         JOIN alive ON alive.id = given.document_id
         CROSS JOIN (SELECT extractor.tenant_lexeme(%(tenant)s) AS lexeme) AS scope
         ON CONFLICT (tenant, document_id, page) DO UPDATE SET language = excluded.language, tsv = excluded.tsv

@@ -211,8 +211,14 @@ def _flags(value: DocumentFlag) -> list[extraction_pb2.DocumentFlag.ValueType]:
     return [number for flag, number in _FLAG.items() if flag in value]
 
 
+@functools.lru_cache(maxsize=4096)
+def _has_more(parts: Part, asked: Part) -> bool:
+    """Whether a page with these parts may have others than were asked for."""
+    return not parts or bool(parts & _FILLED & ~asked)
+
+
 def _page(value: Page, parts: Part) -> pb.ExtractPagesResponse | bytes:
-    if value.parts and not value.parts & _FILLED & ~parts:
+    if not _has_more(value.parts, parts):
         return _field(_PAGE_TAG, value.content)
     response = pb.ExtractPagesResponse(page=page_pb2.Page.FromString(value.content))
     for name in _FIELDS:

@@ -5,7 +5,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from services.extractor.domain.documents import Document
 from services.extractor.domain.keys import object_key
@@ -162,7 +162,7 @@ class Flight:
                 self._flights.keeper.note((document.tenant, document.id), self.facts)
 
     def _add(self, event: AnyPage) -> None:
-        page = replace(event, parts=self._key.parts) if isinstance(event, Page) else event
+        page = Page(event.number, event.content, event.flags, self._key.parts) if isinstance(event, Page) else event
         self.next_page = page.number + 1
         self._window[page.number] = page
         self._window_bytes += _size(page)
