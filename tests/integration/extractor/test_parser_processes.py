@@ -228,7 +228,7 @@ async def test_a_tenant_whose_pages_take_long_does_not_keep_another_from_a_parse
 ) -> None:
     monkeypatch.setattr("services.extractor.__main__._SLICE_S", 0.2)
     service = await start(parser_processes=2)
-    slow = [await uploaded_copy(service, made_pdfs.document([SLOW_PAGE] * 150), copy) for copy in range(2)]
+    slow = [await uploaded_copy(service, made_pdfs.document([SLOW_PAGE] * 75), copy) for copy in range(2)]
     streams = [service.client.open_extraction(name, "words", timeout_s=100) for name in slow]
     taken = [asyncio.create_task(in_order(stream)) for stream in streams]
     await eventually(lambda: REGISTRY.get_sample_value("pagemesh_extractor_parsers_busy") == 2, "all parsers are taken")
@@ -236,7 +236,7 @@ async def test_a_tenant_whose_pages_take_long_does_not_keep_another_from_a_parse
     quick = await service.client.of("other").upload_and_extract(made_pdfs.book(2), timeout_s=PATIENT_S)
     assert quick.numbers == [1, 2]
     assert not any(task.done() for task in taken)
-    assert await asyncio.gather(*taken) == [list(range(1, 151))] * 2
+    assert await asyncio.gather(*taken) == [list(range(1, 76))] * 2
     assert abandoned() == ends_before  # a process that is asked to stop lives on
 
 
