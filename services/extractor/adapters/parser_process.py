@@ -20,7 +20,7 @@ from services.extractor.adapters.parser_protocol import (
 from services.extractor.adapters.process_meter import ProcessMeter
 
 _READ_BYTES = 256 * 1024
-_COMPANY_S = 0.008
+_COMPANY_S = 0.02
 """How long a page waits for others, unless it is the first or last one of its task. Waking a reader, and telling its
 caller, costs as much as half of a page."""
 _MAX_BACKLOG = CREDITS + 2

@@ -17,9 +17,9 @@ MAX_INFO_BYTES = 2 * 1024 * 1024
 MAX_PASSWORD_CHARS = 127
 MAX_PICTURE_BYTES = 24 * 1024 * 1024
 """Largest picture: 16 MiB are a gray one of 4096 by 4096 pixels."""
-CREDITS = 8
+CREDITS = 16
 """How many pages a process may be ahead of who reads them."""
-CREDITS_AT_ONCE = 4
+CREDITS_AT_ONCE = 8
 """How many are given back together: fewer messages, and the process still never runs dry."""
 
 LIFETIME_CPU_S = 3600

@@ -103,7 +103,7 @@ class ParserRun:
             OrderKind.PARSE,
             task_id,
             format=FILE_FORMAT[task.media_type],
-            parts=functools.reduce(operator.or_, (bit for part, bit in _PART.items() if part in task.parts), 0),
+            parts=_part_bits(task.parts),
             first_page=task.first_page,
             last_page=task.last_page,
             max_pixels=self._max_pixels,
@@ -196,7 +196,7 @@ class ParserRun:
             raise ValueError("opened twice, or without pages")
         if len(answer.content) > _MANY_BYTES:
             await asyncio.to_thread(check_info, answer.content)
-        else:
+        elif answer.content:
             check_info(answer.content)
         self._opened = True
         self._last = min(self._task.last_page, answer.number)
@@ -214,6 +214,11 @@ class ParserRun:
         end = self._process.end or End.DIED
         wasted_s = max(0.0, asyncio.get_running_loop().time() - self._process.since)
         return ParserLost(LOSS.get(end, Loss.CRASH), wasted_s)
+
+
+@functools.cache  # of at most 2048 choices
+def _part_bits(parts: Part) -> int:
+    return functools.reduce(operator.or_, (bit for part, bit in _PART.items() if part in parts), 0)
 
 
 def _page_flags(numbers: Iterable[page_pb2.PageFlag.ValueType]) -> PageFlag:

@@ -264,6 +264,7 @@ def _parts(bits: int) -> Part:
     return Part(sum(part.value for part, bit in _PART_BITS.items() if bits & bit))
 
 
+@functools.cache
 def _part_bits(parts: Part) -> int:
     return sum(bit for part, bit in _PART_BITS.items() if part in parts)
 

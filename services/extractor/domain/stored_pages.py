@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from typing import Protocol
 
 from services.extractor.domain.documents import Document
@@ -127,6 +128,7 @@ class Coverage:
         return self._spans[place].first_page if place < len(self._spans) else None
 
 
+@cache  # of at most 2048 choices; each document asks several times
 def computed(parts: Part) -> Part:
     """What is computed of each page where `parts` are asked for. The text is always there, for the index; and Markdown
     comes with the flags that cost something."""
