@@ -21,7 +21,7 @@ from tests.integration.extractor.judging import Outcome
 
 WHOLE = bool(os.environ.get("PAGEMESH_WHOLE_CORPUS"))
 """All files with the default settings (`make corpus`), or a sample with a short time-out for pages."""
-_SAMPLE_PAGE_TIMEOUT_S = "1"
+_SAMPLE_PAGE_TIMEOUT_S = "2"
 
 
 @dataclass
