@@ -9,7 +9,7 @@ import uvloop
 from services.runtime.config import EX_CONFIG, WrongSettingError
 from services.runtime.errors import PagemeshError
 
-_COLLECT_AFTER = (10_000, 20, 20)
+_COLLECT_AFTER = (5_000, 20, 20)
 """Objects, and rounds, between two collections. By Python's own numbers a service would look a dozen times a second at
 all that it has loaded."""
 

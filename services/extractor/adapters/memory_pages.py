@@ -1,5 +1,6 @@
 """Stored pages in memory."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -34,7 +35,7 @@ class MemoryPages:
             return None
         stored = await self.find(tenant, document_id)
         span = Coverage(stored.spans, source=Source.PARSED, parts=parts).at(page)
-        return Looked(document, stored, await self.read(tenant, document_id, [span] if span else []))
+        return Looked(document, stored, deque(await self.read(tenant, document_id, [span] if span else [])))
 
     async def find(self, tenant: str, document_id: str) -> StoredDocument:
         """See the port."""

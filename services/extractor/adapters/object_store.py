@@ -176,11 +176,22 @@ class ObstoreObjectStore:
         file = tempfile.TemporaryFile(dir=self._spool_dir, buffering=0)  # noqa: SIM115  # the caller closes it
         try:
             async for piece in result.stream(min_chunk_size=_READ_BYTES):
-                await asyncio.to_thread(file.write, piece)
+                writing = asyncio.ensure_future(asyncio.to_thread(_write_all, file, piece))
+                try:
+                    await asyncio.shield(writing)
+                finally:
+                    await asyncio.wait([writing])  # the file is not closed under it
         except BaseException:
             file.close()
             raise
         return file
+
+
+def _write_all(file: Any, piece: Any) -> None:
+    """A raw file may take less than it is given, as where the disk is almost full."""
+    left = memoryview(piece)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _local_root(url: str) -> Path | None:

@@ -99,7 +99,12 @@ class OcrPool:
 
     async def _read(self, picture: Picture) -> Reading:
         pid, ours = await self._parent.fork()
-        meter = ProcessMeter(pid)
+        try:
+            meter = ProcessMeter(pid)
+        except OSError as exc:
+            self._parent.kill(pid)
+            ours.close()
+            raise _unavailable() from exc
         begun = asyncio.get_running_loop().time()
         talking = asyncio.create_task(self._talk(ours, picture), name="ocr-talk")
         try:

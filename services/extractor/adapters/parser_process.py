@@ -27,6 +27,7 @@ _MAX_BACKLOG = CREDITS + 2
 """Answers that a process can send before it needs an order or a credit: its pages, what opens and what ends."""
 _LAST = (AnswerKind.DONE, AnswerKind.REFUSED)
 _BURST = CREDITS_AT_ONCE
+_AT_ONCE_BYTES = 512 * 1024
 _PIECES_OF_WORK = (AnswerKind.PAGE, AnswerKind.PAGE_FAILED, AnswerKind.PICTURE, AnswerKind.NO_PICTURE)
 
 
@@ -127,12 +128,19 @@ class ParserProcess:
         self._tell(Order(OrderKind.STOP, self.task))
 
     async def answers(self) -> list[Answer]:
-        """What it has said since, at least one answer; nothing once the process is gone and all was heard."""
+        """What it has said since: at least one answer, about _AT_ONCE_BYTES at most, and nothing once the process is
+        gone and all was heard."""
         if self.end is None:
             await self._arrived.wait()
         self._arrived.clear()
         self._stop_waiting()
-        answers, self._answers = self._answers, []
+        count = size_bytes = 0
+        while count < len(self._answers) and size_bytes < _AT_ONCE_BYTES:
+            size_bytes += len(self._answers[count].content)
+            count += 1
+        answers, self._answers = self._answers[:count], self._answers[count:]
+        if self._answers:
+            self._arrived.set()
         return answers
 
     def close(self, end: End) -> None:

@@ -131,7 +131,10 @@ class ParserRun:
             if events:
                 yield events
             if broken is not None:
-                raise broken
+                try:
+                    raise broken
+                finally:
+                    del broken  # which names this frame, and with it the pages
             self._process.credit(sum(isinstance(event, Page | FailedPage) for event in events))
 
     async def _take(self, answer: Answer, events: list[ParserEvent]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from collections import deque
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -148,7 +149,7 @@ class PostgresPages:
             facts = Facts(document.page_count, _flags(flags), bytes(info or b""), _parts(info_parts))
         spans = zip(sources or (), all_parts or (), firsts or (), lasts or (), strict=True)
         stored = StoredDocument(facts, tuple(map(_span, spans)))
-        return Looked(document, stored, await _pages([begin] if begin[0] is not None else []))
+        return Looked(document, stored, deque(await _pages([begin] if begin[0] is not None else [])))
 
     async def find(self, tenant: str, document_id: str) -> StoredDocument:
         """See the port."""

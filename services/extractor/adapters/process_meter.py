@@ -12,7 +12,7 @@ _USER_TIME, _SYSTEM_TIME = 11, 12
 
 
 class ProcessMeter:
-    """Memory and CPU of one process. A process that is gone uses nothing.
+    """Memory and CPU of one process. A process that is gone uses nothing. Raises OSError where it cannot be measured.
 
     Its files are kept open, and say nothing any more when the process is gone, also where its number is given to
     another one.
@@ -25,10 +25,11 @@ class ProcessMeter:
         self._progress = -1
         self._cpu_begin_s = 0.0
         self._files: list[int] = []
-        with contextlib.suppress(OSError):
+        self._close = weakref.finalize(self, _close, self._files)
+        # Any other error is told: a process that nobody measures has no limits.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             for name in ("statm", "stat"):
                 self._files.append(os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC))
-        self._close = weakref.finalize(self, _close, self._files)
 
     def close(self) -> None:
         """Ends measuring: from now on nothing is used."""

@@ -3,7 +3,7 @@
 import datetime as dt
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -185,17 +185,21 @@ def event(value: ExtractionEvent, parts: Part) -> pb.ExtractPagesResponse | byte
     return pb.ExtractPagesResponse(failed_page=failed)
 
 
-def in_bursts(messages: Sequence[pb.ExtractPagesResponse | bytes]) -> Sequence[bytes]:
-    """The same events in few messages of about _BURST_BYTES."""
-    bursts: list[bytes] = []
+def messages(events: Sequence[ExtractionEvent], parts: Part) -> Iterator[pb.ExtractPagesResponse | bytes]:
+    """A message for each event."""
+    return (event(value, parts) for value in events)
+
+
+def bursts(events: Sequence[ExtractionEvent], parts: Part) -> Iterator[bytes]:
+    """The same in few messages of about _BURST_BYTES, each made when it is asked for."""
     burst = bytearray()
-    for message in messages:
+    for message in messages(events, parts):
         written = message if isinstance(message, bytes) else message.SerializeToString()
         if burst and len(burst) + len(written) > _BURST_BYTES:
-            bursts.append(_field(_BURST_TAG, burst))
+            yield _field(_BURST_TAG, burst)
             burst = bytearray()
         burst += _field(_EVENT_TAG, written)
-    return [*bursts, _field(_BURST_TAG, burst)]
+    yield _field(_BURST_TAG, burst)
 
 
 def _field(tag: bytes, content: bytes | bytearray) -> bytes:

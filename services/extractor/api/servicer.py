@@ -1,6 +1,6 @@
 """pagemesh.extractor.v1.ExtractorService."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -11,6 +11,7 @@ from pagemesh.extractor.v1.extractor_service_pb2_grpc import ExtractorServiceSer
 from services.extractor.api import mapping, pictures, search_mapping
 from services.extractor.domain.erasure import Eraser
 from services.extractor.domain.library import Library
+from services.extractor.domain.pages import ExtractionEvent, Part
 from services.extractor.domain.pictures import Pictures
 from services.extractor.domain.search import SearchPages
 from services.extractor.domain.upload import UploadDocument
@@ -108,29 +109,28 @@ class ExtractorServicer(ExtractorServiceServicer):
 
     async def ExtractPages(self, request: pb.ExtractPagesRequest, context: Context) -> AsyncIterator[Any]:
         """Streams pages, those that are on the wire already as they are there."""
-        told = with_error_event(self._messages(request), make=lambda status: [pb.ExtractPagesResponse(error=status)])
+        told = with_error_event(self._messages(request), make=lambda status: pb.ExtractPagesResponse(error=status))
         # Closed here, and by it what it reads from, so that a cancelled call stops its parser at once.
         async with aclosing(told):
-            async for messages in told:
-                for message in messages:
-                    yield message
+            async for message in told:
+                yield message
 
     async def SearchPages(self, request: pb.SearchPagesRequest, context: Context) -> pb.SearchPagesResponse:
         """Searches pages, best first."""
         search = search_mapping.search(current_identity().tenant, request)
         return search_mapping.results(await self._search(search, remaining_s=current_call().remaining_s))
 
-    async def _messages(
-        self, request: pb.ExtractPagesRequest
-    ) -> AsyncGenerator[Sequence[pb.ExtractPagesResponse | bytes], None]:
+    async def _messages(self, request: pb.ExtractPagesRequest) -> AsyncGenerator[pb.ExtractPagesResponse | bytes, None]:
         extraction = mapping.extraction(current_identity().tenant, request)
+        say: Callable[[Sequence[ExtractionEvent], Part], Iterator[pb.ExtractPagesResponse | bytes]]
+        say = mapping.bursts if request.bursts else mapping.messages
         call = current_call()
         # Services say themselves when they are through with a document: they hold it.
         pages = self._extract(extraction, remaining_s=call.remaining_s, processes=call.peer not in _HOLDERS)
         async with aclosing(pages) as bursts:
             async for events in bursts:
-                messages = [mapping.event(event, extraction.parts) for event in events]
-                yield mapping.in_bursts(messages) if request.bursts else messages
+                for message in say(events, extraction.parts):
+                    yield message
 
     async def RenderPage(self, request: pb.RenderPageRequest, context: Context) -> AsyncIterator[pb.RenderPageResponse]:
         """Draws a page."""

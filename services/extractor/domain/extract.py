@@ -20,7 +20,7 @@ from services.extractor.domain.pages import (
 )
 from services.extractor.domain.ports import ObjectStore, Parser, Recogniser
 from services.extractor.domain.reading import Reading, Sent
-from services.extractor.domain.recognising import RecognisedPages, Recognitions
+from services.extractor.domain.recognising import RecognisedPages, Recognitions, is_to_recognise
 from services.extractor.domain.slices import DocumentLost, ExtractionLimits
 from services.extractor.domain.stored_pages import Facts, Looked, PageStore, computed
 from services.runtime.errors import FailedPrecondition, FieldViolation, OutOfRange
@@ -69,7 +69,8 @@ class ExtractPages:
             extraction.tenant,
             document_id(extraction.name),
             parts=computed(extraction.parts),
-            page=max(extraction.first_page, 1),
+            # Pages of a request with a password are not taken from what is stored.
+            page=0 if extraction.password else max(extraction.first_page, 1),
         )
         if looked is None:
             raise not_found(extraction.name)
@@ -117,7 +118,7 @@ class ExtractPages:
         self._check(facts, first)
         last = min(extraction.last_page or facts.page_count, facts.page_count)
         events: list[ExtractionEvent] = [ExtractionStart(facts.page_count, first, last, facts.flags, facts.info)]
-        if not reading.is_near(first):
+        if not self._is_at_hand(reading, first, extraction):
             yield events
             events = []
         sent = failed = reused = 0
@@ -138,6 +139,13 @@ class ExtractPages:
                     events.append(ExtractionEnd(sent, failed, reused, flags))
                 yield events
                 events = []
+
+    def _is_at_hand(self, reading: Reading, first_page: int, extraction: Extraction) -> bool:
+        """Whether the first page comes without a wait."""
+        page = reading.at_hand(first_page)
+        if page is None or self._recognitions is None:
+            return page is not None
+        return not is_to_recognise(page, extraction.ocr, extraction.parts)
 
     def _sent(
         self,

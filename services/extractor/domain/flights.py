@@ -122,7 +122,7 @@ class Flight:
                 return
             self._wait_s = wait_s
             try:
-                if self._keeps_pages:
+                if self._keeps_pages and not self.is_through:
                     await self._flights.keeper.room()
                 events = await anext(self._events, None)
             except DocumentLost as lost:
@@ -140,6 +140,10 @@ class Flight:
         if not self.readers:
             self._end()
             await self._events.aclose()
+            # It and its run name each other: what they hold would stay until somebody collects such things.
+            self._window.clear()
+            self._window_bytes = 0
+            self._run = None
 
     def _take(self, events: Sequence[Told] | None) -> None:
         if events is None:

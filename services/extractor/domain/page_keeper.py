@@ -130,7 +130,9 @@ class PageKeeper:
 
     def note(self, document: DocumentKey, facts: Facts) -> None:
         """Takes what is known of a document as a whole."""
+        before = self._facts.get(document)
         self._facts[document] = facts
+        self._count(len(facts.info) - (len(before.info) if before is not None else 0))
         self._want()
 
     def finish(self, key: RunKey, run: object) -> None:
@@ -169,7 +171,7 @@ class PageKeeper:
             if self._may_wait():
                 continue
             self._finish_old()
-            await self._write_ready()
+            await self._write_all()
             self._since = asyncio.get_running_loop().time()
             if not self._buffers and not self._ready and not self._facts:
                 self._wanted.clear()
@@ -180,8 +182,7 @@ class PageKeeper:
             async with asyncio.timeout(self._limits.stop_s):
                 for key, run in tuple(self._buffers):
                     self.finish(key, run)
-                while self._ready or self._facts:
-                    await self._write_ready()
+                await self._write_all()
 
     def _want(self) -> None:
         if not self._wanted.is_set():
@@ -199,6 +200,10 @@ class PageKeeper:
         for key, run in [begun for begun, buffer in self._buffers.items() if buffer.begun <= before]:
             self.finish(key, run)
 
+    async def _write_all(self) -> None:
+        while self._ready or self._facts:
+            await self._write_ready()
+
     async def _write_ready(self) -> None:
         async with self._writing:
             taken: list[_Ready] = []
@@ -206,7 +211,12 @@ class PageKeeper:
             while self._ready and size_bytes < self._limits.batch_bytes:
                 taken.append(self._ready.popleft())
                 size_bytes += taken[-1].size_bytes
-            facts = dict(self._facts)
+            facts: dict[DocumentKey, Facts] = {}
+            for document, noted in self._facts.items():
+                if size_bytes >= self._limits.batch_bytes and facts:
+                    break
+                facts[document] = noted
+                size_bytes += len(noted.info)
             if not taken and not facts:
                 return
             try:
@@ -244,6 +254,7 @@ class PageKeeper:
         for document, noted in facts.items():
             if self._facts.get(document) is noted:
                 del self._facts[document]
+                self._count(-len(noted.info))
         for ready in taken:
             runs = self._pending.get(ready.key.document, {})
             pages = runs.get(ready.key, {})

@@ -1,5 +1,7 @@
 """One reader of a document's pages: what is in memory, else what is stored, else what a parser says."""
 
+import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import reduce
@@ -24,6 +26,7 @@ from services.extractor.domain.stored_pages import (
 _SPANS_AT_ONCE = 8
 """Of at most 1 MiB and a page each."""
 _PAGES_AT_ONCE = 16
+_LAND_S = 1.0
 _MAX_WAYS = 8
 """Choices of parts that a document is stored with; hundreds are possible."""
 
@@ -56,7 +59,7 @@ class Reading:
         self._key = RunKey(document.tenant, document.id, Source.PARSED, computed(parts))
         self._flight: Flight | None = None
         self._stored = StoredDocument() if password else looked.stored
-        self._ahead = deque[AnyPage](() if password else looked.pages)
+        self._ahead = deque[AnyPage]() if password else looked.pages
         """Pages that were read when the document was looked at."""
         self._unreadable: set[Span] = set()
         self._cover(1)
@@ -131,9 +134,10 @@ class Reading:
         """All that was stored when last looked at."""
         return self._stored.spans
 
-    def is_near(self, page: int) -> bool:
-        """Whether the page comes without a wait for a parser. To be asked of the first page alone."""
-        return bool(self._in_memory(page, page)) or self._coverage.at(page) is not None
+    def at_hand(self, page: int) -> AnyPage | None:
+        """The page, where it is in memory."""
+        found = self._in_memory(page, page)
+        return found[0][0] if found else next((kept for kept in self._ahead if kept.number == page), None)
 
     def _in_memory(self, page: int, last_page: int) -> Sequence[Sent]:
         """Pages in a row that were read a moment ago."""
@@ -226,10 +230,13 @@ class Reading:
             await flight.advance(0, self._remaining_s)
 
     async def _land(self) -> None:
-        """Lets the parser say that it is done: one that is left in the middle of its work is killed."""
+        """Lets the parser say that it is done: one that is left in the middle of its work is killed, and so is one that
+        does not say it. Who reads has everything by then."""
         flight = self._flight
-        while flight is not None and not flight.ended:
-            await flight.advance(flight.next_page, self._remaining_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAND_S):
+                while flight is not None and not flight.ended:
+                    await flight.advance(flight.next_page, self._remaining_s)
 
     @staticmethod
     def _raise_lost(flight: Flight) -> None:

@@ -186,7 +186,8 @@ class RecognisedPages:
 
 
 def _is_there(one: Sent | asyncio.Task[Sent]) -> bool:
-    return not isinstance(one, asyncio.Task) or one.done()
+    """Whether it can be had at once. One that failed is not: what stands before it is sent first."""
+    return not isinstance(one, asyncio.Task) or (one.done() and not one.cancelled() and one.exception() is None)
 
 
 async def _got(one: Sent | asyncio.Task[Sent]) -> Sent:

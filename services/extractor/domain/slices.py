@@ -97,7 +97,10 @@ class PageRun:
                         if told:
                             yield told
                         if broken is not None:
-                            raise broken
+                            try:
+                                raise broken
+                            finally:
+                                del broken  # which names this frame, and with it the pages
                 if self._next == begin and (self._last is None or self._next <= self._last):
                     # A process of ours reads at least one page. Asked again and again, this one would never end.
                     raise ParserLost(Loss.CRASH)

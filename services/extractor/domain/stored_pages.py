@@ -1,8 +1,9 @@
 """Pages that are kept, so that each is read by a parser once: what is kept of a document, and which part of it."""
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
 from typing import Protocol
@@ -59,11 +60,12 @@ class StoredDocument:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """A document with all that is stored of it, and the `pages` of one span that was asked for with it."""
+    """A document with all that is stored of it, and the `pages` of one span that was asked for with it; whoever sends
+    them takes them out."""
 
     document: Document
     stored: StoredDocument
-    pages: Sequence[Page | FailedPage] = ()
+    pages: deque[Page | FailedPage] = field(default_factory=deque)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class PageStore(Protocol):
 
     async def look(self, tenant: str, document_id: str, *, parts: Part, page: int) -> Looked | None:
         """The document and what there is, with the pages of the parsed span that has `parts`, holds `page` and reaches
-        furthest; nothing where there is no such document."""
+        furthest, and none for page 0; nothing where there is no such document."""
 
     async def find(self, tenant: str, document_id: str) -> StoredDocument:
         """What there is; nothing where there is no such document."""
