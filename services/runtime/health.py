@@ -28,6 +28,9 @@ class _Component:
     failures: int = 0
     since: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
+    def report(self) -> dict[str, object]:
+        return {"up": bool(self.up), "required": self.required, "since": self.since.isoformat()}
+
 
 class Health:
     """Ready while every required component is up and the service is not stopping."""
@@ -52,15 +55,9 @@ class Health:
 
     def report(self) -> dict[str, object]:
         """The state as JSON: ready, time, and each component with up, required and since when."""
-        return {
-            "ready": self.ready,
-            "stopping": self._stopping,
-            "time": dt.datetime.now(dt.UTC).isoformat(),
-            "components": {
-                name: {"up": bool(c.up), "required": c.required, "since": c.since.isoformat()}
-                for name, c in self._components.items()
-            },
-        }
+        components = {name: component.report() for name, component in self._components.items()}
+        now = dt.datetime.now(dt.UTC).isoformat()
+        return {"ready": self.ready, "stopping": self._stopping, "time": now, "components": components}
 
     async def stop(self) -> None:
         """Not ready from now on."""

@@ -79,9 +79,8 @@ class MeshServer:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
         async with contextlib.AsyncExitStack() as stack:
-            http = await asyncio.start_server(
-                self._answer_http, self._settings.http_listen.host, self._settings.http_listen.port
-            )
+            listen = self._settings.http_listen
+            http = await asyncio.start_server(self._answer_http, listen.host, listen.port)
             stack.push_async_callback(_close_http, http)
             self.http_port = http.sockets[0].getsockname()[1]
             await self._start_grpc()
