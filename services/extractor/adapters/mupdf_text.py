@@ -1,4 +1,4 @@
-"""The plain text of a page, as PyMuPDF's `get_text()` says it and in a quarter of its time."""
+"""The plain text of a page, as PyMuPDF's `get_text()` says it and in less time."""
 
 from services.extractor.adapters.mupdf_import import pymupdf
 

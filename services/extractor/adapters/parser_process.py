@@ -21,8 +21,8 @@ from services.extractor.adapters.process_meter import ProcessMeter
 
 _READ_BYTES = 256 * 1024
 _COMPANY_S = 0.02
-"""How long a page waits for others, unless it is the first or last one of its task. Waking a reader, and telling its
-caller, costs as much as half of a page."""
+"""How long a page waits for others, unless it is the first or last one of its task: waking a reader, and telling its
+caller, costs a good part of what a page does."""
 _MAX_BACKLOG = CREDITS + 2
 """Answers that a process can send before it needs an order or a credit: its pages, what opens and what ends."""
 _LAST = (AnswerKind.DONE, AnswerKind.REFUSED)
