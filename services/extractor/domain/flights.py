@@ -140,9 +140,7 @@ class Flight:
         if not self.readers:
             self._end()
             await self._events.aclose()
-            # It and its run name each other: what they hold would stay until somebody collects such things.
-            self._window.clear()
-            self._window_bytes = 0
+            # It and its run name each other: their pages would stay until somebody collects such things.
             self._run = None
 
     def _take(self, events: Sequence[Told] | None) -> None:
