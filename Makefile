@@ -25,8 +25,8 @@ $(STAMP): locks/dev.txt pyproject.toml
 demo: $(STAMP) ## Start the real stack, summarise a PDF through it, show what it cost, stop it
 	@$(VENV)/bin/pagemesh demo
 
-test: $(STAMP) ## Run the tests
-	$(PY) -m pytest
+test: $(STAMP) ## Run the tests, two files at a time
+	$(PY) -m pytest -n 2 --dist loadfile
 
 corpus: $(STAMP) ## Send every real and hostile file through the whole stack; PAGEMESH_CORPUS names their folder
 	PAGEMESH_WHOLE_CORPUS=1 $(PY) -m pytest tests/corpus

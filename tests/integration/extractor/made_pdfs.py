@@ -65,6 +65,11 @@ def book(pages: int) -> bytes:
     return document([line(page_text(number)) for number in range(1, pages + 1)])
 
 
+def dense_book(pages: int) -> bytes:
+    """Pages of 90 lines each, so that a thousand of them with their words are more than lie on the way to a reader."""
+    return document([b"".join(line(page_text(number), y) for y in range(60, 780, 8)) for number in range(1, pages + 1)])
+
+
 def book_of_many_fonts(pages: int) -> bytes:
     """The same with a font for each page, so that whoever keeps what it has read grows with every page."""
     fonts = {10 + number: FONT for number in range(pages)}

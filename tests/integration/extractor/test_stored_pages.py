@@ -79,25 +79,25 @@ async def test_a_killed_service_goes_on_behind_the_last_stored_page(
         }
     )
     service = ServiceProcess(settings, http_port=http_port, log=tmp_path / "log", service="extractor")
-    pages = 3000
+    pages = 1000
     try:
         service.start()
         await _ready(service)
         async with connected(mesh_pki, f"127.0.0.1:{grpc_port}") as client:
-            name = (await client.upload(made_pdfs.book(pages))).document.name
+            name = (await client.upload(made_pdfs.dense_book(pages))).document.name
             call = client.open_extraction(name, "text", "words", "blocks")
             extracted = Extracted()
             async for response in call:  # and read no further, so that the parser stops
                 extracted.take(response)
-                if len(extracted.pages) == 200:
+                if len(extracted.pages) == 100:
                     break
             async with asyncio.timeout(60):
-                while await _stored(dsn) < 200:
+                while await _stored(dsn) < 100:
                     await asyncio.sleep(0.05)
             service.kill()
             call.cancel()
         stored = await _stored(dsn)
-        assert 200 <= stored < pages
+        assert 100 <= stored < pages
         service.start()
         await _ready(service)
         async with connected(mesh_pki, f"127.0.0.1:{grpc_port}") as client:

@@ -234,7 +234,7 @@ async def test_texts_are_data(summarizer: Peer, text: str) -> None:
         (pb.QueryUsageRequest(request_id="\0"), "request_id"),
         (pb.QueryUsageRequest(start_time=Timestamp(seconds=10**12)), "start_time"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 async def test_a_field_out_of_bounds_is_named(summarizer: Peer, request_: object, field: str) -> None:
     async with refused(Code.INVALID_ARGUMENT, "INVALID_FIELD") as told:
