@@ -30,7 +30,7 @@ Connection = AsyncConnection[tuple[Any, ...]]
 
 _INSERT_HOLD = statement("""
     INSERT INTO ledger.holds ({hold})
-    SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s FROM ledger.tenants WHERE id = %s AND active
+    SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s FROM ledger.tenants WHERE id = %s AND active
     ON CONFLICT DO NOTHING RETURNING hold_id
 """)
 _FIND_HOLD = statement("SELECT {hold} FROM ledger.holds WHERE tenant = %s AND hold_id = %s")
@@ -56,7 +56,7 @@ _CLOSE_HOLD = statement("""
 """)
 _INSERT_RECORD = statement("""
     INSERT INTO ledger.usage_records ({usage})
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
     ON CONFLICT DO NOTHING RETURNING event_id
 """)
 _RECORD_OF_HOLD = statement("SELECT {usage} FROM ledger.usage_records WHERE tenant = %s AND hold_id = %s")
@@ -204,4 +204,6 @@ def _record_values(record: UsageRecord) -> tuple[Any, ...]:
         record.hold_id,
         record.actor,
         record.record_time,
+        record.project,
+        event.job,
     )

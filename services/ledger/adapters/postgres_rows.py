@@ -22,11 +22,11 @@ TENANT_LOCK = 7101
 
 _HOLD_COLUMNS = sql.SQL(
     "tenant, hold_id, state, model, max_input_tokens, max_output_tokens, amount_micros, price_book_version, actor,"
-    " create_time, expire_time"
+    " create_time, expire_time, project, job"
 )
 USAGE_COLUMNS = sql.SQL(
     "tenant, event_id, model, input_tokens, output_tokens, operation, document, request_id, occur_time, tags,"
-    " cost_micros, price_book_version, hold_id, actor, record_time"
+    " cost_micros, price_book_version, hold_id, actor, record_time, project, job"
 )
 _KEY_COLUMNS = sql.SQL("id, tenant, display_name, scopes, create_time, expire_time, revoke_time")
 
@@ -38,7 +38,7 @@ def statement(text: LiteralString) -> bytes:
 
 def hold_of(row: Row) -> Hold:
     """A row of {hold}."""
-    tenant, hold_id, state, model, sent, received, amount, version, actor, created, expires = row
+    tenant, hold_id, state, model, sent, received, amount, version, actor, created, expires, project, job = row
     return Hold(
         tenant=tenant,
         hold_id=hold_id,
@@ -50,6 +50,8 @@ def hold_of(row: Row) -> Hold:
         actor=actor,
         create_time=created,
         expire_time=expires,
+        project=project,
+        job=job,
     )
 
 
@@ -67,13 +69,15 @@ def hold_values(hold: Hold) -> tuple[Any, ...]:
         hold.actor,
         hold.create_time,
         hold.expire_time,
+        hold.project,
+        hold.job,
     )
 
 
 def record_of(row: Row) -> UsageRecord:
     """A row of {usage}."""
     tenant, event_id, model, sent, received, operation, document, request_id, occurred, tags = row[:10]
-    cost, version, hold_id, actor, recorded = row[10:]
+    cost, version, hold_id, actor, recorded, project, job = row[10:]
     event = UsageEvent(
         event_id=event_id,
         model=model,
@@ -83,8 +87,9 @@ def record_of(row: Row) -> UsageRecord:
         request_id=request_id,
         occur_time=occurred,
         tags=tags,
+        job=job,
     )
-    return UsageRecord(tenant, event, cost, version, hold_id, actor, recorded)
+    return UsageRecord(tenant, event, cost, version, hold_id, actor, recorded, project)
 
 
 def key_of(row: Row) -> ApiKey:

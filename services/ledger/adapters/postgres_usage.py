@@ -17,12 +17,12 @@ from services.ledger.domain.values import Cursor, Recorded, Selection, UsageReco
 _INSERT_RECORDS = statement("""
     INSERT INTO ledger.usage_records ({usage})
     SELECT %(tenant)s, event_id, model, input_tokens, output_tokens, operation, document, request_id, occur_time,
-           tags, cost_micros, %(version)s, NULL, %(actor)s, %(record_time)s
+           tags, cost_micros, %(version)s, NULL, %(actor)s, %(record_time)s, %(project)s, job
     FROM unnest(%(event_id)s::uuid[], %(model)s::text[], %(sent)s::bigint[], %(received)s::bigint[],
                 %(operation)s::text[], %(document)s::text[], %(request_id)s::text[], %(occur_time)s::timestamptz[],
-                %(tags)s::jsonb[], %(cost)s::bigint[])
+                %(tags)s::jsonb[], %(cost)s::bigint[], %(job)s::text[])
          AS e (event_id, model, input_tokens, output_tokens, operation, document, request_id, occur_time,
-               tags, cost_micros)
+               tags, cost_micros, job)
     WHERE EXISTS (SELECT FROM ledger.tenants WHERE id = %(tenant)s)
     ON CONFLICT DO NOTHING RETURNING event_id
 """)
@@ -103,6 +103,7 @@ def _columns(records: Sequence[UsageRecord]) -> dict[str, Any]:
         "version": ordered[0].price_book_version,
         "actor": ordered[0].actor,
         "record_time": ordered[0].record_time,
+        "project": ordered[0].project,
         "event_id": [e.event_id for e in events],
         "model": [e.model for e in events],
         "sent": [Int8(e.tokens.sent) for e in events],
@@ -113,6 +114,7 @@ def _columns(records: Sequence[UsageRecord]) -> dict[str, Any]:
         "occur_time": [e.occur_time for e in events],
         "tags": [json.dumps(dict(e.tags)) for e in events],
         "cost": [Int8(r.cost_micros) for r in ordered],
+        "job": [e.job for e in events],
     }
 
 

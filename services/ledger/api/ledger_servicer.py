@@ -33,6 +33,7 @@ class LedgerServicer(LedgerServiceServicer):
                 request.model,
                 Tokens(request.max_input_tokens, request.max_output_tokens),
                 mapping.ttl_of(request.ttl),
+                job=request.job,
             )
         except PagemeshError as exc:
             _RESERVES.labels(exc.reason.lower()).inc()

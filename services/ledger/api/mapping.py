@@ -33,7 +33,7 @@ _STATES = {
 def caller() -> Caller:
     """Who calls. Raises Unauthenticated where nobody is named."""
     identity = current_identity()
-    return Caller(identity.tenant, identity.actor, identity.scopes)
+    return Caller(identity.tenant, identity.actor, identity.scopes, identity.project)
 
 
 def money(micros: int) -> money_pb2.Money:
@@ -71,6 +71,8 @@ def hold_message(hold: Hold) -> hold_pb2.Hold:
         price_book_version=hold.price_book_version,
         create_time=timestamp_of(hold.create_time),
         expire_time=timestamp_of(hold.expire_time),
+        project=hold.project,
+        job=hold.job,
     )
 
 
@@ -85,6 +87,7 @@ def event_of(message: usage_pb2.UsageEvent, path: str) -> UsageEvent:
         request_id=message.request_id,
         occur_time=time_of(message.occur_time, f"{path}.occur_time"),
         tags=dict(message.tags),
+        job=message.job,
     )
 
 
@@ -102,12 +105,14 @@ def record_message(record: UsageRecord) -> usage_pb2.UsageRecord:
             request_id=event.request_id,
             occur_time=timestamp_of(event.occur_time),
             tags=event.tags,
+            job=event.job,
         ),
         cost=money(record.cost_micros),
         price_book_version=record.price_book_version,
         hold_id="" if record.hold_id is None else str(record.hold_id),
         actor=record.actor,
         record_time=timestamp_of(record.record_time),
+        project=record.project,
     )
 
 

@@ -37,7 +37,9 @@ class Books:
         self._prices = prices
         self._clock = clock
 
-    async def reserve(self, caller: Caller, hold_id: UUID, model: str, most: Tokens, ttl: timedelta) -> Hold:
+    async def reserve(
+        self, caller: Caller, hold_id: UUID, model: str, most: Tokens, ttl: timedelta, *, job: str = ""
+    ) -> Hold:
         """Sets the highest possible price of one call aside. The same id and arguments again answer the same hold.
 
         Raises AlreadyExists HOLD_ID_REUSED (same id, other arguments), FailedPrecondition MODEL_UNPRICED or
@@ -52,7 +54,7 @@ class Books:
             known = await self._holds.find(caller.tenant, hold_id)
             if known is None:
                 raise
-            return _replayed(known, model, most, ttl)
+            return _replayed(known, model, most, ttl, job)
         asked = Hold(
             tenant=caller.tenant,
             hold_id=hold_id,
@@ -64,8 +66,10 @@ class Books:
             actor=caller.actor,
             create_time=now,
             expire_time=now + ttl,
+            project=caller.project,
+            job=job,
         )
-        return _replayed(await self._holds.reserve(asked), model, most, ttl)
+        return _replayed(await self._holds.reserve(asked), model, most, ttl, job)
 
     async def settle(self, caller: Caller, hold_id: UUID, event: UsageEvent) -> tuple[Hold, UsageRecord]:
         """Records the call that the hold was made for and closes the hold. The same event again answers the same.
@@ -89,6 +93,7 @@ class Books:
             hold_id=hold_id,
             actor=caller.actor,
             record_time=self._clock(),
+            project=hold.project,
         )
         kept = await self._holds.settle(hold, record)
         if kept.event != event:
@@ -134,6 +139,7 @@ class Books:
                 hold_id=None,
                 actor=caller.actor,
                 record_time=now,
+                project=caller.project,
             )
             for event in _distinct(events)
         ]
@@ -172,8 +178,8 @@ class Books:
         return await self._holds.held_micros()
 
 
-def _replayed(hold: Hold, model: str, most: Tokens, ttl: timedelta) -> Hold:
-    if (hold.model, hold.most, hold.ttl) != (model, most, ttl):
+def _replayed(hold: Hold, model: str, most: Tokens, ttl: timedelta, job: str) -> Hold:
+    if (hold.model, hold.most, hold.ttl, hold.job) != (model, most, ttl, job):
         raise AlreadyExists(
             "HOLD_ID_REUSED", "This hold id was used with other arguments. Make a new id for each call."
         )

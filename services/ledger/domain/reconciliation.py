@@ -56,6 +56,7 @@ class Reconciliation:
             document="",
             request_id=request_id,
             occur_time=hold.create_time,
+            job=hold.job,
         )
         _, record = await self._books.settle(Caller(tenant, hold.actor), hold_id, event)
         return record

@@ -12,11 +12,13 @@ CURRENCY = "USD"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """On whose behalf something is done; `tenant` is the bare id, `actor` a resource name such as `apiKeys/…`."""
+    """On whose behalf something is done; `tenant` is the bare id, `actor` a resource name such as `apiKeys/…`, and
+    `project` one such as `projects/…`, or empty."""
 
     tenant: str
     actor: str
     scopes: frozenset[str] = frozenset()
+    project: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Hold:
     actor: str
     create_time: datetime
     expire_time: datetime
+    project: str = ""
+    job: str = ""
 
     @property
     def ttl(self) -> timedelta:
@@ -74,6 +78,7 @@ class UsageEvent:
     request_id: str
     occur_time: datetime
     tags: Mapping[str, str] = field(default_factory=dict)
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ class UsageRecord:
     hold_id: UUID | None
     actor: str
     record_time: datetime
+    project: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pagemesh.common.v1 import money_pb2 as pagemesh_dot_common_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpagemesh/ledger/v1/hold.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1epagemesh/common/v1/money.proto\"\xc6\x02\n\x04Hold\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x08\xbaH\x05r\x03\xb0\x01\x01\x12:\n\x05state\x18\x02 \x01(\x0e\x32\x1d.pagemesh.ledger.v1.HoldStateB\x0c\xe2\x41\x01\x03\xbaH\x05\x82\x01\x02\x10\x01\x12\x1b\n\x05model\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc8\x01\x12/\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x03\x12\'\n\x12price_book_version\x18\x05 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x01\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03*\x85\x01\n\tHoldState\x12\x1a\n\x16HOLD_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fHOLD_STATE_HELD\x10\x01\x12\x16\n\x12HOLD_STATE_SETTLED\x10\x02\x12\x17\n\x13HOLD_STATE_RELEASED\x10\x03\x12\x16\n\x12HOLD_STATE_UNKNOWN\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpagemesh/ledger/v1/hold.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1epagemesh/common/v1/money.proto\"\x80\x03\n\x04Hold\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x08\xbaH\x05r\x03\xb0\x01\x01\x12:\n\x05state\x18\x02 \x01(\x0e\x32\x1d.pagemesh.ledger.v1.HoldStateB\x0c\xe2\x41\x01\x03\xbaH\x05\x82\x01\x02\x10\x01\x12\x1b\n\x05model\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc8\x01\x12/\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x03\x12\'\n\x12price_book_version\x18\x05 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x01\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1d\n\x07project\x18\x08 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x03job\x18\t \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc8\x01*\x85\x01\n\tHoldState\x12\x1a\n\x16HOLD_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fHOLD_STATE_HELD\x10\x01\x12\x16\n\x12HOLD_STATE_SETTLED\x10\x02\x12\x17\n\x13HOLD_STATE_RELEASED\x10\x03\x12\x16\n\x12HOLD_STATE_UNKNOWN\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,8 +49,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOLD'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_HOLD'].fields_by_name['expire_time']._loaded_options = None
   _globals['_HOLD'].fields_by_name['expire_time']._serialized_options = b'\342A\001\003'
-  _globals['_HOLDSTATE']._serialized_start=510
-  _globals['_HOLDSTATE']._serialized_end=643
+  _globals['_HOLD'].fields_by_name['project']._loaded_options = None
+  _globals['_HOLD'].fields_by_name['project']._serialized_options = b'\342A\001\003\272H\005r\003\030\310\001'
+  _globals['_HOLD'].fields_by_name['job']._loaded_options = None
+  _globals['_HOLD'].fields_by_name['job']._serialized_options = b'\342A\001\003\272H\005r\003\030\310\001'
+  _globals['_HOLDSTATE']._serialized_start=568
+  _globals['_HOLDSTATE']._serialized_end=701
   _globals['_HOLD']._serialized_start=181
-  _globals['_HOLD']._serialized_end=507
+  _globals['_HOLD']._serialized_end=565
 # @@protoc_insertion_point(module_scope)

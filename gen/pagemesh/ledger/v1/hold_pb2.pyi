@@ -64,6 +64,8 @@ class Hold(_message.Message):
     PRICE_BOOK_VERSION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """The caller's own id for the call; asking again with it answers the same hold."""
     state: Global___HoldState.ValueType
@@ -72,6 +74,10 @@ class Hold(_message.Message):
     """The model that will be called, as `{provider}/{model}`."""
     price_book_version: _builtins.int
     """Version of the price book that the amount was computed from; the settlement uses the same."""
+    project: _builtins.str
+    """The project that the call is made in, `projects/{id}`; empty where there is none."""
+    job: _builtins.str
+    """The job that the call is made for, `jobs/{id}`; empty where there is none."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """What the call can cost at most; this much is set aside."""
@@ -94,10 +100,12 @@ class Hold(_message.Message):
         price_book_version: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        project: _builtins.str = ...,
+        job: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "expire_time", b"expire_time", "hold_id", b"hold_id", "model", b"model", "price_book_version", b"price_book_version", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "expire_time", b"expire_time", "hold_id", b"hold_id", "job", b"job", "model", b"model", "price_book_version", b"price_book_version", "project", b"project", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,7 +33,7 @@ from pagemesh.ledger.v1 import hold_pb2 as pagemesh_dot_ledger_dot_v1_dot_hold__
 from pagemesh.ledger.v1 import usage_pb2 as pagemesh_dot_ledger_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pagemesh/ledger/v1/ledger_service.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a\x1epagemesh/common/v1/money.proto\x1a\x1dpagemesh/ledger/v1/hold.proto\x1a\x1epagemesh/ledger/v1/usage.proto\"\xea\x01\n\x0eReserveRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\x05model\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x03\x18\xc8\x01\x12+\n\x10max_input_tokens\x18\x03 \x01(\x03\x42\x11\xe2\x41\x01\x02\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12,\n\x11max_output_tokens\x18\x04 \x01(\x03\x42\x11\xe2\x41\x01\x02\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12?\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x17\xe2\x41\x01\x02\xbaH\x10\xaa\x01\n\"\x04\x08\x80\xa3\x05\x32\x02\x08\x01\xc8\x01\x01\"9\n\x0fReserveResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\"i\n\rSettleRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"i\n\x0eSettleResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\x12/\n\x06record\x18\x02 \x01(\x0b\x32\x1f.pagemesh.ledger.v1.UsageRecord\"/\n\x0eReleaseRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"9\n\x0fReleaseResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\"U\n\x12RecordUsageRequest\x12?\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"P\n\x13RecordUsageResponse\x12\x19\n\x08recorded\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1e\n\ralready_known\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\xaf\x03\n\x11QueryUsageRequest\x12\x34\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x38\n\x08\x64ocument\x18\x04 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^(documents/[0-9a-f]{32})?$\x12!\n\tpage_size\x18\x05 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03:\x8e\x01\xbaH\x8a\x01\x1a\x87\x01\n\x11query_usage.range\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.start_time < this.end_time\"\xec\x01\n\x12QueryUsageResponse\x12;\n\x07records\x18\x01 \x03(\x0b\x32\x1f.pagemesh.ledger.v1.UsageRecordB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12-\n\ntotal_cost\x18\x03 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\x1e\n\rtotal_records\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\'\n\x04held\x18\x05 \x01(\x0b\x32\x19.pagemesh.common.v1.Money2\xc0\x04\n\rLedgerService\x12g\n\x07Reserve\x12\".pagemesh.ledger.v1.ReserveRequest\x1a#.pagemesh.ledger.v1.ReserveResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12\x64\n\x06Settle\x12!.pagemesh.ledger.v1.SettleRequest\x1a\".pagemesh.ledger.v1.SettleResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12g\n\x07Release\x12\".pagemesh.ledger.v1.ReleaseRequest\x1a#.pagemesh.ledger.v1.ReleaseResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12s\n\x0bRecordUsage\x12&.pagemesh.ledger.v1.RecordUsageRequest\x1a\'.pagemesh.ledger.v1.RecordUsageResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12\x81\x01\n\nQueryUsage\x12%.pagemesh.ledger.v1.QueryUsageRequest\x1a&.pagemesh.ledger.v1.QueryUsageResponse\"$\x90\x02\x01\xca\xf3\x18\x0c\n\nusage.read\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pagemesh/ledger/v1/ledger_service.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a\x1epagemesh/common/v1/money.proto\x1a\x1dpagemesh/ledger/v1/hold.proto\x1a\x1epagemesh/ledger/v1/usage.proto\"\x9d\x02\n\x0eReserveRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\x05model\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x03\x18\xc8\x01\x12+\n\x10max_input_tokens\x18\x03 \x01(\x03\x42\x11\xe2\x41\x01\x02\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12,\n\x11max_output_tokens\x18\x04 \x01(\x03\x42\x11\xe2\x41\x01\x02\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12?\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x17\xe2\x41\x01\x02\xbaH\x10\xaa\x01\n\"\x04\x08\x80\xa3\x05\x32\x02\x08\x01\xc8\x01\x01\x12\x31\n\x03job\x18\x06 \x01(\tB$\xe2\x41\x01\x01\xbaH\x1dr\x1b\x32\x19^(jobs/[0-9a-z-]{1,63})?$\"9\n\x0fReserveResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\"i\n\rSettleRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"i\n\x0eSettleResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\x12/\n\x06record\x18\x02 \x01(\x0b\x32\x1f.pagemesh.ledger.v1.UsageRecord\"/\n\x0eReleaseRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"9\n\x0fReleaseResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\"U\n\x12RecordUsageRequest\x12?\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"P\n\x13RecordUsageResponse\x12\x19\n\x08recorded\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1e\n\ralready_known\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\xaf\x03\n\x11QueryUsageRequest\x12\x34\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x38\n\x08\x64ocument\x18\x04 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^(documents/[0-9a-f]{32})?$\x12!\n\tpage_size\x18\x05 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03:\x8e\x01\xbaH\x8a\x01\x1a\x87\x01\n\x11query_usage.range\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.start_time < this.end_time\"\xec\x01\n\x12QueryUsageResponse\x12;\n\x07records\x18\x01 \x03(\x0b\x32\x1f.pagemesh.ledger.v1.UsageRecordB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12-\n\ntotal_cost\x18\x03 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\x1e\n\rtotal_records\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\'\n\x04held\x18\x05 \x01(\x0b\x32\x19.pagemesh.common.v1.Money2\xc0\x04\n\rLedgerService\x12g\n\x07Reserve\x12\".pagemesh.ledger.v1.ReserveRequest\x1a#.pagemesh.ledger.v1.ReserveResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12\x64\n\x06Settle\x12!.pagemesh.ledger.v1.SettleRequest\x1a\".pagemesh.ledger.v1.SettleResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12g\n\x07Release\x12\".pagemesh.ledger.v1.ReleaseRequest\x1a#.pagemesh.ledger.v1.ReleaseResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12s\n\x0bRecordUsage\x12&.pagemesh.ledger.v1.RecordUsageRequest\x1a\'.pagemesh.ledger.v1.RecordUsageResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12\x81\x01\n\nQueryUsage\x12%.pagemesh.ledger.v1.QueryUsageRequest\x1a&.pagemesh.ledger.v1.QueryUsageResponse\"$\x90\x02\x01\xca\xf3\x18\x0c\n\nusage.read\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,6 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESERVEREQUEST'].fields_by_name['max_output_tokens']._serialized_options = b'\342A\001\002\272H\n\"\010\030\200\224\353\334\003(\000'
   _globals['_RESERVEREQUEST'].fields_by_name['ttl']._loaded_options = None
   _globals['_RESERVEREQUEST'].fields_by_name['ttl']._serialized_options = b'\342A\001\002\272H\020\252\001\n\"\004\010\200\243\0052\002\010\001\310\001\001'
+  _globals['_RESERVEREQUEST'].fields_by_name['job']._loaded_options = None
+  _globals['_RESERVEREQUEST'].fields_by_name['job']._serialized_options = b'\342A\001\001\272H\035r\0332\031^(jobs/[0-9a-z-]{1,63})?$'
   _globals['_SETTLEREQUEST'].fields_by_name['hold_id']._loaded_options = None
   _globals['_SETTLEREQUEST'].fields_by_name['hold_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_SETTLEREQUEST'].fields_by_name['event']._loaded_options = None
@@ -93,25 +95,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEDGERSERVICE'].methods_by_name['QueryUsage']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['QueryUsage']._serialized_options = b'\220\002\001\312\363\030\014\n\nusage.read\202\323\344\223\002\013\022\t/v1/usage'
   _globals['_RESERVEREQUEST']._serialized_start=349
-  _globals['_RESERVEREQUEST']._serialized_end=583
-  _globals['_RESERVERESPONSE']._serialized_start=585
-  _globals['_RESERVERESPONSE']._serialized_end=642
-  _globals['_SETTLEREQUEST']._serialized_start=644
-  _globals['_SETTLEREQUEST']._serialized_end=749
-  _globals['_SETTLERESPONSE']._serialized_start=751
-  _globals['_SETTLERESPONSE']._serialized_end=856
-  _globals['_RELEASEREQUEST']._serialized_start=858
-  _globals['_RELEASEREQUEST']._serialized_end=905
-  _globals['_RELEASERESPONSE']._serialized_start=907
-  _globals['_RELEASERESPONSE']._serialized_end=964
-  _globals['_RECORDUSAGEREQUEST']._serialized_start=966
-  _globals['_RECORDUSAGEREQUEST']._serialized_end=1051
-  _globals['_RECORDUSAGERESPONSE']._serialized_start=1053
-  _globals['_RECORDUSAGERESPONSE']._serialized_end=1133
-  _globals['_QUERYUSAGEREQUEST']._serialized_start=1136
-  _globals['_QUERYUSAGEREQUEST']._serialized_end=1567
-  _globals['_QUERYUSAGERESPONSE']._serialized_start=1570
-  _globals['_QUERYUSAGERESPONSE']._serialized_end=1806
-  _globals['_LEDGERSERVICE']._serialized_start=1809
-  _globals['_LEDGERSERVICE']._serialized_end=2385
+  _globals['_RESERVEREQUEST']._serialized_end=634
+  _globals['_RESERVERESPONSE']._serialized_start=636
+  _globals['_RESERVERESPONSE']._serialized_end=693
+  _globals['_SETTLEREQUEST']._serialized_start=695
+  _globals['_SETTLEREQUEST']._serialized_end=800
+  _globals['_SETTLERESPONSE']._serialized_start=802
+  _globals['_SETTLERESPONSE']._serialized_end=907
+  _globals['_RELEASEREQUEST']._serialized_start=909
+  _globals['_RELEASEREQUEST']._serialized_end=956
+  _globals['_RELEASERESPONSE']._serialized_start=958
+  _globals['_RELEASERESPONSE']._serialized_end=1015
+  _globals['_RECORDUSAGEREQUEST']._serialized_start=1017
+  _globals['_RECORDUSAGEREQUEST']._serialized_end=1102
+  _globals['_RECORDUSAGERESPONSE']._serialized_start=1104
+  _globals['_RECORDUSAGERESPONSE']._serialized_end=1184
+  _globals['_QUERYUSAGEREQUEST']._serialized_start=1187
+  _globals['_QUERYUSAGEREQUEST']._serialized_end=1618
+  _globals['_QUERYUSAGERESPONSE']._serialized_start=1621
+  _globals['_QUERYUSAGERESPONSE']._serialized_end=1857
+  _globals['_LEDGERSERVICE']._serialized_start=1860
+  _globals['_LEDGERSERVICE']._serialized_end=2436
 # @@protoc_insertion_point(module_scope)

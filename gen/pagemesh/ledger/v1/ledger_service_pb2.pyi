@@ -34,6 +34,7 @@ class ReserveRequest(_message.Message):
     MAX_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """The caller's own id for the call."""
     model: _builtins.str
@@ -42,6 +43,8 @@ class ReserveRequest(_message.Message):
     """Tokens that will be sent, at most."""
     max_output_tokens: _builtins.int
     """Tokens that may come back, at most."""
+    job: _builtins.str
+    """The job that the call is made for, `jobs/{id}`; empty where there is none."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """How long the hold stands before it becomes UNKNOWN, 1 s to 24 h."""
@@ -54,10 +57,11 @@ class ReserveRequest(_message.Message):
         max_input_tokens: _builtins.int = ...,
         max_output_tokens: _builtins.int = ...,
         ttl: _duration_pb2.Duration | None = ...,
+        job: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold_id", b"hold_id", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "model", b"model", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold_id", b"hold_id", "job", b"job", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "model", b"model", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

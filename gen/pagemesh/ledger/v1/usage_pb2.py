@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pagemesh.common.v1 import money_pb2 as pagemesh_dot_common_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epagemesh/ledger/v1/usage.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1epagemesh/common/v1/money.proto\"\x85\x04\n\nUsageEvent\x12\x1e\n\x08\x65vent_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\x05model\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x03\x18\xc8\x01\x12\'\n\x0cinput_tokens\x18\x03 \x01(\x03\x42\x11\xe2\x41\x01\x01\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12(\n\routput_tokens\x18\x04 \x01(\x03\x42\x11\xe2\x41\x01\x01\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12\x35\n\toperation\x18\x05 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_.]{0,62}$\x12\x38\n\x08\x64ocument\x18\x06 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^(documents/[0-9a-f]{32})?$\x12 \n\nrequest_id\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12:\n\noccur_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12i\n\x04tags\x18\t \x03(\x0b\x32(.pagemesh.ledger.v1.UsageEvent.TagsEntryB1\xe2\x41\x01\x01\xbaH*\x9a\x01\'\x10\x14\"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,62}$*\x05r\x03\x18\x80\x02\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8c\x02\n\x0bUsageRecord\x12\x33\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\x04\xe2\x41\x01\x03\x12-\n\x04\x63ost\x18\x02 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x03\x12\'\n\x12price_book_version\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x01\x12\x1c\n\x07hold_id\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x03\xbaH\x04r\x02\x18$\x12\x1b\n\x05\x61\x63tor\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc8\x01\x12\x35\n\x0brecord_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epagemesh/ledger/v1/usage.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1epagemesh/common/v1/money.proto\"\xb8\x04\n\nUsageEvent\x12\x1e\n\x08\x65vent_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\x05model\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x03\x18\xc8\x01\x12\'\n\x0cinput_tokens\x18\x03 \x01(\x03\x42\x11\xe2\x41\x01\x01\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12(\n\routput_tokens\x18\x04 \x01(\x03\x42\x11\xe2\x41\x01\x01\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12\x35\n\toperation\x18\x05 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[a-z][a-z0-9_.]{0,62}$\x12\x38\n\x08\x64ocument\x18\x06 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^(documents/[0-9a-f]{32})?$\x12 \n\nrequest_id\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12:\n\noccur_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12i\n\x04tags\x18\t \x03(\x0b\x32(.pagemesh.ledger.v1.UsageEvent.TagsEntryB1\xe2\x41\x01\x01\xbaH*\x9a\x01\'\x10\x14\"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,62}$*\x05r\x03\x18\x80\x02\x12\x31\n\x03job\x18\n \x01(\tB$\xe2\x41\x01\x01\xbaH\x1dr\x1b\x32\x19^(jobs/[0-9a-z-]{1,63})?$\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xab\x02\n\x0bUsageRecord\x12\x33\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\x04\xe2\x41\x01\x03\x12-\n\x04\x63ost\x18\x02 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x03\x12\'\n\x12price_book_version\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x01\x12\x1c\n\x07hold_id\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x03\xbaH\x04r\x02\x18$\x12\x1b\n\x05\x61\x63tor\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc8\x01\x12\x35\n\x0brecord_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1d\n\x07project\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc8\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,6 +55,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGEEVENT'].fields_by_name['occur_time']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_USAGEEVENT'].fields_by_name['tags']._loaded_options = None
   _globals['_USAGEEVENT'].fields_by_name['tags']._serialized_options = b'\342A\001\001\272H*\232\001\'\020\024\"\034r\0322\030^[a-z][a-z0-9_.-]{0,62}$*\005r\003\030\200\002'
+  _globals['_USAGEEVENT'].fields_by_name['job']._loaded_options = None
+  _globals['_USAGEEVENT'].fields_by_name['job']._serialized_options = b'\342A\001\001\272H\035r\0332\031^(jobs/[0-9a-z-]{1,63})?$'
   _globals['_USAGERECORD'].fields_by_name['event']._loaded_options = None
   _globals['_USAGERECORD'].fields_by_name['event']._serialized_options = b'\342A\001\003'
   _globals['_USAGERECORD'].fields_by_name['cost']._loaded_options = None
@@ -67,10 +69,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGERECORD'].fields_by_name['actor']._serialized_options = b'\342A\001\003\272H\005r\003\030\310\001'
   _globals['_USAGERECORD'].fields_by_name['record_time']._loaded_options = None
   _globals['_USAGERECORD'].fields_by_name['record_time']._serialized_options = b'\342A\001\003'
+  _globals['_USAGERECORD'].fields_by_name['project']._loaded_options = None
+  _globals['_USAGERECORD'].fields_by_name['project']._serialized_options = b'\342A\001\003\272H\005r\003\030\310\001'
   _globals['_USAGEEVENT']._serialized_start=182
-  _globals['_USAGEEVENT']._serialized_end=699
-  _globals['_USAGEEVENT_TAGSENTRY']._serialized_start=656
-  _globals['_USAGEEVENT_TAGSENTRY']._serialized_end=699
-  _globals['_USAGERECORD']._serialized_start=702
-  _globals['_USAGERECORD']._serialized_end=970
+  _globals['_USAGEEVENT']._serialized_end=750
+  _globals['_USAGEEVENT_TAGSENTRY']._serialized_start=707
+  _globals['_USAGEEVENT_TAGSENTRY']._serialized_end=750
+  _globals['_USAGERECORD']._serialized_start=753
+  _globals['_USAGERECORD']._serialized_end=1052
 # @@protoc_insertion_point(module_scope)

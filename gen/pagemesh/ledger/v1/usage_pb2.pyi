@@ -55,6 +55,7 @@ class UsageEvent(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OCCUR_TIME_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The caller's own id; the same id is recorded once, however often it is sent."""
     model: _builtins.str
@@ -69,6 +70,8 @@ class UsageEvent(_message.Message):
     """The document, `documents/{id}`; empty where there is none."""
     request_id: _builtins.str
     """`x-request-id` of the request that the call was made for."""
+    job: _builtins.str
+    """The job that the call was made for, `jobs/{id}`; empty where there is none."""
     @_builtins.property
     def occur_time(self) -> _timestamp_pb2.Timestamp:
         """When the call was made."""
@@ -89,10 +92,11 @@ class UsageEvent(_message.Message):
         request_id: _builtins.str = ...,
         occur_time: _timestamp_pb2.Timestamp | None = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        job: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["occur_time", b"occur_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "event_id", b"event_id", "input_tokens", b"input_tokens", "model", b"model", "occur_time", b"occur_time", "operation", b"operation", "output_tokens", b"output_tokens", "request_id", b"request_id", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "event_id", b"event_id", "input_tokens", b"input_tokens", "job", b"job", "model", b"model", "occur_time", b"occur_time", "operation", b"operation", "output_tokens", b"output_tokens", "request_id", b"request_id", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -110,12 +114,15 @@ class UsageRecord(_message.Message):
     HOLD_ID_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     RECORD_TIME_FIELD_NUMBER: _builtins.int
+    PROJECT_FIELD_NUMBER: _builtins.int
     price_book_version: _builtins.int
     """Version of the price book that the cost was computed from."""
     hold_id: _builtins.str
     """The hold that this record settled; empty where there was none."""
     actor: _builtins.str
     """Who made the call, such as `apiKeys/{id}`."""
+    project: _builtins.str
+    """The project that the call was made in, `projects/{id}`; empty where there is none."""
     @_builtins.property
     def event(self) -> Global___UsageEvent:
         """What was reported."""
@@ -137,10 +144,11 @@ class UsageRecord(_message.Message):
         hold_id: _builtins.str = ...,
         actor: _builtins.str = ...,
         record_time: _timestamp_pb2.Timestamp | None = ...,
+        project: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "event", b"event", "record_time", b"record_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "cost", b"cost", "event", b"event", "hold_id", b"hold_id", "price_book_version", b"price_book_version", "record_time", b"record_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "cost", b"cost", "event", b"event", "hold_id", b"hold_id", "price_book_version", b"price_book_version", "project", b"project", "record_time", b"record_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
