@@ -2,16 +2,22 @@
 
 The peer is `page.get_text()` in as many processes as there are cores, each with PyMuPDF imported before the clock
 starts. The service has as many parser processes; its client runs on the same cores and takes its share of them, and so
-do Postgres and the task that store the pages and index them. Files are those of the corpus (`clean` and `papers`), or
-made ones where it is absent, several times over: each copy differs in its last bytes, so that it is a document of its
-own. Each round has a tenant of its own, so the first time is the first time. Then the same documents are read again,
-out of the store. Rounds alternate; medians count.
+do Postgres and the task that store the pages and index them. A second peer is the least that a Python service can be
+(bare_service): gRPC and mTLS before the same processes and nothing else, with the same client. What it reaches of the
+first is the limit.
+
+Files are those of the corpus (`clean` and `papers`), or made ones where it is absent, several times over: each copy
+differs in its last bytes, so that it is a document of its own. Each round has a tenant of its own, so the first time is
+the first time. Then the same documents are read again, out of the store. Rounds alternate; medians count.
 """
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +30,7 @@ import pymupdf
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from bench.bare_service import METHOD
 from bench.report import report
 from bench.running_stack import RunningStack, running_stack
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
@@ -142,12 +149,42 @@ class Service:
         return taken
 
 
-def channel(stack: RunningStack) -> grpc.aio.Channel:
-    """To the extractor, with the edge's certificate."""
+@contextlib.contextmanager
+def bare_service(stack: RunningStack) -> Iterator[int]:
+    """Its port."""
+    tls = CertificateAuthority(stack.root / "pki").tls_dir("extractor")
+    command = [sys.executable, "-m", "bench.bare_service", str(tls)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.stdin.close()
+            process.wait(timeout=10)
+
+
+async def bare_pages(opened: grpc.aio.Channel, files: Sequence[Path]) -> int:
+    """All pages of all files from the bare service, over STREAMS calls at a time; answers how many there were."""
+    left = iter(files)
+    call: Any = opened.unary_stream(METHOD, response_deserializer=pb.ExtractPagesResponse.FromString)
+
+    async def stream() -> int:
+        pages = 0
+        for path in left:
+            async for response in call(str(path).encode(), timeout=120):
+                pages += len(response.burst.events)
+        return pages
+
+    return sum(await asyncio.gather(*(stream() for _ in range(STREAMS))))
+
+
+def channel(stack: RunningStack, port: int) -> grpc.aio.Channel:
+    """To a service with the extractor's certificate, with the edge's."""
     folder = CertificateAuthority(stack.root / "pki").tls_dir("edge")
     parts = [(folder / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt")]
     return grpc.aio.secure_channel(
-        f"127.0.0.1:{stack.ports['extractor']}",
+        f"127.0.0.1:{port}",
         grpc.ssl_channel_credentials(*parts),
         options=[
             ("grpc.ssl_target_name_override", "extractor.pagemesh.local"),
@@ -167,6 +204,7 @@ class Figures:
 
     one: list[float] = field(default_factory=list)
     all_cores: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
     until_stored: list[float] = field(default_factory=list)
     stored: list[float] = field(default_factory=list)
@@ -178,31 +216,42 @@ class Figures:
 
 
 async def measure(stack: RunningStack, files: Sequence[Path], long_file: Path) -> Figures:
-    figures = Figures()
     long_data = long_file.read_bytes()
     copies = [path.read_bytes() + b"\n%% copy %d\n" % copy for copy in range(COPIES) for path in files]
-    async with channel(stack) as opened:
-        with multiprocessing.get_context("spawn").Pool(CORES) as pool:
-            pool.map(raw_pages, files, chunksize=1)
-            for number in range(ROUNDS + 1):
-                service = Service(opened, f"bench-{number}")
-                names = [await service.upload(data) for data in copies]
-                if number == 0:
-                    # A service that has just started is not what is measured.
-                    await service.extract(names)
-                    continue
-                figures.one.append(timed(lambda: sum(map(raw_pages, files))))
-                figures.all_cores.append(timed(lambda: sum(pool.imap_unordered(raw_copies, files))))
-                begun = time.perf_counter()
-                pages = await service.extract(names)
-                figures.first.append(pages / (time.perf_counter() - begun))
-                await service.stored(len(set(names)))
-                figures.until_stored.append(pages / (time.perf_counter() - begun))
-                begun = time.perf_counter()
-                pages = await service.extract(names)
-                figures.stored.append(pages / (time.perf_counter() - begun))
-                long_name = await service.upload(long_data)
-                figures.first_page_ms.append(await service.first_page_ms(long_name))
+    with bare_service(stack) as bare_port:
+        async with channel(stack, stack.ports["extractor"]) as opened, channel(stack, bare_port) as bare:
+            return await rounds(opened, bare, files, copies, long_data)
+
+
+async def rounds(
+    opened: grpc.aio.Channel, bare: grpc.aio.Channel, files: Sequence[Path], copies: Sequence[bytes], long_data: bytes
+) -> Figures:
+    figures = Figures()
+    with multiprocessing.get_context("spawn").Pool(CORES) as pool:
+        pool.map(raw_pages, files, chunksize=1)
+        for number in range(ROUNDS + 1):
+            service = Service(opened, f"bench-{number}")
+            names = [await service.upload(data) for data in copies]
+            if number == 0:
+                # A service that has just started is not what is measured.
+                await service.extract(names)
+                await bare_pages(bare, [path for path in files for _ in range(COPIES)])
+                continue
+            figures.one.append(timed(lambda: sum(map(raw_pages, files))))
+            figures.all_cores.append(timed(lambda: sum(pool.imap_unordered(raw_copies, files))))
+            begun = time.perf_counter()
+            pages = await bare_pages(bare, [path for path in files for _ in range(COPIES)])
+            figures.bare.append(pages / (time.perf_counter() - begun))
+            begun = time.perf_counter()
+            pages = await service.extract(names)
+            figures.first.append(pages / (time.perf_counter() - begun))
+            await service.stored(len(set(names)))
+            figures.until_stored.append(pages / (time.perf_counter() - begun))
+            begun = time.perf_counter()
+            pages = await service.extract(names)
+            figures.stored.append(pages / (time.perf_counter() - begun))
+            long_name = await service.upload(long_data)
+            figures.first_page_ms.append(await service.first_page_ms(long_name))
     return figures
 
 
@@ -223,7 +272,10 @@ def main() -> None:
         "until_stored_and_indexed_pages_per_s": round(figures.median("until_stored")),
         "raw_all_cores_pages_per_s": round(peer),
         "raw_one_process_pages_per_s": round(figures.median("one")),
+        "bare_service_pages_per_s": round(figures.median("bare")),
         "against_one_process": round(first / figures.median("one"), 3),
+        "against_bare_service": round(first / figures.median("bare"), 3),
+        "bare_service_against_raw": round(figures.median("bare") / peer, 3),
         "rounds": ROUNDS,
     }
     report("extract_text_over_raw_pymupdf", ratio=first / peer, goal=GOAL, better="higher", detail=detail)

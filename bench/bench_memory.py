@@ -67,7 +67,7 @@ async def peak_bytes(service: psutil.Process, caller: Service, path: Path, *, pa
 
 async def measure(stack: RunningStack, made_in: Path) -> None:
     service = extractor(stack)
-    async with channel(stack) as opened:
+    async with channel(stack, stack.ports["extractor"]) as opened:
         await peak_bytes(service, Service(opened, "warm"), made_in / "warm.pdf", pages=500)
         few = await peak_bytes(service, Service(opened, "few"), made_in / "few.pdf", pages=500)
         many = await peak_bytes(service, Service(opened, "many"), made_in / "many.pdf", pages=10_000)
