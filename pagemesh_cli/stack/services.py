@@ -27,6 +27,8 @@ _MIGRATE_TIMEOUT_S = 120.0
 _BOOTSTRAP_TIMEOUT_S = 60.0
 # Drain and shut-down of a service as configured, and this much for the rest.
 _STOP_MARGIN_S = 5.0
+_PROVIDERS = ("PAGEMESH_MISTRAL_", "PAGEMESH_PROVIDER_")
+"""Settings that begin so are the summarizer's alone: keys of models' providers, and ways to them."""
 _PROXY_SETTINGS = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -163,7 +165,7 @@ class ServiceRunner:
             # Credentials and endpoint of an object store that is S3.
             settings |= {name: value for name, value in self.inherited.items() if name.startswith("AWS_")}
         if service != "summarizer":
-            return {name: value for name, value in settings.items() if not name.startswith("PAGEMESH_MISTRAL_")}
+            return {name: value for name, value in settings.items() if not name.startswith(_PROVIDERS)}
         proxies = {name: self.inherited[name] for name in _PROXY_SETTINGS if name in self.inherited}
         # The services' own calls on this machine must not go through the proxy.
         return {**settings, **proxies, "NO_PROXY": f"localhost,{LOOPBACK},{self.inherited.get('NO_PROXY', '')}"}

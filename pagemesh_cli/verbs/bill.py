@@ -52,11 +52,13 @@ def print_consumption(output: Output, summary: summary_pb2.Summary) -> None:
     used = summary.consumption
     how = "chosen from the document" if summary.extractive else "written"
     verbatim = " Where no quote is shown, the sentence is verbatim." if _any_verbatim(summary) else ""
+    instead = f" in place of {summary.degraded_from}, which could not answer" if summary.degraded_from else ""
     cached = ", from the cache" if summary.cached else ""
     calls = "1 model call" if used.provider_calls == 1 else f"{used.provider_calls} model calls"
     pending = "" if used.settled else " (reserved; the exact amount follows)"
     output.write(
-        f"\n{summary.grounded_share:.0%} of the sentences are grounded; {how} by {summary.model}{cached}.{verbatim}\n"
+        f"\n{summary.grounded_share:.0%} of the sentences are grounded; {how} by {summary.model}{instead}"
+        f"{cached}.{verbatim}\n"
         f"cost {money(used.cost)} for {used.input_tokens} + {used.output_tokens} tokens in {calls}{pending}\n"
     )
 

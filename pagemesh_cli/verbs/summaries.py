@@ -1,6 +1,7 @@
 """`pagemesh summarize`."""
 
 import enum
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -40,6 +41,10 @@ def summarize(
     ] = "",
     focus: Annotated[str, typer.Option(help="What the reader cares about.")] = "",
     model: Annotated[str, typer.Option(help="`provider/model`; the stack's default otherwise.")] = "",
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model that may answer where that one cannot; again for more, in their order."),
+    ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print each sentence as soon as its citations are checked.")
     ] = False,
@@ -49,7 +54,7 @@ def summarize(
 ) -> None:
     """Summarise a document: every sentence with page, quote and boxes, then what it cost."""
     output = Output(as_json=as_json)
-    options = summary_options(length, style, language, focus, model)
+    options = summary_options(length, style, language, focus, model, fallbacks=fallback or ())
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
         if stream:
@@ -69,7 +74,7 @@ def summarize(
 
 
 def summary_options(
-    length: Length, style: Style, language: str, focus: str, model: str
+    length: Length, style: Style, language: str, focus: str, model: str, *, fallbacks: Sequence[str] = ()
 ) -> summarizer_service_pb2.SummaryOptions:
     """The options as the contract has them; the service checks what is free text."""
     return summarizer_service_pb2.SummaryOptions(
@@ -78,6 +83,7 @@ def summary_options(
         language=language,
         focus=focus,
         model=model,
+        fallback_models=fallbacks,
     )
 
 

@@ -30,7 +30,9 @@ from services.summarizer.adapters.extractor_client import ExtractorPages
 from services.summarizer.adapters.guarded import GuardedProvider
 from services.summarizer.adapters.ledger_client import LedgerBooks
 from services.summarizer.adapters.mistral import MistralProvider, tekken_counter
+from services.summarizer.adapters.model_registry import KNOWN, Endpoint, WrongModels, load_endpoints
 from services.summarizer.adapters.offline import OfflineProvider
+from services.summarizer.adapters.openai_compatible import OpenAiCompatibleProvider, counter_with_margin
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
 from services.summarizer.api.servicer import SummarizerServicer
@@ -150,14 +152,35 @@ async def _providers(settings: SummarizerSettings, stack: contextlib.AsyncExitSt
     """Those that are configured; the one that needs no configuration is always there."""
     offline = await stack.enter_async_context(OfflineProvider())
     providers: list[Provider] = [offline]
-    if settings.mistral_api_key is not None:
+    endpoints = _endpoints(settings)
+    if settings.mistral_api_key is not None or endpoints:
         # The tokenizer takes a second to load, and health checks are waiting.
         count_text = await asyncio.to_thread(tekken_counter)
+    if settings.mistral_api_key is not None:
         mistral = MistralProvider(
             api_key=settings.mistral_api_key, url=str(settings.mistral_url), count_text=count_text
         )
         providers.append(await stack.enter_async_context(mistral))
+    for endpoint in endpoints:
+        compatible = OpenAiCompatibleProvider(
+            endpoint, api_key=settings.provider_keys[endpoint.name], count_text=counter_with_margin(count_text)
+        )
+        providers.append(await stack.enter_async_context(compatible))
     return {provider.name: GuardedProvider(provider, remaining_s=remaining_s) for provider in providers}
+
+
+def _endpoints(settings: SummarizerSettings) -> list[Endpoint]:
+    """Those that there is a key for, in the order of the keys. Raises WrongSettingError."""
+    try:
+        known = load_endpoints(*filter(None, (KNOWN, settings.models_file)))
+    except WrongModels as exc:
+        raise WrongSettingError(f"PAGEMESH_MODELS_FILE: {exc}") from exc
+    for setting, named in (("KEYS", settings.provider_keys), ("URLS", settings.provider_urls)):
+        if unknown := sorted(set(named) - set(known)):
+            raise WrongSettingError(
+                f"PAGEMESH_PROVIDER_{setting}: there is no provider {unknown[0]}; there are {', '.join(known)}"
+            )
+    return [known[name].at(str(settings.provider_urls.get(name, known[name].url))) for name in settings.provider_keys]
 
 
 def _peer_check(client: MeshClient) -> Callable[[], Awaitable[None]]:
@@ -197,16 +220,25 @@ def _use_case(
         ),
         new_id=_new_id,
         now_s=time.time,
+        failed_over=signals.failed_over,
     )
 
 
 def _models(settings: SummarizerSettings, providers: dict[str, Provider]) -> Models:
-    """The models; a default that is not served is a wrong configuration, found at the start."""
-    models = Models(providers, default=settings.default_model, missing={"mistral": "PAGEMESH_MISTRAL_API_KEY"})
-    try:
-        models.resolve("")
-    except InvalidArgument as exc:
-        raise WrongSettingError(f"PAGEMESH_DEFAULT_MODEL: {exc.message}") from exc
+    """The models; one that is named by a setting and not served is a wrong configuration, found at the start."""
+    missing = dict.fromkeys(load_endpoints(KNOWN), "a key in PAGEMESH_PROVIDER_KEYS")
+    models = Models(
+        providers,
+        default=settings.default_model,
+        fallbacks=settings.fallback_models,
+        missing={"mistral": "PAGEMESH_MISTRAL_API_KEY", **missing},
+    )
+    for setting, names in (("DEFAULT_MODEL", [""]), ("FALLBACK_MODELS", settings.fallback_models)):
+        try:
+            for name in names:
+                models.resolve(name)
+        except InvalidArgument as exc:
+            raise WrongSettingError(f"PAGEMESH_{setting}: {exc.message}") from exc
     return models
 
 

@@ -212,7 +212,9 @@ class MistralServer:
         asked = sum(len(message["content"]) for message in body["messages"])
         usage = {
             "prompt_tokens": math.ceil(asked / _CHARS_PER_TOKEN),
-            "completion_tokens": min(math.ceil(len(said) / _CHARS_PER_TOKEN), body["max_tokens"]),
+            "completion_tokens": min(
+                math.ceil(len(said) / _CHARS_PER_TOKEN), body.get("max_tokens") or body["max_completion_tokens"]
+            ),
         }
         self.books.input_tokens += usage["prompt_tokens"]
         self.books.output_tokens += usage["completion_tokens"]
@@ -243,7 +245,7 @@ def _summary(body: dict[str, Any]) -> dict[str, Any]:
     assert found is not None, "the material is fenced"
     assert wanted is not None, "the number of sentences is said"
     most, fence, material = int(wanted[1]), found["fence"], found["material"]
-    if "sources" in json.dumps(body["response_format"]):
+    if "`sources` are" in body["messages"][0]["content"]:
         lines = [line.partition(". ") for line in material.splitlines() if line]
         return {"sentences": [{"text": text, "sources": [int(number)]} for number, _, text in lines[:most]]}
     sentences: list[dict[str, Any]] = []

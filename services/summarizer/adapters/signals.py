@@ -11,6 +11,9 @@ from services.summarizer.domain.values import Delivery
 
 _CALLS = Counter("pagemesh_summarizer_provider_calls", "Calls to providers, by outcome.", ["provider", "outcome"])
 _JOINS = Counter("pagemesh_summarizer_single_flight_joins", "Requests that were answered by another one's run.")
+_FAILOVERS = Counter(
+    "pagemesh_summarizer_failovers", "Requests that another model was asked for.", ["asked", "instead", "reason"]
+)
 _DROPPED = Counter("pagemesh_summarizer_savings_dropped", "Events of free answers that were not recorded.")
 _DELIVERED = Counter("pagemesh_summarizer_outbox_delivered", "Deliveries that the feeder brought to the ledger.")
 _REFUSED = Counter("pagemesh_summarizer_outbox_refused", "Deliveries that the ledger did not take.", ["reason"])
@@ -24,6 +27,12 @@ log = structlog.get_logger()
 def called(model: Model, outcome: str) -> None:
     """A call to a provider ended: `ok` or the reason of its error."""
     _CALLS.labels(model.provider.name, outcome).inc()
+
+
+def failed_over(asked: Model, instead: Model, reason: str) -> None:
+    """A model could not answer, and another one is asked."""
+    _FAILOVERS.labels(asked.name, instead.name, reason).inc()
+    log.warning("failed_over", asked=asked.name, instead=instead.name, reason=reason)
 
 
 def joined() -> None:

@@ -65,6 +65,7 @@ def from_summary(summary: Summary) -> summary_pb2.Summary:
         cached=summary.cached,
         failed_pages=summary.failed_pages,
         consumption=_from_consumption(summary.consumption),
+        degraded_from=summary.degraded_from,
     )
 
 

@@ -41,7 +41,11 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         """A summary."""
         with _ACTIVE.track_inprogress():
             summary = await self._summarize(
-                current_caller(), request.document, to_options(request.options), deadline=current_deadline()
+                current_caller(),
+                request.document,
+                to_options(request.options),
+                fallbacks=request.options.fallback_models,
+                deadline=current_deadline(),
             )
         _observe(summary)
         return service_pb2.SummarizeResponse(summary=from_summary(summary))
@@ -66,7 +70,11 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         self, request: service_pb2.StreamSummarizeRequest
     ) -> AsyncGenerator[service_pb2.StreamSummarizeResponse, None]:
         stream = self._stream_summarize(
-            current_caller(), request.document, to_options(request.options), deadline=current_deadline()
+            current_caller(),
+            request.document,
+            to_options(request.options),
+            fallbacks=request.options.fallback_models,
+            deadline=current_deadline(),
         )
         with _ACTIVE.track_inprogress():
             async with aclosing(stream) as events:

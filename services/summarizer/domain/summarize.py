@@ -1,18 +1,19 @@
 """The use case: a cited summary of a document, made once and told to everyone who asks for it at the time."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from services.runtime.errors import FieldViolation, InvalidArgument
 from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.events import Event, Finished, Progress, SentenceReady, TextDelta
+from services.summarizer.domain.failover import Failover
 from services.summarizer.domain.grounding import ground, text_of
 from services.summarizer.domain.keys import summary_key
 from services.summarizer.domain.language import speaks
 from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
-from services.summarizer.domain.models import Models
+from services.summarizer.domain.models import Model, Models
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource, SummaryCache
 from services.summarizer.domain.reading import Reading, builder_for, read
 from services.summarizer.domain.savings import Savings, free_event
@@ -22,7 +23,7 @@ from services.summarizer.domain.values import Caller, Consumption, Money, Option
 MAX_DELTA_CHARS = 100_000
 """The contract's bound of StreamSummarizeResponse.text_delta."""
 
-FlightKey = tuple[str, str, bytes]
+FlightKey = tuple[str, str, bytes, tuple[str, ...]]
 Flights = SingleFlight[FlightKey, Event]
 
 
@@ -34,8 +35,9 @@ class SummaryMaker:
         self._map_reduce = map_reduce
         self._act_as = act_as
 
-    async def make(self, job: Job, emit: Emit[Event], deadline: Deadline) -> Summary:
-        """The summary; its progress, text and sentences are emitted on the way.
+    async def make(self, job: Job, emit: Emit[Event], deadline: Deadline, bill: Bill) -> Summary:
+        """The summary; its progress, text and sentences are emitted on the way, and `bill` is filled as calls are
+        paid for.
 
         Raises what PageSource, Results, Books and Provider raise, and InvalidArgument LANGUAGE_NOT_SUPPORTED.
         """
@@ -47,7 +49,6 @@ class SummaryMaker:
         _check_language(job, reading)
         tell = _ChunkProgress(reading, emit)
         tell.begun()
-        bill = Bill()
         with self._act_as(job.caller, deadline):
             claims = await self._map_reduce.answer(
                 job,
@@ -80,6 +81,7 @@ class StreamSummarize:
         keeper: Keeper,
         new_id: Callable[[], str],
         now_s: Callable[[], float],
+        failed_over: Callable[[Model, Model, str], None],
     ) -> None:
         self._models = models
         self._pages = pages
@@ -90,19 +92,29 @@ class StreamSummarize:
         self._keeper = keeper
         self._new_id = new_id
         self._now_s = now_s
+        self._failed_over = failed_over
 
     async def __call__(
-        self, caller: Caller, document: str, options: Options, *, deadline: float | None = None
+        self,
+        caller: Caller,
+        document: str,
+        options: Options,
+        *,
+        fallbacks: Sequence[str] = (),
+        deadline: float | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Events of the summary, Finished last. Closing the iterator gives up; a run with no listener is cancelled.
 
-        `deadline`, in the event loop's time, is until when the caller waits; a run goes by its most patient listener.
+        `fallbacks` are names of models that may answer where that of the options cannot; without any the deployment's
+        own. `deadline`, in the event loop's time, is until when the caller waits; a run goes by its most patient
+        listener.
 
         Raises InvalidArgument (unknown model, language that it does not write), NotFound (no such document of this
         tenant, whatever the cache holds),
         FailedPrecondition (no text, too much of it), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
-        model = self._models.resolve(options.model)
+        models = self._models.lineup(options.model, fallbacks)
+        model = models[0]
         options = replace(options, model=model.name)
         key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
         cached = await self._look(caller, document, key)
@@ -114,8 +126,10 @@ class StreamSummarize:
             return
         job = Job(caller, document, options, model)
         # Who pays is part of the key: a listener must not fail, or be served, on another one's budget.
-        flight_key = (caller.actor, caller.project, key)
-        seat = self._flights.join(flight_key, lambda emit, latest: self._run(job, key, emit, latest), deadline=deadline)
+        flight_key = (caller.actor, caller.project, key, tuple(model.name for model in models))
+        seat = self._flights.join(
+            flight_key, lambda emit, latest: self._run(job, models, emit, latest), deadline=deadline
+        )
         with seat:
             async for event in seat:
                 if isinstance(event, Finished) and not seat.leads:
@@ -132,13 +146,23 @@ class StreamSummarize:
         finally:
             looking.cancel()
 
-    async def _run(self, job: Job, key: bytes, emit: Emit[Event], deadline: Deadline) -> None:
+    async def _run(self, job: Job, models: Sequence[Model], emit: Emit[Event], deadline: Deadline) -> None:
+        failover = Failover(
+            lambda asked, emit, bill: self._maker.make(asked, emit, deadline, bill), observe=self._failed_over
+        )
         async with self._keeper.working_on(job) as held:
-            summary = await self._maker.make(held, emit, deadline)
+            summary = await failover(held, models, emit)
             # Without some of its pages it is not kept: the next one who asks may have more luck with them.
             if not summary.failed_pages:
-                await self._keeper.keep(held, key, summary)
+                own = replace(summary, degraded_from="")
+                await self._keeper.keep(held, self._key_of(held, own), own)
         emit(Finished(summary))
+
+    def _key_of(self, job: Job, summary: Summary) -> bytes:
+        """Under which it is kept: that of the model that wrote it, since the other may be back for the next one."""
+        model = self._models.resolve(summary.model)
+        options = replace(job.options, model=model.name)
+        return summary_key(job.caller.tenant, job.document, options, provider_version=model.provider.version)
 
     def _record_saving(self, caller: Caller, summary: Summary, source: str) -> None:
         event = free_event(
@@ -160,10 +184,16 @@ class Summarize:
         self._stream = stream
 
     async def __call__(
-        self, caller: Caller, document: str, options: Options, *, deadline: float | None = None
+        self,
+        caller: Caller,
+        document: str,
+        options: Options,
+        *,
+        fallbacks: Sequence[str] = (),
+        deadline: float | None = None,
     ) -> Summary:
         """The summary. Raises what StreamSummarize raises."""
-        async with aclosing(self._stream(caller, document, options, deadline=deadline)) as events:
+        async with aclosing(self._stream(caller, document, options, fallbacks=fallbacks, deadline=deadline)) as events:
             async for event in events:
                 if isinstance(event, Finished):
                     return event.summary

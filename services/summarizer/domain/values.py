@@ -183,6 +183,8 @@ class Summary:
     cached: bool
     failed_pages: tuple[int, ...]
     consumption: Consumption
+    degraded_from: str = ""
+    """The model that was asked for, where it could not answer and another one did."""
 
     @property
     def grounded_share(self) -> float:

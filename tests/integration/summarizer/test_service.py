@@ -11,9 +11,10 @@ from services.runtime.errors import (
     InvalidArgument,
     NotFound,
     ResourceExhausted,
+    Unavailable,
 )
 from tests.fakes.mistral_server import MistralServer
-from tests.integration.summarizer.conftest import BEES, DOCUMENT, Client, Start, World, until_so
+from tests.integration.summarizer.conftest import BEES, DOCUMENT, MODEL, Client, Start, World, until_so
 from tests.integration.summarizer.peers import Script
 
 OTHER_TENANT = "globex"
@@ -186,3 +187,31 @@ async def test_who_may_not_is_refused(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await client.stub.Summarize(service_pb2.SummarizeRequest(document=DOCUMENT), metadata=metadata)
     assert caught.value.code() is code
+
+
+@pytest.mark.usefixtures("document")
+async def test_a_provider_by_its_key_writes_a_summary_at_its_price(
+    start: Start, world: World, mistral: MistralServer
+) -> None:
+    client = await start(
+        default_model="openai/gpt-4.1-mini", provider_keys="openai=a key", provider_urls=f"openai={mistral.url}/v1"
+    )
+    summary = await client.summarize()
+    assert (summary.model, summary.extractive, summary.degraded_from) == ("openai/gpt-4.1-mini", False, "")
+    ((_, sent, received, cost),) = await world.ledger.events()
+    assert cost == -(-(sent * 400_000 + received * 1_600_000) // 1_000_000) == summary.consumption.cost.micros
+    assert (sent, received) == (mistral.books.input_tokens, mistral.books.output_tokens)
+
+
+@pytest.mark.usefixtures("document")
+async def test_with_its_provider_down_the_document_speaks_for_itself_where_the_caller_allows_it(
+    client: Client, world: World, mistral: MistralServer
+) -> None:
+    mistral.script(*["500"] * 20)
+    with pytest.raises(Unavailable):
+        await client.summarize()
+    summary = await client.summarize(focus="honey", fallback_models=["offline/lexrank"])
+    assert (summary.model, summary.extractive, summary.degraded_from) == ("offline/lexrank", True, MODEL)
+    assert summary.grounded_share == 1
+    (event,) = await world.ledger.events()
+    assert event[3] == summary.consumption.cost.micros > 0

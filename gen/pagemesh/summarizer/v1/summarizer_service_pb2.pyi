@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
 from pagemesh.summarizer.v1 import summary_pb2 as _summary_pb2
 import builtins as _builtins
@@ -29,6 +31,7 @@ class SummaryOptions(_message.Message):
     LANGUAGE_FIELD_NUMBER: _builtins.int
     FOCUS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    FALLBACK_MODELS_FIELD_NUMBER: _builtins.int
     length: _summary_pb2.SummaryLength.ValueType
     """How long; medium where it is not said."""
     style: _summary_pb2.SummaryStyle.ValueType
@@ -41,6 +44,14 @@ class SummaryOptions(_message.Message):
     """What the reader cares about, in a few words; empty means the document as a whole."""
     model: _builtins.str
     """Which model, as `{provider}/{model}`; empty means the deployment's default."""
+    @_builtins.property
+    def fallback_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models that may answer, in this order, where `model` cannot: its provider is down, overloaded, refuses this
+        deployment, or answers what cannot be used. With `offline/lexrank` at the end there is always an answer, of the
+        document's own sentences. Empty means the deployment's list; to be answered by `model` or by nobody, name it here.
+        Summary.degraded_from tells that another model answered.
+        """
+
     def __init__(
         self,
         *,
@@ -49,10 +60,11 @@ class SummaryOptions(_message.Message):
         language: _builtins.str = ...,
         focus: _builtins.str = ...,
         model: _builtins.str = ...,
+        fallback_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["focus", b"focus", "language", b"language", "length", b"length", "model", b"model", "style", b"style"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_models", b"fallback_models", "focus", b"focus", "language", b"language", "length", b"length", "model", b"model", "style", b"style"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -200,6 +200,7 @@ class Summary(_message.Message):
     CACHED_FIELD_NUMBER: _builtins.int
     FAILED_PAGES_FIELD_NUMBER: _builtins.int
     CONSUMPTION_FIELD_NUMBER: _builtins.int
+    DEGRADED_FROM_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     text: _builtins.str
@@ -212,6 +213,8 @@ class Summary(_message.Message):
     """True where the sentences are the document's own, chosen and not written."""
     cached: _builtins.bool
     """True where the answer came from the cache."""
+    degraded_from: _builtins.str
+    """The model that was asked for, where it could not answer and `model`, one of the fallback models, did; else empty."""
     @_builtins.property
     def sentences(self) -> _containers.RepeatedCompositeFieldContainer[Global___SummarySentence]:
         """The same, sentence by sentence, with what supports each."""
@@ -236,10 +239,11 @@ class Summary(_message.Message):
         cached: _builtins.bool = ...,
         failed_pages: _abc.Iterable[_builtins.int] | None = ...,
         consumption: Global___Consumption | None = ...,
+        degraded_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consumption", b"consumption"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "consumption", b"consumption", "document", b"document", "extractive", b"extractive", "failed_pages", b"failed_pages", "grounded_share", b"grounded_share", "model", b"model", "sentences", b"sentences", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "document", b"document", "extractive", b"extractive", "failed_pages", b"failed_pages", "grounded_share", b"grounded_share", "model", b"model", "sentences", b"sentences", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

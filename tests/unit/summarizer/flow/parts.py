@@ -167,6 +167,10 @@ class Flow:
     joins: list[None] = field(default_factory=list)
     outcomes: list[str] = field(default_factory=list)
 
+    others: dict[str, ScriptedProvider] = field(default_factory=dict)
+    """Further providers, by name."""
+    failovers: list[tuple[str, str, str]] = field(default_factory=list)
+
     def __post_init__(self) -> None:
         self.store = MemoryStore(self.clock)
         self.flights: Flights = SingleFlight(joined=lambda: self.joins.append(None))
@@ -189,7 +193,7 @@ class Flow:
         return Savings(books=books or self.books, act_as=act_as, dropped=self.dropped.append)
 
     def models(self) -> Models:
-        return Models({self.provider.name: self.provider}, default=MODEL)
+        return Models({self.provider.name: self.provider, **self.others}, default=MODEL)
 
     def stream(
         self,
@@ -219,6 +223,7 @@ class Flow:
             ),
             new_id=lambda: next(self._ids),
             now_s=self.clock,
+            failed_over=lambda asked, instead, why: self.failovers.append((asked.name, instead.name, why)),
         )
 
     def summarize(self, stream: StreamSummarize | None = None) -> Summarize:

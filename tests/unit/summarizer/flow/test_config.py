@@ -62,6 +62,9 @@ def test_secrets_are_not_shown(environment: pytest.MonkeyPatch) -> None:
         ("DEFAULT_MODEL", "lexrank"),
         ("MISTRAL_URL", "not a url"),
         ("SUMMARY_TTL_S", "0"),
+        ("PROVIDER_KEYS", "just-a-key"),
+        ("PROVIDER_KEYS", "openai="),
+        ("PROVIDER_URLS", "openai=nowhere"),
     ],
 )
 def test_a_wrong_value_is_named_without_being_shown(
@@ -84,3 +87,15 @@ def test_all_that_is_missing_is_told_at_once(
     told = capsys.readouterr().err
     for name in ("TLS_DIR", "DATABASE_URL", "REDIS_URL", "EXTRACTOR_TARGET", "LEDGER_TARGET"):
         assert f"PAGEMESH_{name}: is not set" in told
+
+
+def test_keys_of_providers_are_named_and_not_shown(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("PAGEMESH_PROVIDER_KEYS", "openai=sk-very-secret, groq=gsk=2")
+    settings = load_settings(SummarizerSettings)
+    assert {name: key.get_secret_value() for name, key in settings.provider_keys.items()} == {
+        "openai": "sk-very-secret",
+        "groq": "gsk=2",
+    }
+    assert "secret" not in repr(settings)
+    environment.setenv("PAGEMESH_PROVIDER_KEYS", "")
+    assert load_settings(SummarizerSettings).provider_keys == {}
