@@ -7,7 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pagemesh.common.v1 import money_pb2
-from pagemesh.ledger.v1 import hold_pb2, identity_pb2, ledger_service_pb2, usage_pb2
+from pagemesh.ledger.v1 import hold_pb2, identity_pb2, usage_pb2
 from services.ledger.domain.checks import invalid_field
 from services.ledger.domain.keys import ApiKey
 from services.ledger.domain.values import (
@@ -15,7 +15,6 @@ from services.ledger.domain.values import (
     Caller,
     Hold,
     HoldState,
-    Selection,
     Tokens,
     UsageEvent,
     UsageRecord,
@@ -113,17 +112,6 @@ def record_message(record: UsageRecord) -> usage_pb2.UsageRecord:
         actor=record.actor,
         record_time=timestamp_of(record.record_time),
         project=record.project,
-    )
-
-
-def selection_of(request: ledger_service_pb2.QueryUsageRequest, tenant: str) -> Selection:
-    """Which records are asked for."""
-    return Selection(
-        tenant=tenant,
-        start=time_of(request.start_time, "start_time") if request.HasField("start_time") else None,
-        end=time_of(request.end_time, "end_time") if request.HasField("end_time") else None,
-        request_id=request.request_id,
-        document=request.document,
     )
 
 
