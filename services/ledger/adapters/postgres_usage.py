@@ -1,24 +1,25 @@
 """Recording usage in Postgres, a batch in one statement."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.types.numeric import Int8
+from psycopg.errors import UniqueViolation
 
 from services.database.pool import Pool, translate
+from services.ledger.adapters.binary_arrays import BigintArray, TextArray, TimeArray, UuidArray
 from services.ledger.adapters.postgres_partitions import PostgresPartitions
 from services.ledger.adapters.postgres_rows import SHARE_TENANT, TENANT_LOCK, record_of, statement
 from services.ledger.adapters.postgres_usage_rows import RECORDS_OF_EVENTS
 from services.ledger.domain import refusals
+from services.ledger.domain.usage_window import month_of
 from services.ledger.domain.values import Recorded, UsageRecord
 
-# One array for each column: one statement, whatever the size of the batch. An id that is known, or that another
-# transaction has just brought, goes no further than the table of ids.
-_INSERT_RECORDS = statement("""
+# One array for each column: one statement, whatever the size of the batch.
+_EVENTS: LiteralString = """
     WITH e AS MATERIALIZED (
         SELECT * FROM unnest(
             %(event_id)b::uuid[], %(model)b::text[], %(sent)b::bigint[], %(received)b::bigint[], %(operation)b::text[],
@@ -26,20 +27,26 @@ _INSERT_RECORDS = statement("""
             %(cost)b::bigint[], %(job)b::text[]
         ) AS e (event_id, model, input_tokens, output_tokens, operation, document, request_id, occur_time, tags,
                 cost_micros, job)
-    ), fresh AS (
-        INSERT INTO ledger.usage_ids (tenant, event_id, occur_time)
-        SELECT %(tenant)s::text, event_id, occur_time FROM e
         WHERE EXISTS (SELECT FROM ledger.tenants WHERE id = %(tenant)s::text)
-        ON CONFLICT DO NOTHING RETURNING event_id
-    ), kept AS (
-        INSERT INTO ledger.usage_records ({usage}, user_name)
-        SELECT %(tenant)s::text, event_id, model, input_tokens, output_tokens, operation, document, request_id,
-               occur_time, tags::jsonb, cost_micros, %(version)s, NULL, %(actor)s::text, %(record_time)s,
-               %(project)s::text, job, (SELECT ledger.user_of(%(tenant)s::text, %(actor)s::text))
-        FROM e JOIN fresh USING (event_id) RETURNING cost_micros
     )
+"""
+_RECORD: LiteralString = """
+    INSERT INTO ledger.usage_records ({usage}, user_name)
+    SELECT %(tenant)s::text, event_id, model, input_tokens, output_tokens, operation, document, request_id,
+           occur_time, tags::jsonb, cost_micros, %(version)s, NULL, %(actor)s::text, %(record_time)s,
+           %(project)s::text, job, (SELECT ledger.user_of(%(tenant)s::text, %(actor)s::text))
+"""
+_IDS: LiteralString = """
+    INSERT INTO ledger.usage_ids (tenant, event_id, occur_time) SELECT %(tenant)s::text, event_id, occur_time FROM e
+"""
+# As a rule every id is new, and this fails where one is not; looking first would take a third longer.
+_INSERT_NEW = statement(f"{_EVENTS}, ids AS ({_IDS}) {_RECORD} FROM e")
+# An id that is known, or that another transaction has just brought, goes no further than the table of ids.
+_INSERT_UNKNOWN = statement(f"""
+    {_EVENTS}, fresh AS ({_IDS} ON CONFLICT DO NOTHING RETURNING event_id),
+    kept AS ({_RECORD} FROM e JOIN fresh USING (event_id) RETURNING cost_micros)
     SELECT count(*), coalesce(sum(cost_micros), 0)::bigint FROM kept
-""")
+""")  # noqa: S608  # of the constants above
 _SPEND = "UPDATE ledger.budgets SET settled_micros = settled_micros + %s WHERE tenant = %s"
 
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -56,23 +63,45 @@ class PostgresUsage:
         await self._partitions.ensure(times)
 
     async def record(self, records: Sequence[UsageRecord]) -> Recorded:
-        tenant = records[0].tenant
-        await self.prepare(r.event.occur_time for r in records)
+        await self.prepare({month_of(r.event.occur_time) for r in records})
+        values = _columns(records)
         with translate("record_usage"):
-            async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
-                await connection.execute(SHARE_TENANT, (TENANT_LOCK, tenant))
-                inserted = await connection.execute(_INSERT_RECORDS, _columns(records))
-                ((count, spent),) = await inserted.fetchall()
-                if count < len(records):
-                    await _check_known(connection, tenant, records)
-                if spent:  # answers from a cache cost nothing: they lock no budget
-                    await _spend(connection, tenant, spent)
+            async with self._pool.connection() as connection:
+                try:
+                    count = await _record_new(connection, records, values)
+                except UniqueViolation:
+                    count = await _record_unknown(connection, records, values)
         return Recorded(count, len(records) - count)
 
 
+async def _record_new(connection: Connection, records: Sequence[UsageRecord], values: dict[str, Any]) -> int:
+    """One transaction, for records whose ids are all new. Raises UniqueViolation where they are not."""
+    async with connection.pipeline(), connection.transaction():
+        await connection.execute(SHARE_TENANT, (TENANT_LOCK, values["tenant"]))
+        inserted = await connection.execute(_INSERT_NEW, values)
+        spent = sum(r.cost_micros for r in records)
+        await _spend(connection, values["tenant"], spent)
+    if inserted.rowcount < len(records):
+        raise refusals.tenant_unknown()
+    return len(records)
+
+
+async def _record_unknown(connection: Connection, records: Sequence[UsageRecord], values: dict[str, Any]) -> int:
+    """One transaction, for records of which some are known; answers how many were not."""
+    async with connection.pipeline(), connection.transaction():
+        await connection.execute(SHARE_TENANT, (TENANT_LOCK, values["tenant"]))
+        inserted = await connection.execute(_INSERT_UNKNOWN, values)
+        ((count, spent),) = await inserted.fetchall()
+        if count < len(records):
+            await _check_known(connection, values["tenant"], records)
+        await _spend(connection, values["tenant"], spent)
+    return int(count)
+
+
 async def _spend(connection: Connection, tenant: str, spent: int) -> None:
-    """Moves the tenant's budgets; sent together with the commit."""
-    await connection.execute(_SPEND, (spent, tenant))
+    """Moves the tenant's budgets; sent together with the commit. Answers from a cache cost nothing: they lock none."""
+    if spent:
+        await connection.execute(_SPEND, (spent, tenant))
 
 
 async def _check_known(connection: Connection, tenant: str, records: Sequence[UsageRecord]) -> None:
@@ -88,7 +117,7 @@ async def _check_known(connection: Connection, tenant: str, records: Sequence[Us
 
 def _columns(records: Sequence[UsageRecord]) -> dict[str, Any]:
     # Always in the order of the ids, so that two batches with common events cannot wait for each other.
-    ordered = sorted(records, key=lambda r: r.event.event_id)
+    ordered = sorted(records, key=lambda r: r.event.event_id.int)
     events = [r.event for r in ordered]
     first = ordered[0]
     return {
@@ -97,15 +126,19 @@ def _columns(records: Sequence[UsageRecord]) -> dict[str, Any]:
         "actor": first.actor,
         "record_time": first.record_time,
         "project": first.project,
-        "event_id": [e.event_id for e in events],
-        "model": [e.model for e in events],
-        "sent": [Int8(e.tokens.sent) for e in events],
-        "received": [Int8(e.tokens.received) for e in events],
-        "operation": [e.operation for e in events],
-        "document": [e.document for e in events],
-        "request_id": [e.request_id for e in events],
-        "occur_time": [e.occur_time for e in events],
-        "tags": [json.dumps(dict(e.tags)) for e in events],
-        "cost": [Int8(r.cost_micros) for r in ordered],
-        "job": [e.job for e in events],
+        "event_id": UuidArray.of([e.event_id for e in events]),
+        "model": TextArray.of([e.model for e in events]),
+        "sent": BigintArray.of([e.tokens.sent for e in events]),
+        "received": BigintArray.of([e.tokens.received for e in events]),
+        "operation": TextArray.of([e.operation for e in events]),
+        "document": TextArray.of([e.document for e in events]),
+        "request_id": TextArray.of([e.request_id for e in events]),
+        "occur_time": TimeArray.of([e.occur_time for e in events]),
+        "tags": TextArray.of([_json(e.tags) for e in events]),
+        "cost": BigintArray.of([r.cost_micros for r in ordered]),
+        "job": TextArray.of([e.job for e in events]),
     }
+
+
+def _json(tags: Mapping[str, str]) -> str:
+    return json.dumps(dict(tags)) if tags else "{}"

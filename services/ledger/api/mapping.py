@@ -28,6 +28,10 @@ _STATES = {
     HoldState.UNKNOWN: hold_pb2.HOLD_STATE_UNKNOWN,
 }
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NANOS = 1_000_000_000
+_NO_TIME = "is not a time between the years 1 and 9999"
+
 
 def caller() -> Caller:
     """Who calls. Raises Unauthenticated where nobody is named."""
@@ -42,10 +46,14 @@ def money(micros: int) -> money_pb2.Money:
 
 def time_of(timestamp: Timestamp, path: str) -> datetime:
     """UTC, cut to whole microseconds. Raises InvalidArgument for what is no time of the years 1 to 9999."""
+    nanos = timestamp.nanos
     try:
-        return timestamp.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError) as exc:
-        raise invalid_field(path, "is not a time between the years 1 and 9999") from exc
+        time = _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=nanos // 1000)
+    except OverflowError as exc:
+        raise invalid_field(path, _NO_TIME) from exc
+    if not 0 <= nanos < _NANOS:
+        raise invalid_field(path, _NO_TIME)
+    return time
 
 
 def timestamp_of(time: datetime) -> Timestamp:

@@ -9,7 +9,7 @@ from services.ledger.domain import refusals
 from services.ledger.domain.checks import check_text
 from services.ledger.domain.ports import Clock, HoldStore, PriceBooks, UsageStore
 from services.ledger.domain.pricing import cost_micros
-from services.ledger.domain.usage_window import UsageWindow
+from services.ledger.domain.usage_window import UsageWindow, time_out_of_range
 from services.ledger.domain.values import (
     Caller,
     Hold,
@@ -88,7 +88,7 @@ class Books:
         MODEL_UNPRICED, AlreadyExists EVENT_ID_REUSED, InvalidArgument OCCUR_TIME_OUT_OF_RANGE.
         """
         now = self._clock()
-        self._check_event(event, "event", now)
+        self._check_events([event], "event", now)
         hold = await self._holds.find(caller.tenant, hold_id)
         if hold is None:
             raise _not_found()
@@ -136,14 +136,14 @@ class Books:
         TENANT_UNKNOWN, InvalidArgument OCCUR_TIME_OUT_OF_RANGE.
         """
         now = self._clock()
-        for index, event in enumerate(events):
-            self._check_event(event, f"events[{index}]", now)
+        self._check_events(events, "events[{}]", now)
         book = await self._prices.current()
+        prices = {model: book.price(model) for model in {event.model for event in events}}
         records = [
             UsageRecord(
                 tenant=caller.tenant,
                 event=event,
-                cost_micros=cost_micros(book.price(event.model), event.tokens),
+                cost_micros=cost_micros(prices[event.model], event.tokens),
                 price_book_version=book.version,
                 hold_id=None,
                 actor=caller.actor,
@@ -169,11 +169,16 @@ class Books:
         """What open holds of all tenants set aside."""
         return await self._holds.held_micros()
 
-    def _check_event(self, event: UsageEvent, path: str, now: datetime) -> None:
-        self._window.check(event.occur_time, f"{path}.occur_time", now)
-        check_text(event.request_id, f"{path}.request_id")
-        for key, value in event.tags.items():
-            check_text(value, f"{path}.tags[{key}]")
+    def _check_events(self, events: Sequence[UsageEvent], path: str, now: datetime) -> None:
+        """`path` is where an event stands in the request, with its number for the braces."""
+        first, last = self._window.bounds(now)
+        for index, event in enumerate(events):
+            if not first <= event.occur_time <= last:
+                raise time_out_of_range(f"{path.format(index)}.occur_time", first)
+            if "\0" in event.request_id or any("\0" in value for value in event.tags.values()):
+                check_text(event.request_id, f"{path.format(index)}.request_id")
+                for key, value in event.tags.items():
+                    check_text(value, f"{path.format(index)}.tags[{key}]")
 
 
 def _replayed(hold: Hold, model: str, most: Tokens, ttl: timedelta, job: str) -> Hold:
@@ -188,7 +193,8 @@ def _distinct(events: Sequence[UsageEvent]) -> list[UsageEvent]:
     """Each id once; one id with two events is refused."""
     by_id: dict[UUID, UsageEvent] = {}
     for event in events:
-        if by_id.setdefault(event.event_id, event) != event:
+        known = by_id.setdefault(event.event_id, event)
+        if known is not event and known != event:
             raise refusals.event_id_reused()
     return list(by_id.values())
 

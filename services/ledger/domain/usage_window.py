@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from services.ledger.domain.checks import invalid_field
+from services.runtime.errors import InvalidArgument
 
 RETENTION_MONTHS = 84
 """How long usage records are kept unless told otherwise: seven years."""
@@ -28,14 +29,18 @@ class UsageWindow:
         record on its way meets a partition that goes."""
         return max(months_before(now, self.retention_months + 1), _FIRST_TIME)
 
-    def check(self, time: datetime, path: str, now: datetime) -> None:
-        """Raises InvalidArgument OCCUR_TIME_OUT_OF_RANGE for a time before the kept months or past tomorrow."""
-        if not self.first_time(now) <= time <= now + AHEAD:
-            raise invalid_field(
-                path,
-                f"must be between {self.first_time(now).date().isoformat()} (UTC) and one day from now",
-                reason="OCCUR_TIME_OUT_OF_RANGE",
-            )
+    def bounds(self, now: datetime) -> tuple[datetime, datetime]:
+        """The first and the last time of which records are taken."""
+        return self.first_time(now), now + AHEAD
+
+
+def time_out_of_range(path: str, first: datetime) -> InvalidArgument:
+    """The refusal of a time out of its bounds."""
+    return invalid_field(
+        path,
+        f"must be between {first.date().isoformat()} (UTC) and one day from now",
+        reason="OCCUR_TIME_OUT_OF_RANGE",
+    )
 
 
 def month_of(time: datetime) -> datetime:
