@@ -17,8 +17,12 @@ from services.ledger.adapters.expiry_timer import ExpiryTimer
 from services.ledger.adapters.postgres_changes import PostgresAccessChanges
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
+from services.ledger.adapters.postgres_partitions import PostgresPartitions
 from services.ledger.adapters.postgres_prices import PostgresPrices
+from services.ledger.adapters.postgres_rollups import PostgresRollups
 from services.ledger.adapters.postgres_usage import PostgresUsage
+from services.ledger.adapters.postgres_usage_reports import PostgresUsageReports
+from services.ledger.adapters.usage_timer import UsageTimer
 from services.ledger.api import command_line, contract
 from services.ledger.api.check_servicer import CheckServicer
 from services.ledger.api.identity_servicer import IdentityServicer
@@ -30,6 +34,9 @@ from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.keys import KeyHasher, KeyMint
 from services.ledger.domain.onboarding import Onboarding
 from services.ledger.domain.reconciliation import Reconciliation
+from services.ledger.domain.usage_reports import Reports
+from services.ledger.domain.usage_upkeep import UsageUpkeep
+from services.ledger.domain.usage_window import UsageWindow
 from services.ledger.domain.values import Tokens
 from services.runtime.command import run
 from services.runtime.config import DatabaseSettings, load_settings
@@ -65,9 +72,22 @@ def _key_ring(pool: Pool, hasher: KeyHasher) -> KeyRing:
     return KeyRing(keys=PostgresKeys(pool), hasher=hasher, mint=KeyMint(), clock=_now, known_scopes=contract.scopes())
 
 
-def _books(pool: Pool) -> Books:
+def _books(pool: Pool, window: UsageWindow = UsageWindow()) -> Books:  # noqa: B008  # a frozen value
     prices = PostgresPrices(pool, monotonic_s=time.monotonic)
-    return Books(holds=PostgresHolds(pool), usage=PostgresUsage(pool), prices=prices, clock=_now)
+    return Books(holds=PostgresHolds(pool), usage=PostgresUsage(pool), prices=prices, clock=_now, window=window)
+
+
+def _upkeep(pool: Pool, window: UsageWindow) -> UsageUpkeep:
+    return UsageUpkeep(rollups=PostgresRollups(pool), partitions=PostgresPartitions(pool), window=window, clock=_now)
+
+
+async def _reports(settings: LedgerSettings, pool: Pool, stack: contextlib.AsyncExitStack) -> Reports:
+    """Reads from the replica where there is one, and from nothing else then."""
+    if settings.reports_database_url is not None:
+        replica = settings.reports_database_url.get_secret_value()
+        pool = await open_pool(replica, name="ledger-reports", max_size=settings.database_pool)
+        stack.push_async_callback(pool.close)
+    return Reports(usage=PostgresUsageReports(pool), clock=_now)
 
 
 @contextlib.asynccontextmanager
@@ -124,16 +144,19 @@ async def _serve(settings: LedgerSettings) -> None:
         health.add("database", lambda: ping(pool))
         # Without it keys are looked up more often, and nothing else is worse.
         health.add("key_changes", changes.check, required=False)
-        books = _books(pool)
+        window = UsageWindow(settings.usage_retention_months)
+        books = _books(pool, window)
+        reports = await _reports(settings, pool, stack)
         authenticator = Authenticator(
             keys=PostgresKeys(pool), hasher=hasher, cache=cache, clock=_now, monotonic_s=time.monotonic
         )
-        server.add(add_LedgerServiceServicer_to_server, LedgerServicer(books), contract.LEDGER)
+        server.add(add_LedgerServiceServicer_to_server, LedgerServicer(books, reports), contract.LEDGER)
         server.add(add_IdentityServiceServicer_to_server, IdentityServicer(_key_ring(pool, hasher)), contract.IDENTITY)
         server.add(add_AuthorizationServicer_to_server, CheckServicer(authenticator), contract.AUTHORIZATION)
         timer = ExpiryTimer(books, interval_s=settings.expiry_interval_s)
+        usage_timer = UsageTimer(_upkeep(pool, window), interval_s=settings.usage_interval_s)
         async with asyncio.TaskGroup() as background:
-            tasks = [background.create_task(changes.run()), background.create_task(timer.run())]
+            tasks = [background.create_task(work.run()) for work in (changes, timer, usage_timer)]
             try:
                 await server.run()
             finally:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
+from services.ledger.domain.usage_window import RETENTION_MONTHS
 from services.runtime.config import CommaList, DatabaseSettings, RuntimeSettings
 
 Pepper = Annotated[SecretStr, Field(min_length=32)]
@@ -31,3 +32,9 @@ class LedgerSettings(RuntimeSettings):
     """How long a check is remembered while changes are heard; a key that is revoked meanwhile is dropped at once."""
     expiry_interval_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """How often holds past their time are looked for."""
+    usage_interval_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """How often sums of new usage are added to the rollups; reports are exact whatever it is."""
+    usage_retention_months: Annotated[int, Field(ge=2, le=600)] = RETENTION_MONTHS
+    """How many months of usage records before the present one are kept; sums are kept for good."""
+    reports_database_url: SecretStr | None = None
+    """A replica of the database that reports of usage are read from; none means the database itself."""

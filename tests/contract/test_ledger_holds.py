@@ -20,11 +20,11 @@ async def stores(request: pytest.FixtureRequest, database: Callable[[str], str])
 
 
 async def held(stores: Stores, tenant: str = "acme") -> int:
-    return (await stores.usage.report(Selection(tenant), None, 1)).held_micros
+    return (await stores.reports.report(Selection(tenant), None, 1)).held_micros
 
 
 async def spent(stores: Stores, tenant: str = "acme") -> int:
-    return (await stores.usage.report(Selection(tenant), None, 1)).total_cost_micros
+    return (await stores.reports.report(Selection(tenant), None, 1)).total_cost_micros
 
 
 async def test_a_hold_is_kept_as_it_was_made(stores: Stores) -> None:
@@ -132,7 +132,7 @@ async def test_settling_closes_records_and_moves_the_money(stores: Stores) -> No
     found = await stores.holds.find("acme", hold.hold_id)
     assert found is not None
     assert found.state is HoldState.SETTLED
-    report = await stores.usage.report(Selection("acme"), None, 10)
+    report = await stores.reports.report(Selection("acme"), None, 10)
     assert (report.records, report.held_micros) == ((record,), 0)
     await stores.holds.reserve(a_hold(100))
 

@@ -5,15 +5,20 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from services.ledger.adapters import postgres_holds as holds
-from services.ledger.adapters import postgres_usage as usage
+from services.ledger.adapters import postgres_usage_reports as reports
+from services.ledger.adapters import postgres_usage_rows as usage_rows
+from services.ledger.adapters.postgres_rollups import FOLD
+from services.ledger.adapters.usage_statements import Question
 from services.ledger.domain import paging
 from services.ledger.domain.pricing import Price
+from services.ledger.domain.usage_values import Dimension, Grouping
 from services.ledger.domain.values import Cursor, Selection, UsageRecord
 from services.runtime.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
 from tests.unit.ledger.samples import MODEL, NOW, STORES, Stores, a_hold, a_record, an_event, open_stores
@@ -32,7 +37,7 @@ async def listed(stores: Stores, selection: Selection, size: int = 100) -> list[
     """The whole selection, read in parts."""
     found: list[UsageRecord] = []
     after: Cursor | None = None
-    while part := (await stores.usage.report(selection, after, size)).records:
+    while part := (await stores.reports.report(selection, after, size)).records:
         found += part
         after = paging.cursor_of(part[-1])
     return found
@@ -51,7 +56,7 @@ async def test_each_id_is_recorded_once(stores: Stores) -> None:
     again = [*first, a_record(an_event())]
     result = await stores.usage.record(again)
     assert (result.recorded, result.already_known) == (1, 3)
-    report = await stores.usage.report(Selection("acme"), None, 10)
+    report = await stores.reports.report(Selection("acme"), None, 10)
     assert (report.total_records, report.total_cost_micros) == (4, 3600)
 
 
@@ -91,7 +96,7 @@ async def test_what_is_recorded_counts_against_the_budget(stores: Stores) -> Non
     with pytest.raises(ResourceExhausted):
         await stores.holds.reserve(a_hold(401))
     await stores.usage.record([a_record(an_event(), cost_micros=700)])
-    report = await stores.usage.report(Selection("acme"), None, 1)
+    report = await stores.reports.report(Selection("acme"), None, 1)
     assert report.total_cost_micros == 1300
 
 
@@ -102,7 +107,7 @@ async def test_concurrent_batches_with_common_events_record_each_once(stores: St
     batches += [list(reversed(batch)) for batch in batches]
     results = await asyncio.gather(*(stores.usage.record(batch) for batch in batches))
     assert sum(r.recorded for r in results) == 60
-    report = await stores.usage.report(Selection("acme"), None, 1)
+    report = await stores.reports.report(Selection("acme"), None, 1)
     assert (report.total_records, report.total_cost_micros) == (60, 54_000)
 
 
@@ -116,8 +121,10 @@ async def test_batches_that_meet_in_the_middle_do_not_deadlock(database: Callabl
         await psycopg.AsyncConnection.connect(dsn, autocommit=True) as watcher,
     ):
         await blocker.execute(
-            "INSERT INTO ledger.usage_records VALUES ('acme', %s, NULL, 'm/m', 1, 1, 'op', '', '', now(), '{}', 1, 1,"
-            " 'a', now())",
+            "SELECT set_config('pagemesh.tenant', 'acme', true)",
+        )
+        await blocker.execute(
+            "INSERT INTO ledger.usage_ids (tenant, event_id, occur_time) VALUES ('acme', %s, now())",
             (records[20].event.event_id,),
         )
         batches = [asyncio.create_task(stores.usage.record(batch)) for batch in (records, records[::-1])]
@@ -166,7 +173,7 @@ async def test_selections_and_their_sums(stores: Stores) -> None:
         replace(everything, request_id="r-3"): 0,
     }
     for selection, wanted in cases.items():
-        report = await stores.usage.report(selection, None, 1)
+        report = await stores.reports.report(selection, None, 1)
         assert report.total_cost_micros == wanted, selection
         assert report.total_records == len(await listed(stores, selection))
 
@@ -206,37 +213,79 @@ def test_what_is_appended_is_never_changed(database: Callable[[str], str], table
 
 def test_every_list_and_sum_has_its_index(database: Callable[[str], str]) -> None:
     """With enough rows of other tenants around, no statement of the ledger reads a whole table."""
-    tenant_rows = "SELECT 't' || n % 200, gen_random_uuid()"
     with psycopg.connect(database("ledger"), autocommit=True) as connection:
+        many_records(connection)
         connection.execute(
-            f"INSERT INTO ledger.usage_records {tenant_rows}, NULL, 'm/m', 1, 1, 'op', 'documents/' || n % 500,"
-            " 'r' || n % 500, now() - n * interval '1 s', '{}', 1, 1, 'a', now() FROM generate_series(1, 20000) n"
-        )
-        connection.execute(
-            f"INSERT INTO ledger.holds {tenant_rows}, CASE n % 10 WHEN 0 THEN 'HELD' ELSE 'SETTLED' END, 'm/m', 1, 1,"
+            "INSERT INTO ledger.holds SELECT 't' || n % 200, gen_random_uuid(),"
+            " CASE n % 10 WHEN 0 THEN 'HELD' ELSE 'SETTLED' END, 'm/m', 1, 1,"
             " 1, 1, 'a', now() - interval '1 h', now() + n * interval '1 s' FROM generate_series(1, 20000) n"
         )
-        connection.execute("VACUUM ANALYZE ledger.usage_records, ledger.holds")
+        connection.execute("VACUUM ANALYZE ledger.usage_records, ledger.holds, ledger.usage_rollups")
+        connection.execute("VACUUM ANALYZE ledger.usage_ids, ledger.usage_deltas")
+        connection.execute("SELECT set_config('pagemesh.tenant', 't7', false)")
         whole, after = Selection("t7"), Cursor(NOW, uuid.uuid4())
         of_request, of_document = replace(whole, request_id="r7"), replace(whole, document="documents/7")
-        ranged = replace(whole, start=NOW, end=NOW + timedelta(days=1))
+        ranged = replace(whole, start=NOW, end=NOW + timedelta(days=40, seconds=5))
         lists = [
-            (whole, None, "usage_records_by_time"),
-            (whole, after, "usage_records_by_time"),
-            (ranged, after, "usage_records_by_time"),
-            (of_request, after, "usage_records_by_request"),
-            (of_document, None, "usage_records_by_document"),
+            (whole, None, "occur_time_event_id"),
+            (whole, after, "occur_time_event_id"),
+            (ranged, after, "occur_time_event_id"),
+            (of_request, after, "request_id"),
+            (of_document, None, "document"),
+            (replace(ranged, job="jobs/7"), None, "usage_rollups_by_value"),
+            (replace(ranged, tag=("team", "blue")), after, "usage_rollups_by_value"),
+            (replace(ranged, model="m/m"), None, "usage_rollups_pkey"),
         ]
         for selection, cursor, index in lists:
-            rows, sums = usage.list_statements(selection, cursor)
-            values = usage.list_values(selection, cursor, 51)
-            assert f"Index Scan using {index}" in plan(connection, rows, values)
-            assert f"Index Only Scan using {index}" in plan(connection, sums, values)
-        assert "holds_open" in plan(connection, sql.SQL(usage.HELD), ("t7",))
+            question = Question(selection)
+            assert index in plan(connection, question.records(cursor, 51), question.values)
+            assert "usage_records" in plan(connection, question.export(cursor, 51), question.values)
+        for selection in (of_request, of_document):
+            question = Question(selection)
+            assert "Index Only Scan" in plan(connection, question.totals(), question.values)
+        for dimension in Dimension:
+            grouping = Grouping((dimension,), "team" if dimension is Dimension.TAG else "")
+            question = Question(ranged, grouping)
+            for statement in (question.totals(), question.groups()):
+                assert "usage_rollups" in plan(connection, statement, question.values)
+        assert "holds_open" in plan(connection, sql.SQL(reports.HELD), ("t7",))
+        assert "usage_rollups_pkey" in plan(connection, sql.SQL(reports.FIRST_HOUR), {"tenant": "t7"})
         assert "holds_due" in plan(connection, sql.SQL(holds.EXPIRE), (NOW, 500))
+        found = {"tenant": "t7", "ids": [uuid.uuid4()]}
+        assert "usage_ids_pkey" in plan(connection, sql.SQL(usage_rows.RECORDS_OF_EVENTS.decode()), found)
+        of_hold = {"tenant": "t7", "hold_id": uuid.uuid4()}
+        assert "usage_ids_by_hold" in plan(connection, sql.SQL(usage_rows.RECORD_OF_HOLD.decode()), of_hold)
 
 
-def plan(connection: psycopg.Connection[tuple[str]], statement: sql.Composable, values: object) -> str:
+def many_records(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """A hundred for each of 200 tenants, in two months, with half of their sums in the rollups."""
+    columns = (
+        "tenant, event_id, hold_id, model, input_tokens, output_tokens, operation, document, request_id, occur_time,"
+        " tags, cost_micros, price_book_version, actor, record_time, project, job, user_name"
+    )
+    for (name,) in connection.execute("SELECT name FROM ledger.usage_partitions").fetchall():
+        connection.execute(sql.SQL("DROP TABLE ledger.{}").format(sql.Identifier(name)))  # an empty one has no plan
+    connection.execute("DELETE FROM ledger.usage_partitions")
+    for month in (NOW, NOW + timedelta(days=31)):
+        connection.execute("SELECT ledger.make_usage_partition(%s)", (month,))
+    for tenant in range(200):
+        connection.execute("SELECT set_config('pagemesh.tenant', 't' || %s::text, false)", (tenant,))
+        connection.execute(
+            f"INSERT INTO ledger.usage_records ({columns}) SELECT 't' || %s::text, gen_random_uuid(), NULL, 'm/m',"
+            " 1, 1, 'op', 'documents/' || n %% 50, 'r' || n %% 50, %s + n * interval '9 h',"
+            " '{\"team\": \"blue\"}', 1, 1, 'a', now(), '', 'jobs/' || n %% 9, '' FROM generate_series(1, 100) n",
+            (tenant, NOW),
+        )
+        connection.execute(
+            "INSERT INTO ledger.usage_ids SELECT tenant, event_id, occur_time,"
+            " CASE WHEN get_byte(uuid_send(event_id), 0) < 128 THEN event_id END FROM ledger.usage_records"
+        )
+    connection.execute("SELECT set_config('pagemesh.across', 'usage_rollups', false)")
+    connection.execute(FOLD, (20_000,))
+    connection.execute("SELECT set_config('pagemesh.across', '', false)")
+
+
+def plan(connection: psycopg.Connection[Any], statement: sql.Composable, values: object) -> str:
     explained = sql.SQL("EXPLAIN ") + statement
     lines = "\n".join(row[0] for row in connection.execute(explained, values))  # type: ignore[call-overload]
     assert "Seq Scan" not in lines, lines

@@ -17,9 +17,11 @@ from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresTenants
 from services.ledger.adapters.postgres_prices import PostgresPrices
 from services.ledger.adapters.postgres_usage import PostgresUsage
+from services.ledger.adapters.postgres_usage_reports import PostgresUsageReports
 from services.ledger.api import contract
 from services.ledger.api.ledger_servicer import LedgerServicer
 from services.ledger.domain.books import Books as LedgerUseCases
+from services.ledger.domain.usage_reports import Reports
 from services.runtime.clients import MeshClient
 from services.runtime.config import RuntimeSettings
 from services.runtime.errors import (
@@ -86,7 +88,11 @@ async def ledger_target(database: Callable[[str], str], mesh_pki: CertificateAut
         clock=_now,
     )
     server = MeshServer(name="ledger", settings=settings(mesh_pki.tls_dir("ledger")), health=Health())
-    server.add(add_LedgerServiceServicer_to_server, LedgerServicer(books), contract.LEDGER)
+    server.add(
+        add_LedgerServiceServicer_to_server,
+        LedgerServicer(books, Reports(usage=PostgresUsageReports(pool), clock=_now)),
+        contract.LEDGER,
+    )
     started, stop = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(server.run(started=started, stop=stop))
     async with asyncio.timeout(10):

@@ -1,23 +1,15 @@
 """The stores in memory: the same promises as the ones in Postgres, and nothing survives the process."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from services.ledger.domain import paging, refusals
+from services.ledger.domain import refusals
 from services.ledger.domain.keys import ApiKey, StoredKey
 from services.ledger.domain.pricing import PriceBook
-from services.ledger.domain.values import (
-    Cursor,
-    Hold,
-    HoldState,
-    Recorded,
-    Selection,
-    UsageRecord,
-    UsageReport,
-)
+from services.ledger.domain.values import Hold, HoldState, Recorded, UsageRecord
 
 Id = tuple[str, UUID]
 """Tenant and the id that is its own."""
@@ -39,6 +31,8 @@ class MemoryLedger:
     holds: dict[Id, Hold] = field(default_factory=dict)
     usage: dict[Id, UsageRecord] = field(default_factory=dict)
     keys: dict[str, tuple[ApiKey, bytes]] = field(default_factory=dict)
+    users: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The user, `users/…`, of the tenant's key, `apiKeys/…`."""
 
     def check_tenant(self, tenant: str, *, active: bool = False) -> None:
         if tenant not in self.tenants or (active and not self.tenants[tenant].active):
@@ -115,6 +109,9 @@ class MemoryUsage:
     def __init__(self, ledger: MemoryLedger) -> None:
         self._ledger = ledger
 
+    async def prepare(self, times: Iterable[datetime]) -> None:
+        """There is room for every time."""
+
     async def record(self, records: Sequence[UsageRecord]) -> Recorded:
         new = []
         for record in records:
@@ -126,17 +123,6 @@ class MemoryUsage:
                 raise refusals.event_id_reused()
         self._ledger.usage.update({(r.tenant, r.event.event_id): r for r in new})
         return Recorded(len(new), len(records) - len(new))
-
-    async def report(self, selection: Selection, after: Cursor | None, limit: int) -> UsageReport:
-        chosen = [r for r in self._ledger.usage.values() if _matches(r, selection)]
-        chosen.sort(key=_place, reverse=True)
-        rest = [r for r in chosen if after is None or _place(r) < (after.occur_time, after.event_id.bytes)]
-        return UsageReport(
-            records=tuple(rest[:limit]),
-            total_cost_micros=sum(r.cost_micros for r in chosen),
-            total_records=len(chosen),
-            held_micros=self._ledger.held_micros(selection.tenant),
-        )
 
 
 class MemoryPrices:
@@ -189,19 +175,3 @@ class MemoryTenants:
     async def set_hard_budget(self, tenant: str, hard_micros: int) -> None:
         self._ledger.check_tenant(tenant)
         self._ledger.tenants[tenant].hard_micros = hard_micros
-
-
-def _matches(record: UsageRecord, selection: Selection) -> bool:
-    event = record.event
-    return (
-        record.tenant == selection.tenant
-        and (selection.start is None or event.occur_time >= selection.start)
-        and (selection.end is None or event.occur_time < selection.end)
-        and selection.request_id in ("", event.request_id)
-        and selection.document in ("", event.document)
-    )
-
-
-def _place(record: UsageRecord) -> tuple[datetime, bytes]:
-    cursor = paging.cursor_of(record)
-    return cursor.occur_time, cursor.event_id.bytes

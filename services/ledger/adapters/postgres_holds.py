@@ -12,10 +12,10 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import AsyncConnection, Rollback
-from psycopg.types.json import Jsonb
 
 from services.database.pool import Pool, translate
 from services.ledger.adapters.postgres_rows import (
+    AS_TENANT,
     SHARE_TENANT,
     TENANT_LOCK,
     hold_of,
@@ -23,10 +23,12 @@ from services.ledger.adapters.postgres_rows import (
     record_of,
     statement,
 )
+from services.ledger.adapters.postgres_usage_rows import INSERT_RECORD, RECORD_OF_HOLD, record_values
 from services.ledger.domain import refusals
 from services.ledger.domain.values import Hold, HoldState, UsageRecord
 
 Connection = AsyncConnection[tuple[Any, ...]]
+Params = tuple[Any, ...] | dict[str, Any]
 
 _INSERT_HOLD = statement("""
     INSERT INTO ledger.holds ({hold})
@@ -54,13 +56,6 @@ _CLOSE_HOLD = statement("""
     UPDATE ledger.holds SET state = %s
     WHERE tenant = %s AND hold_id = %s AND state IN ('HELD', 'UNKNOWN') RETURNING {hold}
 """)
-_INSERT_RECORD = statement("""
-    INSERT INTO ledger.usage_records ({usage})
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-    ON CONFLICT DO NOTHING RETURNING event_id
-""")
-_RECORD_OF_HOLD = statement("SELECT {usage} FROM ledger.usage_records WHERE tenant = %s AND hold_id = %s")
-
 # Out of the index of open holds, which are few: one that is closed is not in it any more.
 _UNKNOWN = statement("""
     SELECT {hold} FROM ledger.holds
@@ -116,7 +111,8 @@ class PostgresHolds:
             async with self._pool.connection() as connection:
                 if await self._close_with(connection, hold, record):
                     return record
-                row = await _one(connection, _RECORD_OF_HOLD, (hold.tenant, hold.hold_id))
+                await connection.execute(AS_TENANT, (hold.tenant,))
+                row = await _one(connection, RECORD_OF_HOLD, {"tenant": hold.tenant, "hold_id": hold.hold_id})
         if row is None:
             raise refusals.hold_released()
         return record_of(row)
@@ -171,7 +167,7 @@ class PostgresHolds:
         async with connection.pipeline(), connection.transaction():
             await connection.execute(SHARE_TENANT, (TENANT_LOCK, hold.tenant))
             closed = await connection.execute(_CLOSE_HOLD, (HoldState.SETTLED.value, hold.tenant, hold.hold_id))
-            kept = await connection.execute(_INSERT_RECORD, _record_values(record))
+            kept = await connection.execute(INSERT_RECORD, record_values(record))
             was_open = await closed.fetchone() is not None
             if not was_open:
                 raise Rollback
@@ -182,28 +178,5 @@ class PostgresHolds:
         return was_open
 
 
-async def _one(connection: Connection, query: LiteralString | bytes, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+async def _one(connection: Connection, query: LiteralString | bytes, values: Params) -> tuple[Any, ...] | None:
     return await (await connection.execute(query, values)).fetchone()
-
-
-def _record_values(record: UsageRecord) -> tuple[Any, ...]:
-    event = record.event
-    return (
-        record.tenant,
-        event.event_id,
-        event.model,
-        event.tokens.sent,
-        event.tokens.received,
-        event.operation,
-        event.document,
-        event.request_id,
-        event.occur_time,
-        Jsonb(dict(event.tags)),
-        record.cost_micros,
-        record.price_book_version,
-        record.hold_id,
-        record.actor,
-        record.record_time,
-        record.project,
-        event.job,
-    )

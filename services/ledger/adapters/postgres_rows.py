@@ -10,13 +10,21 @@ from services.ledger.domain.values import Hold, HoldState, Tokens, UsageEvent, U
 
 Row = Sequence[Any]
 
-SHARE_TENANT = "SELECT pg_advisory_xact_lock_shared(%s, hashtext(%s))"
-"""First statement of every transaction that moves a tenant's money.
+AS_TENANT = "SELECT set_config('pagemesh.tenant', %s, true)"
+"""First statement of every other transaction with a tenant's rows: row-level security shows no others."""
+SHARE_TENANT = """
+    SELECT pg_advisory_xact_lock_shared(%s, hashtext(tenant)), set_config('pagemesh.tenant', tenant, true)
+    FROM (VALUES (%s::text)) AS t (tenant)
+"""
+"""First statement of every transaction that moves a tenant's money; it is the tenant's from there on.
 
 It waits for nobody but the rare transaction that gives the tenant its first budget and sums up what was spent
 before: every other transaction is either in that sum or sees the budget. Unlike a row lock it writes nothing.
 """
-OWN_TENANT = "SELECT pg_advisory_xact_lock(%s, hashtext(%s))"
+OWN_TENANT = """
+    SELECT pg_advisory_xact_lock(%s, hashtext(tenant)), set_config('pagemesh.tenant', tenant, true)
+    FROM (VALUES (%s::text)) AS t (tenant)
+"""
 TENANT_LOCK = 7101
 """Key space of these locks among the database's advisory locks."""
 

@@ -1,47 +1,55 @@
-"""Usage records in Postgres."""
+"""Recording usage in Postgres, a batch in one statement."""
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, LiteralString
 from uuid import UUID
 
-from psycopg import AsyncConnection, sql
-from psycopg.types.numeric import Int8
+from psycopg import AsyncConnection
+from psycopg.errors import UniqueViolation
 
 from services.database.pool import Pool, translate
-from services.ledger.adapters.postgres_rows import SHARE_TENANT, TENANT_LOCK, USAGE_COLUMNS, record_of, statement
+from services.ledger.adapters.binary_arrays import BigintArray, TextArray, TimeArray, UuidArray
+from services.ledger.adapters.postgres_partitions import PostgresPartitions
+from services.ledger.adapters.postgres_rows import SHARE_TENANT, TENANT_LOCK, record_of, statement
+from services.ledger.adapters.postgres_usage_rows import RECORDS_OF_EVENTS
 from services.ledger.domain import refusals
-from services.ledger.domain.values import Cursor, Recorded, Selection, UsageRecord, UsageReport
+from services.ledger.domain.usage_window import month_of
+from services.ledger.domain.values import Recorded, UsageRecord
 
 # One array for each column: one statement, whatever the size of the batch.
-_INSERT_RECORDS = statement("""
-    INSERT INTO ledger.usage_records ({usage})
-    SELECT %(tenant)s, event_id, model, input_tokens, output_tokens, operation, document, request_id, occur_time,
-           tags, cost_micros, %(version)s, NULL, %(actor)s, %(record_time)s, %(project)s, job
-    FROM unnest(%(event_id)s::uuid[], %(model)s::text[], %(sent)s::bigint[], %(received)s::bigint[],
-                %(operation)s::text[], %(document)s::text[], %(request_id)s::text[], %(occur_time)s::timestamptz[],
-                %(tags)s::jsonb[], %(cost)s::bigint[], %(job)s::text[])
-         AS e (event_id, model, input_tokens, output_tokens, operation, document, request_id, occur_time,
-               tags, cost_micros, job)
-    WHERE EXISTS (SELECT FROM ledger.tenants WHERE id = %(tenant)s)
-    ON CONFLICT DO NOTHING RETURNING event_id
-""")
-_KNOWN_RECORDS = statement("SELECT {usage} FROM ledger.usage_records WHERE tenant = %s AND event_id = ANY(%s)")
+_EVENTS: LiteralString = """
+    WITH e AS MATERIALIZED (
+        SELECT * FROM unnest(
+            %(event_id)b::uuid[], %(model)b::text[], %(sent)b::bigint[], %(received)b::bigint[], %(operation)b::text[],
+            %(document)b::text[], %(request_id)b::text[], %(occur_time)b::timestamptz[], %(tags)b::text[],
+            %(cost)b::bigint[], %(job)b::text[]
+        ) AS e (event_id, model, input_tokens, output_tokens, operation, document, request_id, occur_time, tags,
+                cost_micros, job)
+        WHERE EXISTS (SELECT FROM ledger.tenants WHERE id = %(tenant)s::text)
+    )
+"""
+_RECORD: LiteralString = """
+    INSERT INTO ledger.usage_records ({usage}, user_name)
+    SELECT %(tenant)s::text, event_id, model, input_tokens, output_tokens, operation, document, request_id,
+           occur_time, tags::jsonb, cost_micros, %(version)s, NULL, %(actor)s::text, %(record_time)s,
+           %(project)s::text, job, (SELECT ledger.user_of(%(tenant)s::text, %(actor)s::text))
+"""
+_IDS: LiteralString = """
+    INSERT INTO ledger.usage_ids (tenant, event_id, occur_time) SELECT %(tenant)s::text, event_id, occur_time FROM e
+"""
+# As a rule every id is new, and this fails where one is not; looking first would take a third longer.
+_INSERT_NEW = statement(f"{_EVENTS}, ids AS ({_IDS}) {_RECORD} FROM e")
+# An id that is known, or that another transaction has just brought, goes no further than the table of ids.
+_INSERT_UNKNOWN = statement(f"""
+    {_EVENTS}, fresh AS ({_IDS} ON CONFLICT DO NOTHING RETURNING event_id),
+    kept AS ({_RECORD} FROM e JOIN fresh USING (event_id) RETURNING cost_micros)
+    SELECT count(*), coalesce(sum(cost_micros), 0)::bigint FROM kept
+""")  # noqa: S608  # of the constants above
 _SPEND = "UPDATE ledger.budgets SET settled_micros = settled_micros + %s WHERE tenant = %s"
 
-_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
-HELD = """
-    SELECT coalesce(sum(amount_micros), 0)::bigint FROM ledger.holds
-    WHERE tenant = %s AND state IN ('HELD', 'UNKNOWN')
-"""
-
-_LIST = sql.SQL("""
-    SELECT {usage} FROM ledger.usage_records WHERE {chosen}
-    ORDER BY occur_time DESC, event_id DESC LIMIT %(limit)s
-""")
-_TOTAL = sql.SQL("""
-    SELECT coalesce(sum(cost_micros), 0)::bigint, count(*) FROM ledger.usage_records WHERE {chosen}
-""")
+Connection = AsyncConnection[tuple[Any, ...]]
 
 
 class PostgresUsage:
@@ -49,106 +57,88 @@ class PostgresUsage:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._partitions = PostgresPartitions(pool)
+
+    async def prepare(self, times: Iterable[datetime]) -> None:
+        await self._partitions.ensure(times)
 
     async def record(self, records: Sequence[UsageRecord]) -> Recorded:
-        tenant = records[0].tenant
+        await self.prepare({month_of(r.event.occur_time) for r in records})
+        values = _columns(records)
         with translate("record_usage"):
-            async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(SHARE_TENANT, (TENANT_LOCK, tenant))
-                cursor = await connection.execute(_INSERT_RECORDS, _columns(records))
-                new = {event_id for (event_id,) in await cursor.fetchall()}
-                known = [r for r in records if r.event.event_id not in new]
-                if known:
-                    await _check_known(connection, tenant, known)
-                spent = sum(r.cost_micros for r in records if r.event.event_id in new)
-                if spent:  # answers from a cache cost nothing: they lock no budget
-                    await connection.execute(_SPEND, (spent, tenant))
-        return Recorded(len(new), len(known))
-
-    async def report(self, selection: Selection, after: Cursor | None, limit: int) -> UsageReport:
-        rows_of, sums_of = list_statements(selection, after)
-        values = list_values(selection, after, limit)
-        with translate("report_usage"):
-            async with (
-                self._pool.connection() as connection,
-                connection.pipeline(),
-                connection.transaction(),
-            ):
-                await connection.execute(_SNAPSHOT)
-                page = await connection.execute(rows_of, values)
-                total = await connection.execute(sums_of, values)
-                held = await connection.execute(HELD, (selection.tenant,))
-                rows = await page.fetchall()
-                ((cost, count),) = await total.fetchall()
-                ((held_micros,),) = await held.fetchall()
-        return UsageReport(tuple(record_of(row) for row in rows), cost, count, held_micros)
+            async with self._pool.connection() as connection:
+                try:
+                    count = await _record_new(connection, records, values)
+                except UniqueViolation:
+                    count = await _record_unknown(connection, records, values)
+        return Recorded(count, len(records) - count)
 
 
-async def _check_known(connection: AsyncConnection[tuple[Any, ...]], tenant: str, known: Sequence[UsageRecord]) -> None:
+async def _record_new(connection: Connection, records: Sequence[UsageRecord], values: dict[str, Any]) -> int:
+    """One transaction, for records whose ids are all new. Raises UniqueViolation where they are not."""
+    async with connection.pipeline(), connection.transaction():
+        await connection.execute(SHARE_TENANT, (TENANT_LOCK, values["tenant"]))
+        inserted = await connection.execute(_INSERT_NEW, values)
+        spent = sum(r.cost_micros for r in records)
+        await _spend(connection, values["tenant"], spent)
+    if inserted.rowcount < len(records):
+        raise refusals.tenant_unknown()
+    return len(records)
+
+
+async def _record_unknown(connection: Connection, records: Sequence[UsageRecord], values: dict[str, Any]) -> int:
+    """One transaction, for records of which some are known; answers how many were not."""
+    async with connection.pipeline(), connection.transaction():
+        await connection.execute(SHARE_TENANT, (TENANT_LOCK, values["tenant"]))
+        inserted = await connection.execute(_INSERT_UNKNOWN, values)
+        ((count, spent),) = await inserted.fetchall()
+        if count < len(records):
+            await _check_known(connection, values["tenant"], records)
+        await _spend(connection, values["tenant"], spent)
+    return int(count)
+
+
+async def _spend(connection: Connection, tenant: str, spent: int) -> None:
+    """Moves the tenant's budgets; sent together with the commit. Answers from a cache cost nothing: they lock none."""
+    if spent:
+        await connection.execute(_SPEND, (spent, tenant))
+
+
+async def _check_known(connection: Connection, tenant: str, records: Sequence[UsageRecord]) -> None:
     """Raises where what was not inserted is not in the books as it is: the transaction is then undone."""
-    cursor = await connection.execute(_KNOWN_RECORDS, (tenant, [r.event.event_id for r in known]))
+    ids = [r.event.event_id for r in records]
+    cursor = await connection.execute(RECORDS_OF_EVENTS, {"tenant": tenant, "ids": ids})
     books: dict[UUID, UsageRecord] = {r.event.event_id: r for r in map(record_of, await cursor.fetchall())}
     if not books:
         raise refusals.tenant_unknown()
-    if any(books[r.event.event_id].event != r.event for r in known):
+    if any(books[r.event.event_id].event != r.event for r in records):
         raise refusals.event_id_reused()
 
 
 def _columns(records: Sequence[UsageRecord]) -> dict[str, Any]:
     # Always in the order of the ids, so that two batches with common events cannot wait for each other.
-    ordered = sorted(records, key=lambda r: r.event.event_id)
+    ordered = sorted(records, key=lambda r: r.event.event_id.int)
     events = [r.event for r in ordered]
+    first = ordered[0]
     return {
-        "tenant": ordered[0].tenant,
-        "version": ordered[0].price_book_version,
-        "actor": ordered[0].actor,
-        "record_time": ordered[0].record_time,
-        "project": ordered[0].project,
-        "event_id": [e.event_id for e in events],
-        "model": [e.model for e in events],
-        "sent": [Int8(e.tokens.sent) for e in events],
-        "received": [Int8(e.tokens.received) for e in events],
-        "operation": [e.operation for e in events],
-        "document": [e.document for e in events],
-        "request_id": [e.request_id for e in events],
-        "occur_time": [e.occur_time for e in events],
-        "tags": [json.dumps(dict(e.tags)) for e in events],
-        "cost": [Int8(r.cost_micros) for r in ordered],
-        "job": [e.job for e in events],
+        "tenant": first.tenant,
+        "version": first.price_book_version,
+        "actor": first.actor,
+        "record_time": first.record_time,
+        "project": first.project,
+        "event_id": UuidArray.of([e.event_id for e in events]),
+        "model": TextArray.of([e.model for e in events]),
+        "sent": BigintArray.of([e.tokens.sent for e in events]),
+        "received": BigintArray.of([e.tokens.received for e in events]),
+        "operation": TextArray.of([e.operation for e in events]),
+        "document": TextArray.of([e.document for e in events]),
+        "request_id": TextArray.of([e.request_id for e in events]),
+        "occur_time": TimeArray.of([e.occur_time for e in events]),
+        "tags": TextArray.of([_json(e.tags) for e in events]),
+        "cost": BigintArray.of([r.cost_micros for r in ordered]),
+        "job": TextArray.of([e.job for e in events]),
     }
 
 
-def list_statements(selection: Selection, after: Cursor | None) -> tuple[sql.Composed, sql.Composed]:
-    """The statements for one part of the records and for the sums over all; both take `list_values`."""
-    rows = _LIST.format(usage=USAGE_COLUMNS, chosen=_conditions(selection, after))
-    return rows, _TOTAL.format(chosen=_conditions(selection, None))
-
-
-def list_values(selection: Selection, after: Cursor | None, limit: int) -> dict[str, Any]:
-    """What the placeholders of `list_statements` stand for."""
-    return {
-        "tenant": selection.tenant,
-        "start": selection.start,
-        "end": selection.end,
-        "request_id": selection.request_id,
-        "document": selection.document,
-        "after_time": after.occur_time if after else None,
-        "after_id": after.event_id if after else None,
-        "limit": limit,
-    }
-
-
-def _conditions(selection: Selection, after: Cursor | None) -> sql.Composable:
-    """The selection as conditions that fit the indexes; what is not asked for is not in the statement."""
-    parts = ["tenant = %(tenant)s"]
-    if selection.start is not None:
-        parts.append("occur_time >= %(start)s")
-    if selection.end is not None:
-        parts.append("occur_time < %(end)s")
-    if selection.request_id:
-        parts.append("request_id = %(request_id)s AND request_id <> ''")
-    if selection.document:
-        parts.append("document = %(document)s AND document <> ''")
-    if after is not None:
-        parts.append("(occur_time, event_id) < (%(after_time)s, %(after_id)s)")
-    return sql.SQL(" AND ").join(sql.SQL(part) for part in parts)
+def _json(tags: Mapping[str, str]) -> str:
+    return json.dumps(dict(tags)) if tags else "{}"

@@ -1,15 +1,19 @@
 """pagemesh.ledger.v1.LedgerService."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import grpc
+from google.api.httpbody_pb2 import HttpBody
 from prometheus_client import Counter
 
 from pagemesh.ledger.v1 import ledger_service_pb2 as pb
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import LedgerServiceServicer
-from services.ledger.api import mapping
+from services.ledger.api import mapping, usage_mapping
+from services.ledger.domain import usage_export
 from services.ledger.domain.books import Books
+from services.ledger.domain.usage_reports import Reports
 from services.ledger.domain.values import Tokens
 from services.runtime.errors import PagemeshError
 
@@ -19,10 +23,11 @@ _RESERVES = Counter("pagemesh_ledger_reserves", "Reservations, by `held` or the 
 
 
 class LedgerServicer(LedgerServiceServicer):
-    """Translates between the contract and the books."""
+    """Translates between the contract, the books and what is told of them."""
 
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Books, reports: Reports) -> None:
         self._books = books
+        self._reports = reports
 
     async def Reserve(self, request: pb.ReserveRequest, context: Context) -> pb.ReserveResponse:
         """Sets money aside."""
@@ -60,12 +65,38 @@ class LedgerServicer(LedgerServiceServicer):
 
     async def QueryUsage(self, request: pb.QueryUsageRequest, context: Context) -> pb.QueryUsageResponse:
         """Lists records with their sums."""
-        selection = mapping.selection_of(request, mapping.caller().tenant)
-        report, token = await self._books.report(selection, request.page_size, request.page_token)
+        selection = usage_mapping.selection_of(request, mapping.caller().tenant)
+        grouping = usage_mapping.grouping_of(request)
+        report, token = await self._reports.report(selection, grouping, request.page_size, request.page_token)
         return pb.QueryUsageResponse(
             records=[mapping.record_message(record) for record in report.records],
             next_page_token=token,
             total_cost=mapping.money(report.total_cost_micros),
             total_records=report.total_records,
             held=mapping.money(report.held_micros),
+            groups=[usage_mapping.group_message(group, grouping) for group in report.groups],
+            more_groups=report.more_groups,
         )
+
+    async def ForecastUsage(self, request: pb.ForecastUsageRequest, context: Context) -> pb.ForecastUsageResponse:
+        """Says what the month will have cost."""
+        return usage_mapping.forecast_message(await self._reports.forecast(mapping.caller().tenant))
+
+    async def ExportUsage(
+        self, request: pb.ExportUsageRequest, context: Context
+    ) -> AsyncIterator[pb.ExportUsageResponse]:
+        """Answers records as a file. The next part is read when the caller has taken the one before."""
+        selection = usage_mapping.selection_of(request, mapping.caller().tenant)
+        form = usage_mapping.format_of(request)
+        parts = self._reports.export(selection)
+        # A refusal comes before the first piece, which is what tells the caller that all is well.
+        records = await anext(parts)
+        first = HttpBody(content_type=form.value, data=usage_export.first_line(form))
+        yield pb.ExportUsageResponse(content=first)
+        while True:
+            for data in usage_export.pieces(records, form):
+                yield pb.ExportUsageResponse(content=HttpBody(data=data))
+            try:
+                records = await anext(parts)
+            except StopAsyncIteration:
+                return

@@ -7,7 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pagemesh.common.v1 import money_pb2
-from pagemesh.ledger.v1 import hold_pb2, identity_pb2, ledger_service_pb2, usage_pb2
+from pagemesh.ledger.v1 import hold_pb2, identity_pb2, usage_pb2
 from services.ledger.domain.checks import invalid_field
 from services.ledger.domain.keys import ApiKey
 from services.ledger.domain.values import (
@@ -15,7 +15,6 @@ from services.ledger.domain.values import (
     Caller,
     Hold,
     HoldState,
-    Selection,
     Tokens,
     UsageEvent,
     UsageRecord,
@@ -28,6 +27,10 @@ _STATES = {
     HoldState.RELEASED: hold_pb2.HOLD_STATE_RELEASED,
     HoldState.UNKNOWN: hold_pb2.HOLD_STATE_UNKNOWN,
 }
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NANOS = 1_000_000_000
+_NO_TIME = "is not a time between the years 1 and 9999"
 
 
 def caller() -> Caller:
@@ -43,10 +46,14 @@ def money(micros: int) -> money_pb2.Money:
 
 def time_of(timestamp: Timestamp, path: str) -> datetime:
     """UTC, cut to whole microseconds. Raises InvalidArgument for what is no time of the years 1 to 9999."""
+    nanos = timestamp.nanos
     try:
-        return timestamp.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError) as exc:
-        raise invalid_field(path, "is not a time between the years 1 and 9999") from exc
+        time = _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=nanos // 1000)
+    except OverflowError as exc:
+        raise invalid_field(path, _NO_TIME) from exc
+    if not 0 <= nanos < _NANOS:
+        raise invalid_field(path, _NO_TIME)
+    return time
 
 
 def timestamp_of(time: datetime) -> Timestamp:
@@ -113,17 +120,6 @@ def record_message(record: UsageRecord) -> usage_pb2.UsageRecord:
         actor=record.actor,
         record_time=timestamp_of(record.record_time),
         project=record.project,
-    )
-
-
-def selection_of(request: ledger_service_pb2.QueryUsageRequest, tenant: str) -> Selection:
-    """Which records are asked for."""
-    return Selection(
-        tenant=tenant,
-        start=time_of(request.start_time, "start_time") if request.HasField("start_time") else None,
-        end=time_of(request.end_time, "end_time") if request.HasField("end_time") else None,
-        request_id=request.request_id,
-        document=request.document,
     )
 
 

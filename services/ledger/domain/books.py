@@ -2,27 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from services.ledger.domain import paging, refusals
-from services.ledger.domain.checks import check_text, check_time
+from services.ledger.domain import refusals
+from services.ledger.domain.checks import check_text
 from services.ledger.domain.ports import Clock, HoldStore, PriceBooks, UsageStore
 from services.ledger.domain.pricing import cost_micros
+from services.ledger.domain.usage_window import UsageWindow, time_out_of_range
 from services.ledger.domain.values import (
     Caller,
     Hold,
     HoldState,
     Recorded,
-    Selection,
     Tokens,
     UsageEvent,
     UsageRecord,
-    UsageReport,
 )
 from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound
 
-DEFAULT_PAGE = 50
 EXPIRE_BATCH = 500
 EXPIRE_BATCHES = 20
 """Most batches of one round: what is left over waits for the next one."""
@@ -31,7 +29,16 @@ EXPIRE_BATCHES = 20
 class Books:
     """What each tenant holds and has spent."""
 
-    def __init__(self, *, holds: HoldStore, usage: UsageStore, prices: PriceBooks, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        holds: HoldStore,
+        usage: UsageStore,
+        prices: PriceBooks,
+        clock: Clock,
+        window: UsageWindow = UsageWindow(),  # noqa: B008  # a frozen value
+    ) -> None:
+        self._window = window
         self._holds = holds
         self._usage = usage
         self._prices = prices
@@ -78,9 +85,10 @@ class Books:
         where it is more than was held: a call that was made is never left out.
 
         Raises NotFound HOLD_NOT_FOUND, FailedPrecondition HOLD_ALREADY_SETTLED (by another event), HOLD_RELEASED or
-        MODEL_UNPRICED, AlreadyExists EVENT_ID_REUSED.
+        MODEL_UNPRICED, AlreadyExists EVENT_ID_REUSED, InvalidArgument OCCUR_TIME_OUT_OF_RANGE.
         """
-        _check_event(event, "event")
+        now = self._clock()
+        self._check_events([event], "event", now)
         hold = await self._holds.find(caller.tenant, hold_id)
         if hold is None:
             raise _not_found()
@@ -92,9 +100,10 @@ class Books:
             price_book_version=book.version,
             hold_id=hold_id,
             actor=caller.actor,
-            record_time=self._clock(),
+            record_time=now,
             project=hold.project,
         )
+        await self._usage.prepare([event.occur_time])
         kept = await self._holds.settle(hold, record)
         if kept.event != event:
             raise FailedPrecondition(
@@ -124,17 +133,17 @@ class Books:
         They are recorded whatever the budget, because they have happened.
 
         Raises AlreadyExists EVENT_ID_REUSED (an id with another event), FailedPrecondition MODEL_UNPRICED or
-        TENANT_UNKNOWN.
+        TENANT_UNKNOWN, InvalidArgument OCCUR_TIME_OUT_OF_RANGE.
         """
-        for index, event in enumerate(events):
-            _check_event(event, f"events[{index}]")
-        book = await self._prices.current()
         now = self._clock()
+        self._check_events(events, "events[{}]", now)
+        book = await self._prices.current()
+        prices = {model: book.price(model) for model in {event.model for event in events}}
         records = [
             UsageRecord(
                 tenant=caller.tenant,
                 event=event,
-                cost_micros=cost_micros(book.price(event.model), event.tokens),
+                cost_micros=cost_micros(prices[event.model], event.tokens),
                 price_book_version=book.version,
                 hold_id=None,
                 actor=caller.actor,
@@ -145,23 +154,6 @@ class Books:
         ]
         kept = await self._usage.record(records)
         return replace(kept, already_known=kept.already_known + len(events) - len(records))
-
-    async def report(self, selection: Selection, page_size: int, page_token: str) -> tuple[UsageReport, str]:
-        """One part of the records, newest first, the sums over all of them, and the token for the next part.
-
-        The token is empty at the end. `page_size` 0 means DEFAULT_PAGE.
-
-        Raises InvalidArgument INVALID_PAGE_TOKEN.
-        """
-        check_text(selection.request_id, "request_id")
-        size = page_size or DEFAULT_PAGE
-        after = paging.decode(page_token, selection) if page_token else None
-        report = await self._usage.report(selection, after, size + 1)
-        if len(report.records) <= size:
-            return report, ""
-        shown = report.records[:size]
-        token = paging.encode(paging.cursor_of(shown[-1]), selection)
-        return replace(report, records=shown), token
 
     async def expire(self) -> int:
         """Turns holds past their time into UNKNOWN, in batches; answers how many."""
@@ -177,6 +169,17 @@ class Books:
         """What open holds of all tenants set aside."""
         return await self._holds.held_micros()
 
+    def _check_events(self, events: Sequence[UsageEvent], path: str, now: datetime) -> None:
+        """`path` is where an event stands in the request, with its number for the braces."""
+        first, last = self._window.bounds(now)
+        for index, event in enumerate(events):
+            if not first <= event.occur_time <= last:
+                raise time_out_of_range(f"{path.format(index)}.occur_time", first)
+            if "\0" in event.request_id or any("\0" in value for value in event.tags.values()):
+                check_text(event.request_id, f"{path.format(index)}.request_id")
+                for key, value in event.tags.items():
+                    check_text(value, f"{path.format(index)}.tags[{key}]")
+
 
 def _replayed(hold: Hold, model: str, most: Tokens, ttl: timedelta, job: str) -> Hold:
     if (hold.model, hold.most, hold.ttl, hold.job) != (model, most, ttl, job):
@@ -190,17 +193,11 @@ def _distinct(events: Sequence[UsageEvent]) -> list[UsageEvent]:
     """Each id once; one id with two events is refused."""
     by_id: dict[UUID, UsageEvent] = {}
     for event in events:
-        if by_id.setdefault(event.event_id, event) != event:
+        known = by_id.setdefault(event.event_id, event)
+        if known is not event and known != event:
             raise refusals.event_id_reused()
     return list(by_id.values())
 
 
 def _not_found() -> NotFound:
     return NotFound("HOLD_NOT_FOUND", "There is no such hold.")
-
-
-def _check_event(event: UsageEvent, path: str) -> None:
-    check_time(event.occur_time, f"{path}.occur_time")
-    check_text(event.request_id, f"{path}.request_id")
-    for key, value in event.tags.items():
-        check_text(value, f"{path}.tags[{key}]")

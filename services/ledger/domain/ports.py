@@ -1,13 +1,14 @@
 """What the use cases need from outside. Every method may also raise Unavailable or DeadlineExceeded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 from services.ledger.domain.keys import ApiKey, StoredKey
 from services.ledger.domain.pricing import PriceBook
-from services.ledger.domain.values import Cursor, Hold, Recorded, Selection, UsageRecord, UsageReport
+from services.ledger.domain.usage_values import UNGROUPED, ExportPart, Grouping, UsageGroup, UsageReport
+from services.ledger.domain.values import Cursor, Hold, Recorded, Selection, UsageRecord
 
 
 class Clock(Protocol):
@@ -65,6 +66,10 @@ class HoldStore(Protocol):
 class UsageStore(Protocol):
     """The usage records: appended, never changed."""
 
+    async def prepare(self, times: Iterable[datetime]) -> None:
+        """Makes room for records of these times, which `record` does by itself. Called before a hold is settled."""
+        ...
+
     async def record(self, records: Sequence[UsageRecord]) -> Recorded:
         """Keeps the records of one tenant whose event ids are new, each id once; all or none.
 
@@ -73,8 +78,50 @@ class UsageStore(Protocol):
         """
         ...
 
-    async def report(self, selection: Selection, after: Cursor | None, limit: int) -> UsageReport:
-        """Up to `limit` records after the cursor, newest first, and the sums, all of one moment."""
+
+class UsageReports(Protocol):
+    """What is told of the usage records; each method but `export` is of one moment."""
+
+    async def report(
+        self, selection: Selection, after: Cursor | None, limit: int, grouping: Grouping = UNGROUPED
+    ) -> UsageReport:
+        """Up to `limit` records after the cursor, newest first, the sums, and the groups where some are asked for.
+
+        The selection and the grouping need one facet (see `facets_of`), or name a request or a document.
+        """
+        ...
+
+    async def groups(self, selection: Selection, grouping: Grouping) -> Sequence[UsageGroup]:
+        """The groups alone, as in a report."""
+        ...
+
+    async def first_hour(self, tenant: str) -> datetime | None:
+        """The beginning of the hour of the tenant's first call; None where there was none."""
+        ...
+
+    async def export(self, selection: Selection, after: Cursor | None, limit: int) -> ExportPart:
+        """What is of the selection among the next `limit` records of its time, oldest first."""
+        ...
+
+
+class Rollups(Protocol):
+    """Sums that are kept, so that reports need not read every record."""
+
+    async def fold(self, limit: int) -> int:
+        """Adds up to `limit` queued sums to the rollups; answers how many. 0 also where another replica is at it."""
+        ...
+
+
+class Partitions(Protocol):
+    """Where the records of each month are."""
+
+    async def ensure(self, times: Iterable[datetime]) -> int:
+        """Makes the partitions that these times lack; answers how many."""
+        ...
+
+    async def drop_one(self, before: datetime) -> bool | None:
+        """A bounded step towards removing the oldest partition that ends at or before that time: True where it is gone,
+        False where there is more to do, None where there is none, or another replica is at it."""
         ...
 
 

@@ -97,13 +97,23 @@ class UsageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which records of a tenant are meant; `start` is included, `end` is not, empty strings mean all."""
+    """Which records of a tenant are meant; `start` is included, `end` is not, empty strings mean all.
+
+    `tag` is a key and the value that records must have there; without a key it means all.
+    """
 
     tenant: str
     start: datetime | None = None
     end: datetime | None = None
     request_id: str = ""
     document: str = ""
+    model: str = ""
+    project: str = ""
+    actor: str = ""
+    user: str = ""
+    operation: str = ""
+    job: str = ""
+    tag: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +122,6 @@ class Cursor:
 
     occur_time: datetime
     event_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class UsageReport:
-    """Some records, newest first, and the sums over the whole selection, all of one moment.
-
-    `held_micros` is what open holds of the tenant set aside, whatever the selection.
-    """
-
-    records: tuple[UsageRecord, ...]
-    total_cost_micros: int
-    total_records: int
-    held_micros: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,18 @@ class Ledger(ledger_service_pb2_grpc.LedgerServiceServicer):
         self._journal.note("RecordUsage", context)
         return ledger_pb2.RecordUsageResponse()
 
+    async def ForecastUsage(
+        self, request: ledger_pb2.ForecastUsageRequest, context: Context
+    ) -> ledger_pb2.ForecastUsageResponse:
+        self._journal.note("ForecastUsage", context)
+        return ledger_pb2.ForecastUsageResponse()
+
+    async def ExportUsage(
+        self, request: ledger_pb2.ExportUsageRequest, context: Context
+    ) -> AsyncIterator[ledger_pb2.ExportUsageResponse]:
+        self._journal.note("ExportUsage", context)
+        yield ledger_pb2.ExportUsageResponse()
+
     async def QueryUsage(
         self, request: ledger_pb2.QueryUsageRequest, context: Context
     ) -> ledger_pb2.QueryUsageResponse:

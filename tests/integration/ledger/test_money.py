@@ -228,7 +228,6 @@ async def test_texts_are_data(summarizer: Peer, text: str) -> None:
         (pb.SettleRequest(hold_id=str(uuid.uuid4())), "event"),
         (pb.RecordUsageRequest(), "events"),
         (pb.RecordUsageRequest(events=[event(request_id="a\0b")]), "events[0].request_id"),
-        (pb.RecordUsageRequest(events=[event(seconds=-1)]), "events[0].occur_time"),
         (pb.RecordUsageRequest(events=[event(seconds=10**12)]), "events[0].occur_time"),
         (pb.QueryUsageRequest(page_size=1001), "page_size"),
         (pb.QueryUsageRequest(request_id="\0"), "request_id"),
@@ -244,6 +243,20 @@ async def test_a_field_out_of_bounds_is_named(summarizer: Peer, request_: object
             method = type(request_).__name__.removesuffix("Request")
             await summarizer.call(getattr(summarizer.ledger, method), request_)
     assert told.fields == [field]
+
+
+@pytest.mark.parametrize("seconds", [-1, 1_300_000_000, 4_000_000_000], ids=["before-1970", "past-retention", "ahead"])
+async def test_a_time_that_no_month_is_kept_for_is_named(summarizer: Peer, seconds: int) -> None:
+    async with refused(Code.INVALID_ARGUMENT, "OCCUR_TIME_OUT_OF_RANGE") as told:
+        request = pb.RecordUsageRequest(events=[event(), event(seconds=seconds)])
+        await summarizer.call(summarizer.ledger.RecordUsage, request)
+    assert told.fields == ["events[1].occur_time"]
+    asked = reserve()
+    await summarizer.call(summarizer.ledger.Reserve, asked)
+    async with refused(Code.INVALID_ARGUMENT, "OCCUR_TIME_OUT_OF_RANGE") as told:
+        settle = pb.SettleRequest(hold_id=asked.hold_id, event=event(seconds=seconds))
+        await summarizer.call(summarizer.ledger.Settle, settle)
+    assert told.fields == ["event.occur_time"]
 
 
 @pytest.mark.parametrize("peer", ["extractor", "edge", "operator"])

@@ -23,9 +23,11 @@ from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresTenants
 from services.ledger.adapters.postgres_prices import PostgresPrices
 from services.ledger.adapters.postgres_usage import PostgresUsage
+from services.ledger.adapters.postgres_usage_reports import PostgresUsageReports
 from services.ledger.api import contract
 from services.ledger.api.ledger_servicer import LedgerServicer
 from services.ledger.domain.books import Books
+from services.ledger.domain.usage_reports import Reports
 from services.runtime.call import current_identity
 from services.runtime.config import RuntimeSettings
 from services.runtime.errors import NotFound, Unimplemented
@@ -98,6 +100,7 @@ class Ledger:
 
     async def _rows(self, query: LiteralString) -> list[Any]:
         async with self.pool.connection() as connection:
+            await connection.execute("SELECT set_config('pagemesh.tenant', %s, true)", (self.tenant,))
             return await (await connection.execute(query, (self.tenant,))).fetchall()
 
 
@@ -115,7 +118,11 @@ async def running_ledger(dsn: str, tls_dir: Path, tenant: str) -> AsyncIterator[
         prices=PostgresPrices(pool, monotonic_s=asyncio.get_running_loop().time),
         clock=now,
     )
-    registration = (add_LedgerServiceServicer_to_server, LedgerServicer(books), contract.LEDGER)
+    registration = (
+        add_LedgerServiceServicer_to_server,
+        LedgerServicer(books, Reports(usage=PostgresUsageReports(pool), clock=now)),
+        contract.LEDGER,
+    )
     async with serving("ledger", tls_dir, registration) as target:
         ledger = Ledger(target, pool, tenant)
         await ledger.admit(tenant)

@@ -16,11 +16,13 @@ from services.ledger.adapters.memory import (
     MemoryTenants,
     MemoryUsage,
 )
+from services.ledger.adapters.memory_usage import MemoryUsageReports
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.adapters.postgres_prices import PostgresPrices
 from services.ledger.adapters.postgres_usage import PostgresUsage
-from services.ledger.domain.ports import HoldStore, KeyStore, PriceBooks, TenantStore, UsageStore
+from services.ledger.adapters.postgres_usage_reports import PostgresUsageReports
+from services.ledger.domain.ports import HoldStore, KeyStore, PriceBooks, TenantStore, UsageReports, UsageStore
 from services.ledger.domain.pricing import Price, PriceBook
 from services.ledger.domain.values import Caller, Hold, HoldState, Tokens, UsageEvent, UsageRecord
 
@@ -48,6 +50,7 @@ class Stores:
 
     holds: HoldStore
     usage: UsageStore
+    reports: UsageReports
     prices: PriceBooks
     keys: KeyStore
     tenants: TenantStore
@@ -62,6 +65,7 @@ async def open_stores(kind: str, database: Callable[[str], str]) -> AsyncIterato
             stores = Stores(
                 MemoryHolds(ledger),
                 MemoryUsage(ledger),
+                MemoryUsageReports(ledger),
                 MemoryPrices({1: BOOK}),
                 MemoryKeys(ledger),
                 MemoryTenants(ledger),
@@ -72,6 +76,7 @@ async def open_stores(kind: str, database: Callable[[str], str]) -> AsyncIterato
             stores = Stores(
                 PostgresHolds(pool),
                 PostgresUsage(pool),
+                PostgresUsageReports(pool),
                 PostgresPrices(pool, monotonic_s=time.monotonic),
                 PostgresKeys(pool),
                 PostgresTenants(pool),

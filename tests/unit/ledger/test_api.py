@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from pagemesh.ledger.v1 import ledger_service_pb2
-from services.ledger.api import contract, mapping
+from services.ledger.api import contract, mapping, usage_mapping
 from services.ledger.api.check_servicer import CheckServicer
 from services.ledger.domain.identity import Authenticator, Denial, KeyRing
 from services.ledger.domain.key_cache import KeyCache
@@ -63,7 +63,7 @@ def test_messages_name_what_is_absent_as_absent() -> None:
     assert not key.HasField("expire_time")
     assert not key.HasField("revoke_time")
     assert mapping.record_message(a_record(_event())).hold_id == ""
-    selection = mapping.selection_of(ledger_service_pb2.QueryUsageRequest(), "acme")
+    selection = usage_mapping.selection_of(ledger_service_pb2.QueryUsageRequest(), "acme")
     assert (selection.start, selection.end) == (None, None)
     hold = a_hold()
     assert mapping.hold_message(hold).hold_id == str(hold.hold_id)

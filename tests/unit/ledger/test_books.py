@@ -10,6 +10,8 @@ import pytest
 from services.ledger.adapters.memory import MemoryPrices
 from services.ledger.domain.books import EXPIRE_BATCH, EXPIRE_BATCHES, Books
 from services.ledger.domain.pricing import Price, PriceBook
+from services.ledger.domain.usage_reports import Reports
+from services.ledger.domain.usage_values import UNGROUPED
 from services.ledger.domain.values import HoldState, Selection, Tokens
 from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from tests.unit.ledger.samples import ACME, BOOK, MODEL, OTHER, FixedClock, Stores, a_hold, an_event, open_stores
@@ -21,6 +23,7 @@ MOST = Tokens(50_000, 0)
 @dataclass
 class Room:
     books: Books
+    reports: Reports
     stores: Stores
     clock: FixedClock
     versions: dict[int, PriceBook]
@@ -31,7 +34,7 @@ async def room() -> AsyncIterator[Room]:
     async with open_stores("memory", lambda _: "") as stores:
         clock, versions = FixedClock(), {1: BOOK}
         books = Books(holds=stores.holds, usage=stores.usage, prices=MemoryPrices(versions), clock=clock)
-        yield Room(books, stores, clock, versions)
+        yield Room(books, Reports(usage=stores.reports, clock=clock), stores, clock, versions)
 
 
 async def test_a_hold_is_for_the_highest_price(room: Room) -> None:
@@ -72,7 +75,7 @@ async def test_a_model_without_a_price_is_never_free(room: Room) -> None:
         await room.books.reserve(ACME, uuid.uuid4(), "nobody/knows", MOST, TTL)
     with pytest.raises(FailedPrecondition, match="MODEL_UNPRICED"):
         await room.books.record(ACME, [an_event(), replace(an_event(), model="nobody/knows")])
-    assert (await room.books.report(Selection("acme"), 0, ""))[0].total_records == 0
+    assert (await room.reports.report(Selection("acme"), UNGROUPED, 0, ""))[0].total_records == 0
 
 
 async def test_settling_uses_the_prices_of_the_hold(room: Room) -> None:
@@ -152,7 +155,7 @@ async def test_pages_end_with_an_empty_token(room: Room) -> None:
     await room.books.record(ACME, [an_event(after_s=n) for n in range(5)])
     selection, seen, token = Selection("acme"), [], ""
     for wanted in (2, 2, 1):
-        report, token = await room.books.report(selection, 2, token)
+        report, token = await room.reports.report(selection, UNGROUPED, 2, token)
         assert len(report.records) == wanted
         assert (report.total_records, report.total_cost_micros) == (5, 5000)
         seen += [r.event.event_id for r in report.records]
@@ -163,16 +166,16 @@ async def test_pages_end_with_an_empty_token(room: Room) -> None:
 @pytest.mark.parametrize("token", ["x", "====", "\0", "ä", "A" * 43, "A" * 500, "' OR 1=1 --"])
 async def test_a_made_up_token_is_refused(room: Room, token: str) -> None:
     with pytest.raises(InvalidArgument, match="INVALID_PAGE_TOKEN"):
-        await room.books.report(Selection("acme"), 2, token)
+        await room.reports.report(Selection("acme"), UNGROUPED, 2, token)
 
 
 async def test_a_token_is_for_its_selection(room: Room) -> None:
     await room.books.record(ACME, [an_event(after_s=n) for n in range(3)])
-    _, token = await room.books.report(Selection("acme"), 2, "")
+    _, token = await room.reports.report(Selection("acme"), UNGROUPED, 2, "")
     assert token
     for other in (Selection("other"), Selection("acme", request_id="r")):
         with pytest.raises(InvalidArgument, match="INVALID_PAGE_TOKEN"):
-            await room.books.report(other, 2, token)
+            await room.reports.report(other, UNGROUPED, 2, token)
 
 
 async def test_a_round_of_expiry_is_bounded(room: Room) -> None:

@@ -55,7 +55,7 @@ async def test_only_holds_that_ran_out_are_shown(desk: Desk) -> None:
 async def test_a_call_that_was_made_is_recorded_as_its_maker_would_have(desk: Desk) -> None:
     hold = await desk.unknown_hold()
     assert await desk.settle(hold.hold_id, request_id="request-1") == 800
-    report, _ = await desk.books.report(Selection("acme"), 0, "")
+    report = await desk.stores.reports.report(Selection("acme"), None, 50)
     (record,) = report.records
     assert (record.event.event_id, record.hold_id, record.actor) == (hold.hold_id, hold.hold_id, hold.actor)
     assert (record.event.model, record.event.occur_time) == (hold.model, hold.create_time)

@@ -25,15 +25,17 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from pagemesh.common.v1 import access_pb2 as pagemesh_dot_common_dot_v1_dot_access__pb2
 from pagemesh.common.v1 import money_pb2 as pagemesh_dot_common_dot_v1_dot_money__pb2
 from pagemesh.ledger.v1 import hold_pb2 as pagemesh_dot_ledger_dot_v1_dot_hold__pb2
 from pagemesh.ledger.v1 import usage_pb2 as pagemesh_dot_ledger_dot_v1_dot_usage__pb2
+from pagemesh.ledger.v1 import usage_group_pb2 as pagemesh_dot_ledger_dot_v1_dot_usage__group__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pagemesh/ledger/v1/ledger_service.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a\x1epagemesh/common/v1/money.proto\x1a\x1dpagemesh/ledger/v1/hold.proto\x1a\x1epagemesh/ledger/v1/usage.proto\"\x9d\x02\n\x0eReserveRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\x05model\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x03\x18\xc8\x01\x12+\n\x10max_input_tokens\x18\x03 \x01(\x03\x42\x11\xe2\x41\x01\x02\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12,\n\x11max_output_tokens\x18\x04 \x01(\x03\x42\x11\xe2\x41\x01\x02\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12?\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x17\xe2\x41\x01\x02\xbaH\x10\xaa\x01\n\"\x04\x08\x80\xa3\x05\x32\x02\x08\x01\xc8\x01\x01\x12\x31\n\x03job\x18\x06 \x01(\tB$\xe2\x41\x01\x01\xbaH\x1dr\x1b\x32\x19^(jobs/[0-9a-z-]{1,63})?$\"9\n\x0fReserveResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\"i\n\rSettleRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"i\n\x0eSettleResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\x12/\n\x06record\x18\x02 \x01(\x0b\x32\x1f.pagemesh.ledger.v1.UsageRecord\"/\n\x0eReleaseRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"9\n\x0fReleaseResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\"U\n\x12RecordUsageRequest\x12?\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"P\n\x13RecordUsageResponse\x12\x19\n\x08recorded\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1e\n\ralready_known\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\xaf\x03\n\x11QueryUsageRequest\x12\x34\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x38\n\x08\x64ocument\x18\x04 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^(documents/[0-9a-f]{32})?$\x12!\n\tpage_size\x18\x05 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03:\x8e\x01\xbaH\x8a\x01\x1a\x87\x01\n\x11query_usage.range\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.start_time < this.end_time\"\xec\x01\n\x12QueryUsageResponse\x12;\n\x07records\x18\x01 \x03(\x0b\x32\x1f.pagemesh.ledger.v1.UsageRecordB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12-\n\ntotal_cost\x18\x03 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\x1e\n\rtotal_records\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\'\n\x04held\x18\x05 \x01(\x0b\x32\x19.pagemesh.common.v1.Money2\xc0\x04\n\rLedgerService\x12g\n\x07Reserve\x12\".pagemesh.ledger.v1.ReserveRequest\x1a#.pagemesh.ledger.v1.ReserveResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12\x64\n\x06Settle\x12!.pagemesh.ledger.v1.SettleRequest\x1a\".pagemesh.ledger.v1.SettleResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12g\n\x07Release\x12\".pagemesh.ledger.v1.ReleaseRequest\x1a#.pagemesh.ledger.v1.ReleaseResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12s\n\x0bRecordUsage\x12&.pagemesh.ledger.v1.RecordUsageRequest\x1a\'.pagemesh.ledger.v1.RecordUsageResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12\x81\x01\n\nQueryUsage\x12%.pagemesh.ledger.v1.QueryUsageRequest\x1a&.pagemesh.ledger.v1.QueryUsageResponse\"$\x90\x02\x01\xca\xf3\x18\x0c\n\nusage.read\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pagemesh/ledger/v1/ledger_service.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a\x1epagemesh/common/v1/money.proto\x1a\x1dpagemesh/ledger/v1/hold.proto\x1a\x1epagemesh/ledger/v1/usage.proto\x1a$pagemesh/ledger/v1/usage_group.proto\"\x9d\x02\n\x0eReserveRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\x05model\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x03\x18\xc8\x01\x12+\n\x10max_input_tokens\x18\x03 \x01(\x03\x42\x11\xe2\x41\x01\x02\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12,\n\x11max_output_tokens\x18\x04 \x01(\x03\x42\x11\xe2\x41\x01\x02\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12?\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x17\xe2\x41\x01\x02\xbaH\x10\xaa\x01\n\"\x04\x08\x80\xa3\x05\x32\x02\x08\x01\xc8\x01\x01\x12\x31\n\x03job\x18\x06 \x01(\tB$\xe2\x41\x01\x01\xbaH\x1dr\x1b\x32\x19^(jobs/[0-9a-z-]{1,63})?$\"9\n\x0fReserveResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\"i\n\rSettleRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"i\n\x0eSettleResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\x12/\n\x06record\x18\x02 \x01(\x0b\x32\x1f.pagemesh.ledger.v1.UsageRecord\"/\n\x0eReleaseRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"9\n\x0fReleaseResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\"U\n\x12RecordUsageRequest\x12?\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"P\n\x13RecordUsageResponse\x12\x19\n\x08recorded\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1e\n\ralready_known\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\x8d\x05\n\x11QueryUsageRequest\x12\x34\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x38\n\x08\x64ocument\x18\x04 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^(documents/[0-9a-f]{32})?$\x12!\n\tpage_size\x18\x05 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\x12M\n\x08group_by\x18\x07 \x03(\x0e\x32\".pagemesh.ledger.v1.UsageDimensionB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\x04\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x12\x39\n\tgroup_tag\x18\x08 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,62})?$\x12\x1b\n\x03top\x18\t \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x35\n\x06\x66ilter\x18\n \x01(\x0b\x32\x1f.pagemesh.ledger.v1.UsageFilterB\x04\xe2\x41\x01\x01:\x8e\x01\xbaH\x8a\x01\x1a\x87\x01\n\x11query_usage.range\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.start_time < this.end_time\"\xbc\x02\n\x12QueryUsageResponse\x12;\n\x07records\x18\x01 \x03(\x0b\x32\x1f.pagemesh.ledger.v1.UsageRecordB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12-\n\ntotal_cost\x18\x03 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\x1e\n\rtotal_records\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\'\n\x04held\x18\x05 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\x39\n\x06groups\x18\x06 \x03(\x0b\x32\x1e.pagemesh.ledger.v1.UsageGroupB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x13\n\x0bmore_groups\x18\x07 \x01(\x08\"\x16\n\x14\x46orecastUsageRequest\"\xe6\x02\n\x15\x46orecastUsageResponse\x12\x34\n\x10month_start_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emonth_end_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05spent\x18\x03 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12+\n\x08\x65xpected\x18\x04 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12&\n\x03low\x18\x05 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\'\n\x04high\x18\x06 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\x1f\n\x0chistory_days\x18\x07 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x1c(\x00\x12\x1a\n\x12too_little_history\x18\x08 \x01(\x08\"\xb5\x04\n\x12\x45xportUsageRequest\x12\x34\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x38\n\x08\x64ocument\x18\x04 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^(documents/[0-9a-f]{32})?$\x12\x35\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x1f.pagemesh.ledger.v1.UsageFilterB\x04\xe2\x41\x01\x01\x12K\n\x06\x66ormat\x18\x06 \x01(\x0e\x32-.pagemesh.ledger.v1.ExportUsageRequest.FormatB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"C\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0e\n\nFORMAT_CSV\x10\x01\x12\x11\n\rFORMAT_NDJSON\x10\x02:\x8f\x01\xbaH\x8b\x01\x1a\x88\x01\n\x12\x65xport_usage.range\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.start_time < this.end_time\"<\n\x13\x45xportUsageResponse\x12%\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody2\xef\x06\n\rLedgerService\x12g\n\x07Reserve\x12\".pagemesh.ledger.v1.ReserveRequest\x1a#.pagemesh.ledger.v1.ReserveResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12\x64\n\x06Settle\x12!.pagemesh.ledger.v1.SettleRequest\x1a\".pagemesh.ledger.v1.SettleResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12g\n\x07Release\x12\".pagemesh.ledger.v1.ReleaseRequest\x1a#.pagemesh.ledger.v1.ReleaseResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12s\n\x0bRecordUsage\x12&.pagemesh.ledger.v1.RecordUsageRequest\x1a\'.pagemesh.ledger.v1.RecordUsageResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12\x81\x01\n\nQueryUsage\x12%.pagemesh.ledger.v1.QueryUsageRequest\x1a&.pagemesh.ledger.v1.QueryUsageResponse\"$\x90\x02\x01\xca\xf3\x18\x0c\n\nusage.read\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usage\x12\x93\x01\n\rForecastUsage\x12(.pagemesh.ledger.v1.ForecastUsageRequest\x1a).pagemesh.ledger.v1.ForecastUsageResponse\"-\x90\x02\x01\xca\xf3\x18\x0c\n\nusage.read\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/usage:forecast\x12\x96\x01\n\x0b\x45xportUsage\x12&.pagemesh.ledger.v1.ExportUsageRequest\x1a\'.pagemesh.ledger.v1.ExportUsageResponse\"4\x90\x02\x01\xca\xf3\x18\x0c\n\nusage.read\x82\xd3\xe4\x93\x02\x1b\x12\x10/v1/usage:exportb\x07\x63ontent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -76,6 +78,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYUSAGEREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
   _globals['_QUERYUSAGEREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_QUERYUSAGEREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['group_by']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['group_by']._serialized_options = b'\342A\001\001\272H\020\222\001\r\020\004\030\001\"\007\202\001\004\020\001 \000'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['group_tag']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['group_tag']._serialized_options = b'\342A\001\001\272H\037r\0352\033^([a-z][a-z0-9_.-]{0,62})?$'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['top']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['top']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_QUERYUSAGEREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001'
   _globals['_QUERYUSAGEREQUEST']._loaded_options = None
   _globals['_QUERYUSAGEREQUEST']._serialized_options = b'\272H\212\001\032\207\001\n\021query_usage.range\022!end_time must be after start_time\032O!has(this.start_time) || !has(this.end_time) || this.start_time < this.end_time'
   _globals['_QUERYUSAGERESPONSE'].fields_by_name['records']._loaded_options = None
@@ -84,6 +94,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYUSAGERESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\272H\005r\003\030\364\003'
   _globals['_QUERYUSAGERESPONSE'].fields_by_name['total_records']._loaded_options = None
   _globals['_QUERYUSAGERESPONSE'].fields_by_name['total_records']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_QUERYUSAGERESPONSE'].fields_by_name['groups']._loaded_options = None
+  _globals['_QUERYUSAGERESPONSE'].fields_by_name['groups']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_FORECASTUSAGERESPONSE'].fields_by_name['history_days']._loaded_options = None
+  _globals['_FORECASTUSAGERESPONSE'].fields_by_name['history_days']._serialized_options = b'\272H\006\032\004\030\034(\000'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['start_time']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['end_time']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['document']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['document']._serialized_options = b'\342A\001\001\272H\037r\0352\033^(documents/[0-9a-f]{32})?$'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['format']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['format']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_EXPORTUSAGEREQUEST']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST']._serialized_options = b'\272H\213\001\032\210\001\n\022export_usage.range\022!end_time must be after start_time\032O!has(this.start_time) || !has(this.end_time) || this.start_time < this.end_time'
   _globals['_LEDGERSERVICE'].methods_by_name['Reserve']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['Reserve']._serialized_options = b'\220\002\002\312\363\030\014\022\nsummarizer'
   _globals['_LEDGERSERVICE'].methods_by_name['Settle']._loaded_options = None
@@ -94,26 +122,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEDGERSERVICE'].methods_by_name['RecordUsage']._serialized_options = b'\220\002\002\312\363\030\014\022\nsummarizer'
   _globals['_LEDGERSERVICE'].methods_by_name['QueryUsage']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['QueryUsage']._serialized_options = b'\220\002\001\312\363\030\014\n\nusage.read\202\323\344\223\002\013\022\t/v1/usage'
-  _globals['_RESERVEREQUEST']._serialized_start=349
-  _globals['_RESERVEREQUEST']._serialized_end=634
-  _globals['_RESERVERESPONSE']._serialized_start=636
-  _globals['_RESERVERESPONSE']._serialized_end=693
-  _globals['_SETTLEREQUEST']._serialized_start=695
-  _globals['_SETTLEREQUEST']._serialized_end=800
-  _globals['_SETTLERESPONSE']._serialized_start=802
-  _globals['_SETTLERESPONSE']._serialized_end=907
-  _globals['_RELEASEREQUEST']._serialized_start=909
-  _globals['_RELEASEREQUEST']._serialized_end=956
-  _globals['_RELEASERESPONSE']._serialized_start=958
-  _globals['_RELEASERESPONSE']._serialized_end=1015
-  _globals['_RECORDUSAGEREQUEST']._serialized_start=1017
-  _globals['_RECORDUSAGEREQUEST']._serialized_end=1102
-  _globals['_RECORDUSAGERESPONSE']._serialized_start=1104
-  _globals['_RECORDUSAGERESPONSE']._serialized_end=1184
-  _globals['_QUERYUSAGEREQUEST']._serialized_start=1187
-  _globals['_QUERYUSAGEREQUEST']._serialized_end=1618
-  _globals['_QUERYUSAGERESPONSE']._serialized_start=1621
-  _globals['_QUERYUSAGERESPONSE']._serialized_end=1857
-  _globals['_LEDGERSERVICE']._serialized_start=1860
-  _globals['_LEDGERSERVICE']._serialized_end=2436
+  _globals['_LEDGERSERVICE'].methods_by_name['ForecastUsage']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['ForecastUsage']._serialized_options = b'\220\002\001\312\363\030\014\n\nusage.read\202\323\344\223\002\024\022\022/v1/usage:forecast'
+  _globals['_LEDGERSERVICE'].methods_by_name['ExportUsage']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['ExportUsage']._serialized_options = b'\220\002\001\312\363\030\014\n\nusage.read\202\323\344\223\002\033\022\020/v1/usage:exportb\007content'
+  _globals['_RESERVEREQUEST']._serialized_start=414
+  _globals['_RESERVEREQUEST']._serialized_end=699
+  _globals['_RESERVERESPONSE']._serialized_start=701
+  _globals['_RESERVERESPONSE']._serialized_end=758
+  _globals['_SETTLEREQUEST']._serialized_start=760
+  _globals['_SETTLEREQUEST']._serialized_end=865
+  _globals['_SETTLERESPONSE']._serialized_start=867
+  _globals['_SETTLERESPONSE']._serialized_end=972
+  _globals['_RELEASEREQUEST']._serialized_start=974
+  _globals['_RELEASEREQUEST']._serialized_end=1021
+  _globals['_RELEASERESPONSE']._serialized_start=1023
+  _globals['_RELEASERESPONSE']._serialized_end=1080
+  _globals['_RECORDUSAGEREQUEST']._serialized_start=1082
+  _globals['_RECORDUSAGEREQUEST']._serialized_end=1167
+  _globals['_RECORDUSAGERESPONSE']._serialized_start=1169
+  _globals['_RECORDUSAGERESPONSE']._serialized_end=1249
+  _globals['_QUERYUSAGEREQUEST']._serialized_start=1252
+  _globals['_QUERYUSAGEREQUEST']._serialized_end=1905
+  _globals['_QUERYUSAGERESPONSE']._serialized_start=1908
+  _globals['_QUERYUSAGERESPONSE']._serialized_end=2224
+  _globals['_FORECASTUSAGEREQUEST']._serialized_start=2226
+  _globals['_FORECASTUSAGEREQUEST']._serialized_end=2248
+  _globals['_FORECASTUSAGERESPONSE']._serialized_start=2251
+  _globals['_FORECASTUSAGERESPONSE']._serialized_end=2609
+  _globals['_EXPORTUSAGEREQUEST']._serialized_start=2612
+  _globals['_EXPORTUSAGEREQUEST']._serialized_end=3177
+  _globals['_EXPORTUSAGEREQUEST_FORMAT']._serialized_start=2964
+  _globals['_EXPORTUSAGEREQUEST_FORMAT']._serialized_end=3031
+  _globals['_EXPORTUSAGERESPONSE']._serialized_start=3179
+  _globals['_EXPORTUSAGERESPONSE']._serialized_end=3239
+  _globals['_LEDGERSERVICE']._serialized_start=3242
+  _globals['_LEDGERSERVICE']._serialized_end=4121
 # @@protoc_insertion_point(module_scope)

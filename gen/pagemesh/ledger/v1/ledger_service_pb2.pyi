@@ -4,13 +4,16 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pagemesh.common.v1 import money_pb2 as _money_pb2
 from pagemesh.ledger.v1 import hold_pb2 as _hold_pb2
+from pagemesh.ledger.v1 import usage_group_pb2 as _usage_group_pb2
 from pagemesh.ledger.v1 import usage_pb2 as _usage_pb2
 import builtins as _builtins
 import sys
@@ -257,6 +260,10 @@ class QueryUsageRequest(_message.Message):
     DOCUMENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    GROUP_TAG_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Only calls made for this request; empty means all."""
     document: _builtins.str
@@ -265,6 +272,10 @@ class QueryUsageRequest(_message.Message):
     """At most so many records, 1 to 1000; 0 means 50."""
     page_token: _builtins.str
     """`next_page_token` of the previous answer; empty for the first."""
+    group_tag: _builtins.str
+    """The key of the tag whose values TAG means; empty without TAG."""
+    top: _builtins.int
+    """Only so many groups, those that cost most, the dearest first. 0 means all of them by day, then by cost, at most 1000."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Records of calls made at or after this time; absent means from the first."""
@@ -272,6 +283,14 @@ class QueryUsageRequest(_message.Message):
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Records of calls made before this time; absent means to the last."""
+
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[_usage_group_pb2.UsageDimension.ValueType]:
+        """Adds the selection up by these; none means that no groups are asked for. By JOB or by TAG, not by both."""
+
+    @_builtins.property
+    def filter(self) -> _usage_group_pb2.UsageFilter:
+        """What else the records must have in common; absent means nothing."""
 
     def __init__(
         self,
@@ -282,10 +301,14 @@ class QueryUsageRequest(_message.Message):
         document: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        group_by: _abc.Iterable[_usage_group_pb2.UsageDimension.ValueType] | None = ...,
+        group_tag: _builtins.str = ...,
+        top: _builtins.int = ...,
+        filter: _usage_group_pb2.UsageFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "filter", b"filter", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "end_time", b"end_time", "page_size", b"page_size", "page_token", b"page_token", "request_id", b"request_id", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "end_time", b"end_time", "filter", b"filter", "group_by", b"group_by", "group_tag", b"group_tag", "page_size", b"page_size", "page_token", b"page_token", "request_id", b"request_id", "start_time", b"start_time", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,10 +325,14 @@ class QueryUsageResponse(_message.Message):
     TOTAL_COST_FIELD_NUMBER: _builtins.int
     TOTAL_RECORDS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    MORE_GROUPS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Asks for the next part; empty at the end."""
     total_records: _builtins.int
     """Number of all records of the selection."""
+    more_groups: _builtins.bool
+    """Whether there are more groups than are told."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.UsageRecord]:
         """The records, newest first."""
@@ -318,6 +345,12 @@ class QueryUsageResponse(_message.Message):
     def held(self) -> _money_pb2.Money:
         """What open holds of the tenant set aside at this moment, whatever the selection."""
 
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[_usage_group_pb2.UsageGroup]:
+        """The groups that were asked for, in the first part of the list only. The sum over all of them is that of the
+        selection: records without a job, a tag and so on are a group as well.
+        """
+
     def __init__(
         self,
         *,
@@ -326,11 +359,187 @@ class QueryUsageResponse(_message.Message):
         total_cost: _money_pb2.Money | None = ...,
         total_records: _builtins.int = ...,
         held: _money_pb2.Money | None = ...,
+        groups: _abc.Iterable[_usage_group_pb2.UsageGroup] | None = ...,
+        more_groups: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "total_cost", b"total_cost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "next_page_token", b"next_page_token", "records", b"records", "total_cost", b"total_cost", "total_records", b"total_records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "held", b"held", "more_groups", b"more_groups", "next_page_token", b"next_page_token", "records", b"records", "total_cost", b"total_cost", "total_records", b"total_records"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryUsageResponse: _TypeAlias = QueryUsageResponse  # noqa: Y015
+
+@_typing.final
+class ForecastUsageRequest(_message.Message):
+    """Nothing is asked: it is for the caller's tenant and the present month."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForecastUsageRequest: _TypeAlias = ForecastUsageRequest  # noqa: Y015
+
+@_typing.final
+class ForecastUsageResponse(_message.Message):
+    """What the month will have cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONTH_START_TIME_FIELD_NUMBER: _builtins.int
+    MONTH_END_TIME_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    HISTORY_DAYS_FIELD_NUMBER: _builtins.int
+    TOO_LITTLE_HISTORY_FIELD_NUMBER: _builtins.int
+    history_days: _builtins.int
+    """How many whole days before today it is made from, at most 28."""
+    too_little_history: _builtins.bool
+    """Fewer than 7 such days: nothing is expected."""
+    @_builtins.property
+    def month_start_time(self) -> _timestamp_pb2.Timestamp:
+        """The beginning of the month."""
+
+    @_builtins.property
+    def month_end_time(self) -> _timestamp_pb2.Timestamp:
+        """The beginning of the next one."""
+
+    @_builtins.property
+    def spent(self) -> _money_pb2.Money:
+        """What was spent in it so far."""
+
+    @_builtins.property
+    def expected(self) -> _money_pb2.Money:
+        """What it will be in the end, most likely; absent where there is too little history."""
+
+    @_builtins.property
+    def low(self) -> _money_pb2.Money:
+        """The same if cheaper days follow."""
+
+    @_builtins.property
+    def high(self) -> _money_pb2.Money:
+        """The same if dearer days follow."""
+
+    def __init__(
+        self,
+        *,
+        month_start_time: _timestamp_pb2.Timestamp | None = ...,
+        month_end_time: _timestamp_pb2.Timestamp | None = ...,
+        spent: _money_pb2.Money | None = ...,
+        expected: _money_pb2.Money | None = ...,
+        low: _money_pb2.Money | None = ...,
+        high: _money_pb2.Money | None = ...,
+        history_days: _builtins.int = ...,
+        too_little_history: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "high", b"high", "low", b"low", "month_end_time", b"month_end_time", "month_start_time", b"month_start_time", "spent", b"spent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "high", b"high", "history_days", b"history_days", "low", b"low", "month_end_time", b"month_end_time", "month_start_time", b"month_start_time", "spent", b"spent", "too_little_history", b"too_little_history"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForecastUsageResponse: _TypeAlias = ForecastUsageResponse  # noqa: Y015
+
+@_typing.final
+class ExportUsageRequest(_message.Message):
+    """Which records to answer, and how they are written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Format:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ExportUsageRequest._Format.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FORMAT_UNSPECIFIED: ExportUsageRequest._Format.ValueType  # 0
+        """The same as FORMAT_CSV."""
+        FORMAT_CSV: ExportUsageRequest._Format.ValueType  # 1
+        """Comma-separated values with a line of column names, as RFC 4180 has them; text/csv."""
+        FORMAT_NDJSON: ExportUsageRequest._Format.ValueType  # 2
+        """One JSON object a line with the same names; application/x-ndjson."""
+
+    class Format(_Format, metaclass=_FormatEnumTypeWrapper):
+        """How a file of usage is written."""
+
+    FORMAT_UNSPECIFIED: ExportUsageRequest.Format.ValueType  # 0
+    """The same as FORMAT_CSV."""
+    FORMAT_CSV: ExportUsageRequest.Format.ValueType  # 1
+    """Comma-separated values with a line of column names, as RFC 4180 has them; text/csv."""
+    FORMAT_NDJSON: ExportUsageRequest.Format.ValueType  # 2
+    """One JSON object a line with the same names; application/x-ndjson."""
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Only calls made for this request; empty means all."""
+    document: _builtins.str
+    """Only calls made for this document, `documents/{id}`; empty means all."""
+    format: Global___ExportUsageRequest.Format.ValueType
+    """How they are written."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Records of calls made at or after this time; absent means from the first."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Records of calls made before this time; absent means to the last."""
+
+    @_builtins.property
+    def filter(self) -> _usage_group_pb2.UsageFilter:
+        """What else the records must have in common; absent means nothing."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        request_id: _builtins.str = ...,
+        document: _builtins.str = ...,
+        filter: _usage_group_pb2.UsageFilter | None = ...,
+        format: Global___ExportUsageRequest.Format.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "filter", b"filter", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "end_time", b"end_time", "filter", b"filter", "format", b"format", "request_id", b"request_id", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportUsageRequest: _TypeAlias = ExportUsageRequest  # noqa: Y015
+
+@_typing.final
+class ExportUsageResponse(_message.Message):
+    """A piece of the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def content(self) -> _httpbody_pb2.HttpBody:
+        """Whole lines; the first piece carries the content type."""
+
+    def __init__(
+        self,
+        *,
+        content: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportUsageResponse: _TypeAlias = ExportUsageResponse  # noqa: Y015

@@ -60,6 +60,16 @@ class LedgerServiceStub:
                 request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.QueryUsageRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.QueryUsageResponse.FromString,
                 _registered_method=True)
+        self.ForecastUsage = channel.unary_unary(
+                '/pagemesh.ledger.v1.LedgerService/ForecastUsage',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ForecastUsageRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ForecastUsageResponse.FromString,
+                _registered_method=True)
+        self.ExportUsage = channel.unary_stream(
+                '/pagemesh.ledger.v1.LedgerService/ExportUsage',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ExportUsageRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ExportUsageResponse.FromString,
+                _registered_method=True)
 
 
 class LedgerServiceServicer:
@@ -97,7 +107,22 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def QueryUsage(self, request, context):
-        """Lists the tenant's usage records, newest first, with the total over the whole selection.
+        """Lists the tenant's usage records, newest first, with the total over the whole selection, and adds them up by day,
+        model and other dimensions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForecastUsage(self, request, context):
+        """Says what the present month (UTC) will have cost the tenant, from the days before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportUsage(self, request, context):
+        """Answers the tenant's usage records as a file, oldest first, in pieces to be joined; over HTTP it is the body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +155,16 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.QueryUsage,
                     request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.QueryUsageRequest.FromString,
                     response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.QueryUsageResponse.SerializeToString,
+            ),
+            'ForecastUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForecastUsage,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ForecastUsageRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ForecastUsageResponse.SerializeToString,
+            ),
+            'ExportUsage': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportUsage,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ExportUsageRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ExportUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -268,6 +303,60 @@ class LedgerService:
             '/pagemesh.ledger.v1.LedgerService/QueryUsage',
             pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.QueryUsageRequest.SerializeToString,
             pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.QueryUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForecastUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/ForecastUsage',
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ForecastUsageRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ForecastUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/ExportUsage',
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ExportUsageRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ExportUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,7 +46,13 @@ class LedgerServiceStub:
     RecordUsage: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.RecordUsageRequest, _ledger_service_pb2.RecordUsageResponse]
     """Records events that had no hold, such as answers from the cache, which cost nothing. All or none."""
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.QueryUsageRequest, _ledger_service_pb2.QueryUsageResponse]
-    """Lists the tenant's usage records, newest first, with the total over the whole selection."""
+    """Lists the tenant's usage records, newest first, with the total over the whole selection, and adds them up by day,
+    model and other dimensions.
+    """
+    ForecastUsage: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ForecastUsageRequest, _ledger_service_pb2.ForecastUsageResponse]
+    """Says what the present month (UTC) will have cost the tenant, from the days before."""
+    ExportUsage: _grpc.UnaryStreamMultiCallable[_ledger_service_pb2.ExportUsageRequest, _ledger_service_pb2.ExportUsageResponse]
+    """Answers the tenant's usage records as a file, oldest first, in pieces to be joined; over HTTP it is the body."""
 
 @_typing.type_check_only
 class LedgerServiceAsyncStub(LedgerServiceStub):
@@ -66,7 +72,13 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     RecordUsage: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.RecordUsageRequest, _ledger_service_pb2.RecordUsageResponse]  # type: ignore[assignment]
     """Records events that had no hold, such as answers from the cache, which cost nothing. All or none."""
     QueryUsage: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.QueryUsageRequest, _ledger_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
-    """Lists the tenant's usage records, newest first, with the total over the whole selection."""
+    """Lists the tenant's usage records, newest first, with the total over the whole selection, and adds them up by day,
+    model and other dimensions.
+    """
+    ForecastUsage: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ForecastUsageRequest, _ledger_service_pb2.ForecastUsageResponse]  # type: ignore[assignment]
+    """Says what the present month (UTC) will have cost the tenant, from the days before."""
+    ExportUsage: _aio.UnaryStreamMultiCallable[_ledger_service_pb2.ExportUsageRequest, _ledger_service_pb2.ExportUsageResponse]  # type: ignore[assignment]
+    """Answers the tenant's usage records as a file, oldest first, in pieces to be joined; over HTTP it is the body."""
 
 class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
     """What it cost and what is left."""
@@ -113,6 +125,24 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_service_pb2.QueryUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_service_pb2.QueryUsageResponse, _abc.Awaitable[_ledger_service_pb2.QueryUsageResponse]]:
-        """Lists the tenant's usage records, newest first, with the total over the whole selection."""
+        """Lists the tenant's usage records, newest first, with the total over the whole selection, and adds them up by day,
+        model and other dimensions.
+        """
+
+    @_abc_1.abstractmethod
+    def ForecastUsage(
+        self,
+        request: _ledger_service_pb2.ForecastUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.ForecastUsageResponse, _abc.Awaitable[_ledger_service_pb2.ForecastUsageResponse]]:
+        """Says what the present month (UTC) will have cost the tenant, from the days before."""
+
+    @_abc_1.abstractmethod
+    def ExportUsage(
+        self,
+        request: _ledger_service_pb2.ExportUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ledger_service_pb2.ExportUsageResponse], _abc.AsyncIterator[_ledger_service_pb2.ExportUsageResponse]]:
+        """Answers the tenant's usage records as a file, oldest first, in pieces to be joined; over HTTP it is the body."""
 
 def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
