@@ -10,7 +10,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from services.ledger.adapters import postgres_holds as holds
 from services.ledger.adapters import postgres_usage as usage
 from services.ledger.domain import paging
 from services.ledger.domain.pricing import Price
@@ -212,11 +211,7 @@ def test_every_list_and_sum_has_its_index(database: Callable[[str], str]) -> Non
             f"INSERT INTO ledger.usage_records {tenant_rows}, NULL, 'm/m', 1, 1, 'op', 'documents/' || n % 500,"
             " 'r' || n % 500, now() - n * interval '1 s', '{}', 1, 1, 'a', now() FROM generate_series(1, 20000) n"
         )
-        connection.execute(
-            f"INSERT INTO ledger.holds {tenant_rows}, CASE n % 10 WHEN 0 THEN 'HELD' ELSE 'SETTLED' END, 'm/m', 1, 1,"
-            " 1, 1, 'a', now() - interval '1 h', now() + n * interval '1 s' FROM generate_series(1, 20000) n"
-        )
-        connection.execute("VACUUM ANALYZE ledger.usage_records, ledger.holds")
+        connection.execute("VACUUM ANALYZE ledger.usage_records")
         whole, after = Selection("t7"), Cursor(NOW, uuid.uuid4())
         of_request, of_document = replace(whole, request_id="r7"), replace(whole, document="documents/7")
         ranged = replace(whole, start=NOW, end=NOW + timedelta(days=1))
@@ -232,8 +227,6 @@ def test_every_list_and_sum_has_its_index(database: Callable[[str], str]) -> Non
             values = usage.list_values(selection, cursor, 51)
             assert f"Index Scan using {index}" in plan(connection, rows, values)
             assert f"Index Only Scan using {index}" in plan(connection, sums, values)
-        assert "holds_open" in plan(connection, sql.SQL(usage.HELD), ("t7",))
-        assert "holds_due" in plan(connection, sql.SQL(holds.EXPIRE), (NOW, 500))
 
 
 def plan(connection: psycopg.Connection[tuple[str]], statement: sql.Composable, values: object) -> str:

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
+from services.ledger.adapters import memory_budgets
 from services.ledger.domain import paging, refusals
+from services.ledger.domain.budgets import Budget, Crossing, Limit
 from services.ledger.domain.keys import ApiKey, StoredKey
 from services.ledger.domain.pricing import PriceBook
 from services.ledger.domain.values import (
@@ -21,6 +23,8 @@ from services.ledger.domain.values import (
 
 Id = tuple[str, UUID]
 """Tenant and the id that is its own."""
+AlertKey = tuple[str, str, datetime, Limit, int, int]
+"""Tenant, budget, start of the period, kind and amount of the limit, percent."""
 
 
 @dataclass
@@ -28,7 +32,6 @@ class _Tenant:
     display_name: str
     create_time: datetime
     active: bool = True
-    hard_micros: int | None = None
 
 
 @dataclass
@@ -39,6 +42,8 @@ class MemoryLedger:
     holds: dict[Id, Hold] = field(default_factory=dict)
     usage: dict[Id, UsageRecord] = field(default_factory=dict)
     keys: dict[str, tuple[ApiKey, bytes]] = field(default_factory=dict)
+    budgets: dict[tuple[str, str], Budget] = field(default_factory=dict)
+    alerts: dict[AlertKey, Crossing] = field(default_factory=dict)
 
     def check_tenant(self, tenant: str, *, active: bool = False) -> None:
         if tenant not in self.tenants or (active and not self.tenants[tenant].active):
@@ -47,8 +52,6 @@ class MemoryLedger:
     def held_micros(self, tenant: str) -> int:
         return sum(h.amount_micros for h in self.holds.values() if h.tenant == tenant and h.state.counts)
 
-    def settled_micros(self, tenant: str) -> int:
-        return sum(r.cost_micros for r in self.usage.values() if r.tenant == tenant)
 
 
 class MemoryHolds:
@@ -63,16 +66,16 @@ class MemoryHolds:
         if known is not None:
             return known
         self._ledger.check_tenant(hold.tenant, active=True)
-        hard = self._ledger.tenants[hold.tenant].hard_micros
-        if hard is not None:
-            settled, held = self._ledger.settled_micros(hold.tenant), self._ledger.held_micros(hold.tenant)
-            if settled + held + hold.amount_micros > hard:
-                raise refusals.budget_exceeded(hold, hard_micros=hard, settled_micros=settled, held_micros=held)
+        memory_budgets.check_room(self._ledger, hold)
         self._ledger.holds[hold.tenant, hold.hold_id] = hold
+        memory_budgets.note_crossings(self._ledger, hold.tenant, hold.create_time, hold.create_time)
         return hold
 
     async def find(self, tenant: str, hold_id: UUID) -> Hold | None:
         return self._ledger.holds.get((tenant, hold_id))
+
+    async def made(self, tenant: str, hold_id: UUID) -> Hold | None:
+        return await self.find(tenant, hold_id)
 
     async def settle(self, hold: Hold, record: UsageRecord) -> UsageRecord:
         await asyncio.sleep(0)
@@ -86,6 +89,7 @@ class MemoryHolds:
             raise refusals.event_id_reused()
         self._ledger.usage[event] = record
         self._ledger.holds[hold.tenant, hold.hold_id] = replace(hold, state=HoldState.SETTLED)
+        memory_budgets.note_crossings(self._ledger, hold.tenant, hold.create_time, record.record_time)
         return record
 
     async def release(self, tenant: str, hold_id: UUID) -> Hold | None:
@@ -124,7 +128,9 @@ class MemoryUsage:
                 new.append(record)
             elif known.event != record.event:
                 raise refusals.event_id_reused()
-        self._ledger.usage.update({(r.tenant, r.event.event_id): r for r in new})
+        for record in new:
+            self._ledger.usage[record.tenant, record.event.event_id] = record
+            memory_budgets.note_crossings(self._ledger, record.tenant, record.record_time, record.record_time)
         return Recorded(len(new), len(records) - len(new))
 
     async def report(self, selection: Selection, after: Cursor | None, limit: int) -> UsageReport:
@@ -187,8 +193,7 @@ class MemoryTenants:
         self._ledger.tenants.setdefault(tenant, _Tenant(display_name, now))
 
     async def set_hard_budget(self, tenant: str, hard_micros: int) -> None:
-        self._ledger.check_tenant(tenant)
-        self._ledger.tenants[tenant].hard_micros = hard_micros
+        memory_budgets.set_operator_limit(self._ledger, tenant, hard_micros, datetime.now(UTC))
 
 
 def _matches(record: UsageRecord, selection: Selection) -> bool:

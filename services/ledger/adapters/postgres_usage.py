@@ -9,7 +9,15 @@ from psycopg import AsyncConnection, sql
 from psycopg.types.numeric import Int8
 
 from services.database.pool import Pool, translate
-from services.ledger.adapters.postgres_rows import SHARE_TENANT, TENANT_LOCK, USAGE_COLUMNS, record_of, statement
+from services.ledger.adapters.budget_sheet import charge
+from services.ledger.adapters.postgres_rows import (
+    BIND_TENANT,
+    SHARE_TENANT,
+    TENANT_LOCK,
+    USAGE_COLUMNS,
+    record_of,
+    statement,
+)
 from services.ledger.domain import refusals
 from services.ledger.domain.values import Cursor, Recorded, Selection, UsageRecord, UsageReport
 
@@ -27,7 +35,6 @@ _INSERT_RECORDS = statement("""
     ON CONFLICT DO NOTHING RETURNING event_id
 """)
 _KNOWN_RECORDS = statement("SELECT {usage} FROM ledger.usage_records WHERE tenant = %s AND event_id = ANY(%s)")
-_SPEND = "UPDATE ledger.budgets SET settled_micros = settled_micros + %s WHERE tenant = %s"
 
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 HELD = """
@@ -60,9 +67,7 @@ class PostgresUsage:
                 known = [r for r in records if r.event.event_id not in new]
                 if known:
                     await _check_known(connection, tenant, known)
-                spent = sum(r.cost_micros for r in records if r.event.event_id in new)
-                if spent:  # answers from a cache cost nothing: they lock no budget
-                    await connection.execute(_SPEND, (spent, tenant))
+                await charge(connection, tenant, [r for r in records if r.event.event_id in new])
         return Recorded(len(new), len(known))
 
     async def report(self, selection: Selection, after: Cursor | None, limit: int) -> UsageReport:
@@ -75,6 +80,7 @@ class PostgresUsage:
                 connection.transaction(),
             ):
                 await connection.execute(_SNAPSHOT)
+                await connection.execute(BIND_TENANT, (selection.tenant,))
                 page = await connection.execute(rows_of, values)
                 total = await connection.execute(sums_of, values)
                 held = await connection.execute(HELD, (selection.tenant,))

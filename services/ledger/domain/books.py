@@ -77,13 +77,19 @@ class Books:
         The cost comes from the event's model and tokens at the hold's version of the price book. It is the truth even
         where it is more than was held: a call that was made is never left out.
 
-        Raises NotFound HOLD_NOT_FOUND, FailedPrecondition HOLD_ALREADY_SETTLED (by another event), HOLD_RELEASED or
-        MODEL_UNPRICED, AlreadyExists EVENT_ID_REUSED.
+        Raises NotFound HOLD_NOT_FOUND, FailedPrecondition HOLD_OF_OTHER_JOB (the event names another job than the
+        hold), HOLD_ALREADY_SETTLED (by another event), HOLD_RELEASED or MODEL_UNPRICED, AlreadyExists EVENT_ID_REUSED.
         """
         _check_event(event, "event")
-        hold = await self._holds.find(caller.tenant, hold_id)
+        hold = await self._holds.made(caller.tenant, hold_id)
         if hold is None:
             raise _not_found()
+        if event.job != hold.job:
+            raise FailedPrecondition(
+                "HOLD_OF_OTHER_JOB",
+                "The event's job is not the one that the hold was made for, whose budget it counts against."
+                " Name the same job in Reserve and in Settle.",
+            )
         book = await self._prices.version(hold.price_book_version)
         record = UsageRecord(
             tenant=caller.tenant,

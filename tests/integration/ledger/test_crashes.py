@@ -77,11 +77,12 @@ def check_books(dsn: str, tenant: str, journal: Journal) -> None:
     """The books hold exactly the journal, and the running totals are the sums of the books."""
     of_tenant = "FROM ledger.{} WHERE tenant = %s"
     with psycopg.connect(dsn) as database:
+        database.execute("SELECT set_config('pagemesh.tenant', %s, false)", [tenant])
         recorded = f"SELECT event_id::text {of_tenant.format('usage_records')}"
         events = [event_id for (event_id,) in database.execute(recorded.encode(), [tenant])]
         closed = f"SELECT state, count(*) {of_tenant.format('holds')} GROUP BY state"
         states: dict[str, int] = dict(database.execute(closed.encode(), [tenant]).fetchall())
-        running = f"SELECT settled_micros, held_micros {of_tenant.format('budgets')}"
+        running = f"SELECT settled_micros, held_micros {of_tenant.format('budget_periods')}"
         totals = database.execute(running.encode(), [tenant]).fetchone()
     assert len(events) == len(set(events))
     assert set(events) == journal.settled

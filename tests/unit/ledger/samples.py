@@ -16,10 +16,13 @@ from services.ledger.adapters.memory import (
     MemoryTenants,
     MemoryUsage,
 )
+from services.ledger.adapters.memory_budgets import MemoryBudgets
+from services.ledger.adapters.postgres_budgets import PostgresBudgets
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.adapters.postgres_prices import PostgresPrices
 from services.ledger.adapters.postgres_usage import PostgresUsage
+from services.ledger.domain.budget_ports import BudgetStore
 from services.ledger.domain.ports import HoldStore, KeyStore, PriceBooks, TenantStore, UsageStore
 from services.ledger.domain.pricing import Price, PriceBook
 from services.ledger.domain.values import Caller, Hold, HoldState, Tokens, UsageEvent, UsageRecord
@@ -51,6 +54,7 @@ class Stores:
     prices: PriceBooks
     keys: KeyStore
     tenants: TenantStore
+    budgets: BudgetStore
 
 
 @contextlib.asynccontextmanager
@@ -65,16 +69,20 @@ async def open_stores(kind: str, database: Callable[[str], str]) -> AsyncIterato
                 MemoryPrices({1: BOOK}),
                 MemoryKeys(ledger),
                 MemoryTenants(ledger),
+                MemoryBudgets(ledger),
             )
         else:
             pool = await open_pool(database("ledger"), name="test", max_size=16)
             stack.push_async_callback(pool.close)
+            holds = PostgresHolds(pool)
+            stack.push_async_callback(holds.close)
             stores = Stores(
-                PostgresHolds(pool),
+                holds,
                 PostgresUsage(pool),
                 PostgresPrices(pool, monotonic_s=time.monotonic),
                 PostgresKeys(pool),
                 PostgresTenants(pool),
+                PostgresBudgets(pool),
             )
         for tenant in (ACME.tenant, OTHER.tenant):
             await stores.tenants.ensure(tenant, tenant, NOW)
