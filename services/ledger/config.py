@@ -31,3 +31,9 @@ class LedgerSettings(RuntimeSettings):
     """How long a check is remembered while changes are heard; a key that is revoked meanwhile is dropped at once."""
     expiry_interval_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """How often holds past their time are looked for."""
+    webhook_allow_private: bool = False
+    """Webhooks may also be at addresses of private networks, and in plain HTTP: for tests and one's own machine."""
+    webhook_retry_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """Pause after the first attempt to deliver a webhook that failed; it doubles each time, up to an hour."""
+    webhook_attempts: Annotated[int, Field(ge=1, le=50)] = 12
+    """After how many attempts a message to a webhook is given up."""

@@ -184,13 +184,13 @@ async def test_texts_are_data(stores: Stores, text: str) -> None:
 
 
 async def test_the_first_price_book_is_loaded(stores: Stores) -> None:
-    book = await stores.prices.current()
+    book = await stores.prices.current("acme")
     assert book.version == 1
     assert book.price(MODEL) == Price(20_000, 0)
     assert book.price("mistral/mistral-large-latest") == Price(2_000_000, 6_000_000)
-    assert await stores.prices.version(1) == book
+    assert await stores.prices.version("acme", 1) == book
     with pytest.raises(LookupError):
-        await stores.prices.version(99)
+        await stores.prices.version("acme", 99)
 
 
 @pytest.mark.parametrize("table", ["usage_records", "prices", "price_books"])

@@ -92,9 +92,7 @@ def test_what_forgets_its_tenant_changes_nothing_of_others(connection: Connectio
 )
 def test_work_over_all_tenants_sees_its_own_tables_only(connection: Connection, work: str, seen: set[str]) -> None:
     bind(connection, "", across=work)
-    found = {
-        table for table in WALLED if connection.execute(f"SELECT tenant FROM ledger.{table}".encode()).fetchall()
-    }
+    found = {table for table in WALLED if connection.execute(f"SELECT tenant FROM ledger.{table}".encode()).fetchall()}
     assert found == seen
 
 
@@ -111,7 +109,9 @@ def test_lists_and_timers_have_their_indexes(database: Callable[[str], str]) -> 
     with psycopg.connect(database("ledger"), autocommit=True) as connection:
         for table in ("holds", "budgets"):
             connection.execute(f"ALTER TABLE ledger.{table} NO FORCE ROW LEVEL SECURITY".encode())
-        connection.execute("INSERT INTO ledger.tenants SELECT 't' || n, 'x', true, now() FROM generate_series(0, 199) n")
+        connection.execute(
+            "INSERT INTO ledger.tenants SELECT 't' || n, 'x', true, now() FROM generate_series(0, 199) n"
+        )
         connection.execute(
             "INSERT INTO ledger.holds SELECT 't' || n % 200, gen_random_uuid(),"
             " CASE n % 10 WHEN 0 THEN 'HELD' ELSE 'SETTLED' END, 'm/m', 1, 1,"

@@ -21,8 +21,8 @@ _BUDGET = """
     b.tenant, b.id, b.subject, b.period, b.hard_micros, b.soft_micros, b.create_time, b.update_time, b.operator
 """
 _WANTED = """
-    (SELECT DISTINCT subject, day, month FROM unnest(%(subject)s::text[], %(day)s::timestamptz[], %(month)s::timestamptz[])
-     AS w (subject, day, month)) AS w
+    (SELECT DISTINCT subject, day, month
+     FROM unnest(%(subject)s::text[], %(day)s::timestamptz[], %(month)s::timestamptz[]) AS w (subject, day, month)) AS w
 """
 _START = "CASE b.period WHEN 'DAY' THEN w.day WHEN 'MONTH' THEN w.month ELSE '1970-01-01T00:00:00Z' END"
 
@@ -189,9 +189,7 @@ async def charge(connection: Connection, tenant: str, records: Sequence[UsageRec
     if not priced:  # answers from a cache cost nothing: they lock no budget
         return
     sheet = BudgetSheet(tenant)
-    await (
-        await sheet.lock(connection, spending=[(subjects_of_record(r), r.record_time) for r in priced])
-    ).read()
+    await (await sheet.lock(connection, spending=[(subjects_of_record(r), r.record_time) for r in priced])).read()
     for record in priced:
         sheet.spend(record)
     await sheet.write(connection)

@@ -132,9 +132,7 @@ class GroupCommit(Generic[Move, Answer]):
         except GroupFailedError as exc:
             return [exc.__cause__ or exc]
 
-    async def _attempt(
-        self, tenant: str, group: Sequence[_Waiting[Move, Answer]]
-    ) -> Sequence[Answer | BaseException]:
+    async def _attempt(self, tenant: str, group: Sequence[_Waiting[Move, Answer]]) -> Sequence[Answer | BaseException]:
         try:
             async with asyncio.timeout(GROUP_TIMEOUT_S):
                 return await self._run(tenant, [waiting.move for waiting in group])

@@ -1,7 +1,7 @@
 """The stores in memory: the same promises as the ones in Postgres, and nothing survives the process."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -10,7 +10,6 @@ from services.ledger.adapters import memory_budgets
 from services.ledger.domain import paging, refusals
 from services.ledger.domain.budgets import Budget, Crossing, Limit
 from services.ledger.domain.keys import ApiKey, StoredKey
-from services.ledger.domain.pricing import PriceBook
 from services.ledger.domain.values import (
     Cursor,
     Hold,
@@ -51,7 +50,6 @@ class MemoryLedger:
 
     def held_micros(self, tenant: str) -> int:
         return sum(h.amount_micros for h in self.holds.values() if h.tenant == tenant and h.state.counts)
-
 
 
 class MemoryHolds:
@@ -143,19 +141,6 @@ class MemoryUsage:
             total_records=len(chosen),
             held_micros=self._ledger.held_micros(selection.tenant),
         )
-
-
-class MemoryPrices:
-    """PriceBooks; the newest is current."""
-
-    def __init__(self, books: Mapping[int, PriceBook]) -> None:
-        self._books = books
-
-    async def current(self) -> PriceBook:
-        return self._books[max(self._books)]
-
-    async def version(self, version: int) -> PriceBook:
-        return self._books[version]
 
 
 class MemoryKeys:

@@ -87,9 +87,7 @@ class MemoryBudgets:
         found = self._ledger.budgets.get((tenant, budget_id))
         return None if found is None else self._status(found, now)
 
-    async def list(
-        self, tenant: str, *, subject: str, after: str, limit: int, now: datetime
-    ) -> Sequence[BudgetStatus]:
+    async def list(self, tenant: str, *, subject: str, after: str, limit: int, now: datetime) -> Sequence[BudgetStatus]:
         found = [budget for budget in _live(self._ledger, tenant, subject) if budget.budget_id > after]
         return [self._status(budget, now) for budget in found[:limit]]
 

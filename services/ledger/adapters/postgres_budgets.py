@@ -9,8 +9,8 @@ from psycopg import AsyncConnection
 from psycopg.errors import ForeignKeyViolation
 
 from services.database.pool import Pool, translate
-from services.ledger.adapters.budget_sheet import Line
 from services.ledger.adapters.budget_alerts import tell_of
+from services.ledger.adapters.budget_sheet import Line
 from services.ledger.adapters.postgres_rows import BIND_TENANT, OWN_TENANT, TENANT_LOCK
 from services.ledger.domain import refusals
 from services.ledger.domain.budget_ports import MOST_BUDGETS, NewLimits
@@ -25,8 +25,8 @@ from services.ledger.domain.budgets import (
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
-_COLUMNS = """b.tenant, b.id, b.subject, b.period, b.hard_micros, b.soft_micros, b.create_time, b.update_time, b.operator,
-    b.delete_time, b.made_hard_micros, b.made_soft_micros"""
+_COLUMNS = """b.tenant, b.id, b.subject, b.period, b.hard_micros, b.soft_micros, b.create_time, b.update_time,
+    b.operator, b.delete_time, b.made_hard_micros, b.made_soft_micros"""
 _INSERT = """
     INSERT INTO ledger.budgets (tenant, id, subject, period, hard_micros, soft_micros, create_time, update_time,
                                 operator, made_hard_micros, made_soft_micros)
@@ -42,9 +42,12 @@ _STATUS = f"""
     LEFT JOIN ledger.budget_periods p ON p.tenant = b.tenant AND p.budget = b.id AND p.period_start = s.start
 """  # noqa: S608 - put together of constants
 _FIND = _STATUS + " WHERE b.tenant = %(tenant)s AND b.id = %(id)s"
-LIST = _STATUS + """
+LIST = (
+    _STATUS
+    + """
     WHERE b.tenant = %(tenant)s AND b.delete_time IS NULL AND b.id > %(after)s
 """
+)
 LIST_END = " ORDER BY b.id LIMIT %(limit)s"
 OF_SUBJECT = " AND b.subject = %(subject)s"
 _CROSSINGS = """
@@ -114,9 +117,7 @@ class PostgresBudgets:
                 await connection.execute(BIND_TENANT, (tenant,))
                 return await _find(connection, tenant, budget_id, now)
 
-    async def list(
-        self, tenant: str, *, subject: str, after: str, limit: int, now: datetime
-    ) -> Sequence[BudgetStatus]:
+    async def list(self, tenant: str, *, subject: str, after: str, limit: int, now: datetime) -> Sequence[BudgetStatus]:
         query = LIST + (OF_SUBJECT if subject else "") + LIST_END
         values = {**_times(now), "tenant": tenant, "subject": subject, "after": after, "limit": limit}
         with translate("list_budgets"):

@@ -21,7 +21,8 @@ SHARE_TENANT = """
 """First statement of every transaction that moves a tenant's money; it binds the transaction to the tenant.
 
 It waits for nobody but the rare transaction that makes or changes a budget and sums up what was spent before: every
-other transaction is either in that sum or sees the budget, and no limit changes while it works. Unlike a row lock it writes nothing.
+other transaction is either in that sum or sees the budget, and no limit changes while it works. Unlike a row lock it
+writes nothing.
 """
 OWN_TENANT = """
     SELECT set_config('pagemesh.tenant', t, true), pg_advisory_xact_lock(k, hashtext(t))

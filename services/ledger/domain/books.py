@@ -46,7 +46,7 @@ class Books:
         TENANT_UNKNOWN, ResourceExhausted BUDGET_EXCEEDED; in this order.
         """
         now = self._clock()
-        book = await self._prices.current()
+        book = await self._prices.current(caller.tenant)
         try:
             amount = cost_micros(book.price(model), most)
         except FailedPrecondition:
@@ -90,7 +90,7 @@ class Books:
                 "The event's job is not the one that the hold was made for, whose budget it counts against."
                 " Name the same job in Reserve and in Settle.",
             )
-        book = await self._prices.version(hold.price_book_version)
+        book = await self._prices.version(caller.tenant, hold.price_book_version)
         record = UsageRecord(
             tenant=caller.tenant,
             event=event,
@@ -134,7 +134,7 @@ class Books:
         """
         for index, event in enumerate(events):
             _check_event(event, f"events[{index}]")
-        book = await self._prices.current()
+        book = await self._prices.current(caller.tenant)
         now = self._clock()
         records = [
             UsageRecord(

@@ -31,9 +31,7 @@ class BudgetStore(Protocol):
         """The tenant's budget of that id as it is in the period of `now`, deleted ones too."""
         ...
 
-    async def list(
-        self, tenant: str, *, subject: str, after: str, limit: int, now: datetime
-    ) -> Sequence[BudgetStatus]:
+    async def list(self, tenant: str, *, subject: str, after: str, limit: int, now: datetime) -> Sequence[BudgetStatus]:
         """Up to `limit` budgets that are not deleted, by id, those after the id `after`; of one subject, or of all
         where it is empty."""
         ...

@@ -85,9 +85,7 @@ class Budgets:
         size = page_size or DEFAULT_PAGE
         listed = f"budgets of {caller.tenant} for {subject}"
         after = paging.decode_text(page_token, listed) if page_token else ""
-        found = await self._store.list(
-            caller.tenant, subject=subject, after=after, limit=size + 1, now=self._clock()
-        )
+        found = await self._store.list(caller.tenant, subject=subject, after=after, limit=size + 1, now=self._clock())
         if len(found) <= size:
             return found, ""
         return found[:size], paging.encode_text(found[size - 1].budget.budget_id, listed)

@@ -88,14 +88,14 @@ class UsageStore(Protocol):
 
 
 class PriceBooks(Protocol):
-    """The versions of the price book."""
+    """The versions of the price book. A tenant with prices of its own has versions of its own."""
 
-    async def current(self) -> PriceBook:
-        """The version that new calls are priced from."""
+    async def current(self, tenant: str) -> PriceBook:
+        """The version that new calls of the tenant are priced from."""
         ...
 
-    async def version(self, version: int) -> PriceBook:
-        """That version. LookupError where it does not exist."""
+    async def version(self, tenant: str, version: int) -> PriceBook:
+        """That version. LookupError where it does not exist, or is another tenant's."""
         ...
 
 

@@ -175,7 +175,7 @@ def _webhooks() -> None:
 
 
 def _walls() -> None:
-    """Each tenant sees its own rows. What works over all tenants says which work it does, and sees no more than that."""
+    """Each tenant sees its own rows. What works over all tenants says which work it does, and sees what that needs."""
     for table in (
         "holds",
         "budgets",
