@@ -1,8 +1,9 @@
-"""The ledger: `serve` (the default), `migrate`, `bootstrap`, `holds`."""
+"""The ledger: `serve` (the default), `migrate`, `bootstrap`, `holds`, `prices`."""
 
 import argparse
 import asyncio
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -13,15 +14,18 @@ from pagemesh.ledger.v1.identity_service_pb2_grpc import add_IdentityServiceServ
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
 from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool, ping
+from services.ledger.adapters.budget_gauge import PostgresBudgetGauge
 from services.ledger.adapters.expiry_timer import ExpiryTimer
+from services.ledger.adapters.postgres_budgets import PostgresBudgets
 from services.ledger.adapters.postgres_changes import PostgresAccessChanges
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.adapters.postgres_partitions import PostgresPartitions
-from services.ledger.adapters.postgres_prices import PostgresPrices
+from services.ledger.adapters.postgres_prices import PostgresPrices, PostgresPriceShelf
 from services.ledger.adapters.postgres_rollups import PostgresRollups
 from services.ledger.adapters.postgres_usage import PostgresUsage
 from services.ledger.adapters.postgres_usage_reports import PostgresUsageReports
+from services.ledger.adapters.postgres_webhooks import PostgresOutbox, PostgresWebhooks
 from services.ledger.adapters.usage_timer import UsageTimer
 from services.ledger.api import command_line, contract
 from services.ledger.api.check_servicer import CheckServicer
@@ -29,19 +33,25 @@ from services.ledger.api.identity_servicer import IdentityServicer
 from services.ledger.api.ledger_servicer import LedgerServicer
 from services.ledger.config import BootstrapSettings, LedgerSettings
 from services.ledger.domain.books import Books
+from services.ledger.domain.budgeting import Budgets
 from services.ledger.domain.identity import Authenticator, KeyRing
 from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.keys import KeyHasher, KeyMint
 from services.ledger.domain.onboarding import Onboarding
+from services.ledger.domain.prices import PriceDesk, PriceLists
 from services.ledger.domain.reconciliation import Reconciliation
 from services.ledger.domain.usage_reports import Reports
 from services.ledger.domain.usage_upkeep import UsageUpkeep
 from services.ledger.domain.usage_window import UsageWindow
 from services.ledger.domain.values import Tokens
+from services.ledger.domain.webhooks import Webhooks, WebhookSecrets
 from services.runtime.command import run
 from services.runtime.config import DatabaseSettings, load_settings
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
+from services.webhooks import addresses
+from services.webhooks.courier import Courier
+from services.webhooks.sender import Sender
 from xdsapi.envoy.service.auth.v3.external_auth_pb2_grpc import add_AuthorizationServicer_to_server
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -59,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run(_bootstrap(load_settings(BootstrapSettings), options), name="services.ledger")
         case "holds":
             return run(_holds(load_settings(DatabaseSettings), options), name="services.ledger")
+        case "prices":
+            return run(_prices(load_settings(DatabaseSettings), options), name="services.ledger")
         case _:
             return run(_serve(load_settings(LedgerSettings)), name="services.ledger")
     return 0
@@ -72,11 +84,6 @@ def _key_ring(pool: Pool, hasher: KeyHasher) -> KeyRing:
     return KeyRing(keys=PostgresKeys(pool), hasher=hasher, mint=KeyMint(), clock=_now, known_scopes=contract.scopes())
 
 
-def _books(pool: Pool, window: UsageWindow = UsageWindow()) -> Books:  # noqa: B008  # a frozen value
-    prices = PostgresPrices(pool, monotonic_s=time.monotonic)
-    return Books(holds=PostgresHolds(pool), usage=PostgresUsage(pool), prices=prices, clock=_now, window=window)
-
-
 def _upkeep(pool: Pool, window: UsageWindow) -> UsageUpkeep:
     return UsageUpkeep(rollups=PostgresRollups(pool), partitions=PostgresPartitions(pool), window=window, clock=_now)
 
@@ -88,6 +95,37 @@ async def _reports(settings: LedgerSettings, pool: Pool, stack: contextlib.Async
         pool = await open_pool(replica, name="ledger-reports", max_size=settings.database_pool)
         stack.push_async_callback(pool.close)
     return Reports(usage=PostgresUsageReports(pool), clock=_now)
+
+
+def _price_books(pool: Pool) -> PostgresPrices:
+    return PostgresPrices(pool, clock=_now, monotonic_s=time.monotonic)
+
+
+def _books(pool: Pool, holds: PostgresHolds, prices: PostgresPrices, window: UsageWindow = UsageWindow()) -> Books:  # noqa: B008  # a frozen value
+    return Books(holds=holds, usage=PostgresUsage(pool), prices=prices, clock=_now, window=window)
+
+
+def _money(
+    pool: Pool, books: Books, reports: Reports, prices: PostgresPrices, settings: LedgerSettings
+) -> LedgerServicer:
+    """What a tenant is told of its money, and may do about it."""
+    fault_of_url = functools.partial(addresses.fault_of_url, allow_private=settings.webhook_allow_private)
+    hooks = WebhookSecrets(settings.key_pepper.get_secret_value())
+    webhooks = Webhooks(store=PostgresWebhooks(pool), hooks=hooks, clock=_now, fault_of_url=fault_of_url)
+    return LedgerServicer(
+        books, reports, Budgets(store=PostgresBudgets(pool), clock=_now), PriceLists(prices), webhooks
+    )
+
+
+def _courier(pool: Pool, settings: LedgerSettings) -> Courier:
+    return Courier(
+        PostgresOutbox(pool, WebhookSecrets(settings.key_pepper.get_secret_value())),
+        Sender(allow_private=settings.webhook_allow_private),
+        clock=_now,
+        interval_s=settings.expiry_interval_s,
+        retry_s=settings.webhook_retry_s,
+        most_attempts=settings.webhook_attempts,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -114,7 +152,8 @@ async def _bootstrap(settings: BootstrapSettings, options: argparse.Namespace) -
 
 async def _holds(settings: DatabaseSettings, options: argparse.Namespace) -> None:
     async with _command_pool(settings) as pool:
-        reconciliation = Reconciliation(holds=PostgresHolds(pool), books=_books(pool))
+        stores = PostgresHolds(pool)
+        reconciliation = Reconciliation(holds=stores, books=_books(pool, stores, _price_books(pool)))
         match options.action:
             case "settle":
                 used = Tokens(options.input_tokens, options.output_tokens)
@@ -127,6 +166,24 @@ async def _holds(settings: DatabaseSettings, options: argparse.Namespace) -> Non
             case _:
                 holds = await reconciliation.unanswered(options.tenant, limit=options.limit)
                 told = [command_line.hold_line(hold) for hold in holds]
+    for line in told:
+        print(line)
+
+
+async def _prices(settings: DatabaseSettings, options: argparse.Namespace) -> None:
+    async with _command_pool(settings) as pool:
+        desk = PriceDesk(PostgresPriceShelf(pool), _now)
+        match options.action:
+            case "load":
+                version, currency, prices = command_line.price_list(options.file.read_text())
+                await desk.publish(version, currency, prices)
+                told = [command_line.price_list_line(version, len(prices))]
+            case "override":
+                kept = await desk.override(options.tenant, options.model, options.price, options.start)
+                told = [command_line.override_line(kept)]
+            case _:
+                given = await desk.overrides(options.tenant)
+                told = [command_line.override_line(override) for override in given]
     for line in told:
         print(line)
 
@@ -144,19 +201,23 @@ async def _serve(settings: LedgerSettings) -> None:
         health.add("database", lambda: ping(pool))
         # Without it keys are looked up more often, and nothing else is worse.
         health.add("key_changes", changes.check, required=False)
+        holds, prices = PostgresHolds(pool), _price_books(pool)
+        stack.push_async_callback(holds.close)
         window = UsageWindow(settings.usage_retention_months)
-        books = _books(pool, window)
+        books = _books(pool, holds, prices, window)
         reports = await _reports(settings, pool, stack)
         authenticator = Authenticator(
             keys=PostgresKeys(pool), hasher=hasher, cache=cache, clock=_now, monotonic_s=time.monotonic
         )
-        server.add(add_LedgerServiceServicer_to_server, LedgerServicer(books, reports), contract.LEDGER)
+        server.add(add_LedgerServiceServicer_to_server, _money(pool, books, reports, prices, settings), contract.LEDGER)
         server.add(add_IdentityServiceServicer_to_server, IdentityServicer(_key_ring(pool, hasher)), contract.IDENTITY)
         server.add(add_AuthorizationServicer_to_server, CheckServicer(authenticator), contract.AUTHORIZATION)
-        timer = ExpiryTimer(books, interval_s=settings.expiry_interval_s)
+        gauge = PostgresBudgetGauge(pool)
+        timer = ExpiryTimer(books, interval_s=settings.expiry_interval_s, also=gauge.measure)
+        courier = _courier(pool, settings)
         usage_timer = UsageTimer(_upkeep(pool, window), interval_s=settings.usage_interval_s)
         async with asyncio.TaskGroup() as background:
-            tasks = [background.create_task(work.run()) for work in (changes, timer, usage_timer)]
+            tasks = [background.create_task(work.run()) for work in (changes, timer, usage_timer, courier)]
             try:
                 await server.run()
             finally:

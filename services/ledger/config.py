@@ -38,3 +38,9 @@ class LedgerSettings(RuntimeSettings):
     """How many months of usage records before the present one are kept; sums are kept for good."""
     reports_database_url: SecretStr | None = None
     """A replica of the database that reports of usage are read from; none means the database itself."""
+    webhook_allow_private: bool = False
+    """Webhooks may also be at addresses of private networks, and in plain HTTP: for tests and one's own machine."""
+    webhook_retry_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """Pause after the first attempt to deliver a webhook that failed; it doubles each time, up to an hour."""
+    webhook_attempts: Annotated[int, Field(ge=1, le=50)] = 12
+    """After how many attempts a message to a webhook is given up."""

@@ -69,7 +69,7 @@ async def test_a_hard_budget_counts_what_is_settled_and_what_is_held(stores: Sto
         await stores.holds.reserve(a_hold(601))
     assert refused.value.reason == "BUDGET_EXCEEDED"
     assert refused.value.quota is not None
-    assert refused.value.quota.subject == "tenants/acme"
+    assert refused.value.quota.subject == "budgets/operator"
     assert "900 settled + 1000 held + 601 asked for > 2500" in refused.value.quota.description
     await stores.holds.reserve(a_hold(600))
     await stores.holds.reserve(a_hold(10**9, tenant="other"))

@@ -13,15 +13,8 @@ import pytest
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from services.database.pool import open_pool
-from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresTenants
-from services.ledger.adapters.postgres_prices import PostgresPrices
-from services.ledger.adapters.postgres_usage import PostgresUsage
-from services.ledger.adapters.postgres_usage_reports import PostgresUsageReports
 from services.ledger.api import contract
-from services.ledger.api.ledger_servicer import LedgerServicer
-from services.ledger.domain.books import Books as LedgerUseCases
-from services.ledger.domain.usage_reports import Reports
 from services.runtime.clients import MeshClient
 from services.runtime.config import RuntimeSettings
 from services.runtime.errors import (
@@ -38,6 +31,7 @@ from services.summarizer.adapters.ledger_client import LedgerBooks
 from services.summarizer.adapters.memory import MemoryBooks
 from services.summarizer.domain.ports import Books
 from services.summarizer.domain.values import Caller, Money, TokenCount, UsageEvent
+from tests.unit.ledger.samples import a_servicer
 
 MODEL = "mistral/mistral-small-latest"
 PRICES = {MODEL: (150_000, 600_000)}
@@ -81,18 +75,8 @@ async def ledger_target(database: Callable[[str], str], mesh_pki: CertificateAut
     for caller in (ALICE, STRANGER):
         await tenants.ensure(caller.tenant, caller.tenant, _now())
     await tenants.set_hard_budget(ALICE.tenant, BUDGET_MICROS)
-    books = LedgerUseCases(
-        holds=PostgresHolds(pool),
-        usage=PostgresUsage(pool),
-        prices=PostgresPrices(pool, monotonic_s=asyncio.get_running_loop().time),
-        clock=_now,
-    )
     server = MeshServer(name="ledger", settings=settings(mesh_pki.tls_dir("ledger")), health=Health())
-    server.add(
-        add_LedgerServiceServicer_to_server,
-        LedgerServicer(books, Reports(usage=PostgresUsageReports(pool), clock=_now)),
-        contract.LEDGER,
-    )
+    server.add(add_LedgerServiceServicer_to_server, a_servicer(pool), contract.LEDGER)
     started, stop = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(server.run(started=started, stop=stop))
     async with asyncio.timeout(10):
@@ -168,7 +152,7 @@ async def test_a_release_makes_room_and_may_be_repeated(books: Books) -> None:
         await books.reserve(new_id(), MODEL, MOST, 60)
     assert refused.value.reason == "BUDGET_EXCEEDED"
     assert refused.value.quota is not None
-    assert refused.value.quota.subject == "tenants/acme"
+    assert refused.value.quota.subject == "budgets/operator"
     for _ in range(2):
         await books.release(ids[0])
     await books.reserve(new_id(), MODEL, MOST, 60)

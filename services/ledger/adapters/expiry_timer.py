@@ -1,6 +1,7 @@
 """Looks for holds past their time, again and again."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -17,11 +18,12 @@ log = structlog.get_logger()
 
 
 class ExpiryTimer:
-    """One round every `interval_s`. Replicas may do so at the same time."""
+    """One round every `interval_s`, which ends with `also`. Replicas may do so at the same time."""
 
-    def __init__(self, books: Books, *, interval_s: float) -> None:
+    def __init__(self, books: Books, *, interval_s: float, also: Callable[[], Awaitable[None]]) -> None:
         self._books = books
         self._interval_s = interval_s
+        self._also = also
 
     async def run(self) -> None:
         """Works until cancelled; a round that fails is tried again at the next."""
@@ -39,3 +41,4 @@ class ExpiryTimer:
             _EXPIRED.inc(expired)
             log.info("holds_expired", count=expired)
         _HELD.set(await self._books.held_micros())
+        await self._also()

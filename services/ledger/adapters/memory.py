@@ -1,18 +1,21 @@
 """The stores in memory: the same promises as the ones in Postgres, and nothing survives the process."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
+from services.ledger.adapters import memory_budgets
 from services.ledger.domain import refusals
+from services.ledger.domain.budgets import Budget, Crossing, Limit
 from services.ledger.domain.keys import ApiKey, StoredKey
-from services.ledger.domain.pricing import PriceBook
 from services.ledger.domain.values import Hold, HoldState, Recorded, UsageRecord
 
 Id = tuple[str, UUID]
 """Tenant and the id that is its own."""
+AlertKey = tuple[str, str, datetime, Limit, int, int]
+"""Tenant, budget, start of the period, kind and amount of the limit, percent."""
 
 
 @dataclass
@@ -20,7 +23,6 @@ class _Tenant:
     display_name: str
     create_time: datetime
     active: bool = True
-    hard_micros: int | None = None
 
 
 @dataclass
@@ -33,6 +35,8 @@ class MemoryLedger:
     keys: dict[str, tuple[ApiKey, bytes]] = field(default_factory=dict)
     users: dict[tuple[str, str], str] = field(default_factory=dict)
     """The user, `users/…`, of the tenant's key, `apiKeys/…`."""
+    budgets: dict[tuple[str, str], Budget] = field(default_factory=dict)
+    alerts: dict[AlertKey, Crossing] = field(default_factory=dict)
 
     def check_tenant(self, tenant: str, *, active: bool = False) -> None:
         if tenant not in self.tenants or (active and not self.tenants[tenant].active):
@@ -40,9 +44,6 @@ class MemoryLedger:
 
     def held_micros(self, tenant: str) -> int:
         return sum(h.amount_micros for h in self.holds.values() if h.tenant == tenant and h.state.counts)
-
-    def settled_micros(self, tenant: str) -> int:
-        return sum(r.cost_micros for r in self.usage.values() if r.tenant == tenant)
 
 
 class MemoryHolds:
@@ -57,16 +58,16 @@ class MemoryHolds:
         if known is not None:
             return known
         self._ledger.check_tenant(hold.tenant, active=True)
-        hard = self._ledger.tenants[hold.tenant].hard_micros
-        if hard is not None:
-            settled, held = self._ledger.settled_micros(hold.tenant), self._ledger.held_micros(hold.tenant)
-            if settled + held + hold.amount_micros > hard:
-                raise refusals.budget_exceeded(hold, hard_micros=hard, settled_micros=settled, held_micros=held)
+        memory_budgets.check_room(self._ledger, hold)
         self._ledger.holds[hold.tenant, hold.hold_id] = hold
+        memory_budgets.note_crossings(self._ledger, hold.tenant, hold.create_time, hold.create_time)
         return hold
 
     async def find(self, tenant: str, hold_id: UUID) -> Hold | None:
         return self._ledger.holds.get((tenant, hold_id))
+
+    async def made(self, tenant: str, hold_id: UUID) -> Hold | None:
+        return await self.find(tenant, hold_id)
 
     async def settle(self, hold: Hold, record: UsageRecord) -> UsageRecord:
         await asyncio.sleep(0)
@@ -80,6 +81,7 @@ class MemoryHolds:
             raise refusals.event_id_reused()
         self._ledger.usage[event] = record
         self._ledger.holds[hold.tenant, hold.hold_id] = replace(hold, state=HoldState.SETTLED)
+        memory_budgets.note_crossings(self._ledger, hold.tenant, hold.create_time, record.record_time)
         return record
 
     async def release(self, tenant: str, hold_id: UUID) -> Hold | None:
@@ -121,21 +123,10 @@ class MemoryUsage:
                 new.append(record)
             elif known.event != record.event:
                 raise refusals.event_id_reused()
-        self._ledger.usage.update({(r.tenant, r.event.event_id): r for r in new})
+        for record in new:
+            self._ledger.usage[record.tenant, record.event.event_id] = record
+            memory_budgets.note_crossings(self._ledger, record.tenant, record.record_time, record.record_time)
         return Recorded(len(new), len(records) - len(new))
-
-
-class MemoryPrices:
-    """PriceBooks; the newest is current."""
-
-    def __init__(self, books: Mapping[int, PriceBook]) -> None:
-        self._books = books
-
-    async def current(self) -> PriceBook:
-        return self._books[max(self._books)]
-
-    async def version(self, version: int) -> PriceBook:
-        return self._books[version]
 
 
 class MemoryKeys:
@@ -173,5 +164,4 @@ class MemoryTenants:
         self._ledger.tenants.setdefault(tenant, _Tenant(display_name, now))
 
     async def set_hard_budget(self, tenant: str, hard_micros: int) -> None:
-        self._ledger.check_tenant(tenant)
-        self._ledger.tenants[tenant].hard_micros = hard_micros
+        memory_budgets.set_operator_limit(self._ledger, tenant, hard_micros, datetime.now(UTC))

@@ -1,12 +1,13 @@
 """Tenants, their budgets and API keys in Postgres."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg.errors import ForeignKeyViolation
 
 from services.database.pool import Pool, translate
-from services.ledger.adapters.postgres_rows import OWN_TENANT, TENANT_LOCK, key_of, statement
+from services.ledger.adapters.postgres_budgets import set_operator_limit
+from services.ledger.adapters.postgres_rows import key_of, statement
 from services.ledger.domain import refusals
 from services.ledger.domain.keys import ApiKey, StoredKey
 
@@ -21,15 +22,6 @@ _REVOKE_KEY = statement("""
 """)
 _INSERT_TENANT = """
     INSERT INTO ledger.tenants (id, display_name, create_time) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING
-"""
-_CHANGE_BUDGET = "UPDATE ledger.budgets SET hard_micros = %s WHERE tenant = %s RETURNING tenant"
-_FIRST_BUDGET = """
-    INSERT INTO ledger.budgets (tenant, hard_micros, settled_micros, held_micros) VALUES (
-        %(tenant)s, %(hard)s,
-        (SELECT coalesce(sum(cost_micros), 0) FROM ledger.usage_records WHERE tenant = %(tenant)s),
-        (SELECT coalesce(sum(amount_micros), 0) FROM ledger.holds
-         WHERE tenant = %(tenant)s AND state IN ('HELD', 'UNKNOWN'))
-    )
 """
 
 
@@ -84,13 +76,4 @@ class PostgresTenants:
                 await connection.execute(_INSERT_TENANT, (tenant, display_name, now))
 
     async def set_hard_budget(self, tenant: str, hard_micros: int) -> None:
-        with translate("set_hard_budget"):
-            try:
-                async with self._pool.connection() as connection, connection.transaction():
-                    # Alone with the tenant's books from here on; the sums below are read after that.
-                    await connection.execute(OWN_TENANT, (TENANT_LOCK, tenant))
-                    cursor = await connection.execute(_CHANGE_BUDGET, (hard_micros, tenant))
-                    if await cursor.fetchone() is None:
-                        await connection.execute(_FIRST_BUDGET, {"tenant": tenant, "hard": hard_micros})
-            except ForeignKeyViolation as exc:
-                raise refusals.tenant_unknown() from exc
+        await set_operator_limit(self._pool, tenant, hard_micros, datetime.now(UTC))

@@ -10,20 +10,23 @@ from services.ledger.domain.values import Hold, HoldState, Tokens, UsageEvent, U
 
 Row = Sequence[Any]
 
-AS_TENANT = "SELECT set_config('pagemesh.tenant', %s, true)"
-"""First statement of every other transaction with a tenant's rows: row-level security shows no others."""
+BIND_TENANT = "SELECT set_config('pagemesh.tenant', %s, true)"
+"""First statement of every other transaction of a tenant: without it, row-level security shows nothing."""
+WORK_ACROSS = "SELECT set_config('pagemesh.across', %s, true)"
+"""First statement of work over all tenants, with the name of that work, which sees no more than it needs."""
 SHARE_TENANT = """
-    SELECT pg_advisory_xact_lock_shared(%s, hashtext(tenant)), set_config('pagemesh.tenant', tenant, true)
-    FROM (VALUES (%s::text)) AS t (tenant)
+    SELECT set_config('pagemesh.tenant', t, true), pg_advisory_xact_lock_shared(k, hashtext(t))
+    FROM (VALUES (%s::int, %s::text)) AS v (k, t)
 """
-"""First statement of every transaction that moves a tenant's money; it is the tenant's from there on.
+"""First statement of every transaction that moves a tenant's money; it binds the transaction to the tenant.
 
-It waits for nobody but the rare transaction that gives the tenant its first budget and sums up what was spent
-before: every other transaction is either in that sum or sees the budget. Unlike a row lock it writes nothing.
+It waits for nobody but the rare transaction that makes or changes a budget and sums up what was spent before: every
+other transaction is either in that sum or sees the budget, and no limit changes while it works. Unlike a row lock it
+writes nothing.
 """
 OWN_TENANT = """
-    SELECT pg_advisory_xact_lock(%s, hashtext(tenant)), set_config('pagemesh.tenant', tenant, true)
-    FROM (VALUES (%s::text)) AS t (tenant)
+    SELECT set_config('pagemesh.tenant', t, true), pg_advisory_xact_lock(k, hashtext(t))
+    FROM (VALUES (%s::int, %s::text)) AS v (k, t)
 """
 TENANT_LOCK = 7101
 """Key space of these locks among the database's advisory locks."""

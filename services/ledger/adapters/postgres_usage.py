@@ -11,6 +11,7 @@ from psycopg.errors import UniqueViolation
 
 from services.database.pool import Pool, translate
 from services.ledger.adapters.binary_arrays import BigintArray, TextArray, TimeArray, UuidArray
+from services.ledger.adapters.budget_sheet import charge
 from services.ledger.adapters.postgres_partitions import PostgresPartitions
 from services.ledger.adapters.postgres_rows import SHARE_TENANT, TENANT_LOCK, record_of, statement
 from services.ledger.adapters.postgres_usage_rows import RECORDS_OF_EVENTS
@@ -44,10 +45,9 @@ _INSERT_NEW = statement(f"{_EVENTS}, ids AS ({_IDS}) {_RECORD} FROM e")
 # An id that is known, or that another transaction has just brought, goes no further than the table of ids.
 _INSERT_UNKNOWN = statement(f"""
     {_EVENTS}, fresh AS ({_IDS} ON CONFLICT DO NOTHING RETURNING event_id),
-    kept AS ({_RECORD} FROM e JOIN fresh USING (event_id) RETURNING cost_micros)
-    SELECT count(*), coalesce(sum(cost_micros), 0)::bigint FROM kept
+    kept AS ({_RECORD} FROM e JOIN fresh USING (event_id) RETURNING event_id)
+    SELECT event_id FROM kept
 """)  # noqa: S608  # of the constants above
-_SPEND = "UPDATE ledger.budgets SET settled_micros = settled_micros + %s WHERE tenant = %s"
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
@@ -79,8 +79,7 @@ async def _record_new(connection: Connection, records: Sequence[UsageRecord], va
     async with connection.pipeline(), connection.transaction():
         await connection.execute(SHARE_TENANT, (TENANT_LOCK, values["tenant"]))
         inserted = await connection.execute(_INSERT_NEW, values)
-        spent = sum(r.cost_micros for r in records)
-        await _spend(connection, values["tenant"], spent)
+        await charge(connection, values["tenant"], records)
     if inserted.rowcount < len(records):
         raise refusals.tenant_unknown()
     return len(records)
@@ -91,17 +90,11 @@ async def _record_unknown(connection: Connection, records: Sequence[UsageRecord]
     async with connection.pipeline(), connection.transaction():
         await connection.execute(SHARE_TENANT, (TENANT_LOCK, values["tenant"]))
         inserted = await connection.execute(_INSERT_UNKNOWN, values)
-        ((count, spent),) = await inserted.fetchall()
-        if count < len(records):
+        new = {event_id for (event_id,) in await inserted.fetchall()}
+        if len(new) < len(records):
             await _check_known(connection, values["tenant"], records)
-        await _spend(connection, values["tenant"], spent)
-    return int(count)
-
-
-async def _spend(connection: Connection, tenant: str, spent: int) -> None:
-    """Moves the tenant's budgets; sent together with the commit. Answers from a cache cost nothing: they lock none."""
-    if spent:
-        await connection.execute(_SPEND, (spent, tenant))
+        await charge(connection, values["tenant"], [r for r in records if r.event.event_id in new])
+    return len(new)
 
 
 async def _check_known(connection: Connection, tenant: str, records: Sequence[UsageRecord]) -> None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from services.database.pool import Pool, translate
-from services.ledger.adapters.postgres_rows import AS_TENANT, record_of
+from services.ledger.adapters.postgres_rows import BIND_TENANT, record_of
 from services.ledger.adapters.usage_statements import Question
 from services.ledger.domain.usage_values import (
     UNGROUPED,
@@ -44,7 +44,7 @@ class PostgresUsageReports:
         with translate("report_usage"):
             async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
                 await connection.execute(_SNAPSHOT)
-                await connection.execute(AS_TENANT, (selection.tenant,))
+                await connection.execute(BIND_TENANT, (selection.tenant,))
                 page = await connection.execute(rows_of, question.values)
                 total = await connection.execute(totals_of, question.values)
                 held = await connection.execute(HELD, (selection.tenant,))
@@ -62,14 +62,14 @@ class PostgresUsageReports:
         statement = question.groups()
         with translate("group_usage"):
             async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
-                await connection.execute(AS_TENANT, (selection.tenant,))
+                await connection.execute(BIND_TENANT, (selection.tenant,))
                 rows = await (await connection.execute(statement, question.values)).fetchall()
         return tuple(UsageGroup(row[:-4], *row[-4:]) for row in rows[: grouping.limit])
 
     async def first_hour(self, tenant: str) -> datetime | None:
         with translate("first_usage"):
             async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
-                await connection.execute(AS_TENANT, (tenant,))
+                await connection.execute(BIND_TENANT, (tenant,))
                 ((hour,),) = await (await connection.execute(FIRST_HOUR, {"tenant": tenant})).fetchall()
         return hour if isinstance(hour, datetime) else None
 
@@ -78,7 +78,7 @@ class PostgresUsageReports:
         statement = question.export(after, limit)
         with translate("export_usage"):
             async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
-                await connection.execute(AS_TENANT, (selection.tenant,))
+                await connection.execute(BIND_TENANT, (selection.tenant,))
                 rows = await (await connection.execute(statement, question.values)).fetchall()
         records = [(record_of(row[:-2]), row[-2], row[-1]) for row in rows]
         chosen = tuple(ExportedRecord(record, user) for record, user, fits in records if fits)

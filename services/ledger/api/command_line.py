@@ -2,10 +2,18 @@
 
 import argparse
 import json
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
 from uuid import UUID
 
+from services.ledger.domain.checks import invalid_field
 from services.ledger.domain.keys import ApiKey
+from services.ledger.domain.prices import PriceOverride
+from services.ledger.domain.pricing import Price
 from services.ledger.domain.values import Hold, UsageRecord
+
+_PRICE_FIELDS = ("input_micros_per_million", "output_micros_per_million")
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -20,6 +28,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     bootstrap.add_argument("--hard-budget-micros", type=int, help="limit of all that the tenant may ever spend")
     bootstrap.add_argument("--no-key", action="store_true", help="make no key: only the tenant, and its budget")
     _add_holds(commands.add_parser("holds", help="list and close holds that became UNKNOWN"))
+    _add_prices(commands.add_parser("prices", help="load a price list, set what models cost one tenant"))
     return made
 
 
@@ -36,6 +45,73 @@ def _add_holds(holds: argparse.ArgumentParser) -> None:
     for closing in (settling, releasing):
         closing.add_argument("--tenant", required=True)
         closing.add_argument("hold_id", type=UUID)
+
+
+def _add_prices(prices: argparse.ArgumentParser) -> None:
+    actions = prices.add_subparsers(dest="action", required=True)
+    loading = actions.add_parser("load", help="add the next version of the price list, for everybody")
+    loading.add_argument("file", type=Path, help="TOML: version, currency, and a [[price]] for each model")
+    setting = actions.add_parser("override", help="set what a model costs one tenant from a time on")
+    setting.add_argument("--tenant", required=True)
+    setting.add_argument("--model", required=True, help="{provider}/{model}, or the beginning of such names and *")
+    setting.add_argument("--start", type=_time, help="from then on, as in 2026-12-01T00:00Z (default: now)")
+    price = setting.add_mutually_exclusive_group(required=True)
+    price.add_argument(
+        "--micros-per-million",
+        dest="price",
+        type=_price,
+        metavar="INPUT,OUTPUT",
+        help="micro-units for a million tokens that are sent, and that come back",
+    )
+    price.add_argument("--list-price", dest="price", action="store_const", const=None, help="what the list says again")
+    listing = actions.add_parser("list", help="print every override that a tenant ever got")
+    listing.add_argument("--tenant", required=True)
+
+
+def _price(text: str) -> Price:
+    sent, _, received = text.partition(",")
+    return Price(int(sent), int(received))
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def price_list(text: str) -> tuple[int, str, dict[str, Price]]:
+    """The version, the currency and the prices of a list in TOML. Raises InvalidArgument for what is none."""
+    try:
+        book = tomllib.loads(text)
+        version, currency, lines = book["version"], book["currency"], book["price"]
+        prices = {line["model"]: Price(**{name: line[name] for name in _PRICE_FIELDS}) for line in lines}
+        unknown = {name for line in lines for name in line} - {"model", *_PRICE_FIELDS}
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as exc:
+        raise invalid_field("file", f"is not a price list: {type(exc).__name__}: {exc}") from exc
+    if unknown or len(prices) != len(lines):
+        raise invalid_field("file", f"names a model twice, or fields that are unknown: {sorted(unknown)}")
+    if not isinstance(version, int) or not isinstance(currency, str):
+        raise invalid_field("file", "must have a whole number as version and a text as currency")
+    return version, currency, prices
+
+
+def price_list_line(version: int, models: int) -> str:
+    """A list that was loaded."""
+    return json.dumps({"version": version, "models": models})
+
+
+def override_line(override: PriceOverride) -> str:
+    """What a model costs one tenant; null where it costs what the list says."""
+    price = override.price
+    return json.dumps(
+        {
+            "tenant": override.tenant,
+            "number": override.number,
+            "model": override.model,
+            "start_time": override.start.isoformat(),
+            "input_micros_per_million": None if price is None else price.input_micros_per_million,
+            "output_micros_per_million": None if price is None else price.output_micros_per_million,
+        }
+    )
 
 
 def tenant_line(tenant: str) -> str:

@@ -10,12 +10,16 @@ from prometheus_client import Counter
 
 from pagemesh.ledger.v1 import ledger_service_pb2 as pb
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import LedgerServiceServicer
-from services.ledger.api import mapping, usage_mapping
+from services.ledger.api import budget_mapping, mapping, usage_mapping
 from services.ledger.domain import usage_export
 from services.ledger.domain.books import Books
+from services.ledger.domain.budgeting import Budgets
+from services.ledger.domain.prices import PriceLists
 from services.ledger.domain.usage_reports import Reports
 from services.ledger.domain.values import Tokens
+from services.ledger.domain.webhooks import Webhooks
 from services.runtime.errors import PagemeshError
+from services.webhooks.signature import secret_text
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -25,9 +29,14 @@ _RESERVES = Counter("pagemesh_ledger_reserves", "Reservations, by `held` or the 
 class LedgerServicer(LedgerServiceServicer):
     """Translates between the contract, the books and what is told of them."""
 
-    def __init__(self, books: Books, reports: Reports) -> None:
+    def __init__(
+        self, books: Books, reports: Reports, budgets: Budgets, prices: PriceLists, webhooks: Webhooks
+    ) -> None:
         self._books = books
         self._reports = reports
+        self._budgets = budgets
+        self._prices = prices
+        self._webhooks = webhooks
 
     async def Reserve(self, request: pb.ReserveRequest, context: Context) -> pb.ReserveResponse:
         """Sets money aside."""
@@ -100,3 +109,65 @@ class LedgerServicer(LedgerServiceServicer):
                 records = await anext(parts)
             except StopAsyncIteration:
                 return
+
+    async def CreateBudget(self, request: pb.CreateBudgetRequest, context: Context) -> pb.CreateBudgetResponse:
+        """Makes a budget."""
+        asked = request.budget
+        status = await self._budgets.create(
+            mapping.caller(),
+            request.budget_id,
+            asked.subject,
+            budget_mapping.period_of(asked),
+            hard=budget_mapping.limit_of(asked, "hard_limit"),
+            soft=budget_mapping.limit_of(asked, "soft_limit"),
+        )
+        return pb.CreateBudgetResponse(budget=budget_mapping.budget_message(status))
+
+    async def GetBudget(self, request: pb.GetBudgetRequest, context: Context) -> pb.GetBudgetResponse:
+        """Tells a budget."""
+        status = await self._budgets.get(mapping.caller(), budget_mapping.budget_id_of(request.name))
+        return pb.GetBudgetResponse(budget=budget_mapping.budget_message(status))
+
+    async def ListBudgets(self, request: pb.ListBudgetsRequest, context: Context) -> pb.ListBudgetsResponse:
+        """Lists budgets."""
+        found, token = await self._budgets.list(
+            mapping.caller(), request.subject, request.page_size, request.page_token
+        )
+        return pb.ListBudgetsResponse(budgets=map(budget_mapping.budget_message, found), next_page_token=token)
+
+    async def UpdateBudget(self, request: pb.UpdateBudgetRequest, context: Context) -> pb.UpdateBudgetResponse:
+        """Changes limits."""
+        budget_id = budget_mapping.budget_id_of(request.budget.name, "budget.name")
+        status = await self._budgets.change(mapping.caller(), budget_id, budget_mapping.changes_of(request))
+        return pb.UpdateBudgetResponse(budget=budget_mapping.budget_message(status))
+
+    async def DeleteBudget(self, request: pb.DeleteBudgetRequest, context: Context) -> pb.DeleteBudgetResponse:
+        """Ends a budget."""
+        await self._budgets.delete(mapping.caller(), budget_mapping.budget_id_of(request.name))
+        return pb.DeleteBudgetResponse()
+
+    async def ListPrices(self, request: pb.ListPricesRequest, context: Context) -> pb.ListPricesResponse:
+        """Lists prices."""
+        book, models, token = await self._prices.list(
+            mapping.caller(), request.price_book_version, request.page_size, request.page_token
+        )
+        return pb.ListPricesResponse(
+            prices=[budget_mapping.price_message(book, model) for model in models],
+            next_page_token=token,
+            price_book_version=book.version,
+        )
+
+    async def CreateWebhook(self, request: pb.CreateWebhookRequest, context: Context) -> pb.CreateWebhookResponse:
+        """Makes a webhook."""
+        webhook, secret = await self._webhooks.create(mapping.caller(), request.url)
+        return pb.CreateWebhookResponse(webhook=budget_mapping.webhook_message(webhook), secret=secret_text(secret))
+
+    async def ListWebhooks(self, request: pb.ListWebhooksRequest, context: Context) -> pb.ListWebhooksResponse:
+        """Lists webhooks."""
+        found, token = await self._webhooks.list(mapping.caller(), request.page_size, request.page_token)
+        return pb.ListWebhooksResponse(webhooks=map(budget_mapping.webhook_message, found), next_page_token=token)
+
+    async def DeleteWebhook(self, request: pb.DeleteWebhookRequest, context: Context) -> pb.DeleteWebhookResponse:
+        """Ends a webhook."""
+        await self._webhooks.delete(mapping.caller(), request.name.removeprefix("webhooks/"))
+        return pb.DeleteWebhookResponse()

@@ -53,7 +53,7 @@ class Books:
         TENANT_UNKNOWN, ResourceExhausted BUDGET_EXCEEDED; in this order.
         """
         now = self._clock()
-        book = await self._prices.current()
+        book = await self._prices.current(caller.tenant)
         try:
             amount = cost_micros(book.price(model), most)
         except FailedPrecondition:
@@ -84,15 +84,22 @@ class Books:
         The cost comes from the event's model and tokens at the hold's version of the price book. It is the truth even
         where it is more than was held: a call that was made is never left out.
 
-        Raises NotFound HOLD_NOT_FOUND, FailedPrecondition HOLD_ALREADY_SETTLED (by another event), HOLD_RELEASED or
-        MODEL_UNPRICED, AlreadyExists EVENT_ID_REUSED, InvalidArgument OCCUR_TIME_OUT_OF_RANGE.
+        Raises NotFound HOLD_NOT_FOUND, FailedPrecondition HOLD_OF_OTHER_JOB (the event names another job than the
+        hold), HOLD_ALREADY_SETTLED (by another event), HOLD_RELEASED or MODEL_UNPRICED, AlreadyExists EVENT_ID_REUSED,
+        InvalidArgument OCCUR_TIME_OUT_OF_RANGE.
         """
         now = self._clock()
         self._check_events([event], "event", now)
-        hold = await self._holds.find(caller.tenant, hold_id)
+        hold = await self._holds.made(caller.tenant, hold_id)
         if hold is None:
             raise _not_found()
-        book = await self._prices.version(hold.price_book_version)
+        if event.job != hold.job:
+            raise FailedPrecondition(
+                "HOLD_OF_OTHER_JOB",
+                "The event's job is not the one that the hold was made for, whose budget it counts against."
+                " Name the same job in Reserve and in Settle.",
+            )
+        book = await self._prices.version(caller.tenant, hold.price_book_version)
         record = UsageRecord(
             tenant=caller.tenant,
             event=event,
@@ -137,7 +144,7 @@ class Books:
         """
         now = self._clock()
         self._check_events(events, "events[{}]", now)
-        book = await self._prices.current()
+        book = await self._prices.current(caller.tenant)
         prices = {model: book.price(model) for model in {event.model for event in events}}
         records = [
             UsageRecord(

@@ -43,7 +43,24 @@ def decode(token: str, selection: Selection) -> Cursor:
     return Cursor(occur_time, UUID(bytes=event_id))
 
 
-def _digest(selection: Selection) -> bytes:
+def encode_text(after: str, listed: str) -> str:
+    """The token that asks for what follows the id `after` in the list that `listed` describes."""
+    return base64.urlsafe_b64encode(_digest(listed) + after.encode()).rstrip(b"=").decode()
+
+
+def decode_text(token: str, listed: str) -> str:
+    """The id within a token. Raises InvalidArgument INVALID_PAGE_TOKEN where it is not one of this list."""
+    try:
+        packed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        after = packed[8:].decode()
+    except (binascii.Error, ValueError) as exc:
+        raise _invalid() from exc
+    if packed[:8] != _digest(listed) or "\0" in after:
+        raise _invalid()
+    return after
+
+
+def _digest(selection: object) -> bytes:
     return hashlib.sha256(repr(selection).encode()).digest()[:8]
 
 

@@ -20,18 +20,27 @@ class Clock(Protocol):
 
 
 class HoldStore(Protocol):
-    """Holds and the running totals of hard budgets. Each method is one transaction."""
+    """Holds and the running totals of budgets. Each method is one transaction, or part of one with other calls.
+
+    A hold counts against every budget of its job, key, project and tenant, in the periods in which it was made; so does
+    what its call cost. A threshold that is reached is told of once, in the same transaction.
+    """
 
     async def reserve(self, hold: Hold) -> Hold:
         """Keeps `hold` and answers it, or answers the one that has its id already, in whatever state.
 
-        ResourceExhausted BUDGET_EXCEEDED where settled + held + amount would pass the tenant's hard budget;
+        ResourceExhausted BUDGET_EXCEEDED where settled + held + amount would pass the hard limit of a budget, of the
+        narrowest one that is full; ResourceExhausted LEDGER_BUSY where too many calls wait;
         FailedPrecondition TENANT_UNKNOWN where the tenant does not exist or is not active.
         """
         ...
 
     async def find(self, tenant: str, hold_id: UUID) -> Hold | None:
         """The hold, if the tenant has one of that id."""
+        ...
+
+    async def made(self, tenant: str, hold_id: UUID) -> Hold | None:
+        """The hold as it was made: all of it but its state, which may have changed since. Cheaper than `find`."""
         ...
 
     async def settle(self, hold: Hold, record: UsageRecord) -> UsageRecord:
@@ -126,14 +135,14 @@ class Partitions(Protocol):
 
 
 class PriceBooks(Protocol):
-    """The versions of the price book."""
+    """The versions of the price book. A tenant with prices of its own has versions of its own."""
 
-    async def current(self) -> PriceBook:
-        """The version that new calls are priced from."""
+    async def current(self, tenant: str) -> PriceBook:
+        """The version that new calls of the tenant are priced from."""
         ...
 
-    async def version(self, version: int) -> PriceBook:
-        """That version. LookupError where it does not exist."""
+    async def version(self, tenant: str, version: int) -> PriceBook:
+        """That version. LookupError where it does not exist, or is another tenant's."""
         ...
 
 

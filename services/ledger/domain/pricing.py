@@ -1,7 +1,7 @@
 """What a call costs: integers only, rounded in one place."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.ledger.domain.values import Tokens
 from services.runtime.errors import FailedPrecondition
@@ -35,22 +35,21 @@ def cost_micros(price: Price, tokens: Tokens) -> int:
 class PriceBook:
     """One version of the prices, which never changes.
 
-    `prices` maps `{provider}/{model}`, or the beginning of such a name followed by `*`, to its price.
+    `prices` maps `{provider}/{model}`, or the beginning of such a name followed by `*`, to its price. `overrides` are
+    those of a single tenant, which go before.
     """
 
     version: int
     prices: Mapping[str, Price]
+    overrides: Mapping[str, Price] = field(default_factory=dict)
 
     def price(self, model: str) -> Price:
-        """The price of a model: its own, else that of the longest pattern that fits.
+        """The price of a model: its own, else that of the longest pattern that fits; overrides before the list.
 
         Raises FailedPrecondition MODEL_UNPRICED where there is none: what has no price is refused, never free.
         """
-        exact = self.prices.get(model)
-        if exact is not None and not model.endswith(_WILDCARD):
-            return exact
-        for length in range(len(model), -1, -1):
-            found = self.prices.get(model[:length] + _WILDCARD)
+        for prices in (self.overrides, self.prices):
+            found = _price(prices, model)
             if found is not None:
                 return found
         raise FailedPrecondition(
@@ -58,3 +57,14 @@ class PriceBook:
             f"The price book (version {self.version}) has no price for this model. Use a model that it lists.",
             metadata={"price_book_version": str(self.version)},
         )
+
+
+def _price(prices: Mapping[str, Price], model: str) -> Price | None:
+    exact = prices.get(model)
+    if exact is not None and not model.endswith(_WILDCARD):
+        return exact
+    for length in range(len(model), -1, -1):
+        found = prices.get(model[:length] + _WILDCARD)
+        if found is not None:
+            return found
+    return None

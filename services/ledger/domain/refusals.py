@@ -1,7 +1,8 @@
 """What the stores refuse, said in one place for all of them."""
 
+from services.ledger.domain.budgets import Budget
 from services.ledger.domain.values import Hold
-from services.runtime.errors import AlreadyExists, FailedPrecondition, QuotaViolation, ResourceExhausted
+from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound, QuotaViolation, ResourceExhausted
 
 
 def tenant_unknown() -> FailedPrecondition:
@@ -9,14 +10,35 @@ def tenant_unknown() -> FailedPrecondition:
     return FailedPrecondition("TENANT_UNKNOWN", "The tenant does not exist or is not active.")
 
 
-def budget_exceeded(hold: Hold, *, hard_micros: int, settled_micros: int, held_micros: int) -> ResourceExhausted:
-    """The hard budget has no room for the hold."""
-    numbers = f"{settled_micros} settled + {held_micros} held + {hold.amount_micros} asked for > {hard_micros} micros"
+def budget_exceeded(hold: Hold, budget: Budget, *, settled_micros: int, held_micros: int) -> ResourceExhausted:
+    """A hard limit has no room for the hold."""
+    hard = budget.hard_micros
+    numbers = f"{settled_micros} settled + {held_micros} held + {hold.amount_micros} asked for > {hard} micros"
+    whose = f"{budget.subject}, {budget.period.value.lower()}"
     return ResourceExhausted(
         "BUDGET_EXCEEDED",
-        "The tenant's hard budget has no room for this call. Raise the budget, or wait until open calls are settled.",
-        quota=QuotaViolation(subject=f"tenants/{hold.tenant}", description=f"hard budget: {numbers}"),
+        f"The hard limit of {budget.name} ({whose}) has no room for this call. Raise the budget, or wait until open"
+        " calls are settled or the next period begins.",
+        quota=QuotaViolation(subject=budget.name, description=f"hard limit of {whose}: {numbers}"),
+        metadata={"budget": budget.name},
     )
+
+
+def budget_not_found() -> NotFound:
+    """No such budget of this tenant."""
+    return NotFound("BUDGET_NOT_FOUND", "There is no such budget.")
+
+
+def budget_without_limit() -> FailedPrecondition:
+    """A change would leave a budget that limits nothing."""
+    return FailedPrecondition(
+        "BUDGET_WITHOUT_LIMIT", "A budget needs a hard_limit or a soft_limit. Delete it, or set the other one first."
+    )
+
+
+def too_many_budgets(most: int) -> ResourceExhausted:
+    """The tenant has as many budgets as it may."""
+    return ResourceExhausted("TOO_MANY_BUDGETS", f"A tenant has at most {most} budgets. Delete one that is not needed.")
 
 
 def hold_released() -> FailedPrecondition:

@@ -307,12 +307,13 @@ class Mesh:
         self.identities = Identities(self.journal)
         self.extracting = Extractor(self.journal)  # type: ignore[abstract]
         self.summarizing = Summarizer(self.journal)  # type: ignore[abstract]
+        self.keeping = Ledger(self.journal)  # type: ignore[abstract]
         self._tls_dir = tls_dir
         self.ledger = Upstream(
             tls_dir("ledger"),
             lambda s: external_auth_pb2_grpc.add_AuthorizationServicer_to_server(self.authorizer, s),
             lambda s: identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(self.identities, s),
-            lambda s: ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(Ledger(self.journal), s),
+            lambda s: ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(self.keeping, s),
         )
         self.extractor = self.new_extractor()
         self.summarizer = Upstream(

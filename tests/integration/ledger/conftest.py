@@ -34,7 +34,7 @@ from xdsapi.envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStu
 
 ROOT = Path(__file__).parents[3]
 PEPPER = "pepper-of-the-tests-pepper-of-the-tests"
-ALL_SCOPES = "documents.read documents.write keys.admin summaries.create usage.read"
+ALL_SCOPES = "budgets.admin budgets.read documents.read documents.write keys.admin summaries.create usage.read"
 
 
 def environment(dsn: str, **changes: str) -> dict[str, str]:
@@ -61,6 +61,9 @@ class LedgerProcess:
                 PAGEMESH_PEERS="edge,extractor,summarizer,operator",
                 PAGEMESH_EXPIRY_INTERVAL_S="0.1",
                 PAGEMESH_DRAIN_S="0",
+                PAGEMESH_WEBHOOK_ALLOW_PRIVATE="true",
+                PAGEMESH_WEBHOOK_RETRY_S="0.2",
+                PAGEMESH_WEBHOOK_ATTEMPTS="4",
             ),
         )
         self._process: Process | None = None

@@ -34,7 +34,9 @@ async def test_migrate_and_bootstrap_may_be_run_again(postgres_server: Databases
     assert answers[0]["secret"] != answers[1]["secret"]
     with psycopg.connect(dsn) as database:
         assert database.execute("SELECT id, display_name FROM ledger.tenants").fetchall() == [("acme", "Acme '; --")]
-        assert database.execute("SELECT tenant, hard_micros FROM ledger.budgets").fetchall() == [("acme", 5)]
+        database.execute("SELECT set_config('pagemesh.tenant', 'acme', false)")
+        budgets = "SELECT tenant, id, hard_micros FROM ledger.budgets"
+        assert database.execute(budgets).fetchall() == [("acme", "operator", 5)]
     postgres_server.drop(name)
 
 
@@ -49,6 +51,7 @@ async def test_a_budget_is_changed_without_a_key(database: Callable[[str], str])
         arguments = ["bootstrap", "--tenant", "acme", "--hard-budget-micros", micros, "--no-key"]
         assert await run_command(arguments, environment(dsn)) == (0, '{"tenant": "acme"}\n')
     with psycopg.connect(dsn) as books:
+        books.execute("SELECT set_config('pagemesh.tenant', 'acme', false)")
         assert books.execute("SELECT tenant, hard_micros FROM ledger.budgets").fetchall() == [("acme", 7)]
         assert books.execute("SELECT count(*) FROM ledger.api_keys").fetchone() == (0,)
 

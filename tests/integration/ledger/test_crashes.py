@@ -82,7 +82,7 @@ def check_books(dsn: str, tenant: str, journal: Journal) -> None:
         events = [event_id for (event_id,) in database.execute(recorded.encode(), [tenant])]
         closed = f"SELECT state, count(*) {of_tenant.format('holds')} GROUP BY state"
         states: dict[str, int] = dict(database.execute(closed.encode(), [tenant]).fetchall())
-        running = f"SELECT settled_micros, held_micros {of_tenant.format('budgets')}"
+        running = f"SELECT settled_micros, held_micros {of_tenant.format('budget_periods')}"
         totals = database.execute(running.encode(), [tenant]).fetchone()
     assert len(events) == len(set(events))
     assert set(events) == journal.settled

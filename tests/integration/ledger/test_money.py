@@ -147,7 +147,7 @@ async def test_a_full_budget_is_told_with_its_owner(service: LedgerProcess, conn
     peer = connect(service, "summarizer", tenant.name)
     async with refused(Code.RESOURCE_EXHAUSTED, "BUDGET_EXCEEDED") as told:
         await peer.call(peer.ledger.Reserve, reserve())
-    assert told.quota == f"tenants/{tenant.name}"
+    assert told.quota == "budgets/operator"
     await admit(name=tenant.name, hard_budget_micros=1000)
     await peer.call(peer.ledger.Reserve, reserve())
 

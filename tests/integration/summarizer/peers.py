@@ -19,20 +19,14 @@ from pagemesh.extractor.v1.extractor_service_pb2_grpc import (
 )
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
 from services.database.pool import Pool, open_pool
-from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresTenants
-from services.ledger.adapters.postgres_prices import PostgresPrices
-from services.ledger.adapters.postgres_usage import PostgresUsage
-from services.ledger.adapters.postgres_usage_reports import PostgresUsageReports
 from services.ledger.api import contract
-from services.ledger.api.ledger_servicer import LedgerServicer
-from services.ledger.domain.books import Books
-from services.ledger.domain.usage_reports import Reports
 from services.runtime.call import current_identity
 from services.runtime.config import RuntimeSettings
 from services.runtime.errors import NotFound, Unimplemented
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
+from tests.unit.ledger.samples import a_servicer
 
 EXTRACTOR = "pagemesh.extractor.v1.ExtractorService"
 Registration = tuple[Callable[[Any, Any], None], object, str]
@@ -112,17 +106,7 @@ def now() -> dt.datetime:
 async def running_ledger(dsn: str, tls_dir: Path, tenant: str) -> AsyncIterator[Ledger]:
     """The ledger's real service on a real database, with one tenant."""
     pool = await open_pool(dsn, name="ledger", max_size=4)
-    books = Books(
-        holds=PostgresHolds(pool),
-        usage=PostgresUsage(pool),
-        prices=PostgresPrices(pool, monotonic_s=asyncio.get_running_loop().time),
-        clock=now,
-    )
-    registration = (
-        add_LedgerServiceServicer_to_server,
-        LedgerServicer(books, Reports(usage=PostgresUsageReports(pool), clock=now)),
-        contract.LEDGER,
-    )
+    registration = (add_LedgerServiceServicer_to_server, a_servicer(pool), contract.LEDGER)
     async with serving("ledger", tls_dir, registration) as target:
         ledger = Ledger(target, pool, tenant)
         await ledger.admit(tenant)

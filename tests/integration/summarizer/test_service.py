@@ -157,7 +157,7 @@ async def test_a_budget_without_room_is_refused_as_the_ledger_says_it(
         await client.summarize()
     assert caught.value.reason == "BUDGET_EXCEEDED"
     assert caught.value.quota is not None
-    assert caught.value.quota.subject == f"tenants/{world.tenant}"
+    assert caught.value.quota.subject == "budgets/operator"
     assert mistral.calls == 0
 
 

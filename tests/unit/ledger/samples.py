@@ -7,24 +7,34 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from services.database.pool import open_pool
+from services.database.pool import Pool, open_pool
 from services.ledger.adapters.memory import (
     MemoryHolds,
     MemoryKeys,
     MemoryLedger,
-    MemoryPrices,
     MemoryTenants,
     MemoryUsage,
 )
+from services.ledger.adapters.memory_budgets import MemoryBudgets
+from services.ledger.adapters.memory_prices import MemoryPrices
 from services.ledger.adapters.memory_usage import MemoryUsageReports
+from services.ledger.adapters.postgres_budgets import PostgresBudgets
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.adapters.postgres_prices import PostgresPrices
 from services.ledger.adapters.postgres_usage import PostgresUsage
 from services.ledger.adapters.postgres_usage_reports import PostgresUsageReports
+from services.ledger.adapters.postgres_webhooks import PostgresWebhooks
+from services.ledger.api.ledger_servicer import LedgerServicer
+from services.ledger.domain.books import Books
+from services.ledger.domain.budget_ports import BudgetStore
+from services.ledger.domain.budgeting import Budgets
 from services.ledger.domain.ports import HoldStore, KeyStore, PriceBooks, TenantStore, UsageReports, UsageStore
+from services.ledger.domain.prices import PriceLists
 from services.ledger.domain.pricing import Price, PriceBook
+from services.ledger.domain.usage_reports import Reports
 from services.ledger.domain.values import Caller, Hold, HoldState, Tokens, UsageEvent, UsageRecord
+from services.ledger.domain.webhooks import Webhooks, WebhookSecrets
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MODEL = "offline/lexrank"
@@ -54,6 +64,7 @@ class Stores:
     prices: PriceBooks
     keys: KeyStore
     tenants: TenantStore
+    budgets: BudgetStore
 
 
 @contextlib.asynccontextmanager
@@ -69,20 +80,26 @@ async def open_stores(kind: str, database: Callable[[str], str]) -> AsyncIterato
                 MemoryPrices({1: BOOK}),
                 MemoryKeys(ledger),
                 MemoryTenants(ledger),
+                MemoryBudgets(ledger),
             )
         else:
             pool = await open_pool(database("ledger"), name="test", max_size=16)
             stack.push_async_callback(pool.close)
+            holds = PostgresHolds(pool)
+            stack.push_async_callback(holds.close)
             stores = Stores(
-                PostgresHolds(pool),
+                holds,
                 PostgresUsage(pool),
                 PostgresUsageReports(pool),
-                PostgresPrices(pool, monotonic_s=time.monotonic),
+                PostgresPrices(pool, clock=lambda: NOW, monotonic_s=time.monotonic),
                 PostgresKeys(pool),
                 PostgresTenants(pool),
+                PostgresBudgets(pool),
             )
         for tenant in (ACME.tenant, OTHER.tenant):
             await stores.tenants.ensure(tenant, tenant, NOW)
+        # As Books does before each settlement.
+        await stores.usage.prepare(NOW + timedelta(days=days) for days in (-31, 0, 31))
         yield stores
 
 
@@ -131,3 +148,20 @@ def a_record(
 ) -> UsageRecord:
     """The event in the books."""
     return UsageRecord(tenant, event, cost_micros, 1, hold_id, "apiKeys/0000000000000000", NOW)
+
+
+def a_servicer(pool: Pool) -> LedgerServicer:
+    """The whole service over a real database, by the clock on the wall."""
+
+    def now() -> datetime:
+        return datetime.now(UTC)
+
+    prices = PostgresPrices(pool, clock=now, monotonic_s=time.monotonic)
+    hooks = WebhookSecrets("p" * 32)
+    return LedgerServicer(
+        Books(holds=PostgresHolds(pool), usage=PostgresUsage(pool), prices=prices, clock=now),
+        Reports(usage=PostgresUsageReports(pool), clock=now),
+        Budgets(store=PostgresBudgets(pool), clock=now),
+        PriceLists(prices),
+        Webhooks(store=PostgresWebhooks(pool), hooks=hooks, clock=now, fault_of_url=lambda _: ""),
+    )

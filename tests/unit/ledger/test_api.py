@@ -76,6 +76,8 @@ def test_the_contract_names_the_scopes() -> None:
         "summaries.create",
         "usage.read",
         "keys.admin",
+        "budgets.read",
+        "budgets.admin",
     }
     assert {contract.LEDGER, contract.IDENTITY} < set(contract.service_names())
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.ledger.adapters.memory import MemoryPrices
+from services.ledger.adapters.memory_prices import MemoryPrices
 from services.ledger.domain.books import EXPIRE_BATCH, EXPIRE_BATCHES, Books
 from services.ledger.domain.pricing import Price, PriceBook
 from services.ledger.domain.usage_reports import Reports

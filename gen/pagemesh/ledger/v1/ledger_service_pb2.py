@@ -26,16 +26,21 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
+from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from pagemesh.common.v1 import access_pb2 as pagemesh_dot_common_dot_v1_dot_access__pb2
 from pagemesh.common.v1 import money_pb2 as pagemesh_dot_common_dot_v1_dot_money__pb2
+from pagemesh.ledger.v1 import budget_pb2 as pagemesh_dot_ledger_dot_v1_dot_budget__pb2
 from pagemesh.ledger.v1 import hold_pb2 as pagemesh_dot_ledger_dot_v1_dot_hold__pb2
+from pagemesh.ledger.v1 import price_pb2 as pagemesh_dot_ledger_dot_v1_dot_price__pb2
 from pagemesh.ledger.v1 import usage_pb2 as pagemesh_dot_ledger_dot_v1_dot_usage__pb2
 from pagemesh.ledger.v1 import usage_group_pb2 as pagemesh_dot_ledger_dot_v1_dot_usage__group__pb2
+from pagemesh.ledger.v1 import webhook_pb2 as pagemesh_dot_ledger_dot_v1_dot_webhook__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pagemesh/ledger/v1/ledger_service.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a\x1epagemesh/common/v1/money.proto\x1a\x1dpagemesh/ledger/v1/hold.proto\x1a\x1epagemesh/ledger/v1/usage.proto\x1a$pagemesh/ledger/v1/usage_group.proto\"\x9d\x02\n\x0eReserveRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\x05model\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x03\x18\xc8\x01\x12+\n\x10max_input_tokens\x18\x03 \x01(\x03\x42\x11\xe2\x41\x01\x02\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12,\n\x11max_output_tokens\x18\x04 \x01(\x03\x42\x11\xe2\x41\x01\x02\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12?\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x17\xe2\x41\x01\x02\xbaH\x10\xaa\x01\n\"\x04\x08\x80\xa3\x05\x32\x02\x08\x01\xc8\x01\x01\x12\x31\n\x03job\x18\x06 \x01(\tB$\xe2\x41\x01\x01\xbaH\x1dr\x1b\x32\x19^(jobs/[0-9a-z-]{1,63})?$\"9\n\x0fReserveResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\"i\n\rSettleRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"i\n\x0eSettleResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\x12/\n\x06record\x18\x02 \x01(\x0b\x32\x1f.pagemesh.ledger.v1.UsageRecord\"/\n\x0eReleaseRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"9\n\x0fReleaseResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\"U\n\x12RecordUsageRequest\x12?\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"P\n\x13RecordUsageResponse\x12\x19\n\x08recorded\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1e\n\ralready_known\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\x8d\x05\n\x11QueryUsageRequest\x12\x34\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x38\n\x08\x64ocument\x18\x04 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^(documents/[0-9a-f]{32})?$\x12!\n\tpage_size\x18\x05 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\x12M\n\x08group_by\x18\x07 \x03(\x0e\x32\".pagemesh.ledger.v1.UsageDimensionB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\x04\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x12\x39\n\tgroup_tag\x18\x08 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,62})?$\x12\x1b\n\x03top\x18\t \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x35\n\x06\x66ilter\x18\n \x01(\x0b\x32\x1f.pagemesh.ledger.v1.UsageFilterB\x04\xe2\x41\x01\x01:\x8e\x01\xbaH\x8a\x01\x1a\x87\x01\n\x11query_usage.range\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.start_time < this.end_time\"\xbc\x02\n\x12QueryUsageResponse\x12;\n\x07records\x18\x01 \x03(\x0b\x32\x1f.pagemesh.ledger.v1.UsageRecordB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12-\n\ntotal_cost\x18\x03 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\x1e\n\rtotal_records\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\'\n\x04held\x18\x05 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\x39\n\x06groups\x18\x06 \x03(\x0b\x32\x1e.pagemesh.ledger.v1.UsageGroupB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x13\n\x0bmore_groups\x18\x07 \x01(\x08\"\x16\n\x14\x46orecastUsageRequest\"\xe6\x02\n\x15\x46orecastUsageResponse\x12\x34\n\x10month_start_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emonth_end_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05spent\x18\x03 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12+\n\x08\x65xpected\x18\x04 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12&\n\x03low\x18\x05 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\'\n\x04high\x18\x06 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\x1f\n\x0chistory_days\x18\x07 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x1c(\x00\x12\x1a\n\x12too_little_history\x18\x08 \x01(\x08\"\xb5\x04\n\x12\x45xportUsageRequest\x12\x34\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x38\n\x08\x64ocument\x18\x04 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^(documents/[0-9a-f]{32})?$\x12\x35\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x1f.pagemesh.ledger.v1.UsageFilterB\x04\xe2\x41\x01\x01\x12K\n\x06\x66ormat\x18\x06 \x01(\x0e\x32-.pagemesh.ledger.v1.ExportUsageRequest.FormatB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"C\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0e\n\nFORMAT_CSV\x10\x01\x12\x11\n\rFORMAT_NDJSON\x10\x02:\x8f\x01\xbaH\x8b\x01\x1a\x88\x01\n\x12\x65xport_usage.range\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.start_time < this.end_time\"<\n\x13\x45xportUsageResponse\x12%\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody2\xef\x06\n\rLedgerService\x12g\n\x07Reserve\x12\".pagemesh.ledger.v1.ReserveRequest\x1a#.pagemesh.ledger.v1.ReserveResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12\x64\n\x06Settle\x12!.pagemesh.ledger.v1.SettleRequest\x1a\".pagemesh.ledger.v1.SettleResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12g\n\x07Release\x12\".pagemesh.ledger.v1.ReleaseRequest\x1a#.pagemesh.ledger.v1.ReleaseResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12s\n\x0bRecordUsage\x12&.pagemesh.ledger.v1.RecordUsageRequest\x1a\'.pagemesh.ledger.v1.RecordUsageResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12\x81\x01\n\nQueryUsage\x12%.pagemesh.ledger.v1.QueryUsageRequest\x1a&.pagemesh.ledger.v1.QueryUsageResponse\"$\x90\x02\x01\xca\xf3\x18\x0c\n\nusage.read\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usage\x12\x93\x01\n\rForecastUsage\x12(.pagemesh.ledger.v1.ForecastUsageRequest\x1a).pagemesh.ledger.v1.ForecastUsageResponse\"-\x90\x02\x01\xca\xf3\x18\x0c\n\nusage.read\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/usage:forecast\x12\x96\x01\n\x0b\x45xportUsage\x12&.pagemesh.ledger.v1.ExportUsageRequest\x1a\'.pagemesh.ledger.v1.ExportUsageResponse\"4\x90\x02\x01\xca\xf3\x18\x0c\n\nusage.read\x82\xd3\xe4\x93\x02\x1b\x12\x10/v1/usage:exportb\x07\x63ontent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pagemesh/ledger/v1/ledger_service.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a\x1epagemesh/common/v1/money.proto\x1a\x1fpagemesh/ledger/v1/budget.proto\x1a\x1dpagemesh/ledger/v1/hold.proto\x1a\x1epagemesh/ledger/v1/price.proto\x1a\x1epagemesh/ledger/v1/usage.proto\x1a$pagemesh/ledger/v1/usage_group.proto\x1a pagemesh/ledger/v1/webhook.proto\"\x9d\x02\n\x0eReserveRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\x05model\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x03\x18\xc8\x01\x12+\n\x10max_input_tokens\x18\x03 \x01(\x03\x42\x11\xe2\x41\x01\x02\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12,\n\x11max_output_tokens\x18\x04 \x01(\x03\x42\x11\xe2\x41\x01\x02\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12?\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x17\xe2\x41\x01\x02\xbaH\x10\xaa\x01\n\"\x04\x08\x80\xa3\x05\x32\x02\x08\x01\xc8\x01\x01\x12\x31\n\x03job\x18\x06 \x01(\tB$\xe2\x41\x01\x01\xbaH\x1dr\x1b\x32\x19^(jobs/[0-9a-z-]{1,63})?$\"9\n\x0fReserveResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\"i\n\rSettleRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"i\n\x0eSettleResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\x12/\n\x06record\x18\x02 \x01(\x0b\x32\x1f.pagemesh.ledger.v1.UsageRecord\"/\n\x0eReleaseRequest\x12\x1d\n\x07hold_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01\"9\n\x0fReleaseResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.Hold\"U\n\x12RecordUsageRequest\x12?\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.pagemesh.ledger.v1.UsageEventB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"P\n\x13RecordUsageResponse\x12\x19\n\x08recorded\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1e\n\ralready_known\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\x89\x01\n\x13\x43reateBudgetRequest\x12\x36\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.BudgetB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12:\n\tbudget_id\x18\x02 \x01(\tB\'\xe2\x41\x01\x01\xbaH r\x1e\x32\x1c^([a-z0-9][a-z0-9-]{0,62})?$\"B\n\x14\x43reateBudgetResponse\x12*\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.Budget\"b\n\x10GetBudgetRequest\x12N\n\x04name\x18\x01 \x01(\tB@\xe2\x41\x01\x02\xfa\x41\x11\n\x0fpagemesh/Budget\xbaH%r#2!^budgets/[a-z0-9][a-z0-9-]{0,62}$\"?\n\x11GetBudgetResponse\x12*\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.Budget\"\xab\x01\n\x12ListBudgetsRequest\x12P\n\x07subject\x18\x01 \x01(\tB?\xe2\x41\x01\x01\xbaH8r624^((tenants|projects|apiKeys|jobs)/[0-9a-z-]{1,63})?$\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"p\n\x13ListBudgetsResponse\x12\x36\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x1a.pagemesh.ledger.v1.BudgetB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\"\xa2\x01\n\x13UpdateBudgetRequest\x12\x36\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.BudgetB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12S\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\"\xe2\x41\x01\x01\xbaH\x1b\xe2\x01\x18\x12\nhard_limit\x12\nsoft_limit\"B\n\x14UpdateBudgetResponse\x12*\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.Budget\"e\n\x13\x44\x65leteBudgetRequest\x12N\n\x04name\x18\x01 \x01(\tB@\xe2\x41\x01\x02\xfa\x41\x11\n\x0fpagemesh/Budget\xbaH%r#2!^budgets/[a-z0-9][a-z0-9-]{0,62}$\"\x16\n\x14\x44\x65leteBudgetResponse\"\x81\x01\n\x11ListPricesRequest\x12\'\n\x12price_book_version\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"\x92\x01\n\x12ListPricesResponse\x12\x34\n\x06prices\x18\x01 \x03(\x0b\x32\x19.pagemesh.ledger.v1.PriceB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12#\n\x12price_book_version\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\"3\n\x14\x43reateWebhookRequest\x12\x1b\n\x03url\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x08\x18\xd0\x0f\"^\n\x15\x43reateWebhookResponse\x12,\n\x07webhook\x18\x01 \x01(\x0b\x32\x1b.pagemesh.ledger.v1.Webhook\x12\x17\n\x06secret\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"Z\n\x13ListWebhooksRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"s\n\x14ListWebhooksResponse\x12\x38\n\x08webhooks\x18\x01 \x03(\x0b\x32\x1b.pagemesh.ledger.v1.WebhookB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\"]\n\x14\x44\x65leteWebhookRequest\x12\x45\n\x04name\x18\x01 \x01(\tB7\xe2\x41\x01\x02\xfa\x41\x12\n\x10pagemesh/Webhook\xbaH\x1br\x19\x32\x17^webhooks/[0-9a-z]{16}$\"\x17\n\x15\x44\x65leteWebhookResponse\"\x8d\x05\n\x11QueryUsageRequest\x12\x34\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x38\n\x08\x64ocument\x18\x04 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^(documents/[0-9a-f]{32})?$\x12!\n\tpage_size\x18\x05 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\x12M\n\x08group_by\x18\x07 \x03(\x0e\x32\".pagemesh.ledger.v1.UsageDimensionB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\x04\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x12\x39\n\tgroup_tag\x18\x08 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^([a-z][a-z0-9_.-]{0,62})?$\x12\x1b\n\x03top\x18\t \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x35\n\x06\x66ilter\x18\n \x01(\x0b\x32\x1f.pagemesh.ledger.v1.UsageFilterB\x04\xe2\x41\x01\x01:\x8e\x01\xbaH\x8a\x01\x1a\x87\x01\n\x11query_usage.range\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.start_time < this.end_time\"\xbc\x02\n\x12QueryUsageResponse\x12;\n\x07records\x18\x01 \x03(\x0b\x32\x1f.pagemesh.ledger.v1.UsageRecordB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12-\n\ntotal_cost\x18\x03 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\x1e\n\rtotal_records\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\'\n\x04held\x18\x05 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\x39\n\x06groups\x18\x06 \x03(\x0b\x32\x1e.pagemesh.ledger.v1.UsageGroupB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x13\n\x0bmore_groups\x18\x07 \x01(\x08\"\x16\n\x14\x46orecastUsageRequest\"\xe6\x02\n\x15\x46orecastUsageResponse\x12\x34\n\x10month_start_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emonth_end_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05spent\x18\x03 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12+\n\x08\x65xpected\x18\x04 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12&\n\x03low\x18\x05 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\'\n\x04high\x18\x06 \x01(\x0b\x32\x19.pagemesh.common.v1.Money\x12\x1f\n\x0chistory_days\x18\x07 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x1c(\x00\x12\x1a\n\x12too_little_history\x18\x08 \x01(\x08\"\xb5\x04\n\x12\x45xportUsageRequest\x12\x34\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x38\n\x08\x64ocument\x18\x04 \x01(\tB&\xe2\x41\x01\x01\xbaH\x1fr\x1d\x32\x1b^(documents/[0-9a-f]{32})?$\x12\x35\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x1f.pagemesh.ledger.v1.UsageFilterB\x04\xe2\x41\x01\x01\x12K\n\x06\x66ormat\x18\x06 \x01(\x0e\x32-.pagemesh.ledger.v1.ExportUsageRequest.FormatB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"C\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0e\n\nFORMAT_CSV\x10\x01\x12\x11\n\rFORMAT_NDJSON\x10\x02:\x8f\x01\xbaH\x8b\x01\x1a\x88\x01\n\x12\x65xport_usage.range\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.start_time < this.end_time\"<\n\x13\x45xportUsageResponse\x12%\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody2\x9f\x11\n\rLedgerService\x12g\n\x07Reserve\x12\".pagemesh.ledger.v1.ReserveRequest\x1a#.pagemesh.ledger.v1.ReserveResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12\x64\n\x06Settle\x12!.pagemesh.ledger.v1.SettleRequest\x1a\".pagemesh.ledger.v1.SettleResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12g\n\x07Release\x12\".pagemesh.ledger.v1.ReleaseRequest\x1a#.pagemesh.ledger.v1.ReleaseResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12s\n\x0bRecordUsage\x12&.pagemesh.ledger.v1.RecordUsageRequest\x1a\'.pagemesh.ledger.v1.RecordUsageResponse\"\x13\x90\x02\x02\xca\xf3\x18\x0c\x12\nsummarizer\x12\x91\x01\n\x0c\x43reateBudget\x12\'.pagemesh.ledger.v1.CreateBudgetRequest\x1a(.pagemesh.ledger.v1.CreateBudgetResponse\".\xca\xf3\x18\x0f\n\rbudgets.admin\x82\xd3\xe4\x93\x02\x15\"\x0b/v1/budgets:\x06\x62udget\x12\x8b\x01\n\tGetBudget\x12$.pagemesh.ledger.v1.GetBudgetRequest\x1a%.pagemesh.ledger.v1.GetBudgetResponse\"1\x90\x02\x01\xca\xf3\x18\x0e\n\x0c\x62udgets.read\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=budgets/*}\x12\x88\x01\n\x0bListBudgets\x12&.pagemesh.ledger.v1.ListBudgetsRequest\x1a\'.pagemesh.ledger.v1.ListBudgetsResponse\"(\x90\x02\x01\xca\xf3\x18\x0e\n\x0c\x62udgets.read\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/budgets\x12\xa4\x01\n\x0cUpdateBudget\x12\'.pagemesh.ledger.v1.UpdateBudgetRequest\x1a(.pagemesh.ledger.v1.UpdateBudgetResponse\"A\x90\x02\x02\xca\xf3\x18\x0f\n\rbudgets.admin\x82\xd3\xe4\x93\x02%2\x1b/v1/{budget.name=budgets/*}:\x06\x62udget\x12\x95\x01\n\x0c\x44\x65leteBudget\x12\'.pagemesh.ledger.v1.DeleteBudgetRequest\x1a(.pagemesh.ledger.v1.DeleteBudgetResponse\"2\x90\x02\x02\xca\xf3\x18\x0f\n\rbudgets.admin\x82\xd3\xe4\x93\x02\x16*\x14/v1/{name=budgets/*}\x12\x82\x01\n\nListPrices\x12%.pagemesh.ledger.v1.ListPricesRequest\x1a&.pagemesh.ledger.v1.ListPricesResponse\"%\x90\x02\x01\xca\xf3\x18\x0c\n\nusage.read\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/prices\x12\x90\x01\n\rCreateWebhook\x12(.pagemesh.ledger.v1.CreateWebhookRequest\x1a).pagemesh.ledger.v1.CreateWebhookResponse\"*\xca\xf3\x18\x0f\n\rbudgets.admin\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/webhooks:\x01*\x12\x8d\x01\n\x0cListWebhooks\x12\'.pagemesh.ledger.v1.ListWebhooksRequest\x1a(.pagemesh.ledger.v1.ListWebhooksResponse\"*\x90\x02\x01\xca\xf3\x18\x0f\n\rbudgets.admin\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/webhooks\x12\x99\x01\n\rDeleteWebhook\x12(.pagemesh.ledger.v1.DeleteWebhookRequest\x1a).pagemesh.ledger.v1.DeleteWebhookResponse\"3\x90\x02\x02\xca\xf3\x18\x0f\n\rbudgets.admin\x82\xd3\xe4\x93\x02\x17*\x15/v1/{name=webhooks/*}\x12\x81\x01\n\nQueryUsage\x12%.pagemesh.ledger.v1.QueryUsageRequest\x1a&.pagemesh.ledger.v1.QueryUsageResponse\"$\x90\x02\x01\xca\xf3\x18\x0c\n\nusage.read\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usage\x12\x93\x01\n\rForecastUsage\x12(.pagemesh.ledger.v1.ForecastUsageRequest\x1a).pagemesh.ledger.v1.ForecastUsageResponse\"-\x90\x02\x01\xca\xf3\x18\x0c\n\nusage.read\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/usage:forecast\x12\x96\x01\n\x0b\x45xportUsage\x12&.pagemesh.ledger.v1.ExportUsageRequest\x1a\'.pagemesh.ledger.v1.ExportUsageResponse\"4\x90\x02\x01\xca\xf3\x18\x0c\n\nusage.read\x82\xd3\xe4\x93\x02\x1b\x12\x10/v1/usage:exportb\x07\x63ontent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,6 +71,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDUSAGERESPONSE'].fields_by_name['recorded']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_RECORDUSAGERESPONSE'].fields_by_name['already_known']._loaded_options = None
   _globals['_RECORDUSAGERESPONSE'].fields_by_name['already_known']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_CREATEBUDGETREQUEST'].fields_by_name['budget']._loaded_options = None
+  _globals['_CREATEBUDGETREQUEST'].fields_by_name['budget']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_CREATEBUDGETREQUEST'].fields_by_name['budget_id']._loaded_options = None
+  _globals['_CREATEBUDGETREQUEST'].fields_by_name['budget_id']._serialized_options = b'\342A\001\001\272H r\0362\034^([a-z0-9][a-z0-9-]{0,62})?$'
+  _globals['_GETBUDGETREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETBUDGETREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\021\n\017pagemesh/Budget\272H%r#2!^budgets/[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_LISTBUDGETSREQUEST'].fields_by_name['subject']._loaded_options = None
+  _globals['_LISTBUDGETSREQUEST'].fields_by_name['subject']._serialized_options = b'\342A\001\001\272H8r624^((tenants|projects|apiKeys|jobs)/[0-9a-z-]{1,63})?$'
+  _globals['_LISTBUDGETSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTBUDGETSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTBUDGETSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTBUDGETSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
+  _globals['_LISTBUDGETSRESPONSE'].fields_by_name['budgets']._loaded_options = None
+  _globals['_LISTBUDGETSRESPONSE'].fields_by_name['budgets']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_LISTBUDGETSRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_LISTBUDGETSRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_UPDATEBUDGETREQUEST'].fields_by_name['budget']._loaded_options = None
+  _globals['_UPDATEBUDGETREQUEST'].fields_by_name['budget']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_UPDATEBUDGETREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATEBUDGETREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001\272H\033\342\001\030\022\nhard_limit\022\nsoft_limit'
+  _globals['_DELETEBUDGETREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETEBUDGETREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\021\n\017pagemesh/Budget\272H%r#2!^budgets/[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_LISTPRICESREQUEST'].fields_by_name['price_book_version']._loaded_options = None
+  _globals['_LISTPRICESREQUEST'].fields_by_name['price_book_version']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_LISTPRICESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTPRICESREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTPRICESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTPRICESREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
+  _globals['_LISTPRICESRESPONSE'].fields_by_name['prices']._loaded_options = None
+  _globals['_LISTPRICESRESPONSE'].fields_by_name['prices']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_LISTPRICESRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_LISTPRICESRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_LISTPRICESRESPONSE'].fields_by_name['price_book_version']._loaded_options = None
+  _globals['_LISTPRICESRESPONSE'].fields_by_name['price_book_version']._serialized_options = b'\272H\004\032\002(\001'
+  _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['url']._loaded_options = None
+  _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['url']._serialized_options = b'\342A\001\002\272H\007r\005\020\010\030\320\017'
+  _globals['_CREATEWEBHOOKRESPONSE'].fields_by_name['secret']._loaded_options = None
+  _globals['_CREATEWEBHOOKRESPONSE'].fields_by_name['secret']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTWEBHOOKSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
+  _globals['_LISTWEBHOOKSRESPONSE'].fields_by_name['webhooks']._loaded_options = None
+  _globals['_LISTWEBHOOKSRESPONSE'].fields_by_name['webhooks']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_LISTWEBHOOKSRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_LISTWEBHOOKSRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_DELETEWEBHOOKREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETEWEBHOOKREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\022\n\020pagemesh/Webhook\272H\033r\0312\027^webhooks/[0-9a-z]{16}$'
   _globals['_QUERYUSAGEREQUEST'].fields_by_name['start_time']._loaded_options = None
   _globals['_QUERYUSAGEREQUEST'].fields_by_name['start_time']._serialized_options = b'\342A\001\001'
   _globals['_QUERYUSAGEREQUEST'].fields_by_name['end_time']._loaded_options = None
@@ -120,42 +173,96 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEDGERSERVICE'].methods_by_name['Release']._serialized_options = b'\220\002\002\312\363\030\014\022\nsummarizer'
   _globals['_LEDGERSERVICE'].methods_by_name['RecordUsage']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['RecordUsage']._serialized_options = b'\220\002\002\312\363\030\014\022\nsummarizer'
+  _globals['_LEDGERSERVICE'].methods_by_name['CreateBudget']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['CreateBudget']._serialized_options = b'\312\363\030\017\n\rbudgets.admin\202\323\344\223\002\025\"\013/v1/budgets:\006budget'
+  _globals['_LEDGERSERVICE'].methods_by_name['GetBudget']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['GetBudget']._serialized_options = b'\220\002\001\312\363\030\016\n\014budgets.read\202\323\344\223\002\026\022\024/v1/{name=budgets/*}'
+  _globals['_LEDGERSERVICE'].methods_by_name['ListBudgets']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['ListBudgets']._serialized_options = b'\220\002\001\312\363\030\016\n\014budgets.read\202\323\344\223\002\r\022\013/v1/budgets'
+  _globals['_LEDGERSERVICE'].methods_by_name['UpdateBudget']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['UpdateBudget']._serialized_options = b'\220\002\002\312\363\030\017\n\rbudgets.admin\202\323\344\223\002%2\033/v1/{budget.name=budgets/*}:\006budget'
+  _globals['_LEDGERSERVICE'].methods_by_name['DeleteBudget']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['DeleteBudget']._serialized_options = b'\220\002\002\312\363\030\017\n\rbudgets.admin\202\323\344\223\002\026*\024/v1/{name=budgets/*}'
+  _globals['_LEDGERSERVICE'].methods_by_name['ListPrices']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['ListPrices']._serialized_options = b'\220\002\001\312\363\030\014\n\nusage.read\202\323\344\223\002\014\022\n/v1/prices'
+  _globals['_LEDGERSERVICE'].methods_by_name['CreateWebhook']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['CreateWebhook']._serialized_options = b'\312\363\030\017\n\rbudgets.admin\202\323\344\223\002\021\"\014/v1/webhooks:\001*'
+  _globals['_LEDGERSERVICE'].methods_by_name['ListWebhooks']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['ListWebhooks']._serialized_options = b'\220\002\001\312\363\030\017\n\rbudgets.admin\202\323\344\223\002\016\022\014/v1/webhooks'
+  _globals['_LEDGERSERVICE'].methods_by_name['DeleteWebhook']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['DeleteWebhook']._serialized_options = b'\220\002\002\312\363\030\017\n\rbudgets.admin\202\323\344\223\002\027*\025/v1/{name=webhooks/*}'
   _globals['_LEDGERSERVICE'].methods_by_name['QueryUsage']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['QueryUsage']._serialized_options = b'\220\002\001\312\363\030\014\n\nusage.read\202\323\344\223\002\013\022\t/v1/usage'
   _globals['_LEDGERSERVICE'].methods_by_name['ForecastUsage']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['ForecastUsage']._serialized_options = b'\220\002\001\312\363\030\014\n\nusage.read\202\323\344\223\002\024\022\022/v1/usage:forecast'
   _globals['_LEDGERSERVICE'].methods_by_name['ExportUsage']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['ExportUsage']._serialized_options = b'\220\002\001\312\363\030\014\n\nusage.read\202\323\344\223\002\033\022\020/v1/usage:exportb\007content'
-  _globals['_RESERVEREQUEST']._serialized_start=414
-  _globals['_RESERVEREQUEST']._serialized_end=699
-  _globals['_RESERVERESPONSE']._serialized_start=701
-  _globals['_RESERVERESPONSE']._serialized_end=758
-  _globals['_SETTLEREQUEST']._serialized_start=760
-  _globals['_SETTLEREQUEST']._serialized_end=865
-  _globals['_SETTLERESPONSE']._serialized_start=867
-  _globals['_SETTLERESPONSE']._serialized_end=972
-  _globals['_RELEASEREQUEST']._serialized_start=974
-  _globals['_RELEASEREQUEST']._serialized_end=1021
-  _globals['_RELEASERESPONSE']._serialized_start=1023
-  _globals['_RELEASERESPONSE']._serialized_end=1080
-  _globals['_RECORDUSAGEREQUEST']._serialized_start=1082
-  _globals['_RECORDUSAGEREQUEST']._serialized_end=1167
-  _globals['_RECORDUSAGERESPONSE']._serialized_start=1169
-  _globals['_RECORDUSAGERESPONSE']._serialized_end=1249
-  _globals['_QUERYUSAGEREQUEST']._serialized_start=1252
-  _globals['_QUERYUSAGEREQUEST']._serialized_end=1905
-  _globals['_QUERYUSAGERESPONSE']._serialized_start=1908
-  _globals['_QUERYUSAGERESPONSE']._serialized_end=2224
-  _globals['_FORECASTUSAGEREQUEST']._serialized_start=2226
-  _globals['_FORECASTUSAGEREQUEST']._serialized_end=2248
-  _globals['_FORECASTUSAGERESPONSE']._serialized_start=2251
-  _globals['_FORECASTUSAGERESPONSE']._serialized_end=2609
-  _globals['_EXPORTUSAGEREQUEST']._serialized_start=2612
-  _globals['_EXPORTUSAGEREQUEST']._serialized_end=3177
-  _globals['_EXPORTUSAGEREQUEST_FORMAT']._serialized_start=2964
-  _globals['_EXPORTUSAGEREQUEST_FORMAT']._serialized_end=3031
-  _globals['_EXPORTUSAGERESPONSE']._serialized_start=3179
-  _globals['_EXPORTUSAGERESPONSE']._serialized_end=3239
-  _globals['_LEDGERSERVICE']._serialized_start=3242
-  _globals['_LEDGERSERVICE']._serialized_end=4121
+  _globals['_RESERVEREQUEST']._serialized_start=574
+  _globals['_RESERVEREQUEST']._serialized_end=859
+  _globals['_RESERVERESPONSE']._serialized_start=861
+  _globals['_RESERVERESPONSE']._serialized_end=918
+  _globals['_SETTLEREQUEST']._serialized_start=920
+  _globals['_SETTLEREQUEST']._serialized_end=1025
+  _globals['_SETTLERESPONSE']._serialized_start=1027
+  _globals['_SETTLERESPONSE']._serialized_end=1132
+  _globals['_RELEASEREQUEST']._serialized_start=1134
+  _globals['_RELEASEREQUEST']._serialized_end=1181
+  _globals['_RELEASERESPONSE']._serialized_start=1183
+  _globals['_RELEASERESPONSE']._serialized_end=1240
+  _globals['_RECORDUSAGEREQUEST']._serialized_start=1242
+  _globals['_RECORDUSAGEREQUEST']._serialized_end=1327
+  _globals['_RECORDUSAGERESPONSE']._serialized_start=1329
+  _globals['_RECORDUSAGERESPONSE']._serialized_end=1409
+  _globals['_CREATEBUDGETREQUEST']._serialized_start=1412
+  _globals['_CREATEBUDGETREQUEST']._serialized_end=1549
+  _globals['_CREATEBUDGETRESPONSE']._serialized_start=1551
+  _globals['_CREATEBUDGETRESPONSE']._serialized_end=1617
+  _globals['_GETBUDGETREQUEST']._serialized_start=1619
+  _globals['_GETBUDGETREQUEST']._serialized_end=1717
+  _globals['_GETBUDGETRESPONSE']._serialized_start=1719
+  _globals['_GETBUDGETRESPONSE']._serialized_end=1782
+  _globals['_LISTBUDGETSREQUEST']._serialized_start=1785
+  _globals['_LISTBUDGETSREQUEST']._serialized_end=1956
+  _globals['_LISTBUDGETSRESPONSE']._serialized_start=1958
+  _globals['_LISTBUDGETSRESPONSE']._serialized_end=2070
+  _globals['_UPDATEBUDGETREQUEST']._serialized_start=2073
+  _globals['_UPDATEBUDGETREQUEST']._serialized_end=2235
+  _globals['_UPDATEBUDGETRESPONSE']._serialized_start=2237
+  _globals['_UPDATEBUDGETRESPONSE']._serialized_end=2303
+  _globals['_DELETEBUDGETREQUEST']._serialized_start=2305
+  _globals['_DELETEBUDGETREQUEST']._serialized_end=2406
+  _globals['_DELETEBUDGETRESPONSE']._serialized_start=2408
+  _globals['_DELETEBUDGETRESPONSE']._serialized_end=2430
+  _globals['_LISTPRICESREQUEST']._serialized_start=2433
+  _globals['_LISTPRICESREQUEST']._serialized_end=2562
+  _globals['_LISTPRICESRESPONSE']._serialized_start=2565
+  _globals['_LISTPRICESRESPONSE']._serialized_end=2711
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_start=2713
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=2764
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_start=2766
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_end=2860
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=2862
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=2952
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=2954
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=3069
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=3071
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=3164
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=3166
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=3189
+  _globals['_QUERYUSAGEREQUEST']._serialized_start=3192
+  _globals['_QUERYUSAGEREQUEST']._serialized_end=3845
+  _globals['_QUERYUSAGERESPONSE']._serialized_start=3848
+  _globals['_QUERYUSAGERESPONSE']._serialized_end=4164
+  _globals['_FORECASTUSAGEREQUEST']._serialized_start=4166
+  _globals['_FORECASTUSAGEREQUEST']._serialized_end=4188
+  _globals['_FORECASTUSAGERESPONSE']._serialized_start=4191
+  _globals['_FORECASTUSAGERESPONSE']._serialized_end=4549
+  _globals['_EXPORTUSAGEREQUEST']._serialized_start=4552
+  _globals['_EXPORTUSAGEREQUEST']._serialized_end=5117
+  _globals['_EXPORTUSAGEREQUEST_FORMAT']._serialized_start=4904
+  _globals['_EXPORTUSAGEREQUEST_FORMAT']._serialized_end=4971
+  _globals['_EXPORTUSAGERESPONSE']._serialized_start=5119
+  _globals['_EXPORTUSAGERESPONSE']._serialized_end=5179
+  _globals['_LEDGERSERVICE']._serialized_start=5182
+  _globals['_LEDGERSERVICE']._serialized_end=7389
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,51 @@ class LedgerServiceStub:
                 request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.RecordUsageRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.RecordUsageResponse.FromString,
                 _registered_method=True)
+        self.CreateBudget = channel.unary_unary(
+                '/pagemesh.ledger.v1.LedgerService/CreateBudget',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateBudgetRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateBudgetResponse.FromString,
+                _registered_method=True)
+        self.GetBudget = channel.unary_unary(
+                '/pagemesh.ledger.v1.LedgerService/GetBudget',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBudgetRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBudgetResponse.FromString,
+                _registered_method=True)
+        self.ListBudgets = channel.unary_unary(
+                '/pagemesh.ledger.v1.LedgerService/ListBudgets',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListBudgetsRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListBudgetsResponse.FromString,
+                _registered_method=True)
+        self.UpdateBudget = channel.unary_unary(
+                '/pagemesh.ledger.v1.LedgerService/UpdateBudget',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.UpdateBudgetRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.UpdateBudgetResponse.FromString,
+                _registered_method=True)
+        self.DeleteBudget = channel.unary_unary(
+                '/pagemesh.ledger.v1.LedgerService/DeleteBudget',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteBudgetRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteBudgetResponse.FromString,
+                _registered_method=True)
+        self.ListPrices = channel.unary_unary(
+                '/pagemesh.ledger.v1.LedgerService/ListPrices',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListPricesRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListPricesResponse.FromString,
+                _registered_method=True)
+        self.CreateWebhook = channel.unary_unary(
+                '/pagemesh.ledger.v1.LedgerService/CreateWebhook',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateWebhookRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateWebhookResponse.FromString,
+                _registered_method=True)
+        self.ListWebhooks = channel.unary_unary(
+                '/pagemesh.ledger.v1.LedgerService/ListWebhooks',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListWebhooksRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListWebhooksResponse.FromString,
+                _registered_method=True)
+        self.DeleteWebhook = channel.unary_unary(
+                '/pagemesh.ledger.v1.LedgerService/DeleteWebhook',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteWebhookRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteWebhookResponse.FromString,
+                _registered_method=True)
         self.QueryUsage = channel.unary_unary(
                 '/pagemesh.ledger.v1.LedgerService/QueryUsage',
                 request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.QueryUsageRequest.SerializeToString,
@@ -77,8 +122,8 @@ class LedgerServiceServicer:
     """
 
     def Reserve(self, request, context):
-        """Sets the highest possible price of one provider call aside. RESOURCE_EXHAUSTED with a QuotaFailure where a hard
-        budget has no room. The same hold id and arguments again answer the same hold.
+        """Sets the highest possible price of one provider call aside. RESOURCE_EXHAUSTED with a QuotaFailure that names the
+        budget (`budgets/{id}`) whose hard limit has no room, the narrowest one: job, key, project, tenant. The same hold id and arguments again answer the same hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +146,70 @@ class LedgerServiceServicer:
 
     def RecordUsage(self, request, context):
         """Records events that had no hold, such as answers from the cache, which cost nothing. All or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateBudget(self, request, context):
+        """Makes a budget, which counts what was spent and held before in its current period. The same budget_id and budget
+        again answer the same budget.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBudget(self, request, context):
+        """Tells a budget with what counts against it in its current period.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBudgets(self, request, context):
+        """Lists the tenant's budgets by id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateBudget(self, request, context):
+        """Changes the limits of a budget. What was spent stays counted, and thresholds of a changed limit are told of anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteBudget(self, request, context):
+        """Ends a budget at once; again, it answers the same. Its id is not given out again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPrices(self, request, context):
+        """Lists what models cost the tenant, by model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateWebhook(self, request, context):
+        """Makes a webhook that is told of thresholds from now on. The answer is the only place where its secret is shown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhooks(self, request, context):
+        """Lists the tenant's webhooks by id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteWebhook(self, request, context):
+        """Ends a webhook; what it was still to be told is not sent. Again, it answers the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,6 +259,51 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.RecordUsage,
                     request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.RecordUsageRequest.FromString,
                     response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.RecordUsageResponse.SerializeToString,
+            ),
+            'CreateBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateBudget,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateBudgetRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateBudgetResponse.SerializeToString,
+            ),
+            'GetBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBudget,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBudgetRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBudgetResponse.SerializeToString,
+            ),
+            'ListBudgets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBudgets,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListBudgetsRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListBudgetsResponse.SerializeToString,
+            ),
+            'UpdateBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateBudget,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.UpdateBudgetRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.UpdateBudgetResponse.SerializeToString,
+            ),
+            'DeleteBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBudget,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteBudgetRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteBudgetResponse.SerializeToString,
+            ),
+            'ListPrices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPrices,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListPricesRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListPricesResponse.SerializeToString,
+            ),
+            'CreateWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWebhook,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateWebhookRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateWebhookResponse.SerializeToString,
+            ),
+            'ListWebhooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhooks,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListWebhooksRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListWebhooksResponse.SerializeToString,
+            ),
+            'DeleteWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteWebhook,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteWebhookRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteWebhookResponse.SerializeToString,
             ),
             'QueryUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryUsage,
@@ -276,6 +430,249 @@ class LedgerService:
             '/pagemesh.ledger.v1.LedgerService/RecordUsage',
             pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.RecordUsageRequest.SerializeToString,
             pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.RecordUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/CreateBudget',
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateBudgetRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/GetBudget',
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBudgetRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.GetBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBudgets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/ListBudgets',
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListBudgetsRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListBudgetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/UpdateBudget',
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.UpdateBudgetRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.UpdateBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/DeleteBudget',
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteBudgetRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPrices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/ListPrices',
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListPricesRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListPricesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/CreateWebhook',
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateWebhookRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.CreateWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/ListWebhooks',
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListWebhooksRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.ListWebhooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/DeleteWebhook',
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteWebhookRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteWebhookResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,8 +34,8 @@ class LedgerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LedgerServiceAsyncStub: ...
     Reserve: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ReserveRequest, _ledger_service_pb2.ReserveResponse]
-    """Sets the highest possible price of one provider call aside. RESOURCE_EXHAUSTED with a QuotaFailure where a hard
-    budget has no room. The same hold id and arguments again answer the same hold.
+    """Sets the highest possible price of one provider call aside. RESOURCE_EXHAUSTED with a QuotaFailure that names the
+    budget (`budgets/{id}`) whose hard limit has no room, the narrowest one: job, key, project, tenant. The same hold id and arguments again answer the same hold.
     """
     Settle: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.SettleRequest, _ledger_service_pb2.SettleResponse]
     """Records the usage of a call that was made and closes its hold, in one transaction. A hold that ran out meanwhile is
@@ -45,6 +45,26 @@ class LedgerServiceStub:
     """Frees the hold of a call that was never sent. Only for calls of which that is certain."""
     RecordUsage: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.RecordUsageRequest, _ledger_service_pb2.RecordUsageResponse]
     """Records events that had no hold, such as answers from the cache, which cost nothing. All or none."""
+    CreateBudget: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.CreateBudgetRequest, _ledger_service_pb2.CreateBudgetResponse]
+    """Makes a budget, which counts what was spent and held before in its current period. The same budget_id and budget
+    again answer the same budget.
+    """
+    GetBudget: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.GetBudgetRequest, _ledger_service_pb2.GetBudgetResponse]
+    """Tells a budget with what counts against it in its current period."""
+    ListBudgets: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ListBudgetsRequest, _ledger_service_pb2.ListBudgetsResponse]
+    """Lists the tenant's budgets by id."""
+    UpdateBudget: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.UpdateBudgetRequest, _ledger_service_pb2.UpdateBudgetResponse]
+    """Changes the limits of a budget. What was spent stays counted, and thresholds of a changed limit are told of anew."""
+    DeleteBudget: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.DeleteBudgetRequest, _ledger_service_pb2.DeleteBudgetResponse]
+    """Ends a budget at once; again, it answers the same. Its id is not given out again."""
+    ListPrices: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ListPricesRequest, _ledger_service_pb2.ListPricesResponse]
+    """Lists what models cost the tenant, by model."""
+    CreateWebhook: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.CreateWebhookRequest, _ledger_service_pb2.CreateWebhookResponse]
+    """Makes a webhook that is told of thresholds from now on. The answer is the only place where its secret is shown."""
+    ListWebhooks: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ListWebhooksRequest, _ledger_service_pb2.ListWebhooksResponse]
+    """Lists the tenant's webhooks by id."""
+    DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.DeleteWebhookRequest, _ledger_service_pb2.DeleteWebhookResponse]
+    """Ends a webhook; what it was still to be told is not sent. Again, it answers the same."""
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.QueryUsageRequest, _ledger_service_pb2.QueryUsageResponse]
     """Lists the tenant's usage records, newest first, with the total over the whole selection, and adds them up by day,
     model and other dimensions.
@@ -60,8 +80,8 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Reserve: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ReserveRequest, _ledger_service_pb2.ReserveResponse]  # type: ignore[assignment]
-    """Sets the highest possible price of one provider call aside. RESOURCE_EXHAUSTED with a QuotaFailure where a hard
-    budget has no room. The same hold id and arguments again answer the same hold.
+    """Sets the highest possible price of one provider call aside. RESOURCE_EXHAUSTED with a QuotaFailure that names the
+    budget (`budgets/{id}`) whose hard limit has no room, the narrowest one: job, key, project, tenant. The same hold id and arguments again answer the same hold.
     """
     Settle: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.SettleRequest, _ledger_service_pb2.SettleResponse]  # type: ignore[assignment]
     """Records the usage of a call that was made and closes its hold, in one transaction. A hold that ran out meanwhile is
@@ -71,6 +91,26 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """Frees the hold of a call that was never sent. Only for calls of which that is certain."""
     RecordUsage: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.RecordUsageRequest, _ledger_service_pb2.RecordUsageResponse]  # type: ignore[assignment]
     """Records events that had no hold, such as answers from the cache, which cost nothing. All or none."""
+    CreateBudget: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.CreateBudgetRequest, _ledger_service_pb2.CreateBudgetResponse]  # type: ignore[assignment]
+    """Makes a budget, which counts what was spent and held before in its current period. The same budget_id and budget
+    again answer the same budget.
+    """
+    GetBudget: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.GetBudgetRequest, _ledger_service_pb2.GetBudgetResponse]  # type: ignore[assignment]
+    """Tells a budget with what counts against it in its current period."""
+    ListBudgets: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListBudgetsRequest, _ledger_service_pb2.ListBudgetsResponse]  # type: ignore[assignment]
+    """Lists the tenant's budgets by id."""
+    UpdateBudget: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.UpdateBudgetRequest, _ledger_service_pb2.UpdateBudgetResponse]  # type: ignore[assignment]
+    """Changes the limits of a budget. What was spent stays counted, and thresholds of a changed limit are told of anew."""
+    DeleteBudget: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.DeleteBudgetRequest, _ledger_service_pb2.DeleteBudgetResponse]  # type: ignore[assignment]
+    """Ends a budget at once; again, it answers the same. Its id is not given out again."""
+    ListPrices: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListPricesRequest, _ledger_service_pb2.ListPricesResponse]  # type: ignore[assignment]
+    """Lists what models cost the tenant, by model."""
+    CreateWebhook: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.CreateWebhookRequest, _ledger_service_pb2.CreateWebhookResponse]  # type: ignore[assignment]
+    """Makes a webhook that is told of thresholds from now on. The answer is the only place where its secret is shown."""
+    ListWebhooks: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListWebhooksRequest, _ledger_service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
+    """Lists the tenant's webhooks by id."""
+    DeleteWebhook: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.DeleteWebhookRequest, _ledger_service_pb2.DeleteWebhookResponse]  # type: ignore[assignment]
+    """Ends a webhook; what it was still to be told is not sent. Again, it answers the same."""
     QueryUsage: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.QueryUsageRequest, _ledger_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Lists the tenant's usage records, newest first, with the total over the whole selection, and adds them up by day,
     model and other dimensions.
@@ -89,8 +129,8 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_service_pb2.ReserveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_service_pb2.ReserveResponse, _abc.Awaitable[_ledger_service_pb2.ReserveResponse]]:
-        """Sets the highest possible price of one provider call aside. RESOURCE_EXHAUSTED with a QuotaFailure where a hard
-        budget has no room. The same hold id and arguments again answer the same hold.
+        """Sets the highest possible price of one provider call aside. RESOURCE_EXHAUSTED with a QuotaFailure that names the
+        budget (`budgets/{id}`) whose hard limit has no room, the narrowest one: job, key, project, tenant. The same hold id and arguments again answer the same hold.
         """
 
     @_abc_1.abstractmethod
@@ -118,6 +158,80 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_service_pb2.RecordUsageResponse, _abc.Awaitable[_ledger_service_pb2.RecordUsageResponse]]:
         """Records events that had no hold, such as answers from the cache, which cost nothing. All or none."""
+
+    @_abc_1.abstractmethod
+    def CreateBudget(
+        self,
+        request: _ledger_service_pb2.CreateBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.CreateBudgetResponse, _abc.Awaitable[_ledger_service_pb2.CreateBudgetResponse]]:
+        """Makes a budget, which counts what was spent and held before in its current period. The same budget_id and budget
+        again answer the same budget.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBudget(
+        self,
+        request: _ledger_service_pb2.GetBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.GetBudgetResponse, _abc.Awaitable[_ledger_service_pb2.GetBudgetResponse]]:
+        """Tells a budget with what counts against it in its current period."""
+
+    @_abc_1.abstractmethod
+    def ListBudgets(
+        self,
+        request: _ledger_service_pb2.ListBudgetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.ListBudgetsResponse, _abc.Awaitable[_ledger_service_pb2.ListBudgetsResponse]]:
+        """Lists the tenant's budgets by id."""
+
+    @_abc_1.abstractmethod
+    def UpdateBudget(
+        self,
+        request: _ledger_service_pb2.UpdateBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.UpdateBudgetResponse, _abc.Awaitable[_ledger_service_pb2.UpdateBudgetResponse]]:
+        """Changes the limits of a budget. What was spent stays counted, and thresholds of a changed limit are told of anew."""
+
+    @_abc_1.abstractmethod
+    def DeleteBudget(
+        self,
+        request: _ledger_service_pb2.DeleteBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.DeleteBudgetResponse, _abc.Awaitable[_ledger_service_pb2.DeleteBudgetResponse]]:
+        """Ends a budget at once; again, it answers the same. Its id is not given out again."""
+
+    @_abc_1.abstractmethod
+    def ListPrices(
+        self,
+        request: _ledger_service_pb2.ListPricesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.ListPricesResponse, _abc.Awaitable[_ledger_service_pb2.ListPricesResponse]]:
+        """Lists what models cost the tenant, by model."""
+
+    @_abc_1.abstractmethod
+    def CreateWebhook(
+        self,
+        request: _ledger_service_pb2.CreateWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.CreateWebhookResponse, _abc.Awaitable[_ledger_service_pb2.CreateWebhookResponse]]:
+        """Makes a webhook that is told of thresholds from now on. The answer is the only place where its secret is shown."""
+
+    @_abc_1.abstractmethod
+    def ListWebhooks(
+        self,
+        request: _ledger_service_pb2.ListWebhooksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.ListWebhooksResponse, _abc.Awaitable[_ledger_service_pb2.ListWebhooksResponse]]:
+        """Lists the tenant's webhooks by id."""
+
+    @_abc_1.abstractmethod
+    def DeleteWebhook(
+        self,
+        request: _ledger_service_pb2.DeleteWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_service_pb2.DeleteWebhookResponse, _abc.Awaitable[_ledger_service_pb2.DeleteWebhookResponse]]:
+        """Ends a webhook; what it was still to be told is not sent. Again, it answers the same."""
 
     @_abc_1.abstractmethod
     def QueryUsage(

@@ -7,7 +7,7 @@ of the records, which the next revision's backfill relies on.
 from alembic import op
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,206 @@
+"""The totals of budgets within one transaction: locked, asked for room, moved, written, with the alerts they cause."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.types.numeric import Int8
+
+from services.ledger.adapters.budget_alerts import Alert, tell_of
+from services.ledger.domain import refusals
+from services.ledger.domain.budgets import Budget, Limit, Period, crossed, reached, subjects_of_record
+from services.ledger.domain.values import Hold, UsageRecord
+
+Connection = AsyncConnection[tuple[Any, ...]]
+Wanted = Iterable[tuple[tuple[str, ...], datetime]]
+"""Subjects, and a time: the periods of their budgets that the time is in are meant."""
+
+_BUDGET = """
+    b.tenant, b.id, b.subject, b.period, b.hard_micros, b.soft_micros, b.create_time, b.update_time, b.operator
+"""
+_WANTED = """
+    (SELECT DISTINCT subject, day, month
+     FROM unnest(%(subject)s::text[], %(day)s::timestamptz[], %(month)s::timestamptz[]) AS w (subject, day, month)) AS w
+"""
+_START = "CASE b.period WHEN 'DAY' THEN w.day WHEN 'MONTH' THEN w.month ELSE '1970-01-01T00:00:00Z' END"
+
+# Both in the order of `rank`: whatever two transactions want, one that waits for the other holds nothing it wants.
+_OPEN_PERIODS = f"""
+    INSERT INTO ledger.budget_periods (tenant, budget, period_start, settled_micros, held_micros)
+    SELECT b.tenant, b.id, {_START}, 0, 0
+    FROM {_WANTED} JOIN ledger.budgets b ON b.tenant = %(tenant)s AND b.subject = w.subject AND b.delete_time IS NULL
+    WHERE NOT EXISTS (SELECT FROM ledger.budget_periods p
+                      WHERE p.tenant = b.tenant AND p.budget = b.id AND p.period_start = {_START})
+    ORDER BY b.rank, b.id, 3 ON CONFLICT DO NOTHING
+"""  # noqa: S608 - put together of constants
+_LOCK = f"""
+    SELECT {_BUDGET}, p.period_start, p.settled_micros, p.held_micros, p.hard_reached, p.soft_reached
+    FROM {_WANTED} JOIN ledger.budgets b ON b.tenant = %(tenant)s AND b.subject = w.subject AND b.delete_time IS NULL
+    JOIN ledger.budget_periods p ON p.tenant = b.tenant AND p.budget = b.id AND p.period_start = {_START}
+    ORDER BY b.rank, b.id, p.period_start FOR UPDATE OF p
+"""  # noqa: S608 - put together of constants
+_WRITE = """
+    UPDATE ledger.budget_periods p
+    SET settled_micros = n.settled, held_micros = n.held, hard_reached = n.hard, soft_reached = n.soft
+    FROM unnest(%(budget)s::text[], %(start)s::timestamptz[], %(settled)s::bigint[], %(held)s::bigint[],
+                %(hard)s::smallint[], %(soft)s::smallint[]) AS n (budget, start, settled, held, hard, soft)
+    WHERE p.tenant = %(tenant)s AND p.budget = n.budget AND p.period_start = n.start
+"""
+
+
+@dataclass(slots=True)
+class Line:
+    """The totals of one budget in one period."""
+
+    budget: Budget
+    start: datetime
+    settled_micros: int
+    held_micros: int
+    reached: dict[Limit, int]
+    moved: bool = False
+
+    def move(self, *, held: int = 0, settled: int = 0) -> None:
+        """Changes the totals."""
+        self.held_micros += held
+        self.settled_micros += settled
+        self.moved = True
+
+    def cross(self, time: datetime) -> list[Alert]:
+        """The thresholds that the totals have reached now and not before, which are remembered."""
+        alerts = []
+        for kind, limit in self.budget.limits():
+            now = reached(limit, self.settled_micros + self.held_micros)
+            for percent in crossed(self.reached[kind], now):
+                alerts.append(
+                    Alert(self.budget, self.start, kind, percent, limit, self.settled_micros, self.held_micros, time)
+                )
+            self.reached[kind] = max(now, self.reached[kind])
+        return alerts
+
+
+@dataclass(slots=True)
+class BudgetSheet:
+    """The locked totals of a tenant's budgets that a transaction is about."""
+
+    tenant: str
+    _lines: dict[str, list[Line]] = field(default_factory=dict)
+    _alerts: list[Alert] = field(default_factory=list)
+
+    async def lock(self, connection: Connection, *, spending: Wanted, closing: Wanted = ()) -> "_Pending":
+        """Sends for the totals: of `spending`, which begin where they are not there; of `closing`, which count only
+        where they are, because what a budget does not know of it need not forget.
+
+        In a pipeline nothing is awaited until `read`. The tenant is shared or owned by this transaction.
+        """
+        spending, closing = list(spending), list(closing)
+        if spending:
+            await connection.execute(_OPEN_PERIODS, self._wanted(spending))
+        return _Pending(self, await connection.execute(_LOCK, self._wanted([*spending, *closing])))
+
+    def take(self, hold: Hold, of: tuple[str, ...]) -> None:
+        """Sets the hold's amount aside in every budget. Raises ResourceExhausted BUDGET_EXCEEDED, and nothing moves."""
+        lines = self._of(of, hold.create_time)
+        for line in lines:
+            hard = line.budget.hard_micros
+            if hard is not None and line.settled_micros + line.held_micros + hold.amount_micros > hard:
+                raise refusals.budget_exceeded(
+                    hold, line.budget, settled_micros=line.settled_micros, held_micros=line.held_micros
+                )
+        for line in lines:
+            line.move(held=hold.amount_micros)
+            self._alerts += line.cross(hold.create_time)
+
+    def close(self, hold: Hold, of: tuple[str, ...], *, spent_micros: int, time: datetime) -> None:
+        """Frees the hold's amount, and counts what its call cost in the same periods."""
+        for line in self._of(of, hold.create_time):
+            line.move(held=-hold.amount_micros, settled=spent_micros)
+            self._alerts += line.cross(time)
+
+    def spend(self, record: UsageRecord) -> None:
+        """Counts what a call without a hold cost, in the periods in which it is recorded."""
+        for line in self._of(subjects_of_record(record), record.record_time):
+            line.move(settled=record.cost_micros)
+            self._alerts += line.cross(record.record_time)
+
+    async def write(self, connection: Connection) -> None:
+        """Sends the totals that were moved, and the alerts."""
+        moved = [line for lines in self._lines.values() for line in lines if line.moved]
+        if moved:
+            await connection.execute(_WRITE, {"tenant": self.tenant, **_columns(moved)})
+        if self._alerts:
+            await tell_of(connection, self.tenant, self._alerts)
+
+    def add(self, row: Sequence[Any]) -> None:
+        """One row of the lock statement; a period that several calls want comes once for each of them."""
+        tenant, budget_id, subject, period, hard, soft, created, updated, operator = row[:9]
+        start, settled, held, hard_reached, soft_reached = row[9:]
+        lines = self._lines.setdefault(subject, [])
+        if any(line.budget.budget_id == budget_id and line.start == start for line in lines):
+            return
+        budget = Budget(
+            tenant=tenant,
+            budget_id=budget_id,
+            subject=subject,
+            period=Period(period),
+            hard_micros=hard,
+            soft_micros=soft,
+            create_time=created,
+            update_time=updated,
+            operator=operator,
+        )
+        before = {Limit.HARD: hard_reached, Limit.SOFT: soft_reached}
+        lines.append(Line(budget, start, settled, held, before))
+
+    def _of(self, subjects: tuple[str, ...], time: datetime) -> list[Line]:
+        return [
+            line
+            for subject in subjects
+            for line in self._lines.get(subject, ())
+            if line.start == line.budget.period.start(time)
+        ]
+
+    def _wanted(self, wanted: Sequence[tuple[tuple[str, ...], datetime]]) -> dict[str, Any]:
+        places = {(subject, Period.DAY.start(time)) for subjects, time in wanted for subject in subjects}
+        return {
+            "tenant": self.tenant,
+            "subject": [subject for subject, _ in places],
+            "day": [day for _, day in places],
+            "month": [Period.MONTH.start(day) for _, day in places],
+        }
+
+
+@dataclass(slots=True)
+class _Pending:
+    sheet: BudgetSheet
+    cursor: Any
+
+    async def read(self) -> BudgetSheet:
+        """Waits for the locks."""
+        for row in await self.cursor.fetchall():
+            self.sheet.add(row)
+        return self.sheet
+
+
+async def charge(connection: Connection, tenant: str, records: Sequence[UsageRecord]) -> None:
+    """Counts records without holds against the tenant's budgets, in the transaction that keeps them."""
+    priced = [record for record in records if record.cost_micros]
+    if not priced:  # answers from a cache cost nothing: they lock no budget
+        return
+    sheet = BudgetSheet(tenant)
+    await (await sheet.lock(connection, spending=[(subjects_of_record(r), r.record_time) for r in priced])).read()
+    for record in priced:
+        sheet.spend(record)
+    await sheet.write(connection)
+
+
+def _columns(lines: Sequence[Line]) -> dict[str, Any]:
+    return {
+        "budget": [line.budget.budget_id for line in lines],
+        "start": [line.start for line in lines],
+        "settled": [Int8(line.settled_micros) for line in lines],
+        "held": [Int8(line.held_micros) for line in lines],
+        "hard": [line.reached[Limit.HARD] for line in lines],
+        "soft": [line.reached[Limit.SOFT] for line in lines],
+    }
