@@ -10,8 +10,12 @@ from services.ledger.domain.values import Hold, HoldState, Tokens, UsageEvent, U
 
 Row = Sequence[Any]
 
-SHARE_TENANT = "SELECT pg_advisory_xact_lock_shared(%s, hashtext(%s))"
-"""First statement of every transaction that moves a tenant's money.
+SHARE_TENANT = """
+    SELECT pg_advisory_xact_lock_shared(%s, hashtext(tenant)), set_config('pagemesh.tenant', tenant, true)
+    FROM (VALUES (%s::text)) AS acting (tenant)
+"""
+"""First statement of every transaction that moves a tenant's money. It also says for whom the transaction acts: the
+policies of the tables show it nothing of others.
 
 It waits for nobody but the rare transaction that gives the tenant its first budget and sums up what was spent
 before: every other transaction is either in that sum or sees the budget. Unlike a row lock it writes nothing.
@@ -28,7 +32,10 @@ USAGE_COLUMNS = sql.SQL(
     "tenant, event_id, model, input_tokens, output_tokens, operation, document, request_id, occur_time, tags,"
     " cost_micros, price_book_version, hold_id, actor, record_time, project, job"
 )
-_KEY_COLUMNS = sql.SQL("id, tenant, display_name, scopes, create_time, expire_time, revoke_time")
+_KEY_COLUMNS = sql.SQL(
+    "id, tenant, display_name, scopes, create_time, expire_time, revoke_time, project, user_id, rotate_time,"
+    " previous_expire_time"
+)
 
 
 def statement(text: LiteralString) -> bytes:
@@ -94,5 +101,17 @@ def record_of(row: Row) -> UsageRecord:
 
 def key_of(row: Row) -> ApiKey:
     """A row of {key}."""
-    key_id, tenant, display_name, scopes, created, expires, revoked = row
-    return ApiKey(key_id, tenant, display_name, frozenset(scopes), created, expires, revoked)
+    key_id, tenant, display_name, scopes, created, expires, revoked, project, user, rotated, previous = row
+    return ApiKey(
+        key_id=key_id,
+        tenant=tenant,
+        display_name=display_name,
+        scopes=frozenset(scopes),
+        create_time=created,
+        expire_time=expires,
+        revoke_time=revoked,
+        project=project or "",
+        user=user or "",
+        rotate_time=rotated,
+        previous_expire_time=previous,
+    )

@@ -292,7 +292,7 @@ class Mesh:
     def __init__(self, tls_dir: Callable[[str], Path]) -> None:
         self.journal = Journal()
         self.authorizer = Authorizer()
-        self.identities = Identities(self.journal)
+        self.identities = Identities(self.journal)  # type: ignore[abstract]
         self.extracting = Extractor(self.journal)  # type: ignore[abstract]
         self.summarizing = Summarizer(self.journal)  # type: ignore[abstract]
         self._tls_dir = tls_dir

@@ -25,8 +25,10 @@ from pagemesh_cli.stack.ports import pick_free_port
 from pagemesh_cli.stack.process import Process, ProcessSpec
 from services.database.pool import open_pool
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
+from services.ledger.adapters.postgres_members import PostgresUsers
+from services.ledger.adapters.postgres_tenants import PostgresTenantDirectory
 from services.ledger.api import contract
-from services.ledger.domain.identity import KeyRing
+from services.ledger.domain.key_ring import KeyRing
 from services.ledger.domain.keys import KeyHasher, KeyMint
 from services.ledger.domain.onboarding import Onboarding
 from tests.conftest import Databases
@@ -240,13 +242,19 @@ async def admit(ledger_dsn: str) -> AsyncIterator[Admit]:
     pool = await open_pool(ledger_dsn, name="test", max_size=2)
     keys = KeyRing(
         keys=PostgresKeys(pool),
+        users=PostgresUsers(pool),
         hasher=KeyHasher(PEPPER),
         mint=KeyMint(),
         clock=lambda: datetime.now(UTC),
         known_scopes=contract.scopes(),
     )
     onboarding = Onboarding(
-        tenants=PostgresTenants(pool), keys=keys, clock=lambda: datetime.now(UTC), scopes=contract.scopes()
+        tenants=PostgresTenants(pool),
+        directory=PostgresTenantDirectory(pool),
+        users=PostgresUsers(pool),
+        keys=keys,
+        clock=lambda: datetime.now(UTC),
+        scopes=contract.scopes(),
     )
 
     async def make(*, name: str = "", hard_budget_micros: int | None = None) -> Tenant:

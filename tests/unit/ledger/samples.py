@@ -16,10 +16,22 @@ from services.ledger.adapters.memory import (
     MemoryTenants,
     MemoryUsage,
 )
+from services.ledger.adapters.memory_identity import (
+    MemoryProjects,
+    MemoryQuotas,
+    MemoryTenantDirectory,
+    MemoryUsers,
+)
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
+from services.ledger.adapters.postgres_members import PostgresProjects, PostgresUsers
 from services.ledger.adapters.postgres_prices import PostgresPrices
+from services.ledger.adapters.postgres_quotas import PostgresQuotas
+from services.ledger.adapters.postgres_tenants import PostgresTenantDirectory
 from services.ledger.adapters.postgres_usage import PostgresUsage
+from services.ledger.domain.identity_ports import ProjectStore, QuotaStore, TenantDirectory, UserStore
+from services.ledger.domain.key_ring import KeyRing
+from services.ledger.domain.keys import KeyHasher, KeyMint
 from services.ledger.domain.ports import HoldStore, KeyStore, PriceBooks, TenantStore, UsageStore
 from services.ledger.domain.pricing import Price, PriceBook
 from services.ledger.domain.values import Caller, Hold, HoldState, Tokens, UsageEvent, UsageRecord
@@ -51,6 +63,10 @@ class Stores:
     prices: PriceBooks
     keys: KeyStore
     tenants: TenantStore
+    directory: TenantDirectory
+    projects: ProjectStore
+    users: UserStore
+    quotas: QuotaStore
 
 
 @contextlib.asynccontextmanager
@@ -65,6 +81,10 @@ async def open_stores(kind: str, database: Callable[[str], str]) -> AsyncIterato
                 MemoryPrices({1: BOOK}),
                 MemoryKeys(ledger),
                 MemoryTenants(ledger),
+                MemoryTenantDirectory(ledger),
+                MemoryProjects(ledger),
+                MemoryUsers(ledger),
+                MemoryQuotas(),
             )
         else:
             pool = await open_pool(database("ledger"), name="test", max_size=16)
@@ -75,10 +95,24 @@ async def open_stores(kind: str, database: Callable[[str], str]) -> AsyncIterato
                 PostgresPrices(pool, monotonic_s=time.monotonic),
                 PostgresKeys(pool),
                 PostgresTenants(pool),
+                PostgresTenantDirectory(pool),
+                PostgresProjects(pool),
+                PostgresUsers(pool),
+                PostgresQuotas(pool),
             )
         for tenant in (ACME.tenant, OTHER.tenant):
             await stores.tenants.ensure(tenant, tenant, NOW)
         yield stores
+
+
+HASHER = KeyHasher("p" * 32)
+
+
+def a_key_ring(stores: Stores, clock: FixedClock, *, scopes: frozenset[str]) -> KeyRing:
+    """The key ring over those stores; `scopes` are all that there are."""
+    return KeyRing(
+        keys=stores.keys, users=stores.users, hasher=HASHER, mint=KeyMint(), clock=clock, known_scopes=scopes
+    )
 
 
 def a_hold(
