@@ -2,8 +2,8 @@
 
 All on one machine, one call at a time, from one Python client over mTLS. The peer is a gRPC server of the same kind in
 a process of its own, with the same certificates, no concerns and an answer of the same size. The key is in the cache,
-as it is for all but the first call of 30 s; one of the two tenants has a plan whose calls are counted. The service's own
-time is what it writes into its log: from the call's arrival, through every concern, to its answer.
+as it is for all but the first call of 30 s; one of the two tenants has a plan whose calls are counted. The service's
+own time is what it writes into its log: from the call's arrival, through every concern, to its answer.
 """
 
 import asyncio
