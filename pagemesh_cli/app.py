@@ -14,10 +14,13 @@ from pagemesh_cli.verbs import (
     extract,
     ledger,
     pictures,
+    projects,
     search,
     stack,
     summaries,
+    tenants,
     upload,
+    users,
 )
 
 app = typer.Typer(
@@ -53,3 +56,6 @@ for panel, verbs in _VERBS.items():
         app.command(rich_help_panel=panel)(verb)
 app.add_typer(documents.documents, name="documents", rich_help_panel="Documents")
 app.add_typer(account.keys, name="keys", rich_help_panel="Account")
+app.add_typer(projects.projects, name="projects", rich_help_panel="Account")
+app.add_typer(users.users, name="users", rich_help_panel="Account")
+app.add_typer(tenants.tenants, name="tenants", rich_help_panel="Stack")

@@ -52,6 +52,7 @@ REPLIES = (
     Reply("REQUEST_TIMEOUT", 4, "The request did not arrive in time.", status=408),
     Reply("BODY_TOO_LARGE", 3, "The body is larger than this path allows.", status=413),
     Reply("HEADERS_TOO_LARGE", 3, "The headers are too many or too large.", status=431),
+    Reply("QUOTA_EXCEEDED", 8, status=429, flag="UAEX", retry=True),
     Reply("RATE_LIMITED", 8, "Too many requests. Wait as long as retry-after says.", status=429, retry=True),
     Reply("NO_ROUTE", 5, "There is nothing at this path.", status=404, grpc_code=12),
     Reply("UNAUTHENTICATED", 16, "The API key is missing, unknown, expired or revoked.", status=401),

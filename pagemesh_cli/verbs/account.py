@@ -5,16 +5,30 @@ from typing import Annotated
 
 import typer
 
-from pagemesh.ledger.v1 import identity_service_pb2, ledger_service_pb2
+from pagemesh.ledger.v1 import identity_pb2, identity_service_pb2, ledger_service_pb2
 from pagemesh_cli.client import Client
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.bill import print_usage
+from pagemesh_cli.verbs.listing import Limit, named, print_list, read_list, time_cell
 from pagemesh_cli.verbs.money import money
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
 from pagemesh_cli.verbs.times import duration, when
+from pagemesh_cli.verbs.users import role_name
 
-keys = typer.Typer(no_args_is_help=True, help="Make and end API keys.")
-SCOPES = ("documents.read", "documents.write", "summaries.create", "usage.read", "keys.admin")
+keys = typer.Typer(no_args_is_help=True, help="Make, see, rotate and end API keys.")
+SCOPES = (
+    "documents.read",
+    "documents.write",
+    "summaries.create",
+    "usage.read",
+    "keys.admin",
+    "projects.read",
+    "projects.admin",
+    "users.read",
+    "users.admin",
+    "tenants.admin",
+)
+KeyName = Annotated[str, typer.Argument(metavar="KEY", help="`apiKeys/{id}`.")]
 _LARGEST_PAGE = 1000
 
 
@@ -69,13 +83,20 @@ def create(
     expires_in: Annotated[
         str, typer.Option(help="When it stops working: 30m, 12h or 90d from now; never by default.")
     ] = "",
+    project: Annotated[str, typer.Option(help="The project of its calls: its id, or `projects/{id}`.")] = "",
+    user: Annotated[str, typer.Option(help="Whose key it is, `users/{id}`: it may do what their role allows.")] = "",
     as_json: Json = False,
     access: Access,
 ) -> None:
     """Make a key and print it. It cannot be shown again."""
     output = Output(as_json=as_json)
     with connected(output, access) as client:
-        request = identity_service_pb2.CreateApiKeyRequest(display_name=display_name, scopes=scope)
+        request = identity_service_pb2.CreateApiKeyRequest(
+            display_name=display_name,
+            scopes=scope,
+            project=named("projects", project) if project else "",
+            user=named("users", user) if user else "",
+        )
         if expires_in:
             request.expire_time.FromDatetime(dt.datetime.now(dt.UTC) + duration(expires_in))
         made = client.unary(client.identity.CreateApiKey, request)
@@ -86,10 +107,59 @@ def create(
             output.note(f"{made.api_key.name}: {', '.join(made.api_key.scopes)}. It cannot be shown again.")
 
 
+@keys.command("list")
+@connecting
+def list_keys(*, limit: Limit = 50, as_json: Json = False, access: Access) -> None:
+    """List keys, newest first; ended ones, too."""
+    output = Output(as_json=as_json)
+    with connected(output, access) as client:
+
+        def ask(size: int, token: str) -> identity_service_pb2.ListApiKeysResponse:
+            request = identity_service_pb2.ListApiKeysRequest(page_size=size, page_token=token)
+            return client.unary(client.identity.ListApiKeys, request)
+
+        found, more = read_list(ask, lambda page: page.api_keys, limit)
+        if as_json:
+            output.result(message_json(identity_service_pb2.ListApiKeysResponse(api_keys=found)))
+            return
+        rows = [_key_row(key) for key in found]
+        columns = ("key", "name", "scopes", "project", "user", "made", "expires", "revoked")
+        print_list(output, columns, rows, more=more, limit=limit)
+
+
+@keys.command("rotate")
+@connecting
+def rotate(
+    name: KeyName,
+    *,
+    overlap: Annotated[str, typer.Option(help="How long the old secret goes on: 30m, 12h, 7d at most, or 0.")] = "24h",
+    as_json: Json = False,
+    access: Access,
+) -> None:
+    """Give a key a new secret and print it. It cannot be shown again."""
+    output = Output(as_json=as_json)
+    with connected(output, access) as client:
+        request = identity_service_pb2.RotateApiKeyRequest(name=named("apiKeys", name))
+        request.overlap.FromTimedelta(dt.timedelta() if overlap == "0" else duration(overlap))
+        rotated = client.unary(client.identity.RotateApiKey, request)
+        if as_json:
+            output.result(message_json(rotated))
+            return
+        key = rotated.api_key
+        output.write(f"{rotated.secret}\n")
+        until = time_cell(key.previous_secret_expire_time)
+        output.note(f"{key.name}: the old secret works until {until}. The new one cannot be shown again.")
+
+
+def _key_row(key: identity_pb2.ApiKey) -> tuple[str, ...]:
+    times = (time_cell(time) for time in (key.create_time, key.expire_time, key.revoke_time))
+    return (key.name, key.display_name, " ".join(key.scopes), key.project or "-", key.user or "-", *times)
+
+
 @keys.command("revoke")
 @connecting
 def revoke(
-    name: Annotated[str, typer.Argument(metavar="KEY", help="`apiKeys/{id}`.")],
+    name: KeyName,
     *,
     as_json: Json = False,
     access: Access,
@@ -118,4 +188,8 @@ def whoami(
         if as_json:
             output.result(message_json(answer))
         else:
-            output.write(f"{answer.actor} of {answer.tenant}: {', '.join(answer.scopes)}\n")
+            whose = "".join(f", {name}" for name in (answer.project, answer.user) if name)
+            role = f" ({role_name(answer.role)})" if answer.user else ""
+            told = f"{answer.actor} of {answer.tenant}{whose}{role}"
+            output.write(f"{told}: {', '.join(answer.scopes)}\n")
+            output.note(f"on {answer.plan}")

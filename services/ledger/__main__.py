@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pagemesh.ledger.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
+from pagemesh.ledger.v1.operator_service_pb2_grpc import add_OperatorServiceServicer_to_server
 from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool, ping
 from services.ledger.adapters.budget_gauge import PostgresBudgetGauge
@@ -20,25 +21,32 @@ from services.ledger.adapters.postgres_budgets import PostgresBudgets
 from services.ledger.adapters.postgres_changes import PostgresAccessChanges
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
+from services.ledger.adapters.postgres_members import PostgresProjects, PostgresUsers
 from services.ledger.adapters.postgres_partitions import PostgresPartitions
 from services.ledger.adapters.postgres_prices import PostgresPrices, PostgresPriceShelf
+from services.ledger.adapters.postgres_quotas import PostgresQuotas
 from services.ledger.adapters.postgres_rollups import PostgresRollups
+from services.ledger.adapters.postgres_tenants import PostgresTenantDirectory
 from services.ledger.adapters.postgres_usage import PostgresUsage
 from services.ledger.adapters.postgres_usage_reports import PostgresUsageReports
 from services.ledger.adapters.postgres_webhooks import PostgresOutbox, PostgresWebhooks
 from services.ledger.adapters.usage_timer import UsageTimer
 from services.ledger.api import command_line, contract
 from services.ledger.api.check_servicer import CheckServicer
-from services.ledger.api.identity_servicer import IdentityServicer
+from services.ledger.api.identity_servicer import IdentityServicer, IdentityUseCases
 from services.ledger.api.ledger_servicer import LedgerServicer
+from services.ledger.api.operator_servicer import OperatorServicer
 from services.ledger.config import BootstrapSettings, LedgerSettings
 from services.ledger.domain.books import Books
 from services.ledger.domain.budgeting import Budgets
-from services.ledger.domain.identity import Authenticator, KeyRing
+from services.ledger.domain.directory import Projects, Standings, Tenants, Users
+from services.ledger.domain.identity import Authenticator
 from services.ledger.domain.key_cache import KeyCache
+from services.ledger.domain.key_ring import KeyRing
 from services.ledger.domain.keys import KeyHasher, KeyMint
 from services.ledger.domain.onboarding import Onboarding
 from services.ledger.domain.prices import PriceDesk, PriceLists
+from services.ledger.domain.quotas import Quotas
 from services.ledger.domain.reconciliation import Reconciliation
 from services.ledger.domain.usage_reports import Reports
 from services.ledger.domain.usage_upkeep import UsageUpkeep
@@ -81,7 +89,36 @@ def _now() -> datetime:
 
 
 def _key_ring(pool: Pool, hasher: KeyHasher) -> KeyRing:
-    return KeyRing(keys=PostgresKeys(pool), hasher=hasher, mint=KeyMint(), clock=_now, known_scopes=contract.scopes())
+    return KeyRing(
+        keys=PostgresKeys(pool),
+        users=PostgresUsers(pool),
+        hasher=hasher,
+        mint=KeyMint(),
+        clock=_now,
+        known_scopes=contract.scopes(),
+    )
+
+
+def _onboarding(pool: Pool, hasher: KeyHasher) -> Onboarding:
+    return Onboarding(
+        tenants=PostgresTenants(pool),
+        directory=PostgresTenantDirectory(pool),
+        users=PostgresUsers(pool),
+        keys=_key_ring(pool, hasher),
+        clock=_now,
+        scopes=contract.scopes(),
+    )
+
+
+def _identity(pool: Pool, hasher: KeyHasher) -> IdentityUseCases:
+    directory = PostgresTenantDirectory(pool)
+    return IdentityUseCases(
+        keys=_key_ring(pool, hasher),
+        tenants=Tenants(tenants=directory, clock=_now),
+        projects=Projects(projects=PostgresProjects(pool), clock=_now),
+        users=Users(users=PostgresUsers(pool), clock=_now),
+        standings=Standings(keys=PostgresKeys(pool), tenants=directory),
+    )
 
 
 def _upkeep(pool: Pool, window: UsageWindow) -> UsageUpkeep:
@@ -139,14 +176,18 @@ async def _command_pool(settings: DatabaseSettings) -> AsyncIterator[Pool]:
 
 async def _bootstrap(settings: BootstrapSettings, options: argparse.Namespace) -> None:
     async with _command_pool(settings) as pool:
-        keys = _key_ring(pool, KeyHasher(settings.key_pepper.get_secret_value()))
-        onboarding = Onboarding(tenants=PostgresTenants(pool), keys=keys, clock=_now, scopes=contract.scopes())
-        tenant, name, budget = options.tenant, options.display_name, options.hard_budget_micros
+        onboarding = _onboarding(pool, KeyHasher(settings.key_pepper.get_secret_value()))
+        tenant, name = options.tenant, options.display_name
+        wanted = {
+            "hard_budget_micros": options.hard_budget_micros,
+            "plan": options.plan,
+            "admin_email": options.admin_email,
+        }
         if options.no_key:
-            await onboarding.prepare(tenant, name, hard_budget_micros=budget)
+            await onboarding.prepare(tenant, name, **wanted)
             told = command_line.tenant_line(tenant)
         else:
-            told = command_line.key_line(*await onboarding.admit(tenant, name, hard_budget_micros=budget))
+            told = command_line.key_line(*await onboarding.admit(tenant, name, **wanted))
     print(told)
 
 
@@ -210,8 +251,13 @@ async def _serve(settings: LedgerSettings) -> None:
             keys=PostgresKeys(pool), hasher=hasher, cache=cache, clock=_now, monotonic_s=time.monotonic
         )
         server.add(add_LedgerServiceServicer_to_server, _money(pool, books, reports, prices, settings), contract.LEDGER)
-        server.add(add_IdentityServiceServicer_to_server, IdentityServicer(_key_ring(pool, hasher)), contract.IDENTITY)
-        server.add(add_AuthorizationServicer_to_server, CheckServicer(authenticator), contract.AUTHORIZATION)
+        identity = _identity(pool, hasher)
+        server.add(add_IdentityServiceServicer_to_server, IdentityServicer(identity), contract.IDENTITY)
+        operator = OperatorServicer(onboarding=_onboarding(pool, hasher), tenants=identity.tenants)
+        server.add(add_OperatorServiceServicer_to_server, operator, contract.OPERATOR)
+        quotas = Quotas(store=PostgresQuotas(pool), monotonic_s=time.monotonic)
+        check = CheckServicer(authenticator, quotas)
+        server.add(add_AuthorizationServicer_to_server, check, contract.AUTHORIZATION)
         gauge = PostgresBudgetGauge(pool)
         timer = ExpiryTimer(books, interval_s=settings.expiry_interval_s, also=gauge.measure)
         courier = _courier(pool, settings)

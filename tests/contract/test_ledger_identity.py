@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 
-import psycopg
 import pytest
 
-from services.ledger.domain.keys import ApiKey, StoredKey
-from services.runtime.errors import FailedPrecondition
+from services.ledger.domain.keys import ApiKey, KeyPlace, StoredKey
+from services.ledger.domain.members import Changes, Project, User
+from services.ledger.domain.plans import Plan
+from services.ledger.domain.roles import Role
+from services.runtime.errors import FailedPrecondition, NotFound
 from tests.unit.ledger.samples import NOW, STORES, Stores, open_stores
 
 HASH = bytes(range(32))
@@ -69,10 +71,67 @@ async def test_only_a_tenant_has_a_budget(stores: Stores) -> None:
         await stores.tenants.set_hard_budget("nobody", 5)
 
 
-async def test_a_switched_off_tenant_is_told_with_its_keys(database: Callable[[str], str]) -> None:
-    dsn = database("ledger")
-    async with open_stores("postgres", lambda _: dsn) as stores:
-        await stores.keys.add(KEY, HASH)
-        with psycopg.connect(dsn) as connection:
-            connection.execute("UPDATE ledger.tenants SET active = false WHERE id = 'acme'")
-        assert await stores.keys.find(KEY.key_id) == StoredKey(KEY, HASH, tenant_active=False)
+@pytest.mark.parametrize("what", ["tenant", "project", "user"])
+async def test_what_is_switched_off_is_told_with_its_keys(stores: Stores, what: str) -> None:
+    project = Project("acme", "red", "Red", True, NOW, NOW)
+    user = User("acme", "u" * 16, "ada@acme.example", "Ada", Role.MEMBER, True, NOW, NOW)
+    await stores.projects.add(project)
+    await stores.users.add(user)
+    key = replace(KEY, project="red", user="u" * 16)
+    await stores.keys.add(key, HASH)
+    wanted = StoredKey(key, HASH, tenant_active=True, role=Role.MEMBER)
+    assert await stores.keys.find(key.key_id) == wanted
+    off = Changes(active=False)
+    if what == "tenant":
+        await stores.directory.update("acme", off, NOW)
+        wanted = replace(wanted, tenant_active=False)
+    elif what == "project":
+        await stores.projects.update("acme", "red", off, NOW)
+        wanted = replace(wanted, project_active=False)
+    else:
+        await stores.users.update("acme", "u" * 16, off, NOW)
+        wanted = replace(wanted, user_active=False)
+    assert await stores.keys.find(key.key_id) == wanted
+
+
+async def test_a_key_is_told_with_its_tenants_plan(stores: Stores) -> None:
+    await stores.keys.add(KEY, HASH)
+    await stores.directory.update("acme", Changes(plan="free"), NOW)
+    found = await stores.keys.find(KEY.key_id)
+    assert found is not None
+    assert found.plan == Plan("free", 10, 1000, 52_428_800, 1)
+
+
+async def test_a_key_needs_its_project_and_its_user(stores: Stores) -> None:
+    await stores.projects.add(Project("other", "red", "Red", True, NOW, NOW))
+    await stores.users.add(User("other", "u" * 16, "ada@acme.example", "Ada", Role.ADMIN, True, NOW, NOW))
+    with pytest.raises(NotFound, match="PROJECT_NOT_FOUND"):
+        await stores.keys.add(replace(KEY, project="red"), HASH)
+    with pytest.raises(NotFound, match="USER_NOT_FOUND"):
+        await stores.keys.add(replace(KEY, user="u" * 16), HASH)
+    assert await stores.keys.find(KEY.key_id) is None
+
+
+async def test_both_secrets_of_a_rotated_key_are_kept_and_no_third(stores: Stores) -> None:
+    await stores.keys.add(KEY, HASH)
+    for hours, new in ((1, b"b" * 32), (2, b"c" * 32)):
+        now = NOW + timedelta(hours=hours)
+        wanted = replace(KEY, rotate_time=now, previous_expire_time=now + timedelta(hours=24))
+        assert await stores.keys.rotate(wanted, new) == wanted
+        assert await stores.keys.find(KEY.key_id) == StoredKey(
+            wanted, new, tenant_active=True, previous_hash=HASH if hours == 1 else b"b" * 32
+        )
+    assert await stores.keys.rotate(replace(wanted, tenant="other"), HASH) is None
+    assert await stores.keys.revoke("acme", KEY.key_id, NOW) is not None
+    assert await stores.keys.rotate(wanted, HASH) is None
+
+
+async def test_keys_are_listed_newest_first_in_parts(stores: Stores) -> None:
+    keys = [replace(KEY, key_id=f"{n:016d}", create_time=NOW + timedelta(seconds=n // 2)) for n in range(6)]
+    for key in keys:
+        await stores.keys.add(replace(key, expire_time=None), HASH)
+    await stores.keys.add(replace(KEY, tenant="other", key_id="o" * 16), HASH)
+    first = await stores.keys.list("acme", None, 4)
+    assert [key.key_id for key in first] == [f"{n:016d}" for n in (5, 4, 3, 2)]
+    rest = await stores.keys.list("acme", KeyPlace(first[-1].create_time, first[-1].key_id), 4)
+    assert [key.key_id for key in rest] == [f"{n:016d}" for n in (1, 0)]

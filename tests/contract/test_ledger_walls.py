@@ -107,7 +107,7 @@ def test_the_expiry_may_turn_holds_and_do_nothing_else(connection: Connection) -
 def test_lists_and_timers_have_their_indexes(database: Callable[[str], str]) -> None:
     """With enough rows of other tenants around, no statement reads a whole table, behind the wall neither."""
     with psycopg.connect(database("ledger"), autocommit=True) as connection:
-        for table in ("holds", "budgets"):
+        for table in ("tenants", "holds", "budgets"):
             connection.execute(f"ALTER TABLE ledger.{table} NO FORCE ROW LEVEL SECURITY".encode())
         connection.execute(
             "INSERT INTO ledger.tenants SELECT 't' || n, 'x', true, now() FROM generate_series(0, 199) n"
@@ -121,7 +121,7 @@ def test_lists_and_timers_have_their_indexes(database: Callable[[str], str]) -> 
             "INSERT INTO ledger.budgets SELECT 't' || n % 200, 'b' || n, 'jobs/' || n % 977, 'TOTAL', 1, NULL, 1, NULL,"
             " false, now(), now() FROM generate_series(1, 20000) n"
         )
-        for table in ("holds", "budgets"):
+        for table in ("tenants", "holds", "budgets"):
             connection.execute(f"ALTER TABLE ledger.{table} FORCE ROW LEVEL SECURITY".encode())
         connection.execute("VACUUM ANALYZE ledger.holds, ledger.budgets")
         bind(connection, "t7")

@@ -14,6 +14,8 @@ from tests.edge.calling import Edge
 UPLOAD = "pagemesh.extractor.v1.ExtractorService/UploadDocument"
 CREATE_KEY = "pagemesh.ledger.v1.IdentityService/CreateApiKey"
 REVOKE_KEY = "pagemesh.ledger.v1.IdentityService/RevokeApiKey"
+CREATE_PROJECT = "pagemesh.ledger.v1.IdentityService/CreateProject"
+CREATE_USER = "pagemesh.ledger.v1.IdentityService/CreateUser"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,18 @@ def world(stack: RunningStack) -> World:
     keys["revoked"] = revoked["secret"]
     assert edge.grpc(REVOKE_KEY, {"name": revoked["apiKey"]["name"]}, admin).code == "OK"
 
+    def project(project_id: str, key: str = admin) -> str:
+        made = edge.grpc(CREATE_PROJECT, {"project_id": project_id, "display_name": project_id}, key)
+        assert made.code == "OK", made
+        return str(made.messages[0]["project"]["name"])
+
+    def user(email: str, role: str, key: str = admin) -> str:
+        made = edge.grpc(CREATE_USER, {"email": email, "display_name": "Ada", "role": role}, key)
+        assert made.code == "OK", made
+        return str(made.messages[0]["user"]["name"])
+
+    keys["people"] = create("people", ["keys.admin", "users.admin"])["secret"]
+
     def upload(content: bytes, key: str = admin) -> str:
         stored = edge.grpc(UPLOAD, chunks(content), key)
         assert stored.code == "OK", stored
@@ -73,6 +87,12 @@ def world(stack: RunningStack) -> World:
         "TRUNCATED": upload(files.truncated()),
         "OTHER": upload(files.good(2), other),
         "OTHER_KEY": create("theirs", ["documents.read"], other)["apiKey"]["name"],
+        "KEY": create("mine", ["documents.read"])["apiKey"]["name"],
+        "PROJECT": project("red"),
+        "OTHER_PROJECT": project("theirs", other),
+        "USER": user("ada@acme.example", "ROLE_MEMBER"),
+        "LAST_ADMIN": user("eve@acme.example", "ROLE_ADMIN"),
+        "OTHER_USER": user("ada@acme.example", "ROLE_ADMIN", other),
         "UNKNOWN": f"documents/{'0' * 32}",
         "LONG_TEXT": "x" * 501,
     }

@@ -9,7 +9,9 @@ from uuid import UUID
 from services.ledger.adapters import memory_budgets
 from services.ledger.domain import refusals
 from services.ledger.domain.budgets import Budget, Crossing, Limit
-from services.ledger.domain.keys import ApiKey, StoredKey
+from services.ledger.domain.keys import ApiKey, KeyPlace, StoredKey
+from services.ledger.domain.members import Project, User
+from services.ledger.domain.plans import UNLIMITED, Plan
 from services.ledger.domain.values import Hold, HoldState, Recorded, UsageRecord
 
 Id = tuple[str, UUID]
@@ -19,22 +21,38 @@ AlertKey = tuple[str, str, datetime, Limit, int, int]
 
 
 @dataclass
-class _Tenant:
+class TenantRow:
+    """A tenant as it is kept."""
+
     display_name: str
     create_time: datetime
     active: bool = True
+    domain: str = ""
+    plan: str = UNLIMITED.plan_id
+    update_time: datetime | None = None
 
 
 @dataclass
 class MemoryLedger:
     """What the stores share. Methods do not await between reading and writing, so each is one transaction."""
 
-    tenants: dict[str, _Tenant] = field(default_factory=dict)
+    tenants: dict[str, TenantRow] = field(default_factory=dict)
     holds: dict[Id, Hold] = field(default_factory=dict)
     usage: dict[Id, UsageRecord] = field(default_factory=dict)
-    keys: dict[str, tuple[ApiKey, bytes]] = field(default_factory=dict)
-    users: dict[tuple[str, str], str] = field(default_factory=dict)
-    """The user, `users/…`, of the tenant's key, `apiKeys/…`."""
+    keys: dict[str, tuple[ApiKey, bytes, bytes | None]] = field(default_factory=dict)
+    """Each with the hash of its present secret and of the one before."""
+    projects: dict[tuple[str, str], Project] = field(default_factory=dict)
+    users: dict[tuple[str, str], User] = field(default_factory=dict)
+    plans: dict[str, Plan] = field(
+        default_factory=lambda: {
+            plan.plan_id: plan
+            for plan in (
+                Plan("free", 10, 1000, 52_428_800, 1),
+                Plan("standard", 600, 60_000, 52_428_800, 10),
+                UNLIMITED,
+            )
+        }
+    )
     budgets: dict[tuple[str, str], Budget] = field(default_factory=dict)
     alerts: dict[AlertKey, Crossing] = field(default_factory=dict)
 
@@ -137,20 +155,51 @@ class MemoryKeys:
 
     async def add(self, key: ApiKey, key_hash: bytes) -> None:
         self._ledger.check_tenant(key.tenant)
-        self._ledger.keys[key.key_id] = (key, key_hash)
+        if key.project and (key.tenant, key.project) not in self._ledger.projects:
+            raise refusals.project_not_found()
+        if key.user and (key.tenant, key.user) not in self._ledger.users:
+            raise refusals.user_not_found()
+        self._ledger.keys[key.key_id] = (key, key_hash, None)
 
     async def find(self, key_id: str) -> StoredKey | None:
         if key_id not in self._ledger.keys:
             return None
-        key, key_hash = self._ledger.keys[key_id]
-        return StoredKey(key, key_hash, self._ledger.tenants[key.tenant].active)
+        key, key_hash, previous_hash = self._ledger.keys[key_id]
+        tenant = self._ledger.tenants[key.tenant]
+        project = self._ledger.projects.get((key.tenant, key.project))
+        user = self._ledger.users.get((key.tenant, key.user))
+        return StoredKey(
+            key=key,
+            key_hash=key_hash,
+            tenant_active=tenant.active,
+            project_active=project is None or project.active,
+            user_active=user is None or user.active,
+            role=None if user is None else user.role,
+            plan=self._ledger.plans[tenant.plan],
+            previous_hash=previous_hash,
+        )
+
+    async def list(self, tenant: str, after: KeyPlace | None, limit: int) -> Sequence[ApiKey]:
+        keys = [key for key, *_ in self._ledger.keys.values() if key.tenant == tenant]
+        keys.sort(key=lambda key: (key.create_time, key.key_id), reverse=True)
+        if after is not None:
+            keys = [key for key in keys if (key.create_time, key.key_id) < (after.create_time, after.key_id)]
+        return keys[:limit]
+
+    async def rotate(self, key: ApiKey, key_hash: bytes) -> ApiKey | None:
+        known, present, _ = self._ledger.keys.get(key.key_id, (None, b"", None))
+        if known is None or known.tenant != key.tenant or known.revoke_time is not None:
+            return None
+        rotated = replace(known, rotate_time=key.rotate_time, previous_expire_time=key.previous_expire_time)
+        self._ledger.keys[key.key_id] = (rotated, key_hash, present)
+        return rotated
 
     async def revoke(self, tenant: str, key_id: str, now: datetime) -> ApiKey | None:
-        key, key_hash = self._ledger.keys.get(key_id, (None, b""))
+        key, present, previous = self._ledger.keys.get(key_id, (None, b"", None))
         if key is None or key.tenant != tenant:
             return None
         ended = replace(key, revoke_time=key.revoke_time or now)
-        self._ledger.keys[key_id] = (ended, key_hash)
+        self._ledger.keys[key_id] = (ended, present, previous)
         return ended
 
 
@@ -161,7 +210,7 @@ class MemoryTenants:
         self._ledger = ledger
 
     async def ensure(self, tenant: str, display_name: str, now: datetime) -> None:
-        self._ledger.tenants.setdefault(tenant, _Tenant(display_name, now))
+        self._ledger.tenants.setdefault(tenant, TenantRow(display_name, now))
 
     async def set_hard_budget(self, tenant: str, hard_micros: int) -> None:
         memory_budgets.set_operator_limit(self._ledger, tenant, hard_micros, datetime.now(UTC))

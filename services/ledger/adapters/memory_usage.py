@@ -121,7 +121,8 @@ class MemoryUsageReports:
     def _user_of(self, record: UsageRecord) -> str:
         if record.actor.startswith("users/"):
             return record.actor
-        return self._ledger.users.get((record.tenant, record.actor), "")
+        found = self._ledger.keys.get(record.actor.removeprefix("apiKeys/"))
+        return f"users/{found[0].user}" if found is not None and found[0].user else ""
 
 
 class MemoryRollups:

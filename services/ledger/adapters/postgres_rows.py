@@ -39,7 +39,10 @@ USAGE_COLUMNS = sql.SQL(
     "tenant, event_id, model, input_tokens, output_tokens, operation, document, request_id, occur_time, tags,"
     " cost_micros, price_book_version, hold_id, actor, record_time, project, job"
 )
-_KEY_COLUMNS = sql.SQL("id, tenant, display_name, scopes, create_time, expire_time, revoke_time")
+_KEY_COLUMNS = sql.SQL(
+    "id, tenant, display_name, scopes, create_time, expire_time, revoke_time, project, user_id, rotate_time,"
+    " previous_expire_time"
+)
 
 
 def statement(text: LiteralString) -> bytes:
@@ -105,5 +108,17 @@ def record_of(row: Row) -> UsageRecord:
 
 def key_of(row: Row) -> ApiKey:
     """A row of {key}."""
-    key_id, tenant, display_name, scopes, created, expires, revoked = row
-    return ApiKey(key_id, tenant, display_name, frozenset(scopes), created, expires, revoked)
+    key_id, tenant, display_name, scopes, created, expires, revoked, project, user, rotated, previous = row
+    return ApiKey(
+        key_id=key_id,
+        tenant=tenant,
+        display_name=display_name,
+        scopes=frozenset(scopes),
+        create_time=created,
+        expire_time=expires,
+        revoke_time=revoked,
+        project=project or "",
+        user=user or "",
+        rotate_time=rotated,
+        previous_expire_time=previous,
+    )

@@ -1,8 +1,10 @@
 """envoy.service.auth.v3.Authorization: Envoy asks it about every request before anything else sees it."""
 
+import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -11,8 +13,10 @@ from google.rpc import code_pb2, status_pb2
 from prometheus_client import Counter
 
 from services.ledger.domain.identity import Authenticator, Denial, Principal
+from services.ledger.domain.quotas import Exhausted, Quotas
+from services.runtime import status
 from services.runtime.call import Identity, current_call, enter
-from services.runtime.errors import PagemeshError
+from services.runtime.errors import PagemeshError, QuotaViolation, ResourceExhausted
 from xdsapi.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from xdsapi.envoy.service.auth.v3.external_auth_pb2 import (
     CheckRequest,
@@ -28,23 +32,31 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _CHECKS = Counter("pagemesh_ledger_checks", "Checks for the edge, by `ok` or why not.", ["outcome"])
 _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
+_GRPC = "application/grpc"
+_UPLOADS = ("/v1/documents:upload", "/pagemesh.extractor.v1.ExtractorService/UploadDocument")
 _DENIED_TEXT = "API key is missing, unknown, expired or revoked"
 """One text for all reasons: which of them it was would help only somebody who guesses."""
 
 
 class CheckServicer(AuthorizationServicer):
-    """Answers 200 with who it is, or 401. A failure of ours fails the RPC, and Envoy answers 503."""
+    """Answers 200 with who it is, 401, or 429 where the hour's quota is used up. A failure of ours fails the RPC, and
+    Envoy answers 503."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, quotas: Quotas) -> None:
         self._authenticator = authenticator
+        self._quotas = quotas
 
     async def Check(self, request: CheckRequest, context: Context) -> CheckResponse:
         """Who sends the request that Envoy describes."""
-        headers = request.attributes.request.http.headers
+        asked = request.attributes.request.http
+        headers = asked.headers
         # The log line of this call belongs to the request that it lets in, or not.
         enter(replace(current_call(), request_id=headers.get("x-request-id", current_call().request_id)))
         try:
             found = await self._authenticator.authenticate(_credential(headers))
+            used_up = None
+            if isinstance(found, Principal):
+                used_up = await self._quotas.take(found, upload=_is_upload(asked.path))
         except PagemeshError as exc:
             _CHECKS.labels(exc.reason.lower()).inc()
             raise
@@ -52,6 +64,10 @@ class CheckServicer(AuthorizationServicer):
             _CHECKS.labels(found.value).inc()
             log.info("denied", why=found.value)
             return _denied()
+        if used_up is not None:
+            _CHECKS.labels("quota_exceeded").inc()
+            log.info("quota_exceeded", tenant=found.tenant, kind=used_up.kind.value)
+            return _over_quota(found, used_up, over_grpc=headers.get("content-type", "").startswith(_GRPC))
         _CHECKS.labels("ok").inc()
         enter(replace(current_call(), identity=Identity(found.tenant, found.actor, found.project, found.scopes)))
         return _ok(found)
@@ -104,6 +120,35 @@ def _denied() -> CheckResponse:
             status=HttpStatus(code=StatusCode.Unauthorized),
             headers=[_overwrite("www-authenticate", "Bearer"), _overwrite("content-type", "text/plain")],
             body=_DENIED_TEXT,
+        ),
+    )
+
+
+def _is_upload(path: str) -> bool:
+    # However it is spelled: the edge unescapes what it looks a path up by.
+    return unquote(path.partition("?")[0]) in _UPLOADS
+
+
+def _over_quota(principal: Principal, used_up: Exhausted, *, over_grpc: bool) -> CheckResponse:
+    plan, kind = principal.plan, used_up.kind
+    error = ResourceExhausted(
+        "QUOTA_EXCEEDED",
+        f"The hour's quota of {plan.per_hour(kind)} {kind.value} is used up. Wait as long as retry-after says, or ask"
+        " the operator for a larger plan.",
+        retry_after_s=used_up.retry_after_s,
+        quota=QuotaViolation(f"tenants/{principal.tenant}", f"{kind.value} per hour of {plan.name}"),
+    )
+    headers = {"retry-after": str(used_up.retry_after_s), "content-type": "text/plain"}
+    if over_grpc:
+        # In this header alone does a gRPC caller look for details; a JSON caller gets them from the edge's own words.
+        rich = status.to_status(error)
+        headers["grpc-status-details-bin"] = base64.b64encode(rich.SerializeToString()).decode().rstrip("=")
+    return CheckResponse(
+        status=status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED),
+        denied_response=DeniedHttpResponse(
+            status=HttpStatus(code=StatusCode.TooManyRequests),
+            headers=[_overwrite(name, value) for name, value in headers.items()],
+            body=error.message,
         ),
     )
 

@@ -26,6 +26,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     bootstrap.add_argument("--tenant", required=True, help="id: [0-9a-z-], at most 63 characters")
     bootstrap.add_argument("--display-name", default="", help="what people call the tenant; its id by default")
     bootstrap.add_argument("--hard-budget-micros", type=int, help="limit of all that the tenant may ever spend")
+    bootstrap.add_argument("--plan", default="", help="what the tenant may use; a new one has no limits by default")
+    bootstrap.add_argument("--admin-email", default="", help="make this user an admin, and the key theirs")
     bootstrap.add_argument("--no-key", action="store_true", help="make no key: only the tenant, and its budget")
     _add_holds(commands.add_parser("holds", help="list and close holds that became UNKNOWN"))
     _add_prices(commands.add_parser("prices", help="load a price list, set what models cost one tenant"))

@@ -9,6 +9,7 @@ from services.runtime.access import of_descriptor
 
 LEDGER = "pagemesh.ledger.v1.LedgerService"
 IDENTITY = "pagemesh.ledger.v1.IdentityService"
+OPERATOR = "pagemesh.ledger.v1.OperatorService"
 AUTHORIZATION = "envoy.service.auth.v3.Authorization"
 
 _FILES = (extractor_service_pb2, summarizer_service_pb2, ledger_service_pb2, identity_service_pb2)

@@ -7,9 +7,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pagemesh.common.v1 import money_pb2
-from pagemesh.ledger.v1 import hold_pb2, identity_pb2, usage_pb2
+from pagemesh.ledger.v1 import hold_pb2, usage_pb2
 from services.ledger.domain.checks import invalid_field
-from services.ledger.domain.keys import ApiKey
 from services.ledger.domain.values import (
     CURRENCY,
     Caller,
@@ -121,23 +120,3 @@ def record_message(record: UsageRecord) -> usage_pb2.UsageRecord:
         record_time=timestamp_of(record.record_time),
         project=record.project,
     )
-
-
-def key_id_of_name(name: str) -> str:
-    """The id within `apiKeys/{id}`."""
-    return name.removeprefix("apiKeys/")
-
-
-def key_message(key: ApiKey) -> identity_pb2.ApiKey:
-    """A key as callers see it."""
-    message = identity_pb2.ApiKey(
-        name=key.name,
-        display_name=key.display_name,
-        scopes=sorted(key.scopes),
-        create_time=timestamp_of(key.create_time),
-    )
-    if key.expire_time is not None:
-        message.expire_time.CopyFrom(timestamp_of(key.expire_time))
-    if key.revoke_time is not None:
-        message.revoke_time.CopyFrom(timestamp_of(key.revoke_time))
-    return message

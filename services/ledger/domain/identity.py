@@ -1,40 +1,13 @@
-"""The identity use cases: who a credential is, and making and ending keys."""
+"""Who a credential is."""
 
-import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-from enum import Enum
 
-from services.ledger.domain.checks import check_text, check_time, invalid_field
-from services.ledger.domain.key_cache import KeyCache
-from services.ledger.domain.keys import ApiKey, KeyHasher, KeyMint, StoredKey, key_id_of
+from services.ledger.domain.key_cache import Admission, KeyCache
+from services.ledger.domain.keys import NO_KEY, KeyHasher, StoredKey, key_id_of
 from services.ledger.domain.ports import Clock, KeyStore
-from services.ledger.domain.values import Caller
-from services.runtime.errors import NotFound, PermissionDenied
+from services.ledger.domain.principals import Denial, Principal
 
-_NO_HASH = bytes(32)
-
-
-class Denial(Enum):
-    """Why a credential is not let in: for the operator's metrics, never for the caller."""
-
-    MISSING = "missing"
-    MALFORMED = "malformed"
-    UNKNOWN = "unknown"
-    EXPIRED = "expired"
-    REVOKED = "revoked"
-    TENANT_INACTIVE = "tenant_inactive"
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who a credential is."""
-
-    tenant: str
-    actor: str
-    project: str
-    scopes: frozenset[str]
+__all__ = ["Authenticator", "Denial", "Principal"]
 
 
 class Authenticator:
@@ -66,95 +39,53 @@ class Authenticator:
         if key_id is None:
             return Denial.MALFORMED
         digest = self._hasher.digest(credential)
-        key = self._cache.get(key_id, digest)
-        if key is None:
+        admission = self._cache.get(key_id, digest)
+        if admission is None:
             found = await self._look_up(key_id, digest)
             if isinstance(found, Denial):
                 return found
-            key = found
-        if key.expire_time is not None and key.expire_time <= self._clock():
+            admission = found
+        if admission.expire_time is not None and admission.expire_time <= self._clock():
             return Denial.EXPIRED
-        return Principal(key.tenant, key.name, "", key.scopes)
+        return admission.principal
 
-    async def _look_up(self, key_id: str, digest: bytes) -> ApiKey | Denial:
+    async def _look_up(self, key_id: str, digest: bytes) -> Admission | Denial:
         changes, now_s = self._cache.changes, self._monotonic_s()
         stored = await self._keys.find(key_id)
-        known = hmac.compare_digest(_NO_HASH if stored is None else stored.key_hash, digest)
-        if stored is None or not known:
+        try:
+            expire_time = (stored or NO_KEY).expires(digest)
+        except LookupError:
+            return Denial.UNKNOWN
+        if stored is None:
             return Denial.UNKNOWN
         denial = _denial(stored)
         if denial is not None:
             return denial
-        self._cache.put(digest, stored.key, looked_up_s=now_s, changes=changes)
-        return stored.key
+        admission = Admission(principal_of(stored), expire_time)
+        self._cache.put(key_id, digest, admission, looked_up_s=now_s, changes=changes)
+        return admission
 
 
-class KeyRing:
-    """Makes and ends keys. `known_scopes` are the scopes that the contract speaks of."""
-
-    def __init__(
-        self, *, keys: KeyStore, hasher: KeyHasher, mint: KeyMint, clock: Clock, known_scopes: frozenset[str]
-    ) -> None:
-        self._keys = keys
-        self._hasher = hasher
-        self._mint = mint
-        self._clock = clock
-        self._known_scopes = known_scopes
-
-    async def create(
-        self, caller: Caller, display_name: str, scopes: frozenset[str], expire_time: datetime | None
-    ) -> tuple[ApiKey, str]:
-        """Makes a key for the caller's tenant; answers it with its credential, which is kept nowhere.
-
-        Raises InvalidArgument SCOPE_UNKNOWN or INVALID_FIELD, PermissionDenied SCOPE_NOT_GRANTABLE (the caller lacks
-        a scope) or EXPIRY_NOT_GRANTABLE (the new key would outlive the caller's), FailedPrecondition TENANT_UNKNOWN.
-        """
-        self._check_scopes(caller, scopes)
-        now = self._clock()
-        check_text(display_name, "display_name")
-        if expire_time is not None:
-            check_time(expire_time, "expire_time")
-            if expire_time <= now:
-                raise invalid_field("expire_time", "must be in the future")
-        await self._check_expiry(caller, expire_time)
-        key_id, credential = self._mint.credential()
-        key = ApiKey(key_id, caller.tenant, display_name, scopes, now, expire_time)
-        await self._keys.add(key, self._hasher.digest(credential))
-        return key, credential
-
-    async def revoke(self, caller: Caller, key_id: str) -> ApiKey:
-        """Ends a key of the caller's tenant; again, it answers the same. Raises NotFound KEY_NOT_FOUND."""
-        key = await self._keys.revoke(caller.tenant, key_id, self._clock())
-        if key is None:
-            raise NotFound("KEY_NOT_FOUND", "There is no such API key.")
-        return key
-
-    def _check_scopes(self, caller: Caller, scopes: frozenset[str]) -> None:
-        unknown = sorted(scopes - self._known_scopes)
-        if unknown:
-            known = ", ".join(sorted(self._known_scopes))
-            raise invalid_field(
-                "scopes", f"no such scope: {', '.join(unknown)}; there are {known}", reason="SCOPE_UNKNOWN"
-            )
-        lacking = sorted(scopes - caller.scopes)
-        if lacking:
-            raise PermissionDenied(
-                "SCOPE_NOT_GRANTABLE",
-                f"A key grants only scopes that it has itself; yours lacks {', '.join(lacking)}.",
-                metadata={"scopes": " ".join(lacking)},
-            )
-
-    async def _check_expiry(self, caller: Caller, expire_time: datetime | None) -> None:
-        maker = await self._keys.find(caller.actor.removeprefix("apiKeys/"))
-        limit = maker.key.expire_time if maker is not None else None
-        if limit is not None and (expire_time is None or expire_time > limit):
-            raise PermissionDenied(
-                "EXPIRY_NOT_GRANTABLE",
-                f"A key cannot make one that outlives it. Set expire_time to {limit.isoformat()} or before.",
-            )
+def principal_of(stored: StoredKey) -> Principal:
+    """Who a key is, if it is let in."""
+    key = stored.key
+    return Principal(
+        tenant=key.tenant,
+        actor=key.name,
+        project=f"projects/{key.project}" if key.project else "",
+        scopes=stored.scopes,
+        user=f"users/{key.user}" if key.user else "",
+        role=stored.role,
+        plan=stored.plan,
+    )
 
 
 def _denial(stored: StoredKey) -> Denial | None:
-    if stored.key.revoke_time is not None:
-        return Denial.REVOKED
-    return None if stored.tenant_active else Denial.TENANT_INACTIVE
+    """Why the key is not let in; the first reason counts."""
+    reasons = (
+        (stored.key.revoke_time is not None, Denial.REVOKED),
+        (not stored.tenant_active, Denial.TENANT_INACTIVE),
+        (not stored.project_active, Denial.PROJECT_INACTIVE),
+        (not stored.user_active, Denial.USER_INACTIVE),
+    )
+    return next((denial for holds, denial in reasons if holds), None)

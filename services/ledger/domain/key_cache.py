@@ -4,8 +4,9 @@ import hmac
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
-from services.ledger.domain.keys import ApiKey
+from services.ledger.domain.principals import Principal
 
 HEARD_WITHIN_S = 0.9
 """How long the cache believes that it hears of revocations, and how long an entry lasts when it does not hear.
@@ -15,10 +16,22 @@ key is refused at most this long after its revocation.
 """
 
 
+_SECRETS = 2
+"""Of a key: the present one and, for a while, the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who a credential is, and until when."""
+
+    principal: Principal
+    expire_time: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     digest: bytes
-    key: ApiKey
+    admission: Admission
     added_s: float
 
 
@@ -33,31 +46,30 @@ class KeyCache:
         self._max_keys = max_keys
         self._ttl_s = ttl_s
         self._monotonic_s = monotonic_s
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[_Entry, ...]] = OrderedDict()
         self._heard_s = float("-inf")
         self.changes = 0
         """Counts what was dropped; tells a look-up that a change arrived while it was under way."""
 
-    def get(self, key_id: str, digest: bytes) -> ApiKey | None:
-        """The key, if it was checked with this digest and the answer may still be believed."""
-        entry = self._entries.get(key_id)
-        if entry is None:
-            return None
-        lasts_s = self._ttl_s if self.hearing else min(self._ttl_s, HEARD_WITHIN_S)
-        if self._monotonic_s() - entry.added_s >= lasts_s:
-            del self._entries[key_id]
-            return None
-        if not hmac.compare_digest(entry.digest, digest):
-            return None
-        self._entries.move_to_end(key_id)
-        return entry.key
+    def get(self, key_id: str, digest: bytes) -> Admission | None:
+        """Who it is, if it was checked with this digest and the answer may still be believed."""
+        for entry in self._entries.get(key_id, ()):
+            if not hmac.compare_digest(entry.digest, digest):
+                continue
+            lasts_s = self._ttl_s if self.hearing else min(self._ttl_s, HEARD_WITHIN_S)
+            if self._monotonic_s() - entry.added_s >= lasts_s:
+                return None
+            self._entries.move_to_end(key_id)
+            return entry.admission
+        return None
 
-    def put(self, digest: bytes, key: ApiKey, *, looked_up_s: float, changes: int) -> None:
-        """Keeps a key that was read at or after `looked_up_s`, unless something changed since `changes` was read."""
+    def put(self, key_id: str, digest: bytes, admission: Admission, *, looked_up_s: float, changes: int) -> None:
+        """Keeps what was read at or after `looked_up_s`, unless something changed since `changes` was read."""
         if changes != self.changes:
             return
-        self._entries[key.key_id] = _Entry(digest, key, looked_up_s)
-        self._entries.move_to_end(key.key_id)
+        others = [entry for entry in self._entries.get(key_id, ()) if entry.digest != digest]
+        self._entries[key_id] = (_Entry(digest, admission, looked_up_s), *others)[:_SECRETS]
+        self._entries.move_to_end(key_id)
         if len(self._entries) > self._max_keys:
             self._entries.popitem(last=False)
 
@@ -78,7 +90,7 @@ class KeyCache:
     def drop_tenant(self, tenant: str) -> None:
         """Forgets the keys of one tenant."""
         self.changes += 1
-        for key_id in [i for i, entry in self._entries.items() if entry.key.tenant == tenant]:
+        for key_id in [i for i, found in self._entries.items() if found[0].admission.principal.tenant == tenant]:
             del self._entries[key_id]
 
     def clear(self) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from services.ledger.domain.keys import ApiKey, StoredKey
+from services.ledger.domain.keys import ApiKey, KeyPlace, StoredKey
 from services.ledger.domain.pricing import PriceBook
 from services.ledger.domain.usage_values import UNGROUPED, ExportPart, Grouping, UsageGroup, UsageReport
 from services.ledger.domain.values import Cursor, Hold, Recorded, Selection, UsageRecord
@@ -150,11 +150,24 @@ class KeyStore(Protocol):
     """API keys."""
 
     async def add(self, key: ApiKey, key_hash: bytes) -> None:
-        """Keeps a new key. FailedPrecondition TENANT_UNKNOWN where its tenant does not exist."""
+        """Keeps a new key. FailedPrecondition TENANT_UNKNOWN where its tenant does not exist, NotFound
+        PROJECT_NOT_FOUND or USER_NOT_FOUND where the tenant has no such project or user."""
         ...
 
     async def find(self, key_id: str) -> StoredKey | None:
-        """The key of that id, of whatever tenant."""
+        """The key of that id, of whatever tenant: whose it is, its id alone says."""
+        ...
+
+    async def list(self, tenant: str, after: KeyPlace | None, limit: int) -> Sequence[ApiKey]:
+        """Up to `limit` keys of the tenant behind that place, newest first."""
+        ...
+
+    async def rotate(self, key: ApiKey, key_hash: bytes) -> ApiKey | None:
+        """Gives the key that hash, and keeps the one that it had as the one before, until `previous_expire_time`.
+
+        Sets `rotate_time` and `previous_expire_time` to those of `key`. None where its tenant has no such key, or it
+        was revoked.
+        """
         ...
 
     async def revoke(self, tenant: str, key_id: str, now: datetime) -> ApiKey | None:

@@ -51,3 +51,55 @@ def hold_released() -> FailedPrecondition:
 def event_id_reused() -> AlreadyExists:
     """The event's id is in the books with another event."""
     return AlreadyExists("EVENT_ID_REUSED", "This event id was used for another event. Make a new id for each call.")
+
+
+def key_not_found() -> NotFound:
+    """The tenant has no such key."""
+    return NotFound("KEY_NOT_FOUND", "There is no such API key.")
+
+
+def project_not_found() -> NotFound:
+    """The tenant has no such project."""
+    return NotFound("PROJECT_NOT_FOUND", "There is no such project.")
+
+
+def user_not_found() -> NotFound:
+    """The tenant has no such user."""
+    return NotFound("USER_NOT_FOUND", "There is no such user.")
+
+
+def tenant_not_found() -> NotFound:
+    """There is no such tenant, or it is not the caller's."""
+    return NotFound("TENANT_NOT_FOUND", "There is no such tenant.")
+
+
+def plan_not_found() -> NotFound:
+    """There is no such plan."""
+    return NotFound("PLAN_NOT_FOUND", "There is no such plan. ListPlans has all of them.")
+
+
+def tenant_exists() -> AlreadyExists:
+    """The id is taken."""
+    return AlreadyExists("TENANT_EXISTS", "There is a tenant of this id. Choose another.")
+
+
+def domain_taken() -> AlreadyExists:
+    """Another tenant has the domain."""
+    return AlreadyExists("DOMAIN_TAKEN", "Another tenant has this domain.")
+
+
+def project_exists() -> AlreadyExists:
+    """The id is taken."""
+    return AlreadyExists("PROJECT_EXISTS", "There is a project of this id. Choose another.")
+
+
+def user_exists() -> AlreadyExists:
+    """The email is taken."""
+    return AlreadyExists("USER_EXISTS", "There is a user with this email. Change that user instead.")
+
+
+def last_admin() -> FailedPrecondition:
+    """Nobody would be left to administer the tenant."""
+    return FailedPrecondition(
+        "LAST_ADMIN", "This is the tenant's last active admin. Make another user an admin before."
+    )

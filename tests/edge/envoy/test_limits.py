@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from pagemesh.extractor.v1.extractor_service_pb2 import GetDocumentRequest
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import ExtractorServiceStub
@@ -84,6 +86,30 @@ async def test_who_is_limited_is_told_for_how_long(clean: Mesh, new_edge: NewEdg
             await IdentityServiceStub(channel).WhoAmI(WhoAmIRequest(), metadata=metadata(), timeout=10)
     assert grpc_error(refused.value) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
     assert "retry-after" in dict(refused.value.initial_metadata() or refused.value.trailing_metadata())
+
+
+async def test_a_quota_that_is_used_up_is_told_to_json_and_to_grpc_callers(edge: Edge, clean: Mesh) -> None:
+    exhausted = {"authorization": "Bearer exhausted"}
+    answer = await edge.call("GET", "/v1/whoami", headers=exhausted)
+    assert (answer.status, answer.headers["retry-after"]) == (429, "1234")
+    assert (answer.json["code"], answer.reason, answer.json["message"]) == (
+        8,
+        "QUOTA_EXCEEDED",
+        "As the authorizer says.",
+    )
+    assert answer.json["details"][1] == {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1234s"}
+    assert "grpc-status-details-bin" not in answer.headers
+    async with edge.channel() as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await IdentityServiceStub(channel).WhoAmI(WhoAmIRequest(), metadata=tuple(exhausted.items()), timeout=10)
+    assert grpc_error(refused.value) == ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
+    assert refused.value.details() == "As the authorizer says."
+    status = rpc_status.from_call(refused.value)
+    retry = error_details_pb2.RetryInfo()
+    assert status is not None
+    assert any(detail.Unpack(retry) for detail in status.details)
+    assert retry.retry_delay.seconds == 1234
+    assert clean.journal.calls == []
 
 
 def chunked(size: int) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """Small real services behind a real Envoy: gRPC servers over mTLS that note what reaches them and answer as told."""
 
 import asyncio
+import base64
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from pagemesh.ledger.v1 import identity_service_pb2_grpc, ledger_service_pb2_grp
 from pagemesh.ledger.v1 import ledger_service_pb2 as ledger_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2_grpc, summary_pb2
+from services.runtime.errors import ResourceExhausted
+from services.runtime.status import to_status
 from services.runtime.tls import TlsFolder
 from xdsapi.envoy.config.core.v3 import base_pb2
 from xdsapi.envoy.service.auth.v3 import external_auth_pb2 as auth_pb2
@@ -70,6 +73,8 @@ class Authorizer(external_auth_pb2_grpc.AuthorizationServicer):
     async def Check(self, request: auth_pb2.CheckRequest, context: Context) -> auth_pb2.CheckResponse:
         self.asked.append(request)
         credential = request.attributes.request.http.headers.get("authorization", "")
+        if credential == "Bearer exhausted":
+            return _exhausted(request)
         if not credential.startswith("Bearer pm_"):
             forbidden = credential == "Bearer forbidden"
             return auth_pb2.CheckResponse(
@@ -92,6 +97,25 @@ class Authorizer(external_auth_pb2_grpc.AuthorizationServicer):
         return auth_pb2.CheckResponse(
             status=status_pb2.Status(), ok_response=auth_pb2.OkHttpResponse(headers=options), dynamic_metadata=about
         )
+
+
+def _exhausted(request: auth_pb2.CheckRequest) -> auth_pb2.CheckResponse:
+    """As the ledger says that a quota is used up, to gRPC callers with details."""
+    headers = {"retry-after": "1234"}
+    if request.attributes.request.http.headers.get("content-type", "").startswith("application/grpc"):
+        error = ResourceExhausted("QUOTA_EXCEEDED", "As the authorizer says.", retry_after_s=1234)
+        headers["grpc-status-details-bin"] = base64.b64encode(to_status(error).SerializeToString()).decode().rstrip("=")
+    return auth_pb2.CheckResponse(
+        status=status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED),
+        denied_response=auth_pb2.DeniedHttpResponse(
+            status=http_status_pb2.HttpStatus(code=http_status_pb2.TooManyRequests),
+            headers=[
+                base_pb2.HeaderValueOption(header=base_pb2.HeaderValue(key=name, value=value))
+                for name, value in headers.items()
+            ],
+            body="As the authorizer says.",
+        ),
+    )
 
 
 class Identities(identity_service_pb2_grpc.IdentityServiceServicer):
@@ -304,7 +328,7 @@ class Mesh:
     def __init__(self, tls_dir: Callable[[str], Path]) -> None:
         self.journal = Journal()
         self.authorizer = Authorizer()
-        self.identities = Identities(self.journal)
+        self.identities = Identities(self.journal)  # type: ignore[abstract]
         self.extracting = Extractor(self.journal)  # type: ignore[abstract]
         self.summarizing = Summarizer(self.journal)  # type: ignore[abstract]
         self.keeping = Ledger(self.journal)  # type: ignore[abstract]

@@ -16,17 +16,22 @@ import grpc.aio
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from psycopg.conninfo import conninfo_to_dict
 
 from pagemesh.ledger.v1.identity_service_pb2_grpc import IdentityServiceStub
 from pagemesh.ledger.v1.ledger_service_pb2 import QueryUsageRequest
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
+from pagemesh.ledger.v1.operator_service_pb2_grpc import OperatorServiceStub
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.ports import pick_free_port
+from pagemesh_cli.stack.postgres import SUPERUSER
 from pagemesh_cli.stack.process import Process, ProcessSpec
 from services.database.pool import open_pool
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
+from services.ledger.adapters.postgres_members import PostgresUsers
+from services.ledger.adapters.postgres_tenants import PostgresTenantDirectory
 from services.ledger.api import contract
-from services.ledger.domain.identity import KeyRing
+from services.ledger.domain.key_ring import KeyRing
 from services.ledger.domain.keys import KeyHasher, KeyMint
 from services.ledger.domain.onboarding import Onboarding
 from tests.conftest import Databases
@@ -34,7 +39,7 @@ from xdsapi.envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStu
 
 ROOT = Path(__file__).parents[3]
 PEPPER = "pepper-of-the-tests-pepper-of-the-tests"
-ALL_SCOPES = "budgets.admin budgets.read documents.read documents.write keys.admin summaries.create usage.read"
+ALL_SCOPES = " ".join(sorted(contract.scopes()))
 
 
 def environment(dsn: str, **changes: str) -> dict[str, str]:
@@ -123,19 +128,23 @@ class Peer:
     tenant: str
     actor: str = "apiKeys/" + "0" * 16
     scopes: str = ALL_SCOPES
+    project: str = ""
     ledger: LedgerServiceStub = field(init=False)
     identity: IdentityServiceStub = field(init=False)
     authorization: AuthorizationStub = field(init=False)
+    operator: OperatorServiceStub = field(init=False)
 
     def __post_init__(self) -> None:
         self.ledger = LedgerServiceStub(self.channel)
         self.identity = IdentityServiceStub(self.channel)
         self.authorization = AuthorizationStub(self.channel)
+        self.operator = OperatorServiceStub(self.channel)
 
     async def call(self, method: Callable[..., Any], request: object, timeout_s: float = 10) -> Any:
         metadata = (
             ("x-pagemesh-tenant", self.tenant),
             ("x-pagemesh-actor", self.actor),
+            ("x-pagemesh-project", self.project),
             ("x-pagemesh-scopes", self.scopes),
         )
         return await method(request, timeout=timeout_s, metadata=metadata)
@@ -195,10 +204,26 @@ def ledger_dsn(postgres_server: Databases) -> Iterator[str]:
     postgres_server.drop(name)
 
 
+@pytest.fixture
+def whole_ledger(ledger_dsn: str, postgres_server: Databases) -> str:
+    """The same database as its superuser sees it, whom no policy binds."""
+    name = conninfo_to_dict(ledger_dsn)["dbname"]
+    return postgres_server.server.dsn(SUPERUSER, postgres_server.superuser_password, database=str(name))
+
+
 @pytest.fixture(scope="module")
 def service(ledger_dsn: str, mesh_pki: CertificateAuthority, session_dir: Path) -> Iterator[LedgerProcess]:
     """A ledger that runs."""
     process = LedgerProcess(ledger_dsn, mesh_pki, session_dir / "ledger.log")
+    process.start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="module")
+def replica(ledger_dsn: str, mesh_pki: CertificateAuthority, session_dir: Path) -> Iterator[LedgerProcess]:
+    """Another one on the same database."""
+    process = LedgerProcess(ledger_dsn, mesh_pki, session_dir / "ledger-replica.log")
     process.start()
     yield process
     process.stop()
@@ -243,13 +268,19 @@ async def admit(ledger_dsn: str) -> AsyncIterator[Admit]:
     pool = await open_pool(ledger_dsn, name="test", max_size=2)
     keys = KeyRing(
         keys=PostgresKeys(pool),
+        users=PostgresUsers(pool),
         hasher=KeyHasher(PEPPER),
         mint=KeyMint(),
         clock=lambda: datetime.now(UTC),
         known_scopes=contract.scopes(),
     )
     onboarding = Onboarding(
-        tenants=PostgresTenants(pool), keys=keys, clock=lambda: datetime.now(UTC), scopes=contract.scopes()
+        tenants=PostgresTenants(pool),
+        directory=PostgresTenantDirectory(pool),
+        users=PostgresUsers(pool),
+        keys=keys,
+        clock=lambda: datetime.now(UTC),
+        scopes=contract.scopes(),
     )
 
     async def make(*, name: str = "", hard_budget_micros: int | None = None) -> Tenant:
@@ -276,3 +307,22 @@ async def run_command(arguments: list[str], variables: dict[str, str]) -> tuple[
     async with asyncio.timeout(60):
         output, _ = await process.communicate()
     return process.returncode or 0, output.decode()
+
+
+@pytest.fixture
+async def admin(service: LedgerProcess, connect: Connect, admit: Admit) -> Peer:
+    """An admin of a tenant of its own."""
+    tenant = await admit()
+    return connect(service, "edge", tenant.name, actor=tenant.api_key)
+
+
+@pytest.fixture
+def operator(service: LedgerProcess, connect: Connect) -> Peer:
+    """The operator of the mesh, who acts for no tenant."""
+    return connect(service, "operator", "")
+
+
+@pytest.fixture
+def edges(service: LedgerProcess, replica: LedgerProcess, connect: Connect) -> list[Peer]:
+    """The edge before each of two replicas."""
+    return [connect(service, "edge", ""), connect(replica, "edge", "")]

@@ -1,7 +1,6 @@
 """Envoy's Check, keys and what reflection shows, over real mTLS and real Postgres; with two replicas where needed."""
 
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from pagemesh.ledger.v1 import identity_service_pb2 as pb
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from tests.integration.ledger.conftest import (
+    ALL_SCOPES,
     Admit,
     Connect,
     LedgerProcess,
@@ -64,14 +64,6 @@ def edge(service: LedgerProcess, connect: Connect) -> Peer:
     return connect(service, "edge", "")
 
 
-@pytest.fixture(scope="module")
-def replica(ledger_dsn: str, mesh_pki: CertificateAuthority, session_dir: Path) -> Iterator[LedgerProcess]:
-    process = LedgerProcess(ledger_dsn, mesh_pki, session_dir / "ledger-replica.log")
-    process.start()
-    yield process
-    process.stop()
-
-
 @pytest.mark.parametrize("header", ["authorization", "x_api_key"])
 async def test_a_key_is_told_as_headers_that_overwrite(edge: Peer, admit: Admit, header: str) -> None:
     tenant = await admit()
@@ -80,7 +72,7 @@ async def test_a_key_is_told_as_headers_that_overwrite(edge: Peer, admit: Admit,
     assert answer.status.code == 0
     assert not answer.HasField("denied_response")
     told = {option.header.key: option.header.value for option in answer.ok_response.headers}
-    scopes = ["documents.read", "documents.write", "keys.admin", "summaries.create", "usage.read"]
+    scopes = ALL_SCOPES.split()
     assert told == {
         "x-pagemesh-tenant": tenant.name,
         "x-pagemesh-actor": tenant.api_key,
@@ -190,6 +182,7 @@ async def test_a_switched_off_tenant_is_out(
     edge = connect(service, "edge", "")
     assert await passes(edge, tenant.secret)
     with psycopg.connect(ledger_dsn) as database:
+        database.execute("SELECT set_config('pagemesh.tenant', %s, true)", (tenant.name,))
         database.execute("UPDATE ledger.tenants SET active = false WHERE id = %s", (tenant.name,))
 
     async def turned_away() -> bool:
@@ -234,13 +227,14 @@ async def test_who_am_i(service: LedgerProcess, connect: Connect) -> None:
 
 
 async def test_secrets_are_nowhere_but_in_the_answer(
-    service: LedgerProcess, connect: Connect, admit: Admit, ledger_dsn: str, session_dir: Path
+    service: LedgerProcess, connect: Connect, admit: Admit, whole_ledger: str, session_dir: Path
 ) -> None:
     tenant = await admit()
     assert await passes(connect(service, "edge", ""), tenant.secret)
     secret = tenant.secret.split("_", 2)[2]
-    with psycopg.connect(ledger_dsn) as database:
+    with psycopg.connect(whole_ledger) as database:
         rows = database.execute("SELECT k::text, encode(key_hash, 'escape') FROM ledger.api_keys k").fetchall()
+        assert rows
     assert secret not in str(rows)
     for log in session_dir.glob("*.log"):
         assert secret not in log.read_text(errors="replace")

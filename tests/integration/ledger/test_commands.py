@@ -7,7 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import psycopg
+import pytest
 
+from pagemesh.ledger.v1 import identity_service_pb2 as pb
+from pagemesh.ledger.v1.user_pb2 import ROLE_ADMIN
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from services.database.pool import open_pool
 from services.ledger.adapters.postgres_holds import PostgresHolds
@@ -33,6 +36,7 @@ async def test_migrate_and_bootstrap_may_be_run_again(postgres_server: Databases
     assert set(answers[0]) == {"tenant", "api_key", "secret"}
     assert answers[0]["secret"] != answers[1]["secret"]
     with psycopg.connect(dsn) as database:
+        database.execute("SELECT set_config('pagemesh.tenant', 'acme', true)")
         assert database.execute("SELECT id, display_name FROM ledger.tenants").fetchall() == [("acme", "Acme '; --")]
         database.execute("SELECT set_config('pagemesh.tenant', 'acme', false)")
         budgets = "SELECT tenant, id, hard_micros FROM ledger.budgets"
@@ -43,6 +47,27 @@ async def test_migrate_and_bootstrap_may_be_run_again(postgres_server: Databases
 async def test_a_made_key_works(service: LedgerProcess, connect: Connect, ledger_dsn: str) -> None:
     _, output = await run_command(["bootstrap", "--tenant", "made-by-hand"], environment(ledger_dsn))
     assert await passes(connect(service, "edge", ""), json.loads(output)["secret"])
+
+
+async def test_bootstrap_makes_the_first_admin_once(service: LedgerProcess, connect: Connect, ledger_dsn: str) -> None:
+    arguments = ["bootstrap", "--tenant", "with-an-admin", "--admin-email", "Ada@Acme.Example", "--plan", "standard"]
+    answers = []
+    for _ in range(2):
+        code, output = await run_command(arguments, environment(ledger_dsn))
+        assert code == 0, output
+        answers.append(json.loads(output))
+        assert await passes(connect(service, "edge", ""), answers[-1]["secret"])
+    peer = connect(service, "edge", "with-an-admin", actor=answers[0]["api_key"])
+    users = (await peer.call(peer.identity.ListUsers, pb.ListUsersRequest())).users
+    assert [(user.email, user.role, user.active) for user in users] == [("ada@acme.example", ROLE_ADMIN, True)]
+    about = await peer.call(peer.identity.WhoAmI, pb.WhoAmIRequest())
+    assert (about.user, about.role, about.plan) == (users[0].name, ROLE_ADMIN, "plans/standard")
+
+
+@pytest.mark.parametrize("wrong", [["--plan", "golden"], ["--admin-email", "nobody"]], ids=["plan", "email"])
+async def test_bootstrap_refuses_what_cannot_be(ledger_dsn: str, wrong: list[str]) -> None:
+    code, output = await run_command(["bootstrap", "--tenant", "wrong", *wrong], environment(ledger_dsn))
+    assert (code, output.count("\n")) == (1, 1), output
 
 
 async def test_a_budget_is_changed_without_a_key(database: Callable[[str], str]) -> None:

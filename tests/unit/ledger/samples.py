@@ -16,12 +16,21 @@ from services.ledger.adapters.memory import (
     MemoryUsage,
 )
 from services.ledger.adapters.memory_budgets import MemoryBudgets
+from services.ledger.adapters.memory_identity import (
+    MemoryProjects,
+    MemoryQuotas,
+    MemoryTenantDirectory,
+    MemoryUsers,
+)
 from services.ledger.adapters.memory_prices import MemoryPrices
 from services.ledger.adapters.memory_usage import MemoryUsageReports
 from services.ledger.adapters.postgres_budgets import PostgresBudgets
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
+from services.ledger.adapters.postgres_members import PostgresProjects, PostgresUsers
 from services.ledger.adapters.postgres_prices import PostgresPrices
+from services.ledger.adapters.postgres_quotas import PostgresQuotas
+from services.ledger.adapters.postgres_tenants import PostgresTenantDirectory
 from services.ledger.adapters.postgres_usage import PostgresUsage
 from services.ledger.adapters.postgres_usage_reports import PostgresUsageReports
 from services.ledger.adapters.postgres_webhooks import PostgresWebhooks
@@ -29,6 +38,9 @@ from services.ledger.api.ledger_servicer import LedgerServicer
 from services.ledger.domain.books import Books
 from services.ledger.domain.budget_ports import BudgetStore
 from services.ledger.domain.budgeting import Budgets
+from services.ledger.domain.identity_ports import ProjectStore, QuotaStore, TenantDirectory, UserStore
+from services.ledger.domain.key_ring import KeyRing
+from services.ledger.domain.keys import KeyHasher, KeyMint
 from services.ledger.domain.ports import HoldStore, KeyStore, PriceBooks, TenantStore, UsageReports, UsageStore
 from services.ledger.domain.prices import PriceLists
 from services.ledger.domain.pricing import Price, PriceBook
@@ -65,6 +77,10 @@ class Stores:
     keys: KeyStore
     tenants: TenantStore
     budgets: BudgetStore
+    directory: TenantDirectory
+    projects: ProjectStore
+    users: UserStore
+    quotas: QuotaStore
 
 
 @contextlib.asynccontextmanager
@@ -81,6 +97,10 @@ async def open_stores(kind: str, database: Callable[[str], str]) -> AsyncIterato
                 MemoryKeys(ledger),
                 MemoryTenants(ledger),
                 MemoryBudgets(ledger),
+                MemoryTenantDirectory(ledger),
+                MemoryProjects(ledger),
+                MemoryUsers(ledger),
+                MemoryQuotas(),
             )
         else:
             pool = await open_pool(database("ledger"), name="test", max_size=16)
@@ -95,12 +115,26 @@ async def open_stores(kind: str, database: Callable[[str], str]) -> AsyncIterato
                 PostgresKeys(pool),
                 PostgresTenants(pool),
                 PostgresBudgets(pool),
+                PostgresTenantDirectory(pool),
+                PostgresProjects(pool),
+                PostgresUsers(pool),
+                PostgresQuotas(pool),
             )
         for tenant in (ACME.tenant, OTHER.tenant):
             await stores.tenants.ensure(tenant, tenant, NOW)
         # As Books does before each settlement.
         await stores.usage.prepare(NOW + timedelta(days=days) for days in (-31, 0, 31))
         yield stores
+
+
+HASHER = KeyHasher("p" * 32)
+
+
+def a_key_ring(stores: Stores, clock: FixedClock, *, scopes: frozenset[str]) -> KeyRing:
+    """The key ring over those stores; `scopes` are all that there are."""
+    return KeyRing(
+        keys=stores.keys, users=stores.users, hasher=HASHER, mint=KeyMint(), clock=clock, known_scopes=scopes
+    )
 
 
 def a_hold(

@@ -14,13 +14,15 @@ from prometheus_client import REGISTRY
 from pagemesh.ledger.v1 import ledger_service_pb2
 from services.ledger.api import contract, mapping, usage_mapping
 from services.ledger.api.check_servicer import CheckServicer
-from services.ledger.domain.identity import Authenticator, Denial, KeyRing
+from services.ledger.api.identity_mapping import key_message
+from services.ledger.domain.identity import Authenticator, Denial
 from services.ledger.domain.key_cache import KeyCache
-from services.ledger.domain.keys import ApiKey, KeyHasher, KeyMint
+from services.ledger.domain.keys import ApiKey
+from services.ledger.domain.quotas import Quotas
 from services.ledger.domain.values import Caller, Tokens, UsageEvent
 from services.runtime.call import Identity, acting_as
 from services.runtime.errors import InvalidArgument
-from tests.unit.ledger.samples import NOW, FixedClock, Stores, a_hold, a_record, open_stores
+from tests.unit.ledger.samples import HASHER, NOW, FixedClock, Stores, a_hold, a_key_ring, a_record, open_stores
 from xdsapi.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
 times = st.datetimes(datetime(1970, 1, 1), datetime(9998, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
@@ -58,7 +60,7 @@ def test_what_is_no_time_is_named(seconds: int) -> None:
 
 
 def test_messages_name_what_is_absent_as_absent() -> None:
-    key = mapping.key_message(ApiKey("k" * 16, "acme", "robot", frozenset({"b.c", "a.b"}), NOW))
+    key = key_message(ApiKey("k" * 16, "acme", "robot", frozenset({"b.c", "a.b"}), NOW))
     assert (key.name, list(key.scopes)) == ("apiKeys/" + "k" * 16, ["a.b", "b.c"])
     assert not key.HasField("expire_time")
     assert not key.HasField("revoke_time")
@@ -78,6 +80,11 @@ def test_the_contract_names_the_scopes() -> None:
         "keys.admin",
         "budgets.read",
         "budgets.admin",
+        "projects.admin",
+        "projects.read",
+        "tenants.admin",
+        "users.admin",
+        "users.read",
     }
     assert {contract.LEDGER, contract.IDENTITY} < set(contract.service_names())
 
@@ -93,9 +100,9 @@ def counted(outcome: str) -> float:
 
 
 async def test_every_outcome_of_a_check_is_counted_and_only_its_own(stores: Stores) -> None:
-    clock, hasher, scopes = FixedClock(), KeyHasher("p" * 32), frozenset({"usage.read"})
+    clock, scopes = FixedClock(), frozenset({"usage.read"})
     cache = KeyCache(max_keys=1, ttl_s=1, monotonic_s=lambda: 0.0)
-    ring = KeyRing(keys=stores.keys, hasher=hasher, mint=KeyMint(), clock=clock, known_scopes=scopes)
+    ring = a_key_ring(stores, clock, scopes=scopes)
     maker = Caller("acme", "test", scopes)
     _, good = await ring.create(maker, "good", scopes, None)
     revoked, ended = await ring.create(maker, "revoked", scopes, None)
@@ -103,7 +110,8 @@ async def test_every_outcome_of_a_check_is_counted_and_only_its_own(stores: Stor
     _, expired = await ring.create(maker, "expired", scopes, NOW + timedelta(seconds=1))
     clock.now += timedelta(seconds=2)
     servicer = CheckServicer(
-        Authenticator(keys=stores.keys, hasher=hasher, cache=cache, clock=clock, monotonic_s=lambda: 0.0)
+        Authenticator(keys=stores.keys, hasher=HASHER, cache=cache, clock=clock, monotonic_s=lambda: 0.0),
+        Quotas(store=stores.quotas, monotonic_s=lambda: 0.0),
     )
     cases = {
         "ok": good,

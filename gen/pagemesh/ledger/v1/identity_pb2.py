@@ -28,7 +28,7 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!pagemesh/ledger/v1/identity.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x02\n\x06\x41piKey\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x08\xbaH\x1ar\x18\x32\x16^apiKeys/[0-9a-z]{16}$\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x30\n\x06scopes\x18\x03 \x03(\tB \xbaH\x1d\x92\x01\x1a\x10\x32\x18\x01\"\x14r\x12\x32\x10^[a-z]+\\.[a-z]+$\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:8\xea\x41\x35\n\x0fpagemesh/ApiKey\x12\x11\x61piKeys/{api_key}*\x07\x61piKeys2\x06\x61piKeyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!pagemesh/ledger/v1/identity.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x04\n\x06\x41piKey\x12/\n\x04name\x18\x01 \x01(\tB!\xe2\x41\x01\x08\xbaH\x1ar\x18\x32\x16^apiKeys/[0-9a-z]{16}$\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x30\n\x06scopes\x18\x03 \x03(\tB \xbaH\x1d\x92\x01\x1a\x10\x32\x18\x01\"\x14r\x12\x32\x10^[a-z]+\\.[a-z]+$\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12R\n\x07project\x18\x07 \x01(\tBA\xfa\x41\x12\n\x10pagemesh/Project\xbaH)r\'2%^(projects/[a-z0-9][a-z0-9-]{0,62})?$\x12>\n\x04user\x18\x08 \x01(\tB0\xfa\x41\x0f\n\rpagemesh/User\xbaH\x1br\x19\x32\x17^(users/[0-9a-z]{16})?$\x12\x35\n\x0brotate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x45\n\x1bprevious_secret_expire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:8\xea\x41\x35\n\x0fpagemesh/ApiKey\x12\x11\x61piKeys/{api_key}*\x07\x61piKeys2\x06\x61piKeyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,8 +45,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEY'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_APIKEY'].fields_by_name['revoke_time']._loaded_options = None
   _globals['_APIKEY'].fields_by_name['revoke_time']._serialized_options = b'\342A\001\003'
+  _globals['_APIKEY'].fields_by_name['project']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['project']._serialized_options = b'\372A\022\n\020pagemesh/Project\272H)r\'2%^(projects/[a-z0-9][a-z0-9-]{0,62})?$'
+  _globals['_APIKEY'].fields_by_name['user']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['user']._serialized_options = b'\372A\017\n\rpagemesh/User\272H\033r\0312\027^(users/[0-9a-z]{16})?$'
+  _globals['_APIKEY'].fields_by_name['rotate_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['rotate_time']._serialized_options = b'\342A\001\003'
+  _globals['_APIKEY'].fields_by_name['previous_secret_expire_time']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['previous_secret_expire_time']._serialized_options = b'\342A\001\003'
   _globals['_APIKEY']._loaded_options = None
   _globals['_APIKEY']._serialized_options = b'\352A5\n\017pagemesh/ApiKey\022\021apiKeys/{api_key}*\007apiKeys2\006apiKey'
   _globals['_APIKEY']._serialized_start=180
-  _globals['_APIKEY']._serialized_end=535
+  _globals['_APIKEY']._serialized_end=809
 # @@protoc_insertion_point(module_scope)

@@ -26,12 +26,17 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from pagemesh.common.v1 import access_pb2 as pagemesh_dot_common_dot_v1_dot_access__pb2
 from pagemesh.ledger.v1 import identity_pb2 as pagemesh_dot_ledger_dot_v1_dot_identity__pb2
+from pagemesh.ledger.v1 import project_pb2 as pagemesh_dot_ledger_dot_v1_dot_project__pb2
+from pagemesh.ledger.v1 import tenant_pb2 as pagemesh_dot_ledger_dot_v1_dot_tenant__pb2
+from pagemesh.ledger.v1 import user_pb2 as pagemesh_dot_ledger_dot_v1_dot_user__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)pagemesh/ledger/v1/identity_service.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a!pagemesh/ledger/v1/identity.proto\"\xb1\x01\n\x13\x43reateApiKeyRequest\x12#\n\x0c\x64isplay_name\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\x12\x36\n\x06scopes\x18\x02 \x03(\tB&\xe2\x41\x01\x02\xbaH\x1f\x92\x01\x1c\x08\x01\x10\x32\x18\x01\"\x14r\x12\x32\x10^[a-z]+\\.[a-z]+$\x12=\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\xe2\x41\x01\x01\xbaH\x05\xb2\x01\x02@\x01\"]\n\x14\x43reateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.ApiKey\x12\x18\n\x06secret\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"Z\n\x13RevokeApiKeyRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xe2\x41\x01\x02\xfa\x41\x11\n\x0fpagemesh/ApiKey\xbaH\x1ar\x18\x32\x16^apiKeys/[0-9a-z]{16}$\"C\n\x14RevokeApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.ApiKey\"\x0f\n\rWhoAmIRequest\"c\n\x0eWhoAmIResponse\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x17\n\x05\x61\x63tor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1e\n\x06scopes\x18\x03 \x03(\tB\x0e\xbaH\x0b\x92\x01\x08\x10\x32\"\x04r\x02\x18\x64\x32\xaa\x03\n\x0fIdentityService\x12\x89\x01\n\x0c\x43reateApiKey\x12\'.pagemesh.ledger.v1.CreateApiKeyRequest\x1a(.pagemesh.ledger.v1.CreateApiKeyResponse\"&\xca\xf3\x18\x0c\n\nkeys.admin\x82\xd3\xe4\x93\x02\x10\"\x0b/v1/apiKeys:\x01*\x12\x9c\x01\n\x0cRevokeApiKey\x12\'.pagemesh.ledger.v1.RevokeApiKeyRequest\x1a(.pagemesh.ledger.v1.RevokeApiKeyResponse\"9\x90\x02\x02\xca\xf3\x18\x0c\n\nkeys.admin\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=apiKeys/*}:revoke:\x01*\x12l\n\x06WhoAmI\x12!.pagemesh.ledger.v1.WhoAmIRequest\x1a\".pagemesh.ledger.v1.WhoAmIResponse\"\x1b\x90\x02\x01\xca\xf3\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/whoamib\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)pagemesh/ledger/v1/identity_service.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a!pagemesh/ledger/v1/identity.proto\x1a pagemesh/ledger/v1/project.proto\x1a\x1fpagemesh/ledger/v1/tenant.proto\x1a\x1dpagemesh/ledger/v1/user.proto\"\xcd\x02\n\x13\x43reateApiKeyRequest\x12#\n\x0c\x64isplay_name\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\x12\x36\n\x06scopes\x18\x02 \x03(\tB&\xe2\x41\x01\x02\xbaH\x1f\x92\x01\x1c\x08\x01\x10\x32\x18\x01\"\x14r\x12\x32\x10^[a-z]+\\.[a-z]+$\x12=\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\xe2\x41\x01\x01\xbaH\x05\xb2\x01\x02@\x01\x12V\n\x07project\x18\x04 \x01(\tBE\xe2\x41\x01\x01\xfa\x41\x12\n\x10pagemesh/Project\xbaH)r\'2%^(projects/[a-z0-9][a-z0-9-]{0,62})?$\x12\x42\n\x04user\x18\x05 \x01(\tB4\xe2\x41\x01\x01\xfa\x41\x0f\n\rpagemesh/User\xbaH\x1br\x19\x32\x17^(users/[0-9a-z]{16})?$\"]\n\x14\x43reateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.ApiKey\x12\x18\n\x06secret\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"Z\n\x13RevokeApiKeyRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xe2\x41\x01\x02\xfa\x41\x11\n\x0fpagemesh/ApiKey\xbaH\x1ar\x18\x32\x16^apiKeys/[0-9a-z]{16}$\"C\n\x14RevokeApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.ApiKey\"\x0f\n\rWhoAmIRequest\"\xd6\x01\n\x0eWhoAmIResponse\x12\x18\n\x06tenant\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x17\n\x05\x61\x63tor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1e\n\x06scopes\x18\x03 \x03(\tB\x0e\xbaH\x0b\x92\x01\x08\x10\x32\"\x04r\x02\x18\x64\x12\x19\n\x07project\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x16\n\x04user\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12&\n\x04role\x18\x06 \x01(\x0e\x32\x18.pagemesh.ledger.v1.Role\x12\x16\n\x04plan\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"W\n\x10GetApiKeyRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xe2\x41\x01\x02\xfa\x41\x11\n\x0fpagemesh/ApiKey\xbaH\x1ar\x18\x32\x16^apiKeys/[0-9a-z]{16}$\"@\n\x11GetApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.ApiKey\"Y\n\x12ListApiKeysRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"q\n\x13ListApiKeysResponse\x12\x37\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x1a.pagemesh.ledger.v1.ApiKeyB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\"\x9a\x01\n\x13RotateApiKeyRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xe2\x41\x01\x02\xfa\x41\x11\n\x0fpagemesh/ApiKey\xbaH\x1ar\x18\x32\x16^apiKeys/[0-9a-z]{16}$\x12>\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xe2\x41\x01\x01\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\"]\n\x14RotateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.ApiKey\x12\x18\n\x06secret\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"b\n\x10GetTenantRequest\x12N\n\x04name\x18\x01 \x01(\tB@\xe2\x41\x01\x02\xfa\x41\x11\n\x0fpagemesh/Tenant\xbaH%r#2!^tenants/[a-z0-9][a-z0-9-]{0,62}$\"?\n\x11GetTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.Tenant\"\xa3\x01\n\x13UpdateTenantRequest\x12\x36\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.TenantB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12T\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB#\xe2\x41\x01\x02\xbaH\x1c\xc8\x01\x01\xe2\x01\x16\x12\x0c\x64isplay_name\x12\x06\x64omain\"B\n\x14UpdateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.pagemesh.ledger.v1.Tenant\"u\n\x14\x43reateProjectRequest\x12\x38\n\nproject_id\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{0,62}$\x12#\n\x0c\x64isplay_name\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\"E\n\x15\x43reateProjectResponse\x12,\n\x07project\x18\x01 \x01(\x0b\x32\x1b.pagemesh.ledger.v1.Project\"e\n\x11GetProjectRequest\x12P\n\x04name\x18\x01 \x01(\tBB\xe2\x41\x01\x02\xfa\x41\x12\n\x10pagemesh/Project\xbaH&r$2\"^projects/[a-z0-9][a-z0-9-]{0,62}$\"B\n\x12GetProjectResponse\x12,\n\x07project\x18\x01 \x01(\x0b\x32\x1b.pagemesh.ledger.v1.Project\"Z\n\x13ListProjectsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"s\n\x14ListProjectsResponse\x12\x38\n\x08projects\x18\x01 \x03(\x0b\x32\x1b.pagemesh.ledger.v1.ProjectB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\"\xa6\x01\n\x14UpdateProjectRequest\x12\x38\n\x07project\x18\x01 \x01(\x0b\x32\x1b.pagemesh.ledger.v1.ProjectB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12T\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB#\xe2\x41\x01\x02\xbaH\x1c\xc8\x01\x01\xe2\x01\x16\x12\x0c\x64isplay_name\x12\x06\x61\x63tive\"E\n\x15UpdateProjectResponse\x12,\n\x07project\x18\x01 \x01(\x0b\x32\x1b.pagemesh.ledger.v1.Project\"\x8f\x01\n\x11\x43reateUserRequest\x12\x1d\n\x05\x65mail\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x18\xfe\x01`\x01\x12#\n\x0c\x64isplay_name\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\x12\x36\n\x04role\x18\x03 \x01(\x0e\x32\x18.pagemesh.ledger.v1.RoleB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\"<\n\x12\x43reateUserResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.User\"Q\n\x0eGetUserRequest\x12?\n\x04name\x18\x01 \x01(\tB1\xe2\x41\x01\x02\xfa\x41\x0f\n\rpagemesh/User\xbaH\x18r\x16\x32\x14^users/[0-9a-z]{16}$\"9\n\x0fGetUserResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.User\"W\n\x10ListUsersRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"j\n\x11ListUsersResponse\x12\x32\n\x05users\x18\x01 \x03(\x0b\x32\x18.pagemesh.ledger.v1.UserB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\"\xa3\x01\n\x11UpdateUserRequest\x12\x32\n\x04user\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.UserB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12Z\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB)\xe2\x41\x01\x02\xbaH\"\xc8\x01\x01\xe2\x01\x1c\x12\x0c\x64isplay_name\x12\x04role\x12\x06\x61\x63tive\"<\n\x12UpdateUserResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.pagemesh.ledger.v1.User2\x98\x12\n\x0fIdentityService\x12\x89\x01\n\x0c\x43reateApiKey\x12\'.pagemesh.ledger.v1.CreateApiKeyRequest\x1a(.pagemesh.ledger.v1.CreateApiKeyResponse\"&\xca\xf3\x18\x0c\n\nkeys.admin\x82\xd3\xe4\x93\x02\x10\"\x0b/v1/apiKeys:\x01*\x12\x89\x01\n\tGetApiKey\x12$.pagemesh.ledger.v1.GetApiKeyRequest\x1a%.pagemesh.ledger.v1.GetApiKeyResponse\"/\x90\x02\x01\xca\xf3\x18\x0c\n\nkeys.admin\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=apiKeys/*}\x12\x86\x01\n\x0bListApiKeys\x12&.pagemesh.ledger.v1.ListApiKeysRequest\x1a\'.pagemesh.ledger.v1.ListApiKeysResponse\"&\x90\x02\x01\xca\xf3\x18\x0c\n\nkeys.admin\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/apiKeys\x12\x99\x01\n\x0cRotateApiKey\x12\'.pagemesh.ledger.v1.RotateApiKeyRequest\x1a(.pagemesh.ledger.v1.RotateApiKeyResponse\"6\xca\xf3\x18\x0c\n\nkeys.admin\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=apiKeys/*}:rotate:\x01*\x12\x9c\x01\n\x0cRevokeApiKey\x12\'.pagemesh.ledger.v1.RevokeApiKeyRequest\x1a(.pagemesh.ledger.v1.RevokeApiKeyResponse\"9\x90\x02\x02\xca\xf3\x18\x0c\n\nkeys.admin\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=apiKeys/*}:revoke:\x01*\x12l\n\x06WhoAmI\x12!.pagemesh.ledger.v1.WhoAmIRequest\x1a\".pagemesh.ledger.v1.WhoAmIResponse\"\x1b\x90\x02\x01\xca\xf3\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/whoami\x12\x8c\x01\n\tGetTenant\x12$.pagemesh.ledger.v1.GetTenantRequest\x1a%.pagemesh.ledger.v1.GetTenantResponse\"2\x90\x02\x01\xca\xf3\x18\x0f\n\rtenants.admin\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=tenants/*}\x12\xa4\x01\n\x0cUpdateTenant\x12\'.pagemesh.ledger.v1.UpdateTenantRequest\x1a(.pagemesh.ledger.v1.UpdateTenantResponse\"A\x90\x02\x02\xca\xf3\x18\x0f\n\rtenants.admin\x82\xd3\xe4\x93\x02%2\x1b/v1/{tenant.name=tenants/*}:\x06tenant\x12\x91\x01\n\rCreateProject\x12(.pagemesh.ledger.v1.CreateProjectRequest\x1a).pagemesh.ledger.v1.CreateProjectResponse\"+\xca\xf3\x18\x10\n\x0eprojects.admin\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/projects:\x01*\x12\x90\x01\n\nGetProject\x12%.pagemesh.ledger.v1.GetProjectRequest\x1a&.pagemesh.ledger.v1.GetProjectResponse\"3\x90\x02\x01\xca\xf3\x18\x0f\n\rprojects.read\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/{name=projects/*}\x12\x8d\x01\n\x0cListProjects\x12\'.pagemesh.ledger.v1.ListProjectsRequest\x1a(.pagemesh.ledger.v1.ListProjectsResponse\"*\x90\x02\x01\xca\xf3\x18\x0f\n\rprojects.read\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/projects\x12\xab\x01\n\rUpdateProject\x12(.pagemesh.ledger.v1.UpdateProjectRequest\x1a).pagemesh.ledger.v1.UpdateProjectResponse\"E\x90\x02\x02\xca\xf3\x18\x10\n\x0eprojects.admin\x82\xd3\xe4\x93\x02(2\x1d/v1/{project.name=projects/*}:\x07project\x12\x82\x01\n\nCreateUser\x12%.pagemesh.ledger.v1.CreateUserRequest\x1a&.pagemesh.ledger.v1.CreateUserResponse\"%\xca\xf3\x18\r\n\x0busers.admin\x82\xd3\xe4\x93\x02\x0e\"\t/v1/users:\x01*\x12\x81\x01\n\x07GetUser\x12\".pagemesh.ledger.v1.GetUserRequest\x1a#.pagemesh.ledger.v1.GetUserResponse\"-\x90\x02\x01\xca\xf3\x18\x0c\n\nusers.read\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/{name=users/*}\x12~\n\tListUsers\x12$.pagemesh.ledger.v1.ListUsersRequest\x1a%.pagemesh.ledger.v1.ListUsersResponse\"$\x90\x02\x01\xca\xf3\x18\x0c\n\nusers.read\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/users\x12\x96\x01\n\nUpdateUser\x12%.pagemesh.ledger.v1.UpdateUserRequest\x1a&.pagemesh.ledger.v1.UpdateUserResponse\"9\x90\x02\x02\xca\xf3\x18\r\n\x0busers.admin\x82\xd3\xe4\x93\x02\x1f\x32\x17/v1/{user.name=users/*}:\x04userb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +49,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['scopes']._serialized_options = b'\342A\001\002\272H\037\222\001\034\010\001\0202\030\001\"\024r\0222\020^[a-z]+\\.[a-z]+$'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['expire_time']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['expire_time']._serialized_options = b'\342A\001\001\272H\005\262\001\002@\001'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['project']._loaded_options = None
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['project']._serialized_options = b'\342A\001\001\372A\022\n\020pagemesh/Project\272H)r\'2%^(projects/[a-z0-9][a-z0-9-]{0,62})?$'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['user']._loaded_options = None
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['user']._serialized_options = b'\342A\001\001\372A\017\n\rpagemesh/User\272H\033r\0312\027^(users/[0-9a-z]{16})?$'
   _globals['_CREATEAPIKEYRESPONSE'].fields_by_name['secret']._loaded_options = None
   _globals['_CREATEAPIKEYRESPONSE'].fields_by_name['secret']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['name']._loaded_options = None
@@ -54,24 +63,168 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WHOAMIRESPONSE'].fields_by_name['actor']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_WHOAMIRESPONSE'].fields_by_name['scopes']._loaded_options = None
   _globals['_WHOAMIRESPONSE'].fields_by_name['scopes']._serialized_options = b'\272H\013\222\001\010\0202\"\004r\002\030d'
+  _globals['_WHOAMIRESPONSE'].fields_by_name['project']._loaded_options = None
+  _globals['_WHOAMIRESPONSE'].fields_by_name['project']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_WHOAMIRESPONSE'].fields_by_name['user']._loaded_options = None
+  _globals['_WHOAMIRESPONSE'].fields_by_name['user']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_WHOAMIRESPONSE'].fields_by_name['plan']._loaded_options = None
+  _globals['_WHOAMIRESPONSE'].fields_by_name['plan']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_GETAPIKEYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETAPIKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\021\n\017pagemesh/ApiKey\272H\032r\0302\026^apiKeys/[0-9a-z]{16}$'
+  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
+  _globals['_LISTAPIKEYSRESPONSE'].fields_by_name['api_keys']._loaded_options = None
+  _globals['_LISTAPIKEYSRESPONSE'].fields_by_name['api_keys']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_LISTAPIKEYSRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_LISTAPIKEYSRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\021\n\017pagemesh/ApiKey\272H\032r\0302\026^apiKeys/[0-9a-z]{16}$'
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['overlap']._loaded_options = None
+  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['overlap']._serialized_options = b'\342A\001\001\272H\013\252\001\010\"\004\010\200\365$2\000'
+  _globals['_ROTATEAPIKEYRESPONSE'].fields_by_name['secret']._loaded_options = None
+  _globals['_ROTATEAPIKEYRESPONSE'].fields_by_name['secret']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_GETTENANTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETTENANTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\021\n\017pagemesh/Tenant\272H%r#2!^tenants/[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\002\272H\034\310\001\001\342\001\026\022\014display_name\022\006domain'
+  _globals['_CREATEPROJECTREQUEST'].fields_by_name['project_id']._loaded_options = None
+  _globals['_CREATEPROJECTREQUEST'].fields_by_name['project_id']._serialized_options = b'\342A\001\002\272H\035r\0332\031^[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_CREATEPROJECTREQUEST'].fields_by_name['display_name']._loaded_options = None
+  _globals['_CREATEPROJECTREQUEST'].fields_by_name['display_name']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030d'
+  _globals['_GETPROJECTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETPROJECTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\022\n\020pagemesh/Project\272H&r$2\"^projects/[a-z0-9][a-z0-9-]{0,62}$'
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTPROJECTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
+  _globals['_LISTPROJECTSRESPONSE'].fields_by_name['projects']._loaded_options = None
+  _globals['_LISTPROJECTSRESPONSE'].fields_by_name['projects']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_LISTPROJECTSRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_LISTPROJECTSRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_UPDATEPROJECTREQUEST'].fields_by_name['project']._loaded_options = None
+  _globals['_UPDATEPROJECTREQUEST'].fields_by_name['project']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_UPDATEPROJECTREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATEPROJECTREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\002\272H\034\310\001\001\342\001\026\022\014display_name\022\006active'
+  _globals['_CREATEUSERREQUEST'].fields_by_name['email']._loaded_options = None
+  _globals['_CREATEUSERREQUEST'].fields_by_name['email']._serialized_options = b'\342A\001\002\272H\007r\005\030\376\001`\001'
+  _globals['_CREATEUSERREQUEST'].fields_by_name['display_name']._loaded_options = None
+  _globals['_CREATEUSERREQUEST'].fields_by_name['display_name']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030d'
+  _globals['_CREATEUSERREQUEST'].fields_by_name['role']._loaded_options = None
+  _globals['_CREATEUSERREQUEST'].fields_by_name['role']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
+  _globals['_GETUSERREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETUSERREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\017\n\rpagemesh/User\272H\030r\0262\024^users/[0-9a-z]{16}$'
+  _globals['_LISTUSERSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTUSERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTUSERSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTUSERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
+  _globals['_LISTUSERSRESPONSE'].fields_by_name['users']._loaded_options = None
+  _globals['_LISTUSERSRESPONSE'].fields_by_name['users']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_LISTUSERSRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_LISTUSERSRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['user']._loaded_options = None
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['user']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\002\272H\"\310\001\001\342\001\034\022\014display_name\022\004role\022\006active'
   _globals['_IDENTITYSERVICE'].methods_by_name['CreateApiKey']._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['CreateApiKey']._serialized_options = b'\312\363\030\014\n\nkeys.admin\202\323\344\223\002\020\"\013/v1/apiKeys:\001*'
+  _globals['_IDENTITYSERVICE'].methods_by_name['GetApiKey']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['GetApiKey']._serialized_options = b'\220\002\001\312\363\030\014\n\nkeys.admin\202\323\344\223\002\026\022\024/v1/{name=apiKeys/*}'
+  _globals['_IDENTITYSERVICE'].methods_by_name['ListApiKeys']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\220\002\001\312\363\030\014\n\nkeys.admin\202\323\344\223\002\r\022\013/v1/apiKeys'
+  _globals['_IDENTITYSERVICE'].methods_by_name['RotateApiKey']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['RotateApiKey']._serialized_options = b'\312\363\030\014\n\nkeys.admin\202\323\344\223\002 \"\033/v1/{name=apiKeys/*}:rotate:\001*'
   _globals['_IDENTITYSERVICE'].methods_by_name['RevokeApiKey']._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\220\002\002\312\363\030\014\n\nkeys.admin\202\323\344\223\002 \"\033/v1/{name=apiKeys/*}:revoke:\001*'
   _globals['_IDENTITYSERVICE'].methods_by_name['WhoAmI']._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['WhoAmI']._serialized_options = b'\220\002\001\312\363\030\002\030\001\202\323\344\223\002\014\022\n/v1/whoami'
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=286
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=463
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=465
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=558
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=560
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=650
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=652
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=719
-  _globals['_WHOAMIREQUEST']._serialized_start=721
-  _globals['_WHOAMIREQUEST']._serialized_end=736
-  _globals['_WHOAMIRESPONSE']._serialized_start=738
-  _globals['_WHOAMIRESPONSE']._serialized_end=837
-  _globals['_IDENTITYSERVICE']._serialized_start=840
-  _globals['_IDENTITYSERVICE']._serialized_end=1266
+  _globals['_IDENTITYSERVICE'].methods_by_name['GetTenant']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['GetTenant']._serialized_options = b'\220\002\001\312\363\030\017\n\rtenants.admin\202\323\344\223\002\026\022\024/v1/{name=tenants/*}'
+  _globals['_IDENTITYSERVICE'].methods_by_name['UpdateTenant']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['UpdateTenant']._serialized_options = b'\220\002\002\312\363\030\017\n\rtenants.admin\202\323\344\223\002%2\033/v1/{tenant.name=tenants/*}:\006tenant'
+  _globals['_IDENTITYSERVICE'].methods_by_name['CreateProject']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['CreateProject']._serialized_options = b'\312\363\030\020\n\016projects.admin\202\323\344\223\002\021\"\014/v1/projects:\001*'
+  _globals['_IDENTITYSERVICE'].methods_by_name['GetProject']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['GetProject']._serialized_options = b'\220\002\001\312\363\030\017\n\rprojects.read\202\323\344\223\002\027\022\025/v1/{name=projects/*}'
+  _globals['_IDENTITYSERVICE'].methods_by_name['ListProjects']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['ListProjects']._serialized_options = b'\220\002\001\312\363\030\017\n\rprojects.read\202\323\344\223\002\016\022\014/v1/projects'
+  _globals['_IDENTITYSERVICE'].methods_by_name['UpdateProject']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['UpdateProject']._serialized_options = b'\220\002\002\312\363\030\020\n\016projects.admin\202\323\344\223\002(2\035/v1/{project.name=projects/*}:\007project'
+  _globals['_IDENTITYSERVICE'].methods_by_name['CreateUser']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['CreateUser']._serialized_options = b'\312\363\030\r\n\013users.admin\202\323\344\223\002\016\"\t/v1/users:\001*'
+  _globals['_IDENTITYSERVICE'].methods_by_name['GetUser']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['GetUser']._serialized_options = b'\220\002\001\312\363\030\014\n\nusers.read\202\323\344\223\002\024\022\022/v1/{name=users/*}'
+  _globals['_IDENTITYSERVICE'].methods_by_name['ListUsers']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['ListUsers']._serialized_options = b'\220\002\001\312\363\030\014\n\nusers.read\202\323\344\223\002\013\022\t/v1/users'
+  _globals['_IDENTITYSERVICE'].methods_by_name['UpdateUser']._loaded_options = None
+  _globals['_IDENTITYSERVICE'].methods_by_name['UpdateUser']._serialized_options = b'\220\002\002\312\363\030\r\n\013users.admin\202\323\344\223\002\0372\027/v1/{user.name=users/*}:\004user'
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=450
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=783
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=785
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=878
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=880
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=970
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=972
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1039
+  _globals['_WHOAMIREQUEST']._serialized_start=1041
+  _globals['_WHOAMIREQUEST']._serialized_end=1056
+  _globals['_WHOAMIRESPONSE']._serialized_start=1059
+  _globals['_WHOAMIRESPONSE']._serialized_end=1273
+  _globals['_GETAPIKEYREQUEST']._serialized_start=1275
+  _globals['_GETAPIKEYREQUEST']._serialized_end=1362
+  _globals['_GETAPIKEYRESPONSE']._serialized_start=1364
+  _globals['_GETAPIKEYRESPONSE']._serialized_end=1428
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1430
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1519
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1521
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1634
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1637
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1791
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=1793
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=1886
+  _globals['_GETTENANTREQUEST']._serialized_start=1888
+  _globals['_GETTENANTREQUEST']._serialized_end=1986
+  _globals['_GETTENANTRESPONSE']._serialized_start=1988
+  _globals['_GETTENANTRESPONSE']._serialized_end=2051
+  _globals['_UPDATETENANTREQUEST']._serialized_start=2054
+  _globals['_UPDATETENANTREQUEST']._serialized_end=2217
+  _globals['_UPDATETENANTRESPONSE']._serialized_start=2219
+  _globals['_UPDATETENANTRESPONSE']._serialized_end=2285
+  _globals['_CREATEPROJECTREQUEST']._serialized_start=2287
+  _globals['_CREATEPROJECTREQUEST']._serialized_end=2404
+  _globals['_CREATEPROJECTRESPONSE']._serialized_start=2406
+  _globals['_CREATEPROJECTRESPONSE']._serialized_end=2475
+  _globals['_GETPROJECTREQUEST']._serialized_start=2477
+  _globals['_GETPROJECTREQUEST']._serialized_end=2578
+  _globals['_GETPROJECTRESPONSE']._serialized_start=2580
+  _globals['_GETPROJECTRESPONSE']._serialized_end=2646
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=2648
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=2738
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=2740
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=2855
+  _globals['_UPDATEPROJECTREQUEST']._serialized_start=2858
+  _globals['_UPDATEPROJECTREQUEST']._serialized_end=3024
+  _globals['_UPDATEPROJECTRESPONSE']._serialized_start=3026
+  _globals['_UPDATEPROJECTRESPONSE']._serialized_end=3095
+  _globals['_CREATEUSERREQUEST']._serialized_start=3098
+  _globals['_CREATEUSERREQUEST']._serialized_end=3241
+  _globals['_CREATEUSERRESPONSE']._serialized_start=3243
+  _globals['_CREATEUSERRESPONSE']._serialized_end=3303
+  _globals['_GETUSERREQUEST']._serialized_start=3305
+  _globals['_GETUSERREQUEST']._serialized_end=3386
+  _globals['_GETUSERRESPONSE']._serialized_start=3388
+  _globals['_GETUSERRESPONSE']._serialized_end=3445
+  _globals['_LISTUSERSREQUEST']._serialized_start=3447
+  _globals['_LISTUSERSREQUEST']._serialized_end=3534
+  _globals['_LISTUSERSRESPONSE']._serialized_start=3536
+  _globals['_LISTUSERSRESPONSE']._serialized_end=3642
+  _globals['_UPDATEUSERREQUEST']._serialized_start=3645
+  _globals['_UPDATEUSERREQUEST']._serialized_end=3808
+  _globals['_UPDATEUSERRESPONSE']._serialized_start=3810
+  _globals['_UPDATEUSERRESPONSE']._serialized_end=3870
+  _globals['_IDENTITYSERVICE']._serialized_start=3873
+  _globals['_IDENTITYSERVICE']._serialized_end=6201
 # @@protoc_insertion_point(module_scope)

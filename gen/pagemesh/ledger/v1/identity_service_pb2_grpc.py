@@ -40,6 +40,21 @@ class IdentityServiceStub:
                 request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateApiKeyRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateApiKeyResponse.FromString,
                 _registered_method=True)
+        self.GetApiKey = channel.unary_unary(
+                '/pagemesh.ledger.v1.IdentityService/GetApiKey',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetApiKeyRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ListApiKeys = channel.unary_unary(
+                '/pagemesh.ledger.v1.IdentityService/ListApiKeys',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListApiKeysRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListApiKeysResponse.FromString,
+                _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/pagemesh.ledger.v1.IdentityService/RotateApiKey',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.RotateApiKeyResponse.FromString,
+                _registered_method=True)
         self.RevokeApiKey = channel.unary_unary(
                 '/pagemesh.ledger.v1.IdentityService/RevokeApiKey',
                 request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.RevokeApiKeyRequest.SerializeToString,
@@ -50,6 +65,56 @@ class IdentityServiceStub:
                 request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.WhoAmIRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.WhoAmIResponse.FromString,
                 _registered_method=True)
+        self.GetTenant = channel.unary_unary(
+                '/pagemesh.ledger.v1.IdentityService/GetTenant',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetTenantRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetTenantResponse.FromString,
+                _registered_method=True)
+        self.UpdateTenant = channel.unary_unary(
+                '/pagemesh.ledger.v1.IdentityService/UpdateTenant',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateTenantRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateTenantResponse.FromString,
+                _registered_method=True)
+        self.CreateProject = channel.unary_unary(
+                '/pagemesh.ledger.v1.IdentityService/CreateProject',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateProjectRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateProjectResponse.FromString,
+                _registered_method=True)
+        self.GetProject = channel.unary_unary(
+                '/pagemesh.ledger.v1.IdentityService/GetProject',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetProjectRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetProjectResponse.FromString,
+                _registered_method=True)
+        self.ListProjects = channel.unary_unary(
+                '/pagemesh.ledger.v1.IdentityService/ListProjects',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListProjectsRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListProjectsResponse.FromString,
+                _registered_method=True)
+        self.UpdateProject = channel.unary_unary(
+                '/pagemesh.ledger.v1.IdentityService/UpdateProject',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateProjectRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateProjectResponse.FromString,
+                _registered_method=True)
+        self.CreateUser = channel.unary_unary(
+                '/pagemesh.ledger.v1.IdentityService/CreateUser',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateUserRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateUserResponse.FromString,
+                _registered_method=True)
+        self.GetUser = channel.unary_unary(
+                '/pagemesh.ledger.v1.IdentityService/GetUser',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetUserRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetUserResponse.FromString,
+                _registered_method=True)
+        self.ListUsers = channel.unary_unary(
+                '/pagemesh.ledger.v1.IdentityService/ListUsers',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListUsersRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListUsersResponse.FromString,
+                _registered_method=True)
+        self.UpdateUser = channel.unary_unary(
+                '/pagemesh.ledger.v1.IdentityService/UpdateUser',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateUserRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateUserResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer:
@@ -59,6 +124,29 @@ class IdentityServiceServicer:
     def CreateApiKey(self, request, context):
         """Makes a key for the caller's tenant. The answer is the only place where its secret is ever shown. A key cannot
         grant scopes that its maker does not have, and cannot outlive it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetApiKey(self, request, context):
+        """Answers a key of the caller's tenant, without its secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApiKeys(self, request, context):
+        """Lists the keys of the caller's tenant, ended ones too, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateApiKey(self, request, context):
+        """Gives a key a new secret, which this answer alone shows. The old one works for the overlap that is asked for, and a
+        revocation ends both. The key's scopes, expiry, project and user stay as they are; the caller must have been able to
+        make it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +166,78 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTenant(self, request, context):
+        """Answers the caller's own tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTenant(self, request, context):
+        """Changes the caller's own tenant: its display name and its domain. What else it is the operator decides.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateProject(self, request, context):
+        """Makes a project of the caller's tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProject(self, request, context):
+        """Answers a project of the caller's tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProjects(self, request, context):
+        """Lists the projects of the caller's tenant, by id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateProject(self, request, context):
+        """Changes a project's display name, or switches it off or on: its keys stop and work again with it, everywhere within
+        a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateUser(self, request, context):
+        """Makes a user of the caller's tenant. The role can allow no more than the caller may do.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUser(self, request, context):
+        """Answers a user of the caller's tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUsers(self, request, context):
+        """Lists the users of the caller's tenant, by email.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateUser(self, request, context):
+        """Changes a user's display name or role, or switches the user off or on, everywhere within a second. The last active
+        admin stays one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IdentityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -85,6 +245,21 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.CreateApiKey,
                     request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateApiKeyRequest.FromString,
                     response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateApiKeyResponse.SerializeToString,
+            ),
+            'GetApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApiKey,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetApiKeyRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetApiKeyResponse.SerializeToString,
+            ),
+            'ListApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApiKeys,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListApiKeysRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListApiKeysResponse.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.RotateApiKeyResponse.SerializeToString,
             ),
             'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeApiKey,
@@ -95,6 +270,56 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.WhoAmI,
                     request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.WhoAmIRequest.FromString,
                     response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.WhoAmIResponse.SerializeToString,
+            ),
+            'GetTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenant,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetTenantRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetTenantResponse.SerializeToString,
+            ),
+            'UpdateTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTenant,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateTenantRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateTenantResponse.SerializeToString,
+            ),
+            'CreateProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateProject,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateProjectRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateProjectResponse.SerializeToString,
+            ),
+            'GetProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProject,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetProjectRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetProjectResponse.SerializeToString,
+            ),
+            'ListProjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProjects,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListProjectsRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListProjectsResponse.SerializeToString,
+            ),
+            'UpdateProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateProject,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateProjectRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateProjectResponse.SerializeToString,
+            ),
+            'CreateUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateUser,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateUserRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateUserResponse.SerializeToString,
+            ),
+            'GetUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUser,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetUserRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetUserResponse.SerializeToString,
+            ),
+            'ListUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsers,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListUsersRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListUsersResponse.SerializeToString,
+            ),
+            'UpdateUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateUser,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateUserRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateUserResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -125,6 +350,87 @@ class IdentityService:
             '/pagemesh.ledger.v1.IdentityService/CreateApiKey',
             pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateApiKeyRequest.SerializeToString,
             pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.IdentityService/GetApiKey',
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetApiKeyRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.IdentityService/ListApiKeys',
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListApiKeysRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.IdentityService/RotateApiKey',
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.RotateApiKeyRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.RotateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -179,6 +485,276 @@ class IdentityService:
             '/pagemesh.ledger.v1.IdentityService/WhoAmI',
             pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.WhoAmIRequest.SerializeToString,
             pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.WhoAmIResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.IdentityService/GetTenant',
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetTenantRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.IdentityService/UpdateTenant',
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateTenantRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.IdentityService/CreateProject',
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateProjectRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.IdentityService/GetProject',
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetProjectRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.IdentityService/ListProjects',
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListProjectsRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListProjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.IdentityService/UpdateProject',
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateProjectRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.IdentityService/CreateUser',
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateUserRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.CreateUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.IdentityService/GetUser',
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetUserRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.GetUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.IdentityService/ListUsers',
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListUsersRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.ListUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.IdentityService/UpdateUser',
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateUserRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_identity__service__pb2.UpdateUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

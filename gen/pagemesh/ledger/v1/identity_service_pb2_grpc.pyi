@@ -37,10 +37,43 @@ class IdentityServiceStub:
     """Makes a key for the caller's tenant. The answer is the only place where its secret is ever shown. A key cannot
     grant scopes that its maker does not have, and cannot outlive it.
     """
+    GetApiKey: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetApiKeyRequest, _identity_service_pb2.GetApiKeyResponse]
+    """Answers a key of the caller's tenant, without its secret."""
+    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListApiKeysRequest, _identity_service_pb2.ListApiKeysResponse]
+    """Lists the keys of the caller's tenant, ended ones too, newest first."""
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.RotateApiKeyRequest, _identity_service_pb2.RotateApiKeyResponse]
+    """Gives a key a new secret, which this answer alone shows. The old one works for the overlap that is asked for, and a
+    revocation ends both. The key's scopes, expiry, project and user stay as they are; the caller must have been able to
+    make it.
+    """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.RevokeApiKeyRequest, _identity_service_pb2.RevokeApiKeyResponse]
     """Ends a key of the caller's tenant, at once and for good."""
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.WhoAmIRequest, _identity_service_pb2.WhoAmIResponse]
     """Tells the caller who it is to Pagemesh."""
+    GetTenant: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetTenantRequest, _identity_service_pb2.GetTenantResponse]
+    """Answers the caller's own tenant."""
+    UpdateTenant: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.UpdateTenantRequest, _identity_service_pb2.UpdateTenantResponse]
+    """Changes the caller's own tenant: its display name and its domain. What else it is the operator decides."""
+    CreateProject: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CreateProjectRequest, _identity_service_pb2.CreateProjectResponse]
+    """Makes a project of the caller's tenant."""
+    GetProject: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetProjectRequest, _identity_service_pb2.GetProjectResponse]
+    """Answers a project of the caller's tenant."""
+    ListProjects: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListProjectsRequest, _identity_service_pb2.ListProjectsResponse]
+    """Lists the projects of the caller's tenant, by id."""
+    UpdateProject: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.UpdateProjectRequest, _identity_service_pb2.UpdateProjectResponse]
+    """Changes a project's display name, or switches it off or on: its keys stop and work again with it, everywhere within
+    a second.
+    """
+    CreateUser: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CreateUserRequest, _identity_service_pb2.CreateUserResponse]
+    """Makes a user of the caller's tenant. The role can allow no more than the caller may do."""
+    GetUser: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetUserRequest, _identity_service_pb2.GetUserResponse]
+    """Answers a user of the caller's tenant."""
+    ListUsers: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListUsersRequest, _identity_service_pb2.ListUsersResponse]
+    """Lists the users of the caller's tenant, by email."""
+    UpdateUser: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.UpdateUserRequest, _identity_service_pb2.UpdateUserResponse]
+    """Changes a user's display name or role, or switches the user off or on, everywhere within a second. The last active
+    admin stays one.
+    """
 
 @_typing.type_check_only
 class IdentityServiceAsyncStub(IdentityServiceStub):
@@ -51,10 +84,43 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Makes a key for the caller's tenant. The answer is the only place where its secret is ever shown. A key cannot
     grant scopes that its maker does not have, and cannot outlive it.
     """
+    GetApiKey: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetApiKeyRequest, _identity_service_pb2.GetApiKeyResponse]  # type: ignore[assignment]
+    """Answers a key of the caller's tenant, without its secret."""
+    ListApiKeys: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListApiKeysRequest, _identity_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
+    """Lists the keys of the caller's tenant, ended ones too, newest first."""
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.RotateApiKeyRequest, _identity_service_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """Gives a key a new secret, which this answer alone shows. The old one works for the overlap that is asked for, and a
+    revocation ends both. The key's scopes, expiry, project and user stay as they are; the caller must have been able to
+    make it.
+    """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.RevokeApiKeyRequest, _identity_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Ends a key of the caller's tenant, at once and for good."""
     WhoAmI: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.WhoAmIRequest, _identity_service_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """Tells the caller who it is to Pagemesh."""
+    GetTenant: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetTenantRequest, _identity_service_pb2.GetTenantResponse]  # type: ignore[assignment]
+    """Answers the caller's own tenant."""
+    UpdateTenant: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.UpdateTenantRequest, _identity_service_pb2.UpdateTenantResponse]  # type: ignore[assignment]
+    """Changes the caller's own tenant: its display name and its domain. What else it is the operator decides."""
+    CreateProject: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CreateProjectRequest, _identity_service_pb2.CreateProjectResponse]  # type: ignore[assignment]
+    """Makes a project of the caller's tenant."""
+    GetProject: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetProjectRequest, _identity_service_pb2.GetProjectResponse]  # type: ignore[assignment]
+    """Answers a project of the caller's tenant."""
+    ListProjects: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListProjectsRequest, _identity_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
+    """Lists the projects of the caller's tenant, by id."""
+    UpdateProject: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.UpdateProjectRequest, _identity_service_pb2.UpdateProjectResponse]  # type: ignore[assignment]
+    """Changes a project's display name, or switches it off or on: its keys stop and work again with it, everywhere within
+    a second.
+    """
+    CreateUser: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CreateUserRequest, _identity_service_pb2.CreateUserResponse]  # type: ignore[assignment]
+    """Makes a user of the caller's tenant. The role can allow no more than the caller may do."""
+    GetUser: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetUserRequest, _identity_service_pb2.GetUserResponse]  # type: ignore[assignment]
+    """Answers a user of the caller's tenant."""
+    ListUsers: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListUsersRequest, _identity_service_pb2.ListUsersResponse]  # type: ignore[assignment]
+    """Lists the users of the caller's tenant, by email."""
+    UpdateUser: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.UpdateUserRequest, _identity_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
+    """Changes a user's display name or role, or switches the user off or on, everywhere within a second. The last active
+    admin stays one.
+    """
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who may do what."""
@@ -67,6 +133,33 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_identity_service_pb2.CreateApiKeyResponse]]:
         """Makes a key for the caller's tenant. The answer is the only place where its secret is ever shown. A key cannot
         grant scopes that its maker does not have, and cannot outlive it.
+        """
+
+    @_abc_1.abstractmethod
+    def GetApiKey(
+        self,
+        request: _identity_service_pb2.GetApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.GetApiKeyResponse, _abc.Awaitable[_identity_service_pb2.GetApiKeyResponse]]:
+        """Answers a key of the caller's tenant, without its secret."""
+
+    @_abc_1.abstractmethod
+    def ListApiKeys(
+        self,
+        request: _identity_service_pb2.ListApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ListApiKeysResponse, _abc.Awaitable[_identity_service_pb2.ListApiKeysResponse]]:
+        """Lists the keys of the caller's tenant, ended ones too, newest first."""
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _identity_service_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.RotateApiKeyResponse, _abc.Awaitable[_identity_service_pb2.RotateApiKeyResponse]]:
+        """Gives a key a new secret, which this answer alone shows. The old one works for the overlap that is asked for, and a
+        revocation ends both. The key's scopes, expiry, project and user stay as they are; the caller must have been able to
+        make it.
         """
 
     @_abc_1.abstractmethod
@@ -84,5 +177,89 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.WhoAmIResponse, _abc.Awaitable[_identity_service_pb2.WhoAmIResponse]]:
         """Tells the caller who it is to Pagemesh."""
+
+    @_abc_1.abstractmethod
+    def GetTenant(
+        self,
+        request: _identity_service_pb2.GetTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.GetTenantResponse, _abc.Awaitable[_identity_service_pb2.GetTenantResponse]]:
+        """Answers the caller's own tenant."""
+
+    @_abc_1.abstractmethod
+    def UpdateTenant(
+        self,
+        request: _identity_service_pb2.UpdateTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.UpdateTenantResponse, _abc.Awaitable[_identity_service_pb2.UpdateTenantResponse]]:
+        """Changes the caller's own tenant: its display name and its domain. What else it is the operator decides."""
+
+    @_abc_1.abstractmethod
+    def CreateProject(
+        self,
+        request: _identity_service_pb2.CreateProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.CreateProjectResponse, _abc.Awaitable[_identity_service_pb2.CreateProjectResponse]]:
+        """Makes a project of the caller's tenant."""
+
+    @_abc_1.abstractmethod
+    def GetProject(
+        self,
+        request: _identity_service_pb2.GetProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.GetProjectResponse, _abc.Awaitable[_identity_service_pb2.GetProjectResponse]]:
+        """Answers a project of the caller's tenant."""
+
+    @_abc_1.abstractmethod
+    def ListProjects(
+        self,
+        request: _identity_service_pb2.ListProjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ListProjectsResponse, _abc.Awaitable[_identity_service_pb2.ListProjectsResponse]]:
+        """Lists the projects of the caller's tenant, by id."""
+
+    @_abc_1.abstractmethod
+    def UpdateProject(
+        self,
+        request: _identity_service_pb2.UpdateProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.UpdateProjectResponse, _abc.Awaitable[_identity_service_pb2.UpdateProjectResponse]]:
+        """Changes a project's display name, or switches it off or on: its keys stop and work again with it, everywhere within
+        a second.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateUser(
+        self,
+        request: _identity_service_pb2.CreateUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.CreateUserResponse, _abc.Awaitable[_identity_service_pb2.CreateUserResponse]]:
+        """Makes a user of the caller's tenant. The role can allow no more than the caller may do."""
+
+    @_abc_1.abstractmethod
+    def GetUser(
+        self,
+        request: _identity_service_pb2.GetUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.GetUserResponse, _abc.Awaitable[_identity_service_pb2.GetUserResponse]]:
+        """Answers a user of the caller's tenant."""
+
+    @_abc_1.abstractmethod
+    def ListUsers(
+        self,
+        request: _identity_service_pb2.ListUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ListUsersResponse, _abc.Awaitable[_identity_service_pb2.ListUsersResponse]]:
+        """Lists the users of the caller's tenant, by email."""
+
+    @_abc_1.abstractmethod
+    def UpdateUser(
+        self,
+        request: _identity_service_pb2.UpdateUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.UpdateUserResponse, _abc.Awaitable[_identity_service_pb2.UpdateUserResponse]]:
+        """Changes a user's display name or role, or switches the user off or on, everywhere within a second. The last active
+        admin stays one.
+        """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,34 @@
+"""Who a credential turned out to be."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from services.ledger.domain.plans import UNLIMITED, Plan
+from services.ledger.domain.roles import Role
+
+
+class Denial(Enum):
+    """Why a credential is not let in: for the operator's metrics, never for the caller."""
+
+    MISSING = "missing"
+    MALFORMED = "malformed"
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    TENANT_INACTIVE = "tenant_inactive"
+    PROJECT_INACTIVE = "project_inactive"
+    USER_INACTIVE = "user_inactive"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a credential is: the bare id of the tenant, resource names of the actor, the project and the user (the latter
+    two may be empty), what it may do, and the tenant's plan. `role` is None where there is no user."""
+
+    tenant: str
+    actor: str
+    project: str
+    scopes: frozenset[str]
+    user: str = ""
+    role: Role | None = None
+    plan: Plan = UNLIMITED

@@ -1,0 +1,50 @@
+"""The hourly quota of a plan through the real edge, for gRPC and for JSON callers."""
+
+import uuid
+
+import grpc
+import pytest
+
+from pagemesh.ledger.v1 import operator_service_pb2 as ops
+from pagemesh.ledger.v1.operator_service_pb2_grpc import OperatorServiceStub
+from tests.conftest import RunningStack
+from tests.edge import files
+from tests.edge.calling import Outcome
+from tests.edge.conftest import UPLOAD, World, chunks
+
+QUOTA = 10
+
+
+@pytest.fixture
+def free_key(stack: RunningStack) -> str:
+    """The first key of a new tenant on the free plan."""
+    folder = stack.data.root / "pki" / "tls" / "operator"
+    credentials = grpc.ssl_channel_credentials(
+        (folder / "ca.crt").read_bytes(), (folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes()
+    )
+    with grpc.secure_channel(f"localhost:{stack.state.ports['ledger']}", credentials) as channel:
+        request = ops.CreateTenantRequest(tenant_id=f"free-{uuid.uuid4().hex}")
+        return str(OperatorServiceStub(channel).CreateTenant(request, timeout=60).secret)
+
+
+@pytest.mark.parametrize("over", ["grpc", "json"])
+def test_an_upload_past_the_quota_is_refused_with_the_time_to_wait(world: World, free_key: str, over: str) -> None:
+    def upload() -> Outcome:
+        if over == "grpc":
+            return world.edge.grpc(UPLOAD, chunks(files.good()), free_key)
+        return world.edge.json(UPLOAD, {}, free_key, body=files.good())
+
+    outcomes = []
+    # An hour may end on the way, and another begin.
+    for _ in range(2 * QUOTA + 1):
+        outcomes.append(upload())
+        if outcomes[-1].code != "OK":
+            break
+    assert {outcome.code for outcome in outcomes[:QUOTA]} == {"OK"}
+    refused = outcomes[-1]
+    assert (refused.code, refused.reason) == ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
+    assert refused.http == (429 if over == "json" else 0)
+    assert "10 uploads" in refused.message
+    assert 1 <= int(refused.headers["retry-after"]) <= 3600
+    # Whoever has no uploads left may go on with what else there is.
+    assert world.edge.grpc("pagemesh.ledger.v1.IdentityService/WhoAmI", {}, free_key).code == "OK"
