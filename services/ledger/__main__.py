@@ -6,25 +6,36 @@ import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pagemesh.ledger.v1.audit_service_pb2_grpc import add_AuditServiceServicer_to_server
 from pagemesh.ledger.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
+from services.audit.concern import audited
+from services.audit.trail import Trail
 from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool, ping
+from services.ledger.adapters.audit_timer import AuditTimer
 from services.ledger.adapters.expiry_timer import ExpiryTimer
+from services.ledger.adapters.own_events import chaining
+from services.ledger.adapters.postgres_audit import PostgresAudit
+from services.ledger.adapters.postgres_audit_months import PostgresAuditMonths
 from services.ledger.adapters.postgres_changes import PostgresAccessChanges
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.adapters.postgres_prices import PostgresPrices
 from services.ledger.adapters.postgres_usage import PostgresUsage
 from services.ledger.api import command_line, contract
+from services.ledger.api.audit_servicer import AuditServicer
 from services.ledger.api.check_servicer import CheckServicer
 from services.ledger.api.identity_servicer import IdentityServicer
 from services.ledger.api.ledger_servicer import LedgerServicer
 from services.ledger.config import BootstrapSettings, LedgerSettings
+from services.ledger.domain.audit_books import AuditBooks
+from services.ledger.domain.audit_retention import AuditRetention
 from services.ledger.domain.books import Books
+from services.ledger.domain.clients import ClientHasher
 from services.ledger.domain.identity import Authenticator, KeyRing
 from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.keys import KeyHasher, KeyMint
@@ -39,6 +50,8 @@ from xdsapi.envoy.service.auth.v3.external_auth_pb2_grpc import add_Authorizatio
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _COMMAND_TIMEOUT_S = 30.0
+_TRAIL_GRACE_S = 5.0
+_MONTH = timedelta(days=31)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,6 +81,21 @@ def _key_ring(pool: Pool, hasher: KeyHasher) -> KeyRing:
 def _books(pool: Pool) -> Books:
     prices = PostgresPrices(pool, monotonic_s=time.monotonic)
     return Books(holds=PostgresHolds(pool), usage=PostgresUsage(pool), prices=prices, clock=_now)
+
+
+def _clients(settings: LedgerSettings) -> ClientHasher:
+    return ClientHasher((settings.audit_client_secret or settings.key_pepper).get_secret_value())
+
+
+def _audit_timer(pool: Pool, settings: LedgerSettings) -> AuditTimer:
+    return AuditTimer(
+        AuditRetention(
+            store=PostgresAudit(pool),
+            partitions=PostgresAuditMonths(pool),
+            clock=_now,
+            keep=_MONTH * settings.audit_retention_months,
+        )
+    )
 
 
 @contextlib.asynccontextmanager
@@ -117,10 +145,15 @@ async def _serve(settings: LedgerSettings) -> None:
     cache = KeyCache(max_keys=settings.key_cache_keys, ttl_s=settings.key_cache_ttl_s, monotonic_s=time.monotonic)
     changes = PostgresAccessChanges(dsn, cache=cache, monotonic_s=time.monotonic)
     health = Health()
-    server = MeshServer(name="ledger", settings=settings, health=health, reflect=contract.service_names())
     pool = await open_pool(dsn, name="ledger", min_size=2, max_size=settings.database_pool)
+    audit = AuditBooks(store=PostgresAudit(pool), clock=_now)
+    trail = Trail(chaining(audit))
+    server = MeshServer(
+        name="ledger", settings=settings, health=health, reflect=contract.service_names(), audit=[audited(trail)]
+    )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(pool.close)
+        stack.push_async_callback(trail.close, _TRAIL_GRACE_S)
         health.add("database", lambda: ping(pool))
         # Without it keys are looked up more often, and nothing else is worse.
         health.add("key_changes", changes.check, required=False)
@@ -130,10 +163,13 @@ async def _serve(settings: LedgerSettings) -> None:
         )
         server.add(add_LedgerServiceServicer_to_server, LedgerServicer(books), contract.LEDGER)
         server.add(add_IdentityServiceServicer_to_server, IdentityServicer(_key_ring(pool, hasher)), contract.IDENTITY)
-        server.add(add_AuthorizationServicer_to_server, CheckServicer(authenticator), contract.AUTHORIZATION)
+        server.add(add_AuditServiceServicer_to_server, AuditServicer(audit), contract.AUDIT)
+        check = CheckServicer(authenticator, _clients(settings))
+        server.add(add_AuthorizationServicer_to_server, check, contract.AUTHORIZATION)
         timer = ExpiryTimer(books, interval_s=settings.expiry_interval_s)
         async with asyncio.TaskGroup() as background:
-            tasks = [background.create_task(changes.run()), background.create_task(timer.run())]
+            work = (changes.run(), timer.run(), trail.run(), _audit_timer(pool, settings).run())
+            tasks = [background.create_task(part) for part in work]
             try:
                 await server.run()
             finally:

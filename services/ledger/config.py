@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from services.runtime.config import CommaList, DatabaseSettings, RuntimeSettings
 
@@ -19,7 +19,7 @@ class BootstrapSettings(DatabaseSettings):
 class LedgerSettings(RuntimeSettings):
     """What serving needs."""
 
-    peers: CommaList = ("edge", "summarizer", "operator")
+    peers: CommaList = ("edge", "extractor", "summarizer", "operator")
     """Who may connect; which methods each of them may call is in the contract."""
     key_pepper: Pepper
     """Secret under which API keys are hashed, at least 32 characters; changing it ends every key."""
@@ -31,3 +31,15 @@ class LedgerSettings(RuntimeSettings):
     """How long a check is remembered while changes are heard; a key that is revoked meanwhile is dropped at once."""
     expiry_interval_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """How often holds past their time are looked for."""
+    audit_client_secret: SecretStr | None = None
+    """Secret under which addresses of clients are hashed, at least 32 characters; by default one that follows from
+    `key_pepper`. Changing it makes every client a new one."""
+    audit_retention_months: Annotated[int, Field(ge=1, le=600)] = 24
+    """How long audit records are kept; whole months are dropped."""
+
+    @field_validator("audit_client_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters")
+        return value

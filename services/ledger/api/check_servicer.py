@@ -10,6 +10,7 @@ from google.protobuf import struct_pb2
 from google.rpc import code_pb2, status_pb2
 from prometheus_client import Counter
 
+from services.ledger.domain.clients import ClientHasher
 from services.ledger.domain.identity import Authenticator, Denial, Principal
 from services.runtime.call import Identity, current_call, enter
 from services.runtime.errors import PagemeshError
@@ -35,8 +36,9 @@ _DENIED_TEXT = "API key is missing, unknown, expired or revoked"
 class CheckServicer(AuthorizationServicer):
     """Answers 200 with who it is, or 401. A failure of ours fails the RPC, and Envoy answers 503."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, clients: ClientHasher) -> None:
         self._authenticator = authenticator
+        self._clients = clients
 
     async def Check(self, request: CheckRequest, context: Context) -> CheckResponse:
         """Who sends the request that Envoy describes."""
@@ -54,7 +56,9 @@ class CheckServicer(AuthorizationServicer):
             return _denied()
         _CHECKS.labels("ok").inc()
         enter(replace(current_call(), identity=Identity(found.tenant, found.actor, found.project, found.scopes)))
-        return _ok(found)
+        # Of the connection, or of x-forwarded-for as far as the edge believes it; it goes no further than here.
+        address = request.attributes.source.address.socket_address.address
+        return _ok(found, self._clients.hash(found.tenant, address))
 
 
 def _credential(headers: Mapping[str, str]) -> str:
@@ -69,13 +73,14 @@ def _credential(headers: Mapping[str, str]) -> str:
     return headers.get("x-api-key", "").strip()
 
 
-def _ok(principal: Principal) -> CheckResponse:
+def _ok(principal: Principal, client: str) -> CheckResponse:
     scopes = sorted(principal.scopes)
     identity = {
         "x-pagemesh-tenant": principal.tenant,
         "x-pagemesh-actor": principal.actor,
         "x-pagemesh-project": principal.project,
         "x-pagemesh-scopes": " ".join(scopes),
+        "x-pagemesh-client": client,
     }
     # For rate limits, access log and rules of the edge.
     metadata = struct_pb2.Struct()

@@ -17,6 +17,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from pagemesh.ledger.v1.audit_service_pb2_grpc import AuditServiceStub
 from pagemesh.ledger.v1.identity_service_pb2_grpc import IdentityServiceStub
 from pagemesh.ledger.v1.ledger_service_pb2 import QueryUsageRequest
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
@@ -34,7 +35,7 @@ from xdsapi.envoy.service.auth.v3.external_auth_pb2_grpc import AuthorizationStu
 
 ROOT = Path(__file__).parents[3]
 PEPPER = "pepper-of-the-tests-pepper-of-the-tests"
-ALL_SCOPES = "documents.read documents.write keys.admin summaries.create usage.read"
+ALL_SCOPES = "audit.read documents.read documents.write keys.admin summaries.create usage.read"
 
 
 def environment(dsn: str, **changes: str) -> dict[str, str]:
@@ -123,19 +124,27 @@ class Peer:
     ledger: LedgerServiceStub = field(init=False)
     identity: IdentityServiceStub = field(init=False)
     authorization: AuthorizationStub = field(init=False)
+    audit: AuditServiceStub = field(init=False)
+    client: str = ""
 
     def __post_init__(self) -> None:
         self.ledger = LedgerServiceStub(self.channel)
         self.identity = IdentityServiceStub(self.channel)
         self.authorization = AuthorizationStub(self.channel)
+        self.audit = AuditServiceStub(self.channel)
 
     async def call(self, method: Callable[..., Any], request: object, timeout_s: float = 10) -> Any:
-        metadata = (
+        return await method(request, timeout=timeout_s, metadata=self.metadata)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What the edge tells of the caller."""
+        return (
             ("x-pagemesh-tenant", self.tenant),
             ("x-pagemesh-actor", self.actor),
             ("x-pagemesh-scopes", self.scopes),
+            ("x-pagemesh-client", self.client),
         )
-        return await method(request, timeout=timeout_s, metadata=metadata)
 
     async def usage(self, request: QueryUsageRequest, timeout_s: float = 10) -> Any:
         """The tenant's usage, as its key sees it through the edge."""

@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from pagemesh.ledger.v1 import ledger_service_pb2
 from services.ledger.api import contract, mapping
 from services.ledger.api.check_servicer import CheckServicer
+from services.ledger.domain.clients import ClientHasher
 from services.ledger.domain.identity import Authenticator, Denial, KeyRing
 from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.keys import ApiKey, KeyHasher, KeyMint
@@ -75,9 +76,10 @@ def test_the_contract_names_the_scopes() -> None:
         "documents.write",
         "summaries.create",
         "usage.read",
+        "audit.read",
         "keys.admin",
     }
-    assert {contract.LEDGER, contract.IDENTITY} < set(contract.service_names())
+    assert {contract.LEDGER, contract.IDENTITY, contract.AUDIT} < set(contract.service_names())
 
 
 @pytest.fixture
@@ -101,7 +103,8 @@ async def test_every_outcome_of_a_check_is_counted_and_only_its_own(stores: Stor
     _, expired = await ring.create(maker, "expired", scopes, NOW + timedelta(seconds=1))
     clock.now += timedelta(seconds=2)
     servicer = CheckServicer(
-        Authenticator(keys=stores.keys, hasher=hasher, cache=cache, clock=clock, monotonic_s=lambda: 0.0)
+        Authenticator(keys=stores.keys, hasher=hasher, cache=cache, clock=clock, monotonic_s=lambda: 0.0),
+        ClientHasher("c" * 32),
     )
     cases = {
         "ok": good,
