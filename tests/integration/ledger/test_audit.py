@@ -257,7 +257,8 @@ TAMPERED = {
     "hash changed": ("UPDATE {events} SET hash = sha256('x') WHERE {mine} AND sequence = 4", 4, "was changed"),
     "inserted": (
         "INSERT INTO {events} SELECT tenant, 4, record_time + interval '1 us', gen_random_uuid(), occur_time,"
-        " request_id, actor, client, action, resource, code, reason, duration_micros, details, previous_hash, sha256('x')"
+        " request_id, actor, client, action, resource, code, reason, duration_micros, details, previous_hash,"
+        " sha256('x')"
         " FROM {events} WHERE {mine} AND sequence = 4",
         4,
         "repeated",
