@@ -97,9 +97,8 @@ class _Audited(AbstractAsyncContextManager[None]):
             duration_micros=int((time.perf_counter() - self._begun) * 1_000_000),
         )
         remaining_s = call.remaining_s()
-        within_s = None if remaining_s is None else remaining_s + _LATE_S
         try:
-            await self._trail.record(event, durable=self._changes, within_s=within_s)
+            await self._trail.record(event, durable=self._changes, within_s=(remaining_s or 0.0) + _LATE_S)
         except PagemeshError:
             if error is None:
                 raise

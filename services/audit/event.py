@@ -10,9 +10,10 @@ from pagemesh.ledger.v1 import audit_pb2
 _NOTHING: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
-    """The contract's AuditEvent says what each field means; `tenant` is the bare id."""
+    """The contract's AuditEvent says what each field means; `tenant` is the bare id. Nobody changes it: that it could
+    be is for speed, as every call makes one."""
 
     tenant: str
     action: str
