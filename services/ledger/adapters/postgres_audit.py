@@ -30,7 +30,13 @@ _BEGIN = "SELECT set_config('pagemesh.tenant', %s, true)"
 _LOCK = "SELECT pg_advisory_xact_lock(%s, hashtext(%s))"
 _HEAD = "SELECT sequence, hash, record_time FROM ledger.audit_heads WHERE tenant = %s"
 # An event is chained less than MAX_AHEAD before its own time, and later as a rule: older partitions are not looked at.
-_KNOWN = "SELECT event_id FROM ledger.audit_events WHERE tenant = %s AND event_id = ANY(%s) AND record_time >= %s"
+# One by one in the index of ids: of a month that is new the planner knows nothing, and would read all of a tenant.
+_KNOWN = """
+    SELECT asked.id FROM unnest(%(ids)b::uuid[]) AS asked (id) CROSS JOIN LATERAL (
+        SELECT FROM ledger.audit_events
+        WHERE tenant = %(tenant)s AND event_id = asked.id AND record_time >= %(since)s LIMIT 1
+    ) AS known
+"""
 _COLUMNS = sql.SQL(
     "tenant, sequence, record_time, event_id, occur_time, request_id, actor, client, action, resource, code, reason,"
     " duration_micros, details, previous_hash, hash"
@@ -98,7 +104,8 @@ class PostgresAudit:
             await connection.execute(_BEGIN, (tenant,))
             await connection.execute(_LOCK, (_LOCK_SPACE, tenant))
             found = await connection.execute(_HEAD, (tenant,))
-            known_rows = await connection.execute(_KNOWN, (tenant, [event.event_id for event in fresh], since))
+            ids = [event.event_id for event in fresh]
+            known_rows = await connection.execute(_KNOWN, {"tenant": tenant, "ids": ids, "since": since})
             row = await found.fetchone()
             known = {event_id for (event_id,) in await known_rows.fetchall()}
             records = extend(_place(row, tenant), [e for e in fresh if e.event_id not in known], now)
