@@ -8,6 +8,7 @@ import typer
 
 from pagemesh_cli.verbs import (
     account,
+    audit,
     demo,
     doctor,
     documents,
@@ -59,3 +60,4 @@ app.add_typer(account.keys, name="keys", rich_help_panel="Account")
 app.add_typer(projects.projects, name="projects", rich_help_panel="Account")
 app.add_typer(users.users, name="users", rich_help_panel="Account")
 app.add_typer(tenants.tenants, name="tenants", rich_help_panel="Stack")
+app.add_typer(audit.audit, name="audit", rich_help_panel="Account")

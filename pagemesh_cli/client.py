@@ -14,6 +14,7 @@ from google.protobuf import timestamp_pb2
 
 from pagemesh.extractor.v1 import document_pb2, extractor_service_pb2, extractor_service_pb2_grpc
 from pagemesh.ledger.v1 import (
+    audit_service_pb2_grpc,
     identity_service_pb2_grpc,
     ledger_service_pb2,
     ledger_service_pb2_grpc,
@@ -65,6 +66,7 @@ class Client:
         self.extractor = extractor_service_pb2_grpc.ExtractorServiceStub(self._channel)
         self.summarizer = summarizer_service_pb2_grpc.SummarizerServiceStub(self._channel)
         self.identity = identity_service_pb2_grpc.IdentityServiceStub(self._channel)
+        self.audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
         self.ledger = ledger_service_pb2_grpc.LedgerServiceStub(self._channel)
 
     def __enter__(self) -> "Client":

@@ -136,6 +136,7 @@ class ServiceRunner:
                 "PAGEMESH_OBJECT_STORE_URL": self.inherited.get("PAGEMESH_OBJECT_STORE_URL") or own,
                 "PAGEMESH_SPOOL_DIR": str(self.data.folder("spool")),
                 "PAGEMESH_SUMMARIZER_TARGET": f"{LOOPBACK}:{self.ports['summarizer']}",
+                "PAGEMESH_LEDGER_TARGET": f"{LOOPBACK}:{self.ports['ledger']}",
             }
         return {
             "PAGEMESH_REDIS_URL": f"redis://:{self.credentials.valkey_password}@{LOOPBACK}:{self.ports['valkey']}/0",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pagemesh.extractor.v1.extractor_service_pb2 import DESCRIPTOR
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import add_ExtractorServiceServicer_to_server
+from services.audit.service_trail import ServiceTrail
 from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool, ping
 from services.extractor.adapters import lifecycle_signals, ocr_protocol
@@ -54,6 +55,8 @@ from services.runtime.health import Health
 from services.runtime.server import MeshServer
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_READS = frozenset({"pagemesh.extractor.v1.ExtractorService/ExtractPages"})
+"""What it stores are copies of what is in the document."""
 _LIFECYCLE_EVERY_S = 15.0
 _ERASURE_CLAIM = CLAIM
 _INDEX_EVERY_S = 5.0
@@ -116,10 +119,11 @@ async def serve(
 ) -> None:
     """Wires the service and serves; see MeshServer.run."""
     health = Health()
-    server = MeshServer(name="extractor", settings=settings, health=health)
     async with contextlib.AsyncExitStack() as stack:
         pool = await open_pool(settings.database_url.get_secret_value(), name="extractor")
         stack.push_async_callback(pool.close)
+        audit = _audit(settings, pool, stack)
+        server = MeshServer(name="extractor", settings=settings, health=health, audit=[audit.concern])
         spool = DiskSpool(settings.spool_dir, max_files=settings.max_uploads)
         store = _object_store(settings)
         documents, lifecycle = PostgresDocuments(pool), PostgresLifecycle(pool)
@@ -135,12 +139,7 @@ async def serve(
         )
         recogniser = _recogniser(settings, parser, stack)
         pages = PostgresPages(pool)
-        keeper = PageKeeper(
-            pages,
-            limits=KeepingLimits(),
-            signals=keeping_signals(),
-            is_busy=lambda: parser.is_at_work,
-        )
+        keeper = PageKeeper(pages, limits=KeepingLimits(), signals=keeping_signals(), is_busy=lambda: parser.is_at_work)
         stack.push_async_callback(keeper.flush)
         extract = ExtractPages(store, pages, keeper, parser, limits=extraction_limits(settings), recogniser=recogniser)
         servicer = ExtractorServicer(
@@ -175,12 +174,21 @@ async def serve(
         )
         # One that ends although it never should ends the service: half alive it would keep pages, leases or erasures.
         async with asyncio.TaskGroup() as background:
-            tasks = [background.create_task(work) for work in (worker.run(), uses.run(), indexer.run(), keeper.run())]
+            works = (worker.run(), uses.run(), indexer.run(), keeper.run(), audit.run())
+            tasks = [background.create_task(work) for work in works]
             try:
                 await server.run(started=started, stop=stop)
             finally:
                 for task in tasks:
                     task.cancel()
+
+
+def _audit(settings: ExtractorSettings, pool: Pool, stack: contextlib.AsyncExitStack) -> ServiceTrail:
+    ledger = MeshClient(peer="ledger", target=settings.ledger_target, settings=settings)
+    stack.push_async_callback(ledger.close)
+    trail = ServiceTrail(pool, schema="extractor", ledger=ledger, reads=_READS)
+    stack.push_async_callback(trail.close)
+    return trail
 
 
 def _pictures(

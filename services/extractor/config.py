@@ -31,6 +31,8 @@ class ExtractorSettings(RuntimeSettings):
     """Storage class of uploads in S3, such as `STANDARD_IA`; empty is the bucket's own."""
     summarizer_target: Annotated[str, Field(pattern=r"^([a-z0-9+.-]+:///?)?[^\s/]+:\d{1,5}$")]
     """A gRPC target, such as `dns:///summarizer:7000`: it erases what it made of documents that are deleted."""
+    ledger_target: Annotated[str, Field(pattern=r"^([a-z0-9+.-]+:///?)?[^\s/]+:\d{1,5}$")]
+    """A gRPC target, such as `dns:///ledger:7000`: it keeps the audit trail."""
     spool_dir: Annotated[Path, AfterValidator(_absolute)]
     """Folder of this process alone for uploads on their way in and for what is read from S3; a real disk, at least
     max_uploads times max_upload_bytes, and with S3 1 GiB more."""

@@ -7,16 +7,23 @@ import functools
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pagemesh.ledger.v1.audit_service_pb2_grpc import add_AuditServiceServicer_to_server
 from pagemesh.ledger.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
 from pagemesh.ledger.v1.operator_service_pb2_grpc import add_OperatorServiceServicer_to_server
+from services.audit.concern import audited
+from services.audit.trail import Trail
 from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool, ping
+from services.ledger.adapters.audit_timer import AuditTimer
 from services.ledger.adapters.budget_gauge import PostgresBudgetGauge
 from services.ledger.adapters.expiry_timer import ExpiryTimer
+from services.ledger.adapters.own_events import chaining
+from services.ledger.adapters.postgres_audit import PostgresAudit
+from services.ledger.adapters.postgres_audit_months import PostgresAuditMonths
 from services.ledger.adapters.postgres_budgets import PostgresBudgets
 from services.ledger.adapters.postgres_changes import PostgresAccessChanges
 from services.ledger.adapters.postgres_holds import PostgresHolds
@@ -32,13 +39,17 @@ from services.ledger.adapters.postgres_usage_reports import PostgresUsageReports
 from services.ledger.adapters.postgres_webhooks import PostgresOutbox, PostgresWebhooks
 from services.ledger.adapters.usage_timer import UsageTimer
 from services.ledger.api import command_line, contract
+from services.ledger.api.audit_servicer import AuditServicer
 from services.ledger.api.check_servicer import CheckServicer
 from services.ledger.api.identity_servicer import IdentityServicer, IdentityUseCases
 from services.ledger.api.ledger_servicer import LedgerServicer
 from services.ledger.api.operator_servicer import OperatorServicer
 from services.ledger.config import BootstrapSettings, LedgerSettings
+from services.ledger.domain.audit_books import AuditBooks
+from services.ledger.domain.audit_retention import AuditRetention
 from services.ledger.domain.books import Books
 from services.ledger.domain.budgeting import Budgets
+from services.ledger.domain.clients import ClientHasher
 from services.ledger.domain.directory import Projects, Standings, Tenants, Users
 from services.ledger.domain.identity import Authenticator
 from services.ledger.domain.key_cache import KeyCache
@@ -64,6 +75,8 @@ from xdsapi.envoy.service.auth.v3.external_auth_pb2_grpc import add_Authorizatio
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _COMMAND_TIMEOUT_S = 30.0
+_TRAIL_GRACE_S = 5.0
+_MONTH = timedelta(days=31)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,6 +178,21 @@ def _courier(pool: Pool, settings: LedgerSettings) -> Courier:
     )
 
 
+def _clients(settings: LedgerSettings) -> ClientHasher:
+    return ClientHasher((settings.audit_client_secret or settings.key_pepper).get_secret_value())
+
+
+def _audit_timer(pool: Pool, settings: LedgerSettings) -> AuditTimer:
+    return AuditTimer(
+        AuditRetention(
+            store=PostgresAudit(pool),
+            partitions=PostgresAuditMonths(pool),
+            clock=_now,
+            keep=_MONTH * settings.audit_retention_months,
+        )
+    )
+
+
 @contextlib.asynccontextmanager
 async def _command_pool(settings: DatabaseSettings) -> AsyncIterator[Pool]:
     """The database for one command, which has _COMMAND_TIMEOUT_S."""
@@ -235,10 +263,15 @@ async def _serve(settings: LedgerSettings) -> None:
     cache = KeyCache(max_keys=settings.key_cache_keys, ttl_s=settings.key_cache_ttl_s, monotonic_s=time.monotonic)
     changes = PostgresAccessChanges(dsn, cache=cache, monotonic_s=time.monotonic)
     health = Health()
-    server = MeshServer(name="ledger", settings=settings, health=health, reflect=contract.service_names())
     pool = await open_pool(dsn, name="ledger", min_size=2, max_size=settings.database_pool)
+    audit = AuditBooks(store=PostgresAudit(pool), clock=_now)
+    trail = Trail(chaining(audit))
+    server = MeshServer(
+        name="ledger", settings=settings, health=health, reflect=contract.service_names(), audit=[audited(trail)]
+    )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(pool.close)
+        stack.push_async_callback(trail.close, _TRAIL_GRACE_S)
         health.add("database", lambda: ping(pool))
         # Without it keys are looked up more often, and nothing else is worse.
         health.add("key_changes", changes.check, required=False)
@@ -256,14 +289,17 @@ async def _serve(settings: LedgerSettings) -> None:
         operator = OperatorServicer(onboarding=_onboarding(pool, hasher), tenants=identity.tenants)
         server.add(add_OperatorServiceServicer_to_server, operator, contract.OPERATOR)
         quotas = Quotas(store=PostgresQuotas(pool), monotonic_s=time.monotonic)
-        check = CheckServicer(authenticator, quotas)
+        server.add(add_AuditServiceServicer_to_server, AuditServicer(audit), contract.AUDIT)
+        check = CheckServicer(authenticator, quotas, _clients(settings))
         server.add(add_AuthorizationServicer_to_server, check, contract.AUTHORIZATION)
         gauge = PostgresBudgetGauge(pool)
         timer = ExpiryTimer(books, interval_s=settings.expiry_interval_s, also=gauge.measure)
         courier = _courier(pool, settings)
         usage_timer = UsageTimer(_upkeep(pool, window), interval_s=settings.usage_interval_s)
+        audit_timer = _audit_timer(pool, settings)
         async with asyncio.TaskGroup() as background:
-            tasks = [background.create_task(work.run()) for work in (changes, timer, usage_timer, courier)]
+            work = (changes, timer, usage_timer, courier, trail, audit_timer)
+            tasks = [background.create_task(part.run()) for part in work]
             try:
                 await server.run()
             finally:

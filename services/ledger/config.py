@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from services.ledger.domain.usage_window import RETENTION_MONTHS
 from services.runtime.config import CommaList, DatabaseSettings, RuntimeSettings
@@ -20,7 +20,7 @@ class BootstrapSettings(DatabaseSettings):
 class LedgerSettings(RuntimeSettings):
     """What serving needs."""
 
-    peers: CommaList = ("edge", "summarizer", "operator")
+    peers: CommaList = ("edge", "extractor", "summarizer", "operator")
     """Who may connect; which methods each of them may call is in the contract."""
     key_pepper: Pepper
     """Secret under which API keys are hashed, at least 32 characters; changing it ends every key."""
@@ -44,3 +44,15 @@ class LedgerSettings(RuntimeSettings):
     """Pause after the first attempt to deliver a webhook that failed; it doubles each time, up to an hour."""
     webhook_attempts: Annotated[int, Field(ge=1, le=50)] = 12
     """After how many attempts a message to a webhook is given up."""
+    audit_client_secret: SecretStr | None = None
+    """Secret under which addresses of clients are hashed, at least 32 characters; by default one that follows from
+    `key_pepper`. Changing it makes every client a new one."""
+    audit_retention_months: Annotated[int, Field(ge=1, le=600)] = 24
+    """How long audit records are kept; whole months are dropped."""
+
+    @field_validator("audit_client_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters")
+        return value

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import grpc
@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from services.runtime import access
 from services.runtime.call import Call
 from services.runtime.errors import InvalidArgument
-from services.runtime.middleware import CONCERNS, Concern, Exchange, Policy
+from services.runtime.middleware import Concern, Exchange, Policy, in_order
 from services.runtime.tracing import TraceContext
 
 Handler = Callable[[Any, Any], Any]
@@ -23,7 +23,7 @@ RpcHandler = Any
 class MeshInterceptor(grpc.aio.ServerInterceptor):
     """Runs every call through the concerns, in their order."""
 
-    def __init__(self, policy: Policy, concerns: Sequence[Concern] = CONCERNS) -> None:
+    def __init__(self, policy: Policy, concerns: Sequence[Concern] = in_order()) -> None:
         self._policy = policy
         self._concerns = tuple(concerns)
         self._access = functools.lru_cache(maxsize=1000)(access.of_method)
@@ -57,7 +57,11 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
         method = details.method
         exchange = Exchange(self._access(method), context, metadata, Call(method, "", TraceContext.new()))
         for concern in self._concerns:
-            await stack.enter_async_context(concern(exchange, self._policy))
+            surrounding = concern(exchange, self._policy)
+            if isinstance(surrounding, AbstractAsyncContextManager):
+                await stack.enter_async_context(surrounding)
+            elif surrounding is not None:
+                stack.enter_context(surrounding)
         return exchange
 
 
@@ -74,7 +78,8 @@ def _to_unary(inner: Handler, enter: Enter) -> Handler:
     async def handle(request: Any, context: Any) -> Any:
         async with AsyncExitStack() as stack:
             exchange = await enter(stack, context)
-            return await inner(_checked(exchange, request), context)
+            exchange.response = await inner(_checked(exchange, request), context)
+            return exchange.response
 
     return handle
 

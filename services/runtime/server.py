@@ -18,7 +18,7 @@ from services.runtime import logging
 from services.runtime.config import RuntimeSettings
 from services.runtime.health import Health
 from services.runtime.interceptor import MeshInterceptor
-from services.runtime.middleware import Policy
+from services.runtime.middleware import Concern, Policy, in_order
 from services.runtime.tls import TlsFolder
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -36,7 +36,15 @@ log = structlog.get_logger()
 class MeshServer:
     """Serves what is added to it until it is told to stop."""
 
-    def __init__(self, *, name: str, settings: RuntimeSettings, health: Health, reflect: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        settings: RuntimeSettings,
+        health: Health,
+        reflect: Sequence[str] = (),
+        audit: Sequence[Concern] = (),
+    ) -> None:
         """`reflect` names services that reflection shows besides those that are added here."""
         logging.configure(name, settings.log_level)
         self._name = name
@@ -46,7 +54,7 @@ class MeshServer:
         self._services: list[str] = []
         self._tls = TlsFolder(settings.tls_dir)
         self._server = grpc.aio.server(
-            interceptors=[MeshInterceptor(Policy(settings.trust_domain, frozenset(settings.peers)))],
+            interceptors=[MeshInterceptor(Policy(settings.trust_domain, frozenset(settings.peers)), in_order(*audit))],
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pagemesh.summarizer.v1 import summarizer_service_pb2
 from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import add_SummarizerServiceServicer_to_server
+from services.audit.service_trail import ServiceTrail
 from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool, ping
 from services.runtime.breaker import Breaker
@@ -51,6 +52,8 @@ from services.summarizer.domain.tails import Tails
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SERVICE = summarizer_service_pb2.DESCRIPTOR.services_by_name["SummarizerService"].full_name
+_READS = frozenset({f"{_SERVICE}/Summarize", f"{_SERVICE}/StreamSummarize"})
+"""What they keep are copies of what they answer, and what they spend is in the ledger's books before."""
 _PEER_HEALTH_CAP_S = 1.0
 _TAILS_GRACE_S = 5.0
 _SAVINGS_GRACE_S = 2.0
@@ -81,9 +84,9 @@ async def serve(
 ) -> None:
     """The whole service, until it is told to stop; see MeshServer.run for `started` and `stop`."""
     health = Health()
-    server = MeshServer(name="summarizer", settings=settings, health=health)
     async with contextlib.AsyncExitStack() as stack:
         world = await stack.enter_async_context(_outside(settings, health))
+        server = MeshServer(name="summarizer", settings=settings, health=health, audit=[world.audit.concern])
         flights: Flights = SingleFlight(joined=signals.joined)
         tails = Tails()
         savings = Savings(books=world.books, act_as=act_as, dropped=signals.savings_dropped)
@@ -103,7 +106,7 @@ async def serve(
             signals=signals.feeder_signals(),
         )
         async with asyncio.TaskGroup() as background:
-            tasks = [background.create_task(feeder.run()), background.create_task(savings.run())]
+            tasks = [background.create_task(work) for work in (feeder.run(), savings.run(), world.audit.run())]
             try:
                 await server.run(started=started, stop=stop)
             finally:
@@ -119,6 +122,7 @@ class _Outside:
     cache: RedisSummaryCache
     pages: ExtractorPages
     books: LedgerBooks
+    audit: ServiceTrail
     providers: dict[str, Provider]
 
 
@@ -138,6 +142,8 @@ async def _outside(settings: SummarizerSettings, health: Health) -> AsyncIterato
         stack.push_async_callback(extractor.close)
         ledger = MeshClient(peer="ledger", target=settings.ledger_target, settings=settings)
         stack.push_async_callback(ledger.close)
+        audit = ServiceTrail(pool, schema="summarizer", ledger=ledger, reads=_READS)
+        stack.push_async_callback(audit.close)
         health.add("database", lambda: ping(pool))
         # Without it answers are slower, and nothing else is worse.
         health.add("redis", cache.ping, required=False)
@@ -145,7 +151,7 @@ async def _outside(settings: SummarizerSettings, health: Health) -> AsyncIterato
         health.add("extractor", _peer_check(extractor), required=False)
         health.add("ledger", _peer_check(ledger), required=False)
         providers = await _providers(settings, stack)
-        yield _Outside(pool, cache, ExtractorPages(extractor), LedgerBooks(ledger), providers)
+        yield _Outside(pool, cache, ExtractorPages(extractor), LedgerBooks(ledger), audit, providers)
 
 
 async def _providers(settings: SummarizerSettings, stack: contextlib.AsyncExitStack) -> dict[str, Provider]:

@@ -62,6 +62,7 @@ async def target(database: Callable[[str], str], mesh_pki: CertificateAuthority,
             "object_store_url": (tmp_path / "objects").as_uri(),
             "spool_dir": spool,
             "summarizer_target": "127.0.0.1:1",
+            "ledger_target": "127.0.0.1:1",
             "parser_processes": 1,
             "drain_s": 0,
         }

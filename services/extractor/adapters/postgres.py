@@ -7,7 +7,9 @@ from typing import Any
 
 import psycopg
 
+from services.audit import outbox
 from services.database.pool import Pool, single, translate
+from services.extractor.adapters.receipt_events import receipt_event
 from services.extractor.domain.documents import Cursor, Document
 from services.extractor.domain.keeping import Erasing
 from services.extractor.domain.media import MediaType
@@ -214,6 +216,8 @@ class PostgresRecord:
             receipt.digest,
         )
         await self._connection.execute(_ADD_RECEIPT, values)
+        # In the same transaction: there is no receipt that the audit trail does not come to tell of.
+        await outbox.add(self._connection, "extractor", receipt_event(receipt))
 
 
 @contextlib.asynccontextmanager

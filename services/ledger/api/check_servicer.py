@@ -12,6 +12,7 @@ from google.protobuf import struct_pb2
 from google.rpc import code_pb2, status_pb2
 from prometheus_client import Counter
 
+from services.ledger.domain.clients import ClientHasher
 from services.ledger.domain.identity import Authenticator, Denial, Principal
 from services.ledger.domain.quotas import Exhausted, Quotas
 from services.runtime import status
@@ -42,9 +43,10 @@ class CheckServicer(AuthorizationServicer):
     """Answers 200 with who it is, 401, or 429 where the hour's quota is used up. A failure of ours fails the RPC, and
     Envoy answers 503."""
 
-    def __init__(self, authenticator: Authenticator, quotas: Quotas) -> None:
+    def __init__(self, authenticator: Authenticator, quotas: Quotas, clients: ClientHasher) -> None:
         self._authenticator = authenticator
         self._quotas = quotas
+        self._clients = clients
 
     async def Check(self, request: CheckRequest, context: Context) -> CheckResponse:
         """Who sends the request that Envoy describes."""
@@ -70,7 +72,9 @@ class CheckServicer(AuthorizationServicer):
             return _over_quota(found, used_up, over_grpc=headers.get("content-type", "").startswith(_GRPC))
         _CHECKS.labels("ok").inc()
         enter(replace(current_call(), identity=Identity(found.tenant, found.actor, found.project, found.scopes)))
-        return _ok(found)
+        # Of the connection, or of x-forwarded-for as far as the edge believes it; it goes no further than here.
+        address = request.attributes.source.address.socket_address.address
+        return _ok(found, self._clients.hash(found.tenant, address))
 
 
 def _credential(headers: Mapping[str, str]) -> str:
@@ -85,13 +89,14 @@ def _credential(headers: Mapping[str, str]) -> str:
     return headers.get("x-api-key", "").strip()
 
 
-def _ok(principal: Principal) -> CheckResponse:
+def _ok(principal: Principal, client: str) -> CheckResponse:
     scopes = sorted(principal.scopes)
     identity = {
         "x-pagemesh-tenant": principal.tenant,
         "x-pagemesh-actor": principal.actor,
         "x-pagemesh-project": principal.project,
         "x-pagemesh-scopes": " ".join(scopes),
+        "x-pagemesh-client": client,
     }
     # For rate limits, access log and rules of the edge.
     metadata = struct_pb2.Struct()

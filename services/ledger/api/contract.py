@@ -3,16 +3,17 @@
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from pagemesh.extractor.v1 import extractor_service_pb2
-from pagemesh.ledger.v1 import identity_service_pb2, ledger_service_pb2
+from pagemesh.ledger.v1 import audit_service_pb2, identity_service_pb2, ledger_service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2
 from services.runtime.access import of_descriptor
 
 LEDGER = "pagemesh.ledger.v1.LedgerService"
 IDENTITY = "pagemesh.ledger.v1.IdentityService"
 OPERATOR = "pagemesh.ledger.v1.OperatorService"
+AUDIT = "pagemesh.ledger.v1.AuditService"
 AUTHORIZATION = "envoy.service.auth.v3.Authorization"
 
-_FILES = (extractor_service_pb2, summarizer_service_pb2, ledger_service_pb2, identity_service_pb2)
+_FILES = (extractor_service_pb2, summarizer_service_pb2, ledger_service_pb2, identity_service_pb2, audit_service_pb2)
 
 
 def services() -> list[ServiceDescriptor]:

@@ -53,6 +53,15 @@ async def test_the_same_over_grpc(edge: Edge, clean: Mesh) -> None:
     assert "x-pagemesh-anything-new" not in clean.journal.last.metadata
 
 
+async def test_a_client_does_not_choose_the_address_that_is_audited(edge: Edge, clean: Mesh) -> None:
+    """What Check is told is the connection's; it becomes the keyed hash of the audit trail, and goes no further."""
+    forged = {"x-forwarded-for": "203.0.113.9", "x-real-ip": "203.0.113.9", "x-pagemesh-client": "f" * 32}
+    await edge.call("GET", "/v1/whoami", headers={**KEY, **forged})
+    source = clean.authorizer.asked[0].attributes.source.address.socket_address
+    assert source.address == "127.0.0.1"
+    assert "x-pagemesh-client" not in clean.journal.last.metadata
+
+
 async def test_the_credential_stays_at_the_edge(edge: Edge, clean: Mesh) -> None:
     await edge.call("GET", "/v1/whoami", headers={**KEY, "x-api-key": "pm_other", "cookie": "session=1"})
     assert not clean.journal.last.metadata.keys() & {"authorization", "x-api-key", "cookie"}

@@ -208,6 +208,7 @@ async def running(
         "object_store_url": objects.as_uri(),
         "spool_dir": spool,
         "parser_processes": 2,
+        "ledger_target": "127.0.0.1:1",
         "drain_s": 0,
         "shutdown_s": 2,
     }

@@ -16,6 +16,7 @@ from psycopg import sql
 
 from pagemesh.extractor.v1 import document_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
+from pagemesh.ledger.v1.audit_pb2 import AuditEvent
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from services.extractor import __main__ as composition
 from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
@@ -180,6 +181,24 @@ async def test_the_actor_is_kept_beside_the_receipt(service: Service) -> None:
         await connection.execute("SELECT set_config('pagemesh.tenant', %s, false)", (service.client.tenant,))
         cursor = await connection.execute("SELECT actor, digest FROM extractor.deletion_receipts")
         assert await cursor.fetchone() == ("apiKeys/test", (await the_receipt(service.client)).digest)
+
+
+async def test_a_receipt_is_told_to_the_audit_trail(service: Service) -> None:
+    await service.client.delete((await keep(service.client)).name)
+    receipt = await the_receipt(service.client)
+    async with await psycopg.AsyncConnection.connect(service.database_url) as connection:
+        await connection.execute("SELECT set_config('pagemesh.across', 'audit_outbox', false)")
+        cursor = await connection.execute("SELECT event FROM extractor.audit_outbox ORDER BY position")
+        events = [AuditEvent.FromString(event) for (event,) in await cursor.fetchall()]
+    (told,) = [event for event in events if event.action == "pagemesh.extractor.v1.DeletionReceipt"]
+    assert (told.resource, told.actor, told.tenant) == (
+        receipt.document,
+        "apiKeys/test",
+        f"tenants/{service.client.tenant}",
+    )
+    assert (told.details["receipt"], told.details["digest"]) == (receipt.name, receipt.digest)
+    assert told.event_id.replace("-", "") == receipt.name.removeprefix("deletionReceipts/")
+    assert told.details["size_bytes"] == str(receipt.size_bytes)
 
 
 @pytest.mark.usefixtures("often")

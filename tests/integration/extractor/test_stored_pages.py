@@ -74,6 +74,7 @@ async def test_a_killed_service_goes_on_behind_the_last_stored_page(
             "object_store_url": (tmp_path / "objects").as_uri(),
             "spool_dir": tmp_path / "spool",
             "summarizer_target": "127.0.0.1:1",
+            "ledger_target": "127.0.0.1:1",
             "parser_processes": 2,
             "ocr_processes": 0,
         }

@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from psycopg.conninfo import conninfo_to_dict
 
+from pagemesh.ledger.v1.audit_service_pb2_grpc import AuditServiceStub
 from pagemesh.ledger.v1.identity_service_pb2_grpc import IdentityServiceStub
 from pagemesh.ledger.v1.ledger_service_pb2 import QueryUsageRequest
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
@@ -133,21 +134,29 @@ class Peer:
     identity: IdentityServiceStub = field(init=False)
     authorization: AuthorizationStub = field(init=False)
     operator: OperatorServiceStub = field(init=False)
+    audit: AuditServiceStub = field(init=False)
+    client: str = ""
 
     def __post_init__(self) -> None:
         self.ledger = LedgerServiceStub(self.channel)
         self.identity = IdentityServiceStub(self.channel)
         self.authorization = AuthorizationStub(self.channel)
         self.operator = OperatorServiceStub(self.channel)
+        self.audit = AuditServiceStub(self.channel)
 
     async def call(self, method: Callable[..., Any], request: object, timeout_s: float = 10) -> Any:
-        metadata = (
+        return await method(request, timeout=timeout_s, metadata=self.metadata)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What the edge tells of the caller."""
+        return (
             ("x-pagemesh-tenant", self.tenant),
             ("x-pagemesh-actor", self.actor),
             ("x-pagemesh-project", self.project),
             ("x-pagemesh-scopes", self.scopes),
+            ("x-pagemesh-client", self.client),
         )
-        return await method(request, timeout=timeout_s, metadata=metadata)
 
     async def usage(self, request: QueryUsageRequest, timeout_s: float = 10) -> Any:
         """The tenant's usage, as its key sees it through the edge."""

@@ -14,8 +14,10 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from pagemesh.ledger.v1 import identity_service_pb2 as pb
 from pagemesh_cli.stack.certificates import CertificateAuthority
+from services.ledger.domain.clients import ClientHasher
 from tests.integration.ledger.conftest import (
     ALL_SCOPES,
+    PEPPER,
     Admit,
     Connect,
     LedgerProcess,
@@ -28,11 +30,13 @@ from xdsapi.envoy.config.core.v3.base_pb2 import HeaderValueOption
 from xdsapi.envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
 
 Code = grpc.StatusCode
+ADDRESS = "203.0.113.77"
 DENIED = "API key is missing, unknown, expired or revoked"
 
 
 def check_request(**headers: str) -> CheckRequest:
     request = CheckRequest()
+    request.attributes.source.address.socket_address.address = ADDRESS
     request.attributes.request.http.headers.update({name.replace("_", "-"): v for name, v in headers.items()})
     return request
 
@@ -78,6 +82,7 @@ async def test_a_key_is_told_as_headers_that_overwrite(edge: Peer, admit: Admit,
         "x-pagemesh-actor": tenant.api_key,
         "x-pagemesh-project": "",
         "x-pagemesh-scopes": " ".join(scopes),
+        "x-pagemesh-client": ClientHasher(PEPPER).hash(tenant.name, ADDRESS),
     }
     for option in answer.ok_response.headers:
         assert option.append_action == HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD

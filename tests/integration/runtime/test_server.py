@@ -18,16 +18,16 @@ from pagemesh_cli.stack.certificates import CertificateAuthority
 from services.runtime import errors
 from services.runtime.call import acting_as, enter
 from services.runtime.health import Health
-from services.runtime.interceptor import MeshInterceptor
-from services.runtime.middleware import CONCERNS
+from services.runtime.middleware import in_order
 from tests.integration.runtime.conftest import Connect, Start
 from tests.integration.runtime.servicers import ACME, DOCUMENT, HOLD, Extractor, Ledger, extractor, ledger, reserve
 
 
 def test_the_order_of_the_concerns() -> None:
-    names = [concern.__name__ for concern in CONCERNS]
-    assert names == ["request_id", "logged", "measured", "errors", "deadline", "auth", "validation"]
-    assert MeshInterceptor.__init__.__defaults__ == (CONCERNS,)
+    def audited(*_: object) -> None: ...
+
+    names = [concern.__name__ for concern in in_order(audited)]
+    assert names == ["request_id", "logged", "measured", "errors", "audited", "deadline", "auth", "validation"]
 
 
 async def test_identity_request_id_trace_and_deadline_travel(start: Start, connect: Connect) -> None:

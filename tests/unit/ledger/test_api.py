@@ -15,6 +15,7 @@ from pagemesh.ledger.v1 import ledger_service_pb2
 from services.ledger.api import contract, mapping, usage_mapping
 from services.ledger.api.check_servicer import CheckServicer
 from services.ledger.api.identity_mapping import key_message
+from services.ledger.domain.clients import ClientHasher
 from services.ledger.domain.identity import Authenticator, Denial
 from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.keys import ApiKey
@@ -77,6 +78,7 @@ def test_the_contract_names_the_scopes() -> None:
         "documents.write",
         "summaries.create",
         "usage.read",
+        "audit.read",
         "keys.admin",
         "budgets.read",
         "budgets.admin",
@@ -86,7 +88,7 @@ def test_the_contract_names_the_scopes() -> None:
         "users.admin",
         "users.read",
     }
-    assert {contract.LEDGER, contract.IDENTITY} < set(contract.service_names())
+    assert {contract.LEDGER, contract.IDENTITY, contract.AUDIT} < set(contract.service_names())
 
 
 @pytest.fixture
@@ -112,6 +114,7 @@ async def test_every_outcome_of_a_check_is_counted_and_only_its_own(stores: Stor
     servicer = CheckServicer(
         Authenticator(keys=stores.keys, hasher=HASHER, cache=cache, clock=clock, monotonic_s=lambda: 0.0),
         Quotas(store=stores.quotas, monotonic_s=lambda: 0.0),
+        ClientHasher("c" * 32),
     )
     cases = {
         "ok": good,

@@ -12,7 +12,7 @@ from services.runtime.call import Identity
 from services.runtime.errors import PagemeshError, PermissionDenied, Unauthenticated
 
 GEN = Path(__file__).parents[3] / "gen"
-SCOPES = {"documents.read", "documents.write", "summaries.create", "usage.read", "keys.admin"}
+SCOPES = {"documents.read", "documents.write", "summaries.create", "usage.read", "audit.read", "keys.admin"}
 SERVICES = {"extractor", "summarizer", "ledger"}
 
 
