@@ -6,9 +6,11 @@ import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pagemesh.ledger.v1.credential_service_pb2_grpc import add_CredentialServiceServicer_to_server
 from pagemesh.ledger.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
 from services.database.migrate import migrate
@@ -18,18 +20,27 @@ from services.ledger.adapters.postgres_changes import PostgresAccessChanges
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.adapters.postgres_prices import PostgresPrices
+from services.ledger.adapters.postgres_sessions import PostgresRevokedSessions, PostgresSigningKeys
 from services.ledger.adapters.postgres_usage import PostgresUsage
+from services.ledger.adapters.session_timer import SessionTimer
 from services.ledger.api import command_line, contract
 from services.ledger.api.check_servicer import CheckServicer
+from services.ledger.api.credential_servicer import CredentialServicer
 from services.ledger.api.identity_servicer import IdentityServicer
 from services.ledger.api.ledger_servicer import LedgerServicer
 from services.ledger.config import BootstrapSettings, LedgerSettings
 from services.ledger.domain.books import Books
+from services.ledger.domain.fresh_cache import FreshCache
+from services.ledger.domain.gate import Gate
 from services.ledger.domain.identity import Authenticator, KeyRing
 from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.keys import KeyHasher, KeyMint
 from services.ledger.domain.onboarding import Onboarding
 from services.ledger.domain.reconciliation import Reconciliation
+from services.ledger.domain.sealing import Sealer
+from services.ledger.domain.session_tokens import SessionTokens
+from services.ledger.domain.sessions import SessionCheck, Sessions
+from services.ledger.domain.signing_keys import SESSION_LIFETIME, SigningKeys
 from services.ledger.domain.values import Tokens
 from services.runtime.command import run
 from services.runtime.config import DatabaseSettings, load_settings
@@ -111,29 +122,78 @@ async def _holds(settings: DatabaseSettings, options: argparse.Namespace) -> Non
         print(line)
 
 
+@dataclass(frozen=True)
+class _Credentials:
+    """Whatever says who somebody is."""
+
+    gate: Gate
+    servicer: CredentialServicer
+    changes: PostgresAccessChanges
+    timer: SessionTimer
+
+
+def _credentials(settings: LedgerSettings, pool: Pool) -> _Credentials:
+    pepper, now_s = settings.key_pepper.get_secret_value(), time.monotonic
+    entries, ttl_s = settings.key_cache_keys, settings.key_cache_ttl_s
+    cache = KeyCache(max_keys=entries, ttl_s=ttl_s, monotonic_s=now_s)
+    keys, revoked = PostgresKeys(pool), PostgresRevokedSessions(pool)
+    authenticator = Authenticator(keys=keys, hasher=KeyHasher(pepper), cache=cache, clock=_now, monotonic_s=now_s)
+    period_s = settings.session_key_s
+    signing_keys = SigningKeys(
+        store=PostgresSigningKeys(pool),
+        sealer=Sealer(pepper, purpose="session signing keys"),
+        clock=_now,
+        monotonic_s=now_s,
+        period=timedelta(seconds=period_s),
+    )
+    tokens = SessionTokens(issuer=settings.session_issuer, audience=settings.session_issuer)
+    check = SessionCheck(
+        tokens=tokens,
+        signing_keys=signing_keys,
+        revoked=revoked,
+        authenticator=authenticator,
+        verified=FreshCache(
+            max_entries=entries, ttl_s=SESSION_LIFETIME.total_seconds(), monotonic_s=now_s, hearing=lambda: True
+        ),
+        standing=FreshCache(max_entries=entries, ttl_s=ttl_s, monotonic_s=now_s, hearing=lambda: cache.hearing),
+        clock=_now,
+        monotonic_s=now_s,
+    )
+    sessions = Sessions(tokens=tokens, signing_keys=signing_keys, keys=keys, revoked=revoked, clock=_now)
+    return _Credentials(
+        gate=Gate(keys=authenticator, sessions=check),
+        servicer=CredentialServicer(sessions=sessions, signing_keys=signing_keys),
+        changes=PostgresAccessChanges(
+            settings.database_url.get_secret_value(),
+            cache=cache,
+            monotonic_s=now_s,
+            followers=(check, signing_keys),
+        ),
+        timer=SessionTimer(signing_keys, revoked, interval_s=min(60.0, period_s / 10)),
+    )
+
+
 async def _serve(settings: LedgerSettings) -> None:
     dsn = settings.database_url.get_secret_value()
     hasher = KeyHasher(settings.key_pepper.get_secret_value())
-    cache = KeyCache(max_keys=settings.key_cache_keys, ttl_s=settings.key_cache_ttl_s, monotonic_s=time.monotonic)
-    changes = PostgresAccessChanges(dsn, cache=cache, monotonic_s=time.monotonic)
     health = Health()
     server = MeshServer(name="ledger", settings=settings, health=health, reflect=contract.service_names())
     pool = await open_pool(dsn, name="ledger", min_size=2, max_size=settings.database_pool)
+    credentials = _credentials(settings, pool)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(pool.close)
         health.add("database", lambda: ping(pool))
         # Without it keys are looked up more often, and nothing else is worse.
-        health.add("key_changes", changes.check, required=False)
+        health.add("key_changes", credentials.changes.check, required=False)
         books = _books(pool)
-        authenticator = Authenticator(
-            keys=PostgresKeys(pool), hasher=hasher, cache=cache, clock=_now, monotonic_s=time.monotonic
-        )
         server.add(add_LedgerServiceServicer_to_server, LedgerServicer(books), contract.LEDGER)
         server.add(add_IdentityServiceServicer_to_server, IdentityServicer(_key_ring(pool, hasher)), contract.IDENTITY)
-        server.add(add_AuthorizationServicer_to_server, CheckServicer(authenticator), contract.AUTHORIZATION)
-        timer = ExpiryTimer(books, interval_s=settings.expiry_interval_s)
+        server.add(add_AuthorizationServicer_to_server, CheckServicer(credentials.gate), contract.AUTHORIZATION)
+        server.add(add_CredentialServiceServicer_to_server, credentials.servicer, contract.CREDENTIALS)
+        expiry = ExpiryTimer(books, interval_s=settings.expiry_interval_s)
+        runs = (expiry.run, credentials.changes.run, credentials.timer.run)
         async with asyncio.TaskGroup() as background:
-            tasks = [background.create_task(changes.run()), background.create_task(timer.run())]
+            tasks = [background.create_task(run()) for run in runs]
             try:
                 await server.run()
             finally:

@@ -14,6 +14,8 @@ from tests.edge.calling import Edge
 UPLOAD = "pagemesh.extractor.v1.ExtractorService/UploadDocument"
 CREATE_KEY = "pagemesh.ledger.v1.IdentityService/CreateApiKey"
 REVOKE_KEY = "pagemesh.ledger.v1.IdentityService/RevokeApiKey"
+EXCHANGE = "pagemesh.ledger.v1.CredentialService/ExchangeToken"
+REVOKE_SESSION = "pagemesh.ledger.v1.CredentialService/RevokeSession"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,13 @@ def chunks(content: bytes, display_name: str = "") -> list[extractor_service_pb2
     ]
 
 
+def _session(edge: Edge, key: str) -> tuple[str, str]:
+    """The name of a new session of that key, and its token."""
+    made = edge.grpc(EXCHANGE, {}, key)
+    assert made.code == "OK", made
+    return made.messages[0]["session"]["name"], made.messages[0]["accessToken"]
+
+
 @pytest.fixture(scope="session")
 def world(stack: RunningStack) -> World:
     edge = Edge(stack.host, stack.port, stack.ca_file)
@@ -56,9 +65,19 @@ def world(stack: RunningStack) -> World:
 
     keys["reader"] = create("reader", ["documents.read"])["secret"]
     keys["summarist"] = create("summarist", ["summaries.create"])["secret"]
-    revoked = create("revoked", ["documents.read"])
+    revoked, doomed = create("revoked", ["documents.read"]), create("doomed", ["documents.read"])
     keys["revoked"] = revoked["secret"]
     assert edge.grpc(REVOKE_KEY, {"name": revoked["apiKey"]["name"]}, admin).code == "OK"
+
+    sessions = {name: _session(edge, keys["reader"]) for name in ("session", "ended_session")}
+    sessions["orphaned_session"] = _session(edge, doomed["secret"])
+    sessions["other_session"] = _session(edge, other)
+    assert edge.grpc(REVOKE_SESSION, {"name": sessions["ended_session"][0]}, admin).code == "OK"
+    assert edge.grpc(REVOKE_KEY, {"name": doomed["apiKey"]["name"]}, admin).code == "OK"
+    keys |= {name: token for name, (_, token) in sessions.items()}
+    signed, _, signature = keys["session"].rpartition(".")
+    keys["forged_session"] = f"{signed}.{signature[::-1]}"
+    keys["unsigned_session"] = f"{signed}."
 
     def upload(content: bytes, key: str = admin) -> str:
         stored = edge.grpc(UPLOAD, chunks(content), key)
@@ -73,6 +92,8 @@ def world(stack: RunningStack) -> World:
         "TRUNCATED": upload(files.truncated()),
         "OTHER": upload(files.good(2), other),
         "OTHER_KEY": create("theirs", ["documents.read"], other)["apiKey"]["name"],
+        "OTHER_SESSION": sessions["other_session"][0],
+        "ENDED_SESSION": sessions["ended_session"][0],
         "UNKNOWN": f"documents/{'0' * 32}",
         "LONG_TEXT": "x" * 501,
     }

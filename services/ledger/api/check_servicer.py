@@ -10,7 +10,8 @@ from google.protobuf import struct_pb2
 from google.rpc import code_pb2, status_pb2
 from prometheus_client import Counter
 
-from services.ledger.domain.identity import Authenticator, Denial, Principal
+from services.ledger.domain.gate import Gate, Request
+from services.ledger.domain.identity import Denial, Principal
 from services.runtime.call import Identity, current_call, enter
 from services.runtime.errors import PagemeshError
 from xdsapi.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
@@ -35,8 +36,8 @@ _DENIED_TEXT = "API key is missing, unknown, expired or revoked"
 class CheckServicer(AuthorizationServicer):
     """Answers 200 with who it is, or 401. A failure of ours fails the RPC, and Envoy answers 503."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
-        self._authenticator = authenticator
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
 
     async def Check(self, request: CheckRequest, context: Context) -> CheckResponse:
         """Who sends the request that Envoy describes."""
@@ -44,7 +45,7 @@ class CheckServicer(AuthorizationServicer):
         # The log line of this call belongs to the request that it lets in, or not.
         enter(replace(current_call(), request_id=headers.get("x-request-id", current_call().request_id)))
         try:
-            found = await self._authenticator.authenticate(_credential(headers))
+            found = await self._gate.admit(Request(credential=_credential(headers)))
         except PagemeshError as exc:
             _CHECKS.labels(exc.reason.lower()).inc()
             raise
@@ -76,6 +77,7 @@ def _ok(principal: Principal) -> CheckResponse:
         "x-pagemesh-actor": principal.actor,
         "x-pagemesh-project": principal.project,
         "x-pagemesh-scopes": " ".join(scopes),
+        "x-pagemesh-session": principal.session,
     }
     # For rate limits, access log and rules of the edge.
     metadata = struct_pb2.Struct()

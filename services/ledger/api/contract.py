@@ -3,15 +3,22 @@
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from pagemesh.extractor.v1 import extractor_service_pb2
-from pagemesh.ledger.v1 import identity_service_pb2, ledger_service_pb2
+from pagemesh.ledger.v1 import credential_service_pb2, identity_service_pb2, ledger_service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2
 from services.runtime.access import of_descriptor
 
 LEDGER = "pagemesh.ledger.v1.LedgerService"
 IDENTITY = "pagemesh.ledger.v1.IdentityService"
+CREDENTIALS = "pagemesh.ledger.v1.CredentialService"
 AUTHORIZATION = "envoy.service.auth.v3.Authorization"
 
-_FILES = (extractor_service_pb2, summarizer_service_pb2, ledger_service_pb2, identity_service_pb2)
+_FILES = (
+    extractor_service_pb2,
+    summarizer_service_pb2,
+    ledger_service_pb2,
+    identity_service_pb2,
+    credential_service_pb2,
+)
 
 
 def services() -> list[ServiceDescriptor]:

@@ -25,6 +25,9 @@ class Denial(Enum):
     EXPIRED = "expired"
     REVOKED = "revoked"
     TENANT_INACTIVE = "tenant_inactive"
+    NOT_YET_VALID = "not_yet_valid"
+    SIGNER_UNKNOWN = "signer_unknown"
+    BAD_SIGNATURE = "bad_signature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Principal:
     actor: str
     project: str
     scopes: frozenset[str]
+    session: str = ""
+    """`sessions/{id}`, where it is one."""
 
 
 class Authenticator:
@@ -72,20 +77,33 @@ class Authenticator:
             if isinstance(found, Denial):
                 return found
             key = found
+        return self._principal(key)
+
+    async def standing(self, key_id: str) -> Principal | Denial:
+        """Who the key of that id is, or why it is nobody, for whoever has proved by other means that it is theirs."""
+        key = self._cache.standing(key_id)
+        if key is None:
+            found = await self._look_up(key_id, None)
+            if isinstance(found, Denial):
+                return found
+            key = found
+        return self._principal(key)
+
+    def _principal(self, key: ApiKey) -> Principal | Denial:
         if key.expire_time is not None and key.expire_time <= self._clock():
             return Denial.EXPIRED
         return Principal(key.tenant, key.name, "", key.scopes)
 
-    async def _look_up(self, key_id: str, digest: bytes) -> ApiKey | Denial:
+    async def _look_up(self, key_id: str, digest: bytes | None) -> ApiKey | Denial:
         changes, now_s = self._cache.changes, self._monotonic_s()
         stored = await self._keys.find(key_id)
-        known = hmac.compare_digest(_NO_HASH if stored is None else stored.key_hash, digest)
+        known = digest is None or hmac.compare_digest(_NO_HASH if stored is None else stored.key_hash, digest)
         if stored is None or not known:
             return Denial.UNKNOWN
         denial = _denial(stored)
         if denial is not None:
             return denial
-        self._cache.put(digest, stored.key, looked_up_s=now_s, changes=changes)
+        self._cache.put(stored.key_hash, stored.key, looked_up_s=now_s, changes=changes)
         return stored.key
 
 

@@ -40,6 +40,21 @@ class KeyCache:
 
     def get(self, key_id: str, digest: bytes) -> ApiKey | None:
         """The key, if it was checked with this digest and the answer may still be believed."""
+        entry = self._fresh(key_id)
+        if entry is None or not hmac.compare_digest(entry.digest, digest):
+            return None
+        self._entries.move_to_end(key_id)
+        return entry.key
+
+    def standing(self, key_id: str) -> ApiKey | None:
+        """The key, if the answer may still be believed, for whoever has proved by other means that it is theirs."""
+        entry = self._fresh(key_id)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key_id)
+        return entry.key
+
+    def _fresh(self, key_id: str) -> _Entry | None:
         entry = self._entries.get(key_id)
         if entry is None:
             return None
@@ -47,10 +62,7 @@ class KeyCache:
         if self._monotonic_s() - entry.added_s >= lasts_s:
             del self._entries[key_id]
             return None
-        if not hmac.compare_digest(entry.digest, digest):
-            return None
-        self._entries.move_to_end(key_id)
-        return entry.key
+        return entry
 
     def put(self, digest: bytes, key: ApiKey, *, looked_up_s: float, changes: int) -> None:
         """Keeps a key that was read at or after `looked_up_s`, unless something changed since `changes` was read."""

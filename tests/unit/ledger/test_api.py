@@ -14,12 +14,14 @@ from prometheus_client import REGISTRY
 from pagemesh.ledger.v1 import ledger_service_pb2
 from services.ledger.api import contract, mapping
 from services.ledger.api.check_servicer import CheckServicer
+from services.ledger.domain.gate import Gate
 from services.ledger.domain.identity import Authenticator, Denial, KeyRing
 from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.keys import ApiKey, KeyHasher, KeyMint
 from services.ledger.domain.values import Caller, Tokens, UsageEvent
 from services.runtime.call import Identity, acting_as
 from services.runtime.errors import InvalidArgument
+from tests.unit.ledger.credentials import Shared, open_replica
 from tests.unit.ledger.samples import NOW, FixedClock, Stores, a_hold, a_record, open_stores
 from xdsapi.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
@@ -100,9 +102,8 @@ async def test_every_outcome_of_a_check_is_counted_and_only_its_own(stores: Stor
     await ring.revoke(maker, revoked.key_id)
     _, expired = await ring.create(maker, "expired", scopes, NOW + timedelta(seconds=1))
     clock.now += timedelta(seconds=2)
-    servicer = CheckServicer(
-        Authenticator(keys=stores.keys, hasher=hasher, cache=cache, clock=clock, monotonic_s=lambda: 0.0)
-    )
+    authenticator = Authenticator(keys=stores.keys, hasher=hasher, cache=cache, clock=clock, monotonic_s=lambda: 0.0)
+    servicer = CheckServicer(Gate(keys=authenticator, sessions=(await open_replica(Shared())).check))
     cases = {
         "ok": good,
         Denial.MISSING.value: "",

@@ -1,0 +1,65 @@
+"""pagemesh.ledger.v1.CredentialService."""
+
+from typing import Any
+
+import grpc
+
+from pagemesh.ledger.v1 import credential_service_pb2 as pb
+from pagemesh.ledger.v1 import session_pb2
+from pagemesh.ledger.v1.credential_service_pb2_grpc import CredentialServiceServicer
+from services.ledger.api import mapping
+from services.ledger.domain.session_tokens import ALGORITHM, Session
+from services.ledger.domain.sessions import Sessions
+from services.ledger.domain.signing_keys import SigningKey, SigningKeys
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+SESSION_HEADER = "x-pagemesh-session"
+"""How Check says that a call is made in a session; the edge lets no client say so."""
+_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:jwt"  # noqa: S105 - RFC 8693, section 3
+
+
+class CredentialServicer(CredentialServiceServicer):
+    """Translates between the contract and what makes credentials."""
+
+    def __init__(self, *, sessions: Sessions, signing_keys: SigningKeys) -> None:
+        self._sessions = sessions
+        self._signing_keys = signing_keys
+
+    async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Context) -> pb.ExchangeTokenResponse:
+        """Makes a session."""
+        within = dict(context.invocation_metadata() or ()).get(SESSION_HEADER, "")
+        session, token = await self._sessions.exchange(mapping.caller(), frozenset(request.scopes), within=str(within))
+        return pb.ExchangeTokenResponse(
+            session=_session_message(session),
+            access_token=token,
+            issued_token_type=_TOKEN_TYPE,
+            token_type="Bearer",  # noqa: S106 - RFC 8693, section 2.2.1
+            expires_in=int((session.expire_time - session.create_time).total_seconds()),
+        )
+
+    async def RevokeSession(self, request: pb.RevokeSessionRequest, context: Context) -> pb.RevokeSessionResponse:
+        """Ends a session."""
+        await self._sessions.revoke(mapping.caller(), request.name.removeprefix("sessions/"))
+        return pb.RevokeSessionResponse()
+
+    async def GetJsonWebKeySet(
+        self, request: pb.GetJsonWebKeySetRequest, context: Context
+    ) -> pb.GetJsonWebKeySetResponse:
+        """Tells the public keys."""
+        keys = await self._signing_keys.published()
+        return pb.GetJsonWebKeySetResponse(keys=[_key_message(key) for key in keys[:20]])
+
+
+def _session_message(session: Session) -> session_pb2.Session:
+    return session_pb2.Session(
+        name=session.name,
+        api_key=f"apiKeys/{session.key_id}",
+        scopes=sorted(session.scopes),
+        create_time=mapping.timestamp_of(session.create_time),
+        expire_time=mapping.timestamp_of(session.expire_time),
+    )
+
+
+def _key_message(key: SigningKey) -> session_pb2.JsonWebKey:
+    return session_pb2.JsonWebKey(kty="OKP", crv="Ed25519", x=key.x, kid=key.kid, use="sig", alg=ALGORITHM)

@@ -1,0 +1,39 @@
+"""Who is let in: whatever credential a request brings, one answer."""
+
+from dataclasses import dataclass
+
+from services.ledger.domain.identity import Authenticator, Denial, Principal
+from services.ledger.domain.jwt_form import looks_like_jwt, read_form
+from services.ledger.domain.sessions import SessionCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as the edge describes it."""
+
+    credential: str
+    """What follows `Bearer`, or the API key; empty where there is none."""
+
+
+class Gate:
+    """Tells API keys from tokens by their form, and asks whoever knows them."""
+
+    def __init__(self, *, keys: Authenticator, sessions: SessionCheck) -> None:
+        self._keys = keys
+        self._sessions = sessions
+
+    async def admit(self, request: Request) -> Principal | Denial:
+        """Who it is, or why it is nobody. Raises Unavailable where that cannot be known."""
+        if not looks_like_jwt(request.credential):
+            return await self._keys.authenticate(request.credential)
+        return await self._token(request.credential)
+
+    async def _token(self, token: str) -> Principal | Denial:
+        session = self._sessions.remembered(token)
+        if session is not None:
+            return await self._sessions.principal(session)
+        form = read_form(token)
+        if form is None:
+            return Denial.MALFORMED
+        found = await self._sessions.check(form)
+        return found if isinstance(found, Denial) else await self._sessions.principal(found)
