@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from pagemesh.ledger.v1.credential_service_pb2_grpc import add_CredentialServiceServicer_to_server
 from pagemesh.ledger.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
@@ -16,10 +17,12 @@ from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer
 from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool, ping
 from services.ledger.adapters.expiry_timer import ExpiryTimer
+from services.ledger.adapters.oidc_discovery import OidcDiscovery
 from services.ledger.adapters.postgres_changes import PostgresAccessChanges
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.adapters.postgres_prices import PostgresPrices
+from services.ledger.adapters.postgres_providers import PostgresProviders, PostgresUsers
 from services.ledger.adapters.postgres_sessions import PostgresRevokedSessions, PostgresSigningKeys
 from services.ledger.adapters.postgres_usage import PostgresUsage
 from services.ledger.adapters.session_timer import SessionTimer
@@ -33,6 +36,8 @@ from services.ledger.domain.books import Books
 from services.ledger.domain.fresh_cache import FreshCache
 from services.ledger.domain.gate import Gate
 from services.ledger.domain.identity import Authenticator, KeyRing
+from services.ledger.domain.identity_providers import IdentityProviders, OidcCheck
+from services.ledger.domain.issuer_keys import IssuerKeys
 from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.keys import KeyHasher, KeyMint
 from services.ledger.domain.onboarding import Onboarding
@@ -130,12 +135,17 @@ class _Credentials:
     servicer: CredentialServicer
     changes: PostgresAccessChanges
     timer: SessionTimer
+    issuer_keys: IssuerKeys
 
 
 def _credentials(settings: LedgerSettings, pool: Pool) -> _Credentials:
     pepper, now_s = settings.key_pepper.get_secret_value(), time.monotonic
     entries, ttl_s = settings.key_cache_keys, settings.key_cache_ttl_s
     cache = KeyCache(max_keys=entries, ttl_s=ttl_s, monotonic_s=now_s)
+
+    def fresh() -> FreshCache[Any, Any]:
+        return FreshCache(max_entries=entries, ttl_s=ttl_s, monotonic_s=now_s, hearing=lambda: cache.hearing)
+
     keys, revoked = PostgresKeys(pool), PostgresRevokedSessions(pool)
     authenticator = Authenticator(keys=keys, hasher=KeyHasher(pepper), cache=cache, clock=_now, monotonic_s=now_s)
     period_s = settings.session_key_s
@@ -155,21 +165,38 @@ def _credentials(settings: LedgerSettings, pool: Pool) -> _Credentials:
         verified=FreshCache(
             max_entries=entries, ttl_s=SESSION_LIFETIME.total_seconds(), monotonic_s=now_s, hearing=lambda: True
         ),
-        standing=FreshCache(max_entries=entries, ttl_s=ttl_s, monotonic_s=now_s, hearing=lambda: cache.hearing),
+        standing=fresh(),
         clock=_now,
         monotonic_s=now_s,
     )
+    issuer_keys = IssuerKeys(
+        source=OidcDiscovery(private_addresses=settings.oidc_private_addresses, ca_file=settings.oidc_ca_file),
+        monotonic_s=now_s,
+    )
+    providers = PostgresProviders(pool)
+    issuers = OidcCheck(
+        providers=providers,
+        users=PostgresUsers(pool),
+        keys=issuer_keys,
+        verified=fresh(),
+        standing=fresh(),
+        known_scopes=contract.scopes(),
+        clock=_now,
+        monotonic_s=now_s,
+    )
+    believed = IdentityProviders(providers=providers, keys=issuer_keys, own_issuer=settings.session_issuer, clock=_now)
     sessions = Sessions(tokens=tokens, signing_keys=signing_keys, keys=keys, revoked=revoked, clock=_now)
     return _Credentials(
-        gate=Gate(keys=authenticator, sessions=check),
-        servicer=CredentialServicer(sessions=sessions, signing_keys=signing_keys),
+        gate=Gate(keys=authenticator, sessions=check, issuers=issuers),
+        servicer=CredentialServicer(sessions=sessions, signing_keys=signing_keys, providers=believed),
         changes=PostgresAccessChanges(
             settings.database_url.get_secret_value(),
             cache=cache,
             monotonic_s=now_s,
-            followers=(check, signing_keys),
+            followers=(check, signing_keys, issuers),
         ),
         timer=SessionTimer(signing_keys, revoked, interval_s=min(60.0, period_s / 10)),
+        issuer_keys=issuer_keys,
     )
 
 
@@ -182,6 +209,7 @@ async def _serve(settings: LedgerSettings) -> None:
     credentials = _credentials(settings, pool)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(pool.close)
+        stack.push_async_callback(credentials.issuer_keys.close)
         health.add("database", lambda: ping(pool))
         # Without it keys are looked up more often, and nothing else is worse.
         health.add("key_changes", credentials.changes.check, required=False)

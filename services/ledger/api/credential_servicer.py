@@ -5,9 +5,10 @@ from typing import Any
 import grpc
 
 from pagemesh.ledger.v1 import credential_service_pb2 as pb
-from pagemesh.ledger.v1 import session_pb2
+from pagemesh.ledger.v1 import identity_provider_pb2, session_pb2
 from pagemesh.ledger.v1.credential_service_pb2_grpc import CredentialServiceServicer
 from services.ledger.api import mapping
+from services.ledger.domain.identity_providers import IdentityProvider, IdentityProviders
 from services.ledger.domain.session_tokens import ALGORITHM, Session
 from services.ledger.domain.sessions import Sessions
 from services.ledger.domain.signing_keys import SigningKey, SigningKeys
@@ -22,9 +23,10 @@ _TOKEN_TYPE = "urn:ietf:params:oauth:token-type:jwt"  # noqa: S105 - RFC 8693, s
 class CredentialServicer(CredentialServiceServicer):
     """Translates between the contract and what makes credentials."""
 
-    def __init__(self, *, sessions: Sessions, signing_keys: SigningKeys) -> None:
+    def __init__(self, *, sessions: Sessions, signing_keys: SigningKeys, providers: IdentityProviders) -> None:
         self._sessions = sessions
         self._signing_keys = signing_keys
+        self._providers = providers
 
     async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Context) -> pb.ExchangeTokenResponse:
         """Makes a session."""
@@ -49,6 +51,39 @@ class CredentialServicer(CredentialServiceServicer):
         """Tells the public keys."""
         keys = await self._signing_keys.published()
         return pb.GetJsonWebKeySetResponse(keys=[_key_message(key) for key in keys[:20]])
+
+    async def CreateIdentityProvider(
+        self, request: pb.CreateIdentityProviderRequest, context: Context
+    ) -> pb.CreateIdentityProviderResponse:
+        """Adds an issuer."""
+        made = await self._providers.create(mapping.caller(), request.display_name, request.issuer, request.audience)
+        return pb.CreateIdentityProviderResponse(identity_provider=_provider_message(made))
+
+    async def ListIdentityProviders(
+        self, request: pb.ListIdentityProvidersRequest, context: Context
+    ) -> pb.ListIdentityProvidersResponse:
+        """Lists issuers."""
+        found, token = await self._providers.list(mapping.caller(), request.page_size, request.page_token)
+        return pb.ListIdentityProvidersResponse(
+            identity_providers=[_provider_message(provider) for provider in found], next_page_token=token
+        )
+
+    async def DeleteIdentityProvider(
+        self, request: pb.DeleteIdentityProviderRequest, context: Context
+    ) -> pb.DeleteIdentityProviderResponse:
+        """Drops an issuer."""
+        await self._providers.delete(mapping.caller(), request.name.removeprefix("identityProviders/"))
+        return pb.DeleteIdentityProviderResponse()
+
+
+def _provider_message(provider: IdentityProvider) -> identity_provider_pb2.IdentityProvider:
+    return identity_provider_pb2.IdentityProvider(
+        name=provider.name,
+        display_name=provider.display_name,
+        issuer=provider.issuer,
+        audience=provider.audience,
+        create_time=mapping.timestamp_of(provider.create_time),
+    )
 
 
 def _session_message(session: Session) -> session_pb2.Session:

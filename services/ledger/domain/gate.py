@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from services.ledger.domain.identity import Authenticator, Denial, Principal
+from services.ledger.domain.identity_providers import OidcCheck
 from services.ledger.domain.jwt_form import looks_like_jwt, read_form
 from services.ledger.domain.sessions import SessionCheck
 
@@ -18,9 +19,10 @@ class Request:
 class Gate:
     """Tells API keys from tokens by their form, and asks whoever knows them."""
 
-    def __init__(self, *, keys: Authenticator, sessions: SessionCheck) -> None:
+    def __init__(self, *, keys: Authenticator, sessions: SessionCheck, issuers: OidcCheck) -> None:
         self._keys = keys
         self._sessions = sessions
+        self._issuers = issuers
 
     async def admit(self, request: Request) -> Principal | Denial:
         """Who it is, or why it is nobody. Raises Unavailable where that cannot be known."""
@@ -32,8 +34,13 @@ class Gate:
         session = self._sessions.remembered(token)
         if session is not None:
             return await self._sessions.principal(session)
+        principal = await self._issuers.remembered(token)
+        if principal is not None:
+            return principal
         form = read_form(token)
         if form is None:
             return Denial.MALFORMED
+        if form.claims.get("iss") != self._sessions.issuer:
+            return await self._issuers.check(form)
         found = await self._sessions.check(form)
         return found if isinstance(found, Denial) else await self._sessions.principal(found)

@@ -28,6 +28,10 @@ class Denial(Enum):
     NOT_YET_VALID = "not_yet_valid"
     SIGNER_UNKNOWN = "signer_unknown"
     BAD_SIGNATURE = "bad_signature"
+    ISSUER_UNKNOWN = "issuer_unknown"
+    EMAIL_UNVERIFIED = "email_unverified"
+    USER_UNKNOWN = "user_unknown"
+    USER_INACTIVE = "user_inactive"
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,11 @@ class SessionCheck:
         self._clock = clock
         self._monotonic_s = monotonic_s
 
+    @property
+    def issuer(self) -> str:
+        """What sessions have in `iss`."""
+        return self._tokens.issuer
+
     def remembered(self, token: str) -> Session | None:
         """The session of a token whose signature was checked lately."""
         return self._verified.get(_digest(token))

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from pagemesh.ledger.v1 import identity_service_pb2 as pb
 from pagemesh_cli.stack.certificates import CertificateAuthority
+from services.ledger.api import contract
 from tests.integration.ledger.conftest import (
     Admit,
     Connect,
@@ -80,7 +81,7 @@ async def test_a_key_is_told_as_headers_that_overwrite(edge: Peer, admit: Admit,
     assert answer.status.code == 0
     assert not answer.HasField("denied_response")
     told = {option.header.key: option.header.value for option in answer.ok_response.headers}
-    scopes = ["documents.read", "documents.write", "keys.admin", "summaries.create", "usage.read"]
+    scopes = sorted(contract.scopes())
     assert told == {
         "x-pagemesh-tenant": tenant.name,
         "x-pagemesh-actor": tenant.api_key,

@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from services.ledger.adapters.memory import MemoryKeys, MemoryLedger, MemoryTenants
+from services.ledger.adapters.memory_providers import MemoryKeySource, MemoryProviders, MemoryUsers
 from services.ledger.adapters.memory_sessions import MemoryRevokedSessions, MemorySigningKeys
 from services.ledger.domain.fresh_cache import FreshCache
 from services.ledger.domain.gate import Gate, Request
 from services.ledger.domain.identity import Authenticator, Denial, KeyRing, Principal
+from services.ledger.domain.identity_providers import IdentityProviders, OidcCheck
+from services.ledger.domain.issuer_keys import IssuerKeys
 from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.keys import ApiKey, KeyHasher, KeyMint
 from services.ledger.domain.ports import KeyStore
@@ -42,6 +45,9 @@ class Shared:
         self.ledger = MemoryLedger()
         self.signing_keys = MemorySigningKeys()
         self.revoked = MemoryRevokedSessions(self.clock)
+        self.providers = MemoryProviders(self.ledger)
+        self.users = MemoryUsers()
+        self.source = MemoryKeySource()
 
 
 @dataclass
@@ -56,6 +62,9 @@ class Replica:
     tokens: SessionTokens
     sessions: Sessions
     check: SessionCheck
+    issuer_keys: IssuerKeys
+    providers: IdentityProviders
+    issuers: OidcCheck
     gate: Gate
     ticks: Ticks
 
@@ -105,6 +114,17 @@ async def open_replica(
         clock=clock,
         monotonic_s=ticks,
     )
+    issuer_keys = IssuerKeys(source=shared.source, monotonic_s=ticks)
+    issuers = OidcCheck(
+        providers=shared.providers,
+        users=shared.users,
+        keys=issuer_keys,
+        verified=FreshCache(max_entries=100, ttl_s=30, monotonic_s=ticks, hearing=lambda: cache.hearing),
+        standing=FreshCache(max_entries=100, ttl_s=30, monotonic_s=ticks, hearing=lambda: cache.hearing),
+        known_scopes=SCOPES,
+        clock=clock,
+        monotonic_s=ticks,
+    )
     return Replica(
         shared=shared,
         ring=KeyRing(keys=keys, hasher=hasher, mint=KeyMint(), clock=clock, known_scopes=SCOPES),
@@ -114,6 +134,11 @@ async def open_replica(
         tokens=tokens,
         sessions=Sessions(tokens=tokens, signing_keys=signing_keys, keys=keys, revoked=shared.revoked, clock=clock),
         check=check,
-        gate=Gate(keys=authenticator, sessions=check),
+        issuer_keys=issuer_keys,
+        providers=IdentityProviders(
+            providers=shared.providers, keys=issuer_keys, own_issuer="https://ledger.example.org", clock=clock
+        ),
+        issuers=issuers,
+        gate=Gate(keys=authenticator, sessions=check, issuers=issuers),
         ticks=ticks,
     )

@@ -78,6 +78,7 @@ def test_the_contract_names_the_scopes() -> None:
         "summaries.create",
         "usage.read",
         "keys.admin",
+        "tenants.admin",
     }
     assert {contract.LEDGER, contract.IDENTITY} < set(contract.service_names())
 
@@ -103,7 +104,8 @@ async def test_every_outcome_of_a_check_is_counted_and_only_its_own(stores: Stor
     _, expired = await ring.create(maker, "expired", scopes, NOW + timedelta(seconds=1))
     clock.now += timedelta(seconds=2)
     authenticator = Authenticator(keys=stores.keys, hasher=hasher, cache=cache, clock=clock, monotonic_s=lambda: 0.0)
-    servicer = CheckServicer(Gate(keys=authenticator, sessions=(await open_replica(Shared())).check))
+    replica = await open_replica(Shared())
+    servicer = CheckServicer(Gate(keys=authenticator, sessions=replica.check, issuers=replica.issuers))
     cases = {
         "ok": good,
         Denial.MISSING.value: "",

@@ -27,10 +27,11 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from pagemesh.common.v1 import access_pb2 as pagemesh_dot_common_dot_v1_dot_access__pb2
+from pagemesh.ledger.v1 import identity_provider_pb2 as pagemesh_dot_ledger_dot_v1_dot_identity__provider__pb2
 from pagemesh.ledger.v1 import session_pb2 as pagemesh_dot_ledger_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+pagemesh/ledger/v1/credential_service.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a pagemesh/ledger/v1/session.proto\"L\n\x14\x45xchangeTokenRequest\x12\x34\n\x06scopes\x18\x01 \x03(\tB$\xe2\x41\x01\x01\xbaH\x1d\x92\x01\x1a\x10\x32\x18\x01\"\x14r\x12\x32\x10^[a-z]+\\.[a-z]+$\"\xc6\x01\n\x15\x45xchangeTokenResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.pagemesh.ledger.v1.Session\x12\x1e\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@\x12\"\n\x11issued_token_type\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1b\n\ntoken_type\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x14\x12\x1e\n\nexpires_in\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x88\x0e(\x00\"j\n\x14RevokeSessionRequest\x12R\n\x04name\x18\x01 \x01(\tBD\xe2\x41\x01\x02\xfa\x41\x12\n\x10pagemesh/Session\xbaH(r&2$^sessions/[0-9a-z]{16}-[0-9a-z]{26}$\"\x17\n\x15RevokeSessionResponse\"\x19\n\x17GetJsonWebKeySetRequest\"R\n\x18GetJsonWebKeySetResponse\x12\x36\n\x04keys\x18\x01 \x03(\x0b\x32\x1e.pagemesh.ledger.v1.JsonWebKeyB\x08\xbaH\x05\x92\x01\x02\x10\x14\x32\xdb\x03\n\x11\x43redentialService\x12\x8c\x01\n\rExchangeToken\x12(.pagemesh.ledger.v1.ExchangeTokenRequest\x1a).pagemesh.ledger.v1.ExchangeTokenResponse\"&\xca\xf3\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/sessions:exchange:\x01*\x12\x96\x01\n\rRevokeSession\x12(.pagemesh.ledger.v1.RevokeSessionRequest\x1a).pagemesh.ledger.v1.RevokeSessionResponse\"0\x90\x02\x02\xca\xf3\x18\x02\x18\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=sessions/*}:revoke:\x01*\x12\x9d\x01\n\x10GetJsonWebKeySet\x12+.pagemesh.ledger.v1.GetJsonWebKeySetRequest\x1a,.pagemesh.ledger.v1.GetJsonWebKeySetResponse\".\x90\x02\x01\xca\xf3\x18\x06\x12\x04\x65\x64ge\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/.well-known/jwks.jsonb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+pagemesh/ledger/v1/credential_service.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a*pagemesh/ledger/v1/identity_provider.proto\x1a pagemesh/ledger/v1/session.proto\"L\n\x14\x45xchangeTokenRequest\x12\x34\n\x06scopes\x18\x01 \x03(\tB$\xe2\x41\x01\x01\xbaH\x1d\x92\x01\x1a\x10\x32\x18\x01\"\x14r\x12\x32\x10^[a-z]+\\.[a-z]+$\"\xc6\x01\n\x15\x45xchangeTokenResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.pagemesh.ledger.v1.Session\x12\x1e\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@\x12\"\n\x11issued_token_type\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1b\n\ntoken_type\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x14\x12\x1e\n\nexpires_in\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x88\x0e(\x00\"j\n\x14RevokeSessionRequest\x12R\n\x04name\x18\x01 \x01(\tBD\xe2\x41\x01\x02\xfa\x41\x12\n\x10pagemesh/Session\xbaH(r&2$^sessions/[0-9a-z]{16}-[0-9a-z]{26}$\"\x17\n\x15RevokeSessionResponse\"\x19\n\x17GetJsonWebKeySetRequest\"R\n\x18GetJsonWebKeySetResponse\x12\x36\n\x04keys\x18\x01 \x03(\x0b\x32\x1e.pagemesh.ledger.v1.JsonWebKeyB\x08\xbaH\x05\x92\x01\x02\x10\x14\"\xa2\x01\n\x1d\x43reateIdentityProviderRequest\x12#\n\x0c\x64isplay_name\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\x12\x30\n\x06issuer\x18\x02 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x10\t\x18\xf4\x03\x32\x10^https://[!-~]+$\x12*\n\x08\x61udience\x18\x03 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x11r\x0f\x10\x01\x18\xff\x01\x32\x08^[!-~]+$\"a\n\x1e\x43reateIdentityProviderResponse\x12?\n\x11identity_provider\x18\x01 \x01(\x0b\x32$.pagemesh.ledger.v1.IdentityProvider\"r\n\x1cListIdentityProvidersRequest\x12 \n\tpage_size\x18\x01 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x30\n\npage_token\x18\x02 \x01(\tB\x1c\xe2\x41\x01\x01\xbaH\x15r\x13\x32\x11^([0-9a-z]{16})?$\"\x8d\x01\n\x1dListIdentityProvidersResponse\x12J\n\x12identity_providers\x18\x01 \x03(\x0b\x32$.pagemesh.ledger.v1.IdentityProviderB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12 \n\x0fnext_page_token\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"x\n\x1d\x44\x65leteIdentityProviderRequest\x12W\n\x04name\x18\x01 \x01(\tBI\xe2\x41\x01\x02\xfa\x41\x1b\n\x19pagemesh/IdentityProvider\xbaH$r\"2 ^identityProviders/[0-9a-z]{16}$\" \n\x1e\x44\x65leteIdentityProviderResponse2\x86\x08\n\x11\x43redentialService\x12\x8c\x01\n\rExchangeToken\x12(.pagemesh.ledger.v1.ExchangeTokenRequest\x1a).pagemesh.ledger.v1.ExchangeTokenResponse\"&\xca\xf3\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/sessions:exchange:\x01*\x12\x96\x01\n\rRevokeSession\x12(.pagemesh.ledger.v1.RevokeSessionRequest\x1a).pagemesh.ledger.v1.RevokeSessionResponse\"0\x90\x02\x02\xca\xf3\x18\x02\x18\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=sessions/*}:revoke:\x01*\x12\x9d\x01\n\x10GetJsonWebKeySet\x12+.pagemesh.ledger.v1.GetJsonWebKeySetRequest\x1a,.pagemesh.ledger.v1.GetJsonWebKeySetResponse\".\x90\x02\x01\xca\xf3\x18\x06\x12\x04\x65\x64ge\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/.well-known/jwks.json\x12\xb4\x01\n\x16\x43reateIdentityProvider\x12\x31.pagemesh.ledger.v1.CreateIdentityProviderRequest\x1a\x32.pagemesh.ledger.v1.CreateIdentityProviderResponse\"3\xca\xf3\x18\x0f\n\rtenants.admin\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/identityProviders:\x01*\x12\xb1\x01\n\x15ListIdentityProviders\x12\x30.pagemesh.ledger.v1.ListIdentityProvidersRequest\x1a\x31.pagemesh.ledger.v1.ListIdentityProvidersResponse\"3\x90\x02\x01\xca\xf3\x18\x0f\n\rtenants.admin\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/identityProviders\x12\xbd\x01\n\x16\x44\x65leteIdentityProvider\x12\x31.pagemesh.ledger.v1.DeleteIdentityProviderRequest\x1a\x32.pagemesh.ledger.v1.DeleteIdentityProviderResponse\"<\x90\x02\x02\xca\xf3\x18\x0f\n\rtenants.admin\x82\xd3\xe4\x93\x02 *\x1e/v1/{name=identityProviders/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,24 +52,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKESESSIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\022\n\020pagemesh/Session\272H(r&2$^sessions/[0-9a-z]{16}-[0-9a-z]{26}$'
   _globals['_GETJSONWEBKEYSETRESPONSE'].fields_by_name['keys']._loaded_options = None
   _globals['_GETJSONWEBKEYSETRESPONSE'].fields_by_name['keys']._serialized_options = b'\272H\005\222\001\002\020\024'
+  _globals['_CREATEIDENTITYPROVIDERREQUEST'].fields_by_name['display_name']._loaded_options = None
+  _globals['_CREATEIDENTITYPROVIDERREQUEST'].fields_by_name['display_name']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030d'
+  _globals['_CREATEIDENTITYPROVIDERREQUEST'].fields_by_name['issuer']._loaded_options = None
+  _globals['_CREATEIDENTITYPROVIDERREQUEST'].fields_by_name['issuer']._serialized_options = b'\342A\001\002\272H\031r\027\020\t\030\364\0032\020^https://[!-~]+$'
+  _globals['_CREATEIDENTITYPROVIDERREQUEST'].fields_by_name['audience']._loaded_options = None
+  _globals['_CREATEIDENTITYPROVIDERREQUEST'].fields_by_name['audience']._serialized_options = b'\342A\001\002\272H\021r\017\020\001\030\377\0012\010^[!-~]+$'
+  _globals['_LISTIDENTITYPROVIDERSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTIDENTITYPROVIDERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\006\032\004\030d(\000'
+  _globals['_LISTIDENTITYPROVIDERSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTIDENTITYPROVIDERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\025r\0232\021^([0-9a-z]{16})?$'
+  _globals['_LISTIDENTITYPROVIDERSRESPONSE'].fields_by_name['identity_providers']._loaded_options = None
+  _globals['_LISTIDENTITYPROVIDERSRESPONSE'].fields_by_name['identity_providers']._serialized_options = b'\272H\005\222\001\002\020d'
+  _globals['_LISTIDENTITYPROVIDERSRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_LISTIDENTITYPROVIDERSRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_DELETEIDENTITYPROVIDERREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETEIDENTITYPROVIDERREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\033\n\031pagemesh/IdentityProvider\272H$r\"2 ^identityProviders/[0-9a-z]{16}$'
   _globals['_CREDENTIALSERVICE'].methods_by_name['ExchangeToken']._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['ExchangeToken']._serialized_options = b'\312\363\030\002\030\001\202\323\344\223\002\032\"\025/v1/sessions:exchange:\001*'
   _globals['_CREDENTIALSERVICE'].methods_by_name['RevokeSession']._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['RevokeSession']._serialized_options = b'\220\002\002\312\363\030\002\030\001\202\323\344\223\002!\"\034/v1/{name=sessions/*}:revoke:\001*'
   _globals['_CREDENTIALSERVICE'].methods_by_name['GetJsonWebKeySet']._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['GetJsonWebKeySet']._serialized_options = b'\220\002\001\312\363\030\006\022\004edge\202\323\344\223\002\033\022\031/v1/.well-known/jwks.json'
-  _globals['_EXCHANGETOKENREQUEST']._serialized_start=253
-  _globals['_EXCHANGETOKENREQUEST']._serialized_end=329
-  _globals['_EXCHANGETOKENRESPONSE']._serialized_start=332
-  _globals['_EXCHANGETOKENRESPONSE']._serialized_end=530
-  _globals['_REVOKESESSIONREQUEST']._serialized_start=532
-  _globals['_REVOKESESSIONREQUEST']._serialized_end=638
-  _globals['_REVOKESESSIONRESPONSE']._serialized_start=640
-  _globals['_REVOKESESSIONRESPONSE']._serialized_end=663
-  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_start=665
-  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_end=690
-  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_start=692
-  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_end=774
-  _globals['_CREDENTIALSERVICE']._serialized_start=777
-  _globals['_CREDENTIALSERVICE']._serialized_end=1252
+  _globals['_CREDENTIALSERVICE'].methods_by_name['CreateIdentityProvider']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['CreateIdentityProvider']._serialized_options = b'\312\363\030\017\n\rtenants.admin\202\323\344\223\002\032\"\025/v1/identityProviders:\001*'
+  _globals['_CREDENTIALSERVICE'].methods_by_name['ListIdentityProviders']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['ListIdentityProviders']._serialized_options = b'\220\002\001\312\363\030\017\n\rtenants.admin\202\323\344\223\002\027\022\025/v1/identityProviders'
+  _globals['_CREDENTIALSERVICE'].methods_by_name['DeleteIdentityProvider']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['DeleteIdentityProvider']._serialized_options = b'\220\002\002\312\363\030\017\n\rtenants.admin\202\323\344\223\002 *\036/v1/{name=identityProviders/*}'
+  _globals['_EXCHANGETOKENREQUEST']._serialized_start=297
+  _globals['_EXCHANGETOKENREQUEST']._serialized_end=373
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_start=376
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_end=574
+  _globals['_REVOKESESSIONREQUEST']._serialized_start=576
+  _globals['_REVOKESESSIONREQUEST']._serialized_end=682
+  _globals['_REVOKESESSIONRESPONSE']._serialized_start=684
+  _globals['_REVOKESESSIONRESPONSE']._serialized_end=707
+  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_start=709
+  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_end=734
+  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_start=736
+  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_end=818
+  _globals['_CREATEIDENTITYPROVIDERREQUEST']._serialized_start=821
+  _globals['_CREATEIDENTITYPROVIDERREQUEST']._serialized_end=983
+  _globals['_CREATEIDENTITYPROVIDERRESPONSE']._serialized_start=985
+  _globals['_CREATEIDENTITYPROVIDERRESPONSE']._serialized_end=1082
+  _globals['_LISTIDENTITYPROVIDERSREQUEST']._serialized_start=1084
+  _globals['_LISTIDENTITYPROVIDERSREQUEST']._serialized_end=1198
+  _globals['_LISTIDENTITYPROVIDERSRESPONSE']._serialized_start=1201
+  _globals['_LISTIDENTITYPROVIDERSRESPONSE']._serialized_end=1342
+  _globals['_DELETEIDENTITYPROVIDERREQUEST']._serialized_start=1344
+  _globals['_DELETEIDENTITYPROVIDERREQUEST']._serialized_end=1464
+  _globals['_DELETEIDENTITYPROVIDERRESPONSE']._serialized_start=1466
+  _globals['_DELETEIDENTITYPROVIDERRESPONSE']._serialized_end=1498
+  _globals['_CREDENTIALSERVICE']._serialized_start=1501
+  _globals['_CREDENTIALSERVICE']._serialized_end=2531
 # @@protoc_insertion_point(module_scope)

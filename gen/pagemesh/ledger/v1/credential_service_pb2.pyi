@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from pagemesh.ledger.v1 import identity_provider_pb2 as _identity_provider_pb2
 from pagemesh.ledger.v1 import session_pb2 as _session_pb2
 import builtins as _builtins
 import sys
@@ -162,3 +163,152 @@ class GetJsonWebKeySetResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetJsonWebKeySetResponse: _TypeAlias = GetJsonWebKeySetResponse  # noqa: Y015
+
+@_typing.final
+class CreateIdentityProviderRequest(_message.Message):
+    """The issuer to believe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    display_name: _builtins.str
+    """What people call it."""
+    issuer: _builtins.str
+    """The issuer's URL, `https://…` without query and fragment, exactly as its tokens say it in `iss`. Its discovery
+    document is at this URL and `/.well-known/openid-configuration`.
+    """
+    audience: _builtins.str
+    """What its tokens for this tenant have in `aud`: the client id there."""
+    def __init__(
+        self,
+        *,
+        display_name: _builtins.str = ...,
+        issuer: _builtins.str = ...,
+        audience: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "display_name", b"display_name", "issuer", b"issuer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateIdentityProviderRequest: _TypeAlias = CreateIdentityProviderRequest  # noqa: Y015
+
+@_typing.final
+class CreateIdentityProviderResponse(_message.Message):
+    """The issuer that is believed now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_PROVIDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def identity_provider(self) -> _identity_provider_pb2.IdentityProvider:
+        """The issuer."""
+
+    def __init__(
+        self,
+        *,
+        identity_provider: _identity_provider_pb2.IdentityProvider | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity_provider", b"identity_provider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_provider", b"identity_provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateIdentityProviderResponse: _TypeAlias = CreateIdentityProviderResponse  # noqa: Y015
+
+@_typing.final
+class ListIdentityProvidersRequest(_message.Message):
+    """Which part of the list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many; 0 means 50."""
+    page_token: _builtins.str
+    """`next_page_token` of the part before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIdentityProvidersRequest: _TypeAlias = ListIdentityProvidersRequest  # noqa: Y015
+
+@_typing.final
+class ListIdentityProvidersResponse(_message.Message):
+    """A part of the list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_PROVIDERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next part; empty at the end."""
+    @_builtins.property
+    def identity_providers(self) -> _containers.RepeatedCompositeFieldContainer[_identity_provider_pb2.IdentityProvider]:
+        """The issuers."""
+
+    def __init__(
+        self,
+        *,
+        identity_providers: _abc.Iterable[_identity_provider_pb2.IdentityProvider] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_providers", b"identity_providers", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIdentityProvidersResponse: _TypeAlias = ListIdentityProvidersResponse  # noqa: Y015
+
+@_typing.final
+class DeleteIdentityProviderRequest(_message.Message):
+    """Which issuer to believe no longer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `identityProviders/{id}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteIdentityProviderRequest: _TypeAlias = DeleteIdentityProviderRequest  # noqa: Y015
+
+@_typing.final
+class DeleteIdentityProviderResponse(_message.Message):
+    """It is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteIdentityProviderResponse: _TypeAlias = DeleteIdentityProviderResponse  # noqa: Y015

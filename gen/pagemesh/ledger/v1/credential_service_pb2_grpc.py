@@ -50,6 +50,21 @@ class CredentialServiceStub:
                 request_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.GetJsonWebKeySetRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.GetJsonWebKeySetResponse.FromString,
                 _registered_method=True)
+        self.CreateIdentityProvider = channel.unary_unary(
+                '/pagemesh.ledger.v1.CredentialService/CreateIdentityProvider',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.CreateIdentityProviderRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.CreateIdentityProviderResponse.FromString,
+                _registered_method=True)
+        self.ListIdentityProviders = channel.unary_unary(
+                '/pagemesh.ledger.v1.CredentialService/ListIdentityProviders',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.ListIdentityProvidersRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.ListIdentityProvidersResponse.FromString,
+                _registered_method=True)
+        self.DeleteIdentityProvider = channel.unary_unary(
+                '/pagemesh.ledger.v1.CredentialService/DeleteIdentityProvider',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.DeleteIdentityProviderRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.DeleteIdentityProviderResponse.FromString,
+                _registered_method=True)
 
 
 class CredentialServiceServicer:
@@ -80,6 +95,27 @@ class CredentialServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateIdentityProvider(self, request, context):
+        """Has the tenant's users log in with an OpenID Connect issuer. Its keys are fetched before it is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListIdentityProviders(self, request, context):
+        """The tenant's issuers, in the order of their names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteIdentityProvider(self, request, context):
+        """Believes an issuer no longer: its tokens are refused at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CredentialServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +133,21 @@ def add_CredentialServiceServicer_to_server(servicer, server):
                     servicer.GetJsonWebKeySet,
                     request_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.GetJsonWebKeySetRequest.FromString,
                     response_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.GetJsonWebKeySetResponse.SerializeToString,
+            ),
+            'CreateIdentityProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateIdentityProvider,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.CreateIdentityProviderRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.CreateIdentityProviderResponse.SerializeToString,
+            ),
+            'ListIdentityProviders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIdentityProviders,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.ListIdentityProvidersRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.ListIdentityProvidersResponse.SerializeToString,
+            ),
+            'DeleteIdentityProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteIdentityProvider,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.DeleteIdentityProviderRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.DeleteIdentityProviderResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +232,87 @@ class CredentialService:
             '/pagemesh.ledger.v1.CredentialService/GetJsonWebKeySet',
             pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.GetJsonWebKeySetRequest.SerializeToString,
             pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.GetJsonWebKeySetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateIdentityProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.CredentialService/CreateIdentityProvider',
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.CreateIdentityProviderRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.CreateIdentityProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIdentityProviders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.CredentialService/ListIdentityProviders',
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.ListIdentityProvidersRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.ListIdentityProvidersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteIdentityProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.CredentialService/DeleteIdentityProvider',
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.DeleteIdentityProviderRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.DeleteIdentityProviderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,12 @@ class CredentialServiceStub:
     """The public keys that sessions are signed with, as a JWK set (RFC 7517). A key is in it before it signs, until the
     last of its tokens has expired. Whoever asks needs no credential.
     """
+    CreateIdentityProvider: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.CreateIdentityProviderRequest, _credential_service_pb2.CreateIdentityProviderResponse]
+    """Has the tenant's users log in with an OpenID Connect issuer. Its keys are fetched before it is kept."""
+    ListIdentityProviders: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ListIdentityProvidersRequest, _credential_service_pb2.ListIdentityProvidersResponse]
+    """The tenant's issuers, in the order of their names."""
+    DeleteIdentityProvider: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.DeleteIdentityProviderRequest, _credential_service_pb2.DeleteIdentityProviderResponse]
+    """Believes an issuer no longer: its tokens are refused at once."""
 
 @_typing.type_check_only
 class CredentialServiceAsyncStub(CredentialServiceStub):
@@ -63,6 +69,12 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     """The public keys that sessions are signed with, as a JWK set (RFC 7517). A key is in it before it signs, until the
     last of its tokens has expired. Whoever asks needs no credential.
     """
+    CreateIdentityProvider: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.CreateIdentityProviderRequest, _credential_service_pb2.CreateIdentityProviderResponse]  # type: ignore[assignment]
+    """Has the tenant's users log in with an OpenID Connect issuer. Its keys are fetched before it is kept."""
+    ListIdentityProviders: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ListIdentityProvidersRequest, _credential_service_pb2.ListIdentityProvidersResponse]  # type: ignore[assignment]
+    """The tenant's issuers, in the order of their names."""
+    DeleteIdentityProvider: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.DeleteIdentityProviderRequest, _credential_service_pb2.DeleteIdentityProviderResponse]  # type: ignore[assignment]
+    """Believes an issuer no longer: its tokens are refused at once."""
 
 class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     """Credentials beside API keys."""
@@ -96,5 +108,29 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         """The public keys that sessions are signed with, as a JWK set (RFC 7517). A key is in it before it signs, until the
         last of its tokens has expired. Whoever asks needs no credential.
         """
+
+    @_abc_1.abstractmethod
+    def CreateIdentityProvider(
+        self,
+        request: _credential_service_pb2.CreateIdentityProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.CreateIdentityProviderResponse, _abc.Awaitable[_credential_service_pb2.CreateIdentityProviderResponse]]:
+        """Has the tenant's users log in with an OpenID Connect issuer. Its keys are fetched before it is kept."""
+
+    @_abc_1.abstractmethod
+    def ListIdentityProviders(
+        self,
+        request: _credential_service_pb2.ListIdentityProvidersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.ListIdentityProvidersResponse, _abc.Awaitable[_credential_service_pb2.ListIdentityProvidersResponse]]:
+        """The tenant's issuers, in the order of their names."""
+
+    @_abc_1.abstractmethod
+    def DeleteIdentityProvider(
+        self,
+        request: _credential_service_pb2.DeleteIdentityProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.DeleteIdentityProviderResponse, _abc.Awaitable[_credential_service_pb2.DeleteIdentityProviderResponse]]:
+        """Believes an issuer no longer: its tokens are refused at once."""
 
 def add_CredentialServiceServicer_to_server(servicer: CredentialServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

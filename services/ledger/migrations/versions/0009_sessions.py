@@ -1,4 +1,4 @@
-"""Keys that sign sessions, and sessions that were ended before their time."""
+"""Keys that sign sessions, sessions that were ended before their time, and issuers of other tokens."""
 
 from alembic import op
 
@@ -12,6 +12,7 @@ def upgrade() -> None:
     """Creates the tables and has them tell of changes."""
     _signing_keys()
     _revoked_sessions()
+    _identity_providers()
 
 
 def _signing_keys() -> None:
@@ -57,6 +58,51 @@ def _revoked_sessions() -> None:
     op.execute("""
         CREATE POLICY over ON ledger.revoked_sessions
         USING (current_setting('pagemesh.across', true) = 'expiry' AND forget_time <= now()) WITH CHECK (false)
+    """)
+
+
+def _identity_providers() -> None:
+    op.execute("""
+        CREATE TABLE ledger.identity_providers (
+            tenant       text        NOT NULL REFERENCES ledger.tenants,
+            id           text        NOT NULL CHECK (id ~ '^[0-9a-z]{16}$'),
+            display_name text        NOT NULL CHECK (char_length(display_name) BETWEEN 1 AND 100),
+            issuer       text        NOT NULL CHECK (char_length(issuer) BETWEEN 9 AND 500),
+            audience     text        NOT NULL CHECK (char_length(audience) BETWEEN 1 AND 255),
+            create_time  timestamptz NOT NULL,
+            PRIMARY KEY (tenant, id),
+            UNIQUE (issuer, audience)
+        )
+    """)
+    op.execute("""
+        CREATE FUNCTION ledger.tell_of_removal() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_notify('ledger_access', TG_ARGV[0] || '/' || OLD.id);
+            RETURN NULL;
+        END $$
+    """)
+    op.execute("""
+        CREATE TRIGGER tell_of_change AFTER UPDATE ON ledger.identity_providers
+        FOR EACH ROW EXECUTE FUNCTION ledger.tell_of_change('identityProviders')
+    """)
+    op.execute("""
+        CREATE TRIGGER tell_of_removal AFTER DELETE ON ledger.identity_providers
+        FOR EACH ROW EXECUTE FUNCTION ledger.tell_of_removal('identityProviders')
+    """)
+    _own_tenant("identity_providers")
+    # Whose a token is can only be found out by looking at all tenants' issuers.
+    op.execute("""
+        CREATE POLICY credentials ON ledger.identity_providers FOR SELECT
+        USING (current_setting('pagemesh.across', true) = 'credentials')
+    """)
+    # A user who changes role or is switched off is told of like a key.
+    op.execute("""
+        CREATE TRIGGER tell_of_user_change AFTER UPDATE ON ledger.users FOR EACH ROW
+        WHEN (OLD IS DISTINCT FROM NEW) EXECUTE FUNCTION ledger.tell_of_change('users')
+    """)
+    op.execute("""
+        CREATE TRIGGER tell_of_user_removal AFTER DELETE ON ledger.users
+        FOR EACH ROW EXECUTE FUNCTION ledger.tell_of_removal('users')
     """)
 
 
