@@ -8,6 +8,7 @@ import typer
 
 from pagemesh_cli.verbs import (
     account,
+    credentials,
     demo,
     doctor,
     documents,
@@ -53,3 +54,6 @@ for panel, verbs in _VERBS.items():
         app.command(rich_help_panel=panel)(verb)
 app.add_typer(documents.documents, name="documents", rich_help_panel="Documents")
 app.add_typer(account.keys, name="keys", rich_help_panel="Account")
+app.add_typer(credentials.session, name="session", rich_help_panel="Account")
+app.add_typer(credentials.providers, name="idp", rich_help_panel="Account")
+account.keys.command("demand-signatures")(credentials.demand_signatures)

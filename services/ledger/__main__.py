@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.adapters.postgres_prices import PostgresPrices
 from services.ledger.adapters.postgres_providers import PostgresProviders, PostgresUsers
+from services.ledger.adapters.postgres_request_keys import PostgresRequestKeys
 from services.ledger.adapters.postgres_sessions import PostgresRevokedSessions, PostgresSigningKeys
 from services.ledger.adapters.postgres_usage import PostgresUsage
 from services.ledger.adapters.session_timer import SessionTimer
@@ -45,6 +46,7 @@ from services.ledger.domain.reconciliation import Reconciliation
 from services.ledger.domain.sealing import Sealer
 from services.ledger.domain.session_tokens import SessionTokens
 from services.ledger.domain.sessions import SessionCheck, Sessions
+from services.ledger.domain.signed_requests import RequestKeys, SignatureCheck
 from services.ledger.domain.signing_keys import SESSION_LIFETIME, SigningKeys
 from services.ledger.domain.values import Tokens
 from services.runtime.command import run
@@ -140,64 +142,71 @@ class _Credentials:
 
 def _credentials(settings: LedgerSettings, pool: Pool) -> _Credentials:
     pepper, now_s = settings.key_pepper.get_secret_value(), time.monotonic
-    entries, ttl_s = settings.key_cache_keys, settings.key_cache_ttl_s
-    cache = KeyCache(max_keys=entries, ttl_s=ttl_s, monotonic_s=now_s)
+    keys, cache = (
+        PostgresKeys(pool),
+        KeyCache(max_keys=settings.key_cache_keys, ttl_s=settings.key_cache_ttl_s, monotonic_s=now_s),
+    )
 
-    def fresh() -> FreshCache[Any, Any]:
-        return FreshCache(max_entries=entries, ttl_s=ttl_s, monotonic_s=now_s, hearing=lambda: cache.hearing)
+    def fresh(ttl_s: float = settings.key_cache_ttl_s, *, lasting: bool = False) -> FreshCache[Any, Any]:
+        entries = settings.key_cache_keys
+        return FreshCache(max_entries=entries, ttl_s=ttl_s, monotonic_s=now_s, hearing=lambda: lasting or cache.hearing)
 
-    keys, revoked = PostgresKeys(pool), PostgresRevokedSessions(pool)
     authenticator = Authenticator(keys=keys, hasher=KeyHasher(pepper), cache=cache, clock=_now, monotonic_s=now_s)
-    period_s = settings.session_key_s
     signing_keys = SigningKeys(
         store=PostgresSigningKeys(pool),
         sealer=Sealer(pepper, purpose="session signing keys"),
         clock=_now,
         monotonic_s=now_s,
-        period=timedelta(seconds=period_s),
+        period=timedelta(seconds=settings.session_key_s),
     )
     tokens = SessionTokens(issuer=settings.session_issuer, audience=settings.session_issuer)
+    revoked, request_keys = PostgresRevokedSessions(pool), PostgresRequestKeys(pool)
     check = SessionCheck(
         tokens=tokens,
         signing_keys=signing_keys,
         revoked=revoked,
         authenticator=authenticator,
-        verified=FreshCache(
-            max_entries=entries, ttl_s=SESSION_LIFETIME.total_seconds(), monotonic_s=now_s, hearing=lambda: True
-        ),
+        verified=fresh(SESSION_LIFETIME.total_seconds(), lasting=True),
         standing=fresh(),
         clock=_now,
         monotonic_s=now_s,
     )
-    issuer_keys = IssuerKeys(
-        source=OidcDiscovery(private_addresses=settings.oidc_private_addresses, ca_file=settings.oidc_ca_file),
-        monotonic_s=now_s,
+    signatures = SignatureCheck(store=request_keys, demanded=fresh(), clock=_now, monotonic_s=now_s)
+    issuers, providers, issuer_keys = _issuers(settings, pool, fresh)
+    dsn = settings.database_url.get_secret_value()
+    followers = (check, signing_keys, issuers, signatures)
+    return _Credentials(
+        gate=Gate(keys=authenticator, sessions=check, issuers=issuers, signatures=signatures),
+        servicer=CredentialServicer(
+            sessions=Sessions(tokens=tokens, signing_keys=signing_keys, keys=keys, revoked=revoked, clock=_now),
+            signing_keys=signing_keys,
+            providers=providers,
+            request_keys=RequestKeys(store=request_keys, keys=keys, clock=_now),
+        ),
+        changes=PostgresAccessChanges(dsn, cache=cache, monotonic_s=now_s, followers=followers),
+        timer=SessionTimer(signing_keys, (revoked, request_keys), interval_s=min(60.0, settings.session_key_s / 10)),
+        issuer_keys=issuer_keys,
     )
+
+
+def _issuers(
+    settings: LedgerSettings, pool: Pool, fresh: Callable[[], FreshCache[Any, Any]]
+) -> tuple[OidcCheck, IdentityProviders, IssuerKeys]:
     providers = PostgresProviders(pool)
-    issuers = OidcCheck(
+    source = OidcDiscovery(private_addresses=settings.oidc_private_addresses, ca_file=settings.oidc_ca_file)
+    keys = IssuerKeys(source=source, monotonic_s=time.monotonic)
+    check = OidcCheck(
         providers=providers,
         users=PostgresUsers(pool),
-        keys=issuer_keys,
+        keys=keys,
         verified=fresh(),
         standing=fresh(),
         known_scopes=contract.scopes(),
         clock=_now,
-        monotonic_s=now_s,
+        monotonic_s=time.monotonic,
     )
-    believed = IdentityProviders(providers=providers, keys=issuer_keys, own_issuer=settings.session_issuer, clock=_now)
-    sessions = Sessions(tokens=tokens, signing_keys=signing_keys, keys=keys, revoked=revoked, clock=_now)
-    return _Credentials(
-        gate=Gate(keys=authenticator, sessions=check, issuers=issuers),
-        servicer=CredentialServicer(sessions=sessions, signing_keys=signing_keys, providers=believed),
-        changes=PostgresAccessChanges(
-            settings.database_url.get_secret_value(),
-            cache=cache,
-            monotonic_s=now_s,
-            followers=(check, signing_keys, issuers),
-        ),
-        timer=SessionTimer(signing_keys, revoked, interval_s=min(60.0, period_s / 10)),
-        issuer_keys=issuer_keys,
-    )
+    own = settings.session_issuer
+    return check, IdentityProviders(providers=providers, keys=keys, own_issuer=own, clock=_now), keys
 
 
 async def _serve(settings: LedgerSettings) -> None:

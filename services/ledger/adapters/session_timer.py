@@ -1,10 +1,11 @@
-"""Makes signing keys before they are needed and forgets ended sessions, again and again."""
+"""Makes signing keys before they are needed and forgets what is over, again and again."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Protocol
 
 import structlog
 
-from services.ledger.domain.sessions import RevokedSessions
 from services.ledger.domain.signing_keys import SigningKeys
 from services.runtime.errors import PagemeshError
 
@@ -16,12 +17,20 @@ FORGET_BATCHES = 10
 log = structlog.get_logger()
 
 
+class Forgetful(Protocol):
+    """Keeps things for a time."""
+
+    async def forget(self, limit: int) -> int:
+        """Drops up to `limit` of those whose time is over; answers how many."""
+        ...
+
+
 class SessionTimer:
     """One round every `interval_s`. Replicas may do so at the same time."""
 
-    def __init__(self, signing_keys: SigningKeys, revoked: RevokedSessions, *, interval_s: float) -> None:
+    def __init__(self, signing_keys: SigningKeys, forgetful: Sequence[Forgetful], *, interval_s: float) -> None:
         self._signing_keys = signing_keys
-        self._revoked = revoked
+        self._forgetful = forgetful
         self._interval_s = interval_s
 
     async def run(self) -> None:
@@ -36,6 +45,7 @@ class SessionTimer:
 
     async def _round(self) -> None:
         await self._signing_keys.rotate()
-        for _ in range(FORGET_BATCHES):
-            if await self._revoked.forget(FORGET_BATCH) < FORGET_BATCH:
-                break
+        for store in self._forgetful:
+            for _ in range(FORGET_BATCHES):
+                if await store.forget(FORGET_BATCH) < FORGET_BATCH:
+                    break

@@ -12,6 +12,7 @@ from prometheus_client import Counter
 
 from services.ledger.domain.gate import Gate, Request
 from services.ledger.domain.identity import Denial, Principal
+from services.ledger.domain.request_signatures import Message
 from services.runtime.call import Identity, current_call, enter
 from services.runtime.errors import PagemeshError
 from xdsapi.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
@@ -32,6 +33,19 @@ _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 _DENIED_TEXT = "API key is missing, unknown, expired or revoked"
 """One text for all reasons: which of them it was would help only somebody who guesses."""
 
+_TOLD = {
+    Denial.REQUEST_UNSIGNED: "This key demands signed requests (RFC 9421), and this one is not signed.",
+    Denial.SIGNATURE_MALFORMED: "The request needs one signature, with created, keyid (apiKeys/...), a nonce of 16 to "
+    "128 characters, and alg ed25519 if any.",
+    Denial.SIGNATURE_INCOMPLETE: "The signature must cover @method, @authority and @path, @query where there is one, "
+    "and content-digest where there is a body.",
+    Denial.SIGNATURE_EXPIRED: "The signature was created more than five minutes ago or a minute from now. Look at the "
+    "clock, and sign each request anew.",
+    Denial.SIGNATURE_WRONG: "The signature is not that of the key's signing key over this request.",
+    Denial.SIGNATURE_REPLAYED: "The signature's nonce was used before. Sign each request anew.",
+}
+"""Whoever hears this has shown the key itself: the reason helps nobody else."""
+
 
 class CheckServicer(AuthorizationServicer):
     """Answers 200 with who it is, or 401. A failure of ours fails the RPC, and Envoy answers 503."""
@@ -41,21 +55,31 @@ class CheckServicer(AuthorizationServicer):
 
     async def Check(self, request: CheckRequest, context: Context) -> CheckResponse:
         """Who sends the request that Envoy describes."""
-        headers = request.attributes.request.http.headers
+        http = request.attributes.request.http
+        headers = http.headers
         # The log line of this call belongs to the request that it lets in, or not.
         enter(replace(current_call(), request_id=headers.get("x-request-id", current_call().request_id)))
         try:
-            found = await self._gate.admit(Request(credential=_credential(headers)))
+            found = await self._gate.admit(_request(request))
         except PagemeshError as exc:
             _CHECKS.labels(exc.reason.lower()).inc()
             raise
         if isinstance(found, Denial):
             _CHECKS.labels(found.value).inc()
             log.info("denied", why=found.value)
-            return _denied()
+            return _denied(_TOLD.get(found))
         _CHECKS.labels("ok").inc()
         enter(replace(current_call(), identity=Identity(found.tenant, found.actor, found.project, found.scopes)))
         return _ok(found)
+
+
+def _request(request: CheckRequest) -> Request:
+    http = request.attributes.request.http
+    return Request(
+        credential=_credential(http.headers),
+        message=Message(http.method, http.host, http.path, dict(http.headers)),
+        port=request.attributes.destination.address.socket_address.port_value,
+    )
 
 
 def _credential(headers: Mapping[str, str]) -> str:
@@ -99,7 +123,16 @@ def _ok(principal: Principal) -> CheckResponse:
     )
 
 
-def _denied() -> CheckResponse:
+def _denied(told: str | None) -> CheckResponse:
+    if told is not None:
+        return CheckResponse(
+            status=status_pb2.Status(code=code_pb2.PERMISSION_DENIED),
+            denied_response=DeniedHttpResponse(
+                status=HttpStatus(code=StatusCode.Forbidden),
+                headers=[_overwrite("content-type", "text/plain")],
+                body=told,
+            ),
+        )
     return CheckResponse(
         status=status_pb2.Status(code=code_pb2.UNAUTHENTICATED),
         denied_response=DeniedHttpResponse(

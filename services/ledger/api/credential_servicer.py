@@ -11,6 +11,7 @@ from services.ledger.api import mapping
 from services.ledger.domain.identity_providers import IdentityProvider, IdentityProviders
 from services.ledger.domain.session_tokens import ALGORITHM, Session
 from services.ledger.domain.sessions import Sessions
+from services.ledger.domain.signed_requests import RequestKeys
 from services.ledger.domain.signing_keys import SigningKey, SigningKeys
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -23,10 +24,18 @@ _TOKEN_TYPE = "urn:ietf:params:oauth:token-type:jwt"  # noqa: S105 - RFC 8693, s
 class CredentialServicer(CredentialServiceServicer):
     """Translates between the contract and what makes credentials."""
 
-    def __init__(self, *, sessions: Sessions, signing_keys: SigningKeys, providers: IdentityProviders) -> None:
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        signing_keys: SigningKeys,
+        providers: IdentityProviders,
+        request_keys: RequestKeys,
+    ) -> None:
         self._sessions = sessions
         self._signing_keys = signing_keys
         self._providers = providers
+        self._request_keys = request_keys
 
     async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Context) -> pb.ExchangeTokenResponse:
         """Makes a session."""
@@ -51,6 +60,11 @@ class CredentialServicer(CredentialServiceServicer):
         """Tells the public keys."""
         keys = await self._signing_keys.published()
         return pb.GetJsonWebKeySetResponse(keys=[_key_message(key) for key in keys[:20]])
+
+    async def SetSigningKey(self, request: pb.SetSigningKeyRequest, context: Context) -> pb.SetSigningKeyResponse:
+        """Has a key demand signatures."""
+        await self._request_keys.set(mapping.caller(), mapping.key_id_of_name(request.name), request.public_key)
+        return pb.SetSigningKeyResponse()
 
     async def CreateIdentityProvider(
         self, request: pb.CreateIdentityProviderRequest, context: Context

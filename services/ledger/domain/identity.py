@@ -32,6 +32,12 @@ class Denial(Enum):
     EMAIL_UNVERIFIED = "email_unverified"
     USER_UNKNOWN = "user_unknown"
     USER_INACTIVE = "user_inactive"
+    REQUEST_UNSIGNED = "request_unsigned"
+    SIGNATURE_MALFORMED = "signature_malformed"
+    SIGNATURE_INCOMPLETE = "signature_incomplete"
+    SIGNATURE_EXPIRED = "signature_expired"
+    SIGNATURE_WRONG = "signature_wrong"
+    SIGNATURE_REPLAYED = "signature_replayed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class Principal:
     scopes: frozenset[str]
     session: str = ""
     """`sessions/{id}`, where it is one."""
+    key_id: str = ""
+    """Of the API key that it is, or stands for; empty for users of identity providers."""
 
 
 class Authenticator:
@@ -96,7 +104,7 @@ class Authenticator:
     def _principal(self, key: ApiKey) -> Principal | Denial:
         if key.expire_time is not None and key.expire_time <= self._clock():
             return Denial.EXPIRED
-        return Principal(key.tenant, key.name, "", key.scopes)
+        return Principal(key.tenant, key.name, "", key.scopes, key_id=key.key_id)
 
     async def _look_up(self, key_id: str, digest: bytes | None) -> ApiKey | Denial:
         changes, now_s = self._cache.changes, self._monotonic_s()

@@ -8,10 +8,12 @@ import grpc
 import jwt
 import psycopg
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pagemesh.ledger.v1 import credential_service_pb2 as pb
 from pagemesh.ledger.v1 import identity_service_pb2
 from pagemesh.ledger.v1.credential_service_pb2_grpc import CredentialServiceStub
+from pagemesh_cli.request_signing import RequestSigner
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from tests.conftest import Databases
 from tests.integration.ledger.conftest import (
@@ -26,6 +28,7 @@ from tests.integration.ledger.conftest import (
     run_command,
 )
 from tests.integration.ledger.test_access import check, denied, passes
+from xdsapi.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
 Code = grpc.StatusCode
 
@@ -234,3 +237,36 @@ async def test_no_private_key_and_no_token_is_anywhere(
     assert rows
     assert all(public not in sealed for sealed, public in rows)
     assert json.dumps(str(rows)).count(signature) == 0
+
+
+async def test_a_signed_request_passes_at_one_replica_only(
+    service: LedgerProcess, replica: LedgerProcess, connect: Connect, admit: Admit
+) -> None:
+    tenant, private = await admit(), Ed25519PrivateKey.generate()
+    admin = as_key(connect, service, tenant)
+    edges = [connect(where, "edge", "") for where in (service, replica)]
+    for edge in edges:
+        assert await passes(edge, tenant.secret)
+    public = private.public_key().public_bytes_raw()
+    request = pb.SetSigningKeyRequest(name=tenant.api_key, public_key=public)
+    await admin.call(CredentialServiceStub(admin.edge).SetSigningKey, request)
+    for edge in edges:
+
+        async def demands(edge: Peer = edge) -> bool:
+            return not await passes(edge, tenant.secret)
+
+        await eventually(demands)
+    signer = RequestSigner(private, tenant.api_key)
+
+    async def send(edge: Peer, signed: dict[str, str]) -> int:
+        asked = CheckRequest()
+        http = asked.attributes.request.http
+        http.method, http.host, http.path = "GET", "localhost", "/v1/usage?page_size=1"
+        http.headers.update({"authorization": f"Bearer {tenant.secret}", **signed})
+        answer = await edge.call(edge.authorization.Check, asked)
+        return int(answer.denied_response.status.code)
+
+    for first, second in (edges, edges[::-1]):
+        signed = signer.headers("GET", "localhost", "/v1/usage?page_size=1")
+        assert [await send(first, signed), await send(second, signed)] == [0, 403]
+    assert await send(edges[0], {}) == 403

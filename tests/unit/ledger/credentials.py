@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from services.ledger.adapters.memory import MemoryKeys, MemoryLedger, MemoryTenants
 from services.ledger.adapters.memory_providers import MemoryKeySource, MemoryProviders, MemoryUsers
+from services.ledger.adapters.memory_request_keys import MemoryRequestKeys
 from services.ledger.adapters.memory_sessions import MemoryRevokedSessions, MemorySigningKeys
 from services.ledger.domain.fresh_cache import FreshCache
 from services.ledger.domain.gate import Gate, Request
@@ -14,9 +15,11 @@ from services.ledger.domain.issuer_keys import IssuerKeys
 from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.keys import ApiKey, KeyHasher, KeyMint
 from services.ledger.domain.ports import KeyStore
+from services.ledger.domain.request_signatures import Message
 from services.ledger.domain.sealing import Sealer
 from services.ledger.domain.session_tokens import SessionTokens
 from services.ledger.domain.sessions import SessionCheck, Sessions
+from services.ledger.domain.signed_requests import RequestKeys, SignatureCheck
 from services.ledger.domain.signing_keys import SigningKeys
 from services.ledger.domain.values import Caller
 from tests.unit.ledger.samples import NOW, FixedClock
@@ -45,6 +48,7 @@ class Shared:
         self.ledger = MemoryLedger()
         self.signing_keys = MemorySigningKeys()
         self.revoked = MemoryRevokedSessions(self.clock)
+        self.request_keys = MemoryRequestKeys(self.clock)
         self.providers = MemoryProviders(self.ledger)
         self.users = MemoryUsers()
         self.source = MemoryKeySource()
@@ -65,11 +69,13 @@ class Replica:
     issuer_keys: IssuerKeys
     providers: IdentityProviders
     issuers: OidcCheck
+    request_keys: RequestKeys
+    signatures: SignatureCheck
     gate: Gate
     ticks: Ticks
 
     async def admit(self, credential: str) -> Principal | Denial:
-        return await self.gate.admit(Request(credential=credential))
+        return await self.gate.admit(Request(credential, Message("GET", "localhost", "/v1/whoami", {})))
 
     async def made(self, *scopes: str, expires_s: float | None = None, tenant: str = "acme") -> tuple[ApiKey, Caller]:
         """A new key, and who calls with it."""
@@ -125,6 +131,12 @@ async def open_replica(
         clock=clock,
         monotonic_s=ticks,
     )
+    signatures = SignatureCheck(
+        store=shared.request_keys,
+        demanded=FreshCache(max_entries=100, ttl_s=30, monotonic_s=ticks, hearing=lambda: cache.hearing),
+        clock=clock,
+        monotonic_s=ticks,
+    )
     return Replica(
         shared=shared,
         ring=KeyRing(keys=keys, hasher=hasher, mint=KeyMint(), clock=clock, known_scopes=SCOPES),
@@ -139,6 +151,8 @@ async def open_replica(
             providers=shared.providers, keys=issuer_keys, own_issuer="https://ledger.example.org", clock=clock
         ),
         issuers=issuers,
-        gate=Gate(keys=authenticator, sessions=check, issuers=issuers),
+        request_keys=RequestKeys(store=shared.request_keys, keys=keys, clock=clock),
+        signatures=signatures,
+        gate=Gate(keys=authenticator, sessions=check, issuers=issuers, signatures=signatures),
         ticks=ticks,
     )

@@ -105,7 +105,8 @@ async def test_every_outcome_of_a_check_is_counted_and_only_its_own(stores: Stor
     clock.now += timedelta(seconds=2)
     authenticator = Authenticator(keys=stores.keys, hasher=hasher, cache=cache, clock=clock, monotonic_s=lambda: 0.0)
     replica = await open_replica(Shared())
-    servicer = CheckServicer(Gate(keys=authenticator, sessions=replica.check, issuers=replica.issuers))
+    gate = Gate(keys=authenticator, sessions=replica.check, issuers=replica.issuers, signatures=replica.signatures)
+    servicer = CheckServicer(gate)
     cases = {
         "ok": good,
         Denial.MISSING.value: "",

@@ -54,7 +54,8 @@ async def resigned(replica: Replica, header: Any, claims: Any) -> str:
 async def test_a_session_is_its_key_with_no_more_scopes(here: Replica) -> None:
     _, caller = await here.made()
     session, token = await here.sessions.exchange(caller, frozenset({"usage.read"}))
-    wanted = Principal("acme", caller.actor, "", frozenset({"usage.read"}), session.name)
+    key_id = caller.actor.removeprefix("apiKeys/")
+    wanted = Principal("acme", caller.actor, "", frozenset({"usage.read"}), session.name, key_id)
     assert await here.admit(token) == wanted
     header, claims = decoded(token)
     key = await here.signing_keys.signing()
@@ -73,7 +74,7 @@ async def test_a_session_is_its_key_with_no_more_scopes(here: Replica) -> None:
         "scope": "usage.read",
     }
     whole, everything = await here.sessions.exchange(caller, frozenset())
-    assert await here.admit(everything) == Principal("acme", caller.actor, "", SCOPES, whole.name)
+    assert await here.admit(everything) == Principal("acme", caller.actor, "", SCOPES, whole.name, key_id)
 
 
 async def test_what_a_key_lacks_its_session_lacks(here: Replica) -> None:

@@ -165,6 +165,51 @@ class GetJsonWebKeySetResponse(_message.Message):
 Global___GetJsonWebKeySetResponse: _TypeAlias = GetJsonWebKeySetResponse  # noqa: Y015
 
 @_typing.final
+class SetSigningKeyRequest(_message.Message):
+    """What a key is to demand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name of the API key, `apiKeys/{id}`."""
+    public_key: _builtins.bytes
+    """The public key, 32 bytes, that its requests are to be signed for; in JSON as base64. Empty: they need no signature
+    any more.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        public_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSigningKeyRequest: _TypeAlias = SetSigningKeyRequest  # noqa: Y015
+
+@_typing.final
+class SetSigningKeyResponse(_message.Message):
+    """The key demands it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSigningKeyResponse: _TypeAlias = SetSigningKeyResponse  # noqa: Y015
+
+@_typing.final
 class CreateIdentityProviderRequest(_message.Message):
     """The issuer to believe."""
 

@@ -50,6 +50,11 @@ class CredentialServiceStub:
                 request_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.GetJsonWebKeySetRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.GetJsonWebKeySetResponse.FromString,
                 _registered_method=True)
+        self.SetSigningKey = channel.unary_unary(
+                '/pagemesh.ledger.v1.CredentialService/SetSigningKey',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.SetSigningKeyRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.SetSigningKeyResponse.FromString,
+                _registered_method=True)
         self.CreateIdentityProvider = channel.unary_unary(
                 '/pagemesh.ledger.v1.CredentialService/CreateIdentityProvider',
                 request_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.CreateIdentityProviderRequest.SerializeToString,
@@ -95,6 +100,14 @@ class CredentialServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetSigningKey(self, request, context):
+        """Has a key of the caller's tenant demand signed requests (RFC 9421, Ed25519), at once: whoever has the key alone can do
+        nothing with it from then on, and neither can its sessions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateIdentityProvider(self, request, context):
         """Has the tenant's users log in with an OpenID Connect issuer. Its keys are fetched before it is kept.
         """
@@ -133,6 +146,11 @@ def add_CredentialServiceServicer_to_server(servicer, server):
                     servicer.GetJsonWebKeySet,
                     request_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.GetJsonWebKeySetRequest.FromString,
                     response_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.GetJsonWebKeySetResponse.SerializeToString,
+            ),
+            'SetSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSigningKey,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.SetSigningKeyRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.SetSigningKeyResponse.SerializeToString,
             ),
             'CreateIdentityProvider': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateIdentityProvider,
@@ -232,6 +250,33 @@ class CredentialService:
             '/pagemesh.ledger.v1.CredentialService/GetJsonWebKeySet',
             pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.GetJsonWebKeySetRequest.SerializeToString,
             pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.GetJsonWebKeySetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.CredentialService/SetSigningKey',
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.SetSigningKeyRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.SetSigningKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,10 @@ class CredentialServiceStub:
     """The public keys that sessions are signed with, as a JWK set (RFC 7517). A key is in it before it signs, until the
     last of its tokens has expired. Whoever asks needs no credential.
     """
+    SetSigningKey: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.SetSigningKeyRequest, _credential_service_pb2.SetSigningKeyResponse]
+    """Has a key of the caller's tenant demand signed requests (RFC 9421, Ed25519), at once: whoever has the key alone can do
+    nothing with it from then on, and neither can its sessions.
+    """
     CreateIdentityProvider: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.CreateIdentityProviderRequest, _credential_service_pb2.CreateIdentityProviderResponse]
     """Has the tenant's users log in with an OpenID Connect issuer. Its keys are fetched before it is kept."""
     ListIdentityProviders: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ListIdentityProvidersRequest, _credential_service_pb2.ListIdentityProvidersResponse]
@@ -68,6 +72,10 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     GetJsonWebKeySet: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.GetJsonWebKeySetRequest, _credential_service_pb2.GetJsonWebKeySetResponse]  # type: ignore[assignment]
     """The public keys that sessions are signed with, as a JWK set (RFC 7517). A key is in it before it signs, until the
     last of its tokens has expired. Whoever asks needs no credential.
+    """
+    SetSigningKey: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.SetSigningKeyRequest, _credential_service_pb2.SetSigningKeyResponse]  # type: ignore[assignment]
+    """Has a key of the caller's tenant demand signed requests (RFC 9421, Ed25519), at once: whoever has the key alone can do
+    nothing with it from then on, and neither can its sessions.
     """
     CreateIdentityProvider: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.CreateIdentityProviderRequest, _credential_service_pb2.CreateIdentityProviderResponse]  # type: ignore[assignment]
     """Has the tenant's users log in with an OpenID Connect issuer. Its keys are fetched before it is kept."""
@@ -107,6 +115,16 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credential_service_pb2.GetJsonWebKeySetResponse, _abc.Awaitable[_credential_service_pb2.GetJsonWebKeySetResponse]]:
         """The public keys that sessions are signed with, as a JWK set (RFC 7517). A key is in it before it signs, until the
         last of its tokens has expired. Whoever asks needs no credential.
+        """
+
+    @_abc_1.abstractmethod
+    def SetSigningKey(
+        self,
+        request: _credential_service_pb2.SetSigningKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.SetSigningKeyResponse, _abc.Awaitable[_credential_service_pb2.SetSigningKeyResponse]]:
+        """Has a key of the caller's tenant demand signed requests (RFC 9421, Ed25519), at once: whoever has the key alone can do
+        nothing with it from then on, and neither can its sessions.
         """
 
     @_abc_1.abstractmethod

@@ -1,4 +1,4 @@
-"""Keys that sign sessions, sessions that were ended before their time, and issuers of other tokens."""
+"""Credentials beside API keys: sessions, issuers of other tokens, signed requests."""
 
 from alembic import op
 
@@ -13,6 +13,7 @@ def upgrade() -> None:
     _signing_keys()
     _revoked_sessions()
     _identity_providers()
+    _request_keys()
 
 
 def _signing_keys() -> None:
@@ -103,6 +104,44 @@ def _identity_providers() -> None:
     op.execute("""
         CREATE TRIGGER tell_of_user_removal AFTER DELETE ON ledger.users
         FOR EACH ROW EXECUTE FUNCTION ledger.tell_of_removal('users')
+    """)
+
+
+def _request_keys() -> None:
+    op.execute("""
+        CREATE TABLE ledger.request_keys (
+            tenant      text        NOT NULL,
+            id          text        NOT NULL REFERENCES ledger.api_keys,
+            public_key  bytea       NOT NULL CHECK (octet_length(public_key) = 32),
+            create_time timestamptz NOT NULL,
+            PRIMARY KEY (tenant, id)
+        )
+    """)
+    op.execute("COMMENT ON COLUMN ledger.request_keys.id IS 'that of the API key that demands signed requests'")
+    op.execute("""
+        CREATE TRIGGER tell_of_change AFTER INSERT OR UPDATE ON ledger.request_keys
+        FOR EACH ROW EXECUTE FUNCTION ledger.tell_of_change('requestKeys')
+    """)
+    op.execute("""
+        CREATE TRIGGER tell_of_removal AFTER DELETE ON ledger.request_keys
+        FOR EACH ROW EXECUTE FUNCTION ledger.tell_of_removal('requestKeys')
+    """)
+    op.execute("""
+        CREATE TABLE ledger.request_nonces (
+            tenant      text        NOT NULL,
+            key_id      text        NOT NULL,
+            nonce       bytea       NOT NULL CHECK (octet_length(nonce) = 32),
+            forget_time timestamptz NOT NULL,
+            PRIMARY KEY (tenant, key_id, nonce)
+        )
+    """)
+    op.execute("COMMENT ON COLUMN ledger.request_nonces.nonce IS 'its SHA-256: a nonce may be of any length'")
+    op.execute("CREATE INDEX request_nonces_over ON ledger.request_nonces (forget_time)")
+    for table in ("request_keys", "request_nonces"):
+        _own_tenant(table)
+    op.execute("""
+        CREATE POLICY over ON ledger.request_nonces
+        USING (current_setting('pagemesh.across', true) = 'expiry' AND forget_time <= now()) WITH CHECK (false)
     """)
 
 
