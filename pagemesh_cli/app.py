@@ -9,6 +9,7 @@ import typer
 from pagemesh_cli.verbs import (
     account,
     audit,
+    credentials,
     demo,
     doctor,
     documents,
@@ -61,3 +62,6 @@ app.add_typer(projects.projects, name="projects", rich_help_panel="Account")
 app.add_typer(users.users, name="users", rich_help_panel="Account")
 app.add_typer(tenants.tenants, name="tenants", rich_help_panel="Stack")
 app.add_typer(audit.audit, name="audit", rich_help_panel="Account")
+app.add_typer(credentials.session, name="session", rich_help_panel="Account")
+app.add_typer(credentials.providers, name="idp", rich_help_panel="Account")
+account.keys.command("demand-signatures")(credentials.demand_signatures)

@@ -15,6 +15,7 @@ from google.protobuf import timestamp_pb2
 from pagemesh.extractor.v1 import document_pb2, extractor_service_pb2, extractor_service_pb2_grpc
 from pagemesh.ledger.v1 import (
     audit_service_pb2_grpc,
+    credential_service_pb2_grpc,
     identity_service_pb2_grpc,
     ledger_service_pb2,
     ledger_service_pb2_grpc,
@@ -23,6 +24,7 @@ from pagemesh.ledger.v1 import (
 from pagemesh.summarizer.v1 import summarizer_service_pb2_grpc
 from pagemesh_cli.connection import Connection
 from pagemesh_cli.failures import ExitCode, Failure, from_rpc_error
+from pagemesh_cli.request_signing import SignedCalls, load_signer
 
 CHUNK_BYTES = 256 * 1024
 """Of an upload; the contract allows 1 MiB, and nothing gets faster above this."""
@@ -55,7 +57,7 @@ class Client:
             connection.target,
             grpc.composite_channel_credentials(
                 grpc.ssl_channel_credentials(connection.ca),
-                grpc.access_token_call_credentials(connection.key),
+                _call_credentials(connection),
             ),
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -68,6 +70,7 @@ class Client:
         self.identity = identity_service_pb2_grpc.IdentityServiceStub(self._channel)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)
         self.ledger = ledger_service_pb2_grpc.LedgerServiceStub(self._channel)
+        self.credentials = credential_service_pb2_grpc.CredentialServiceStub(self._channel)
 
     def __enter__(self) -> "Client":
         return self
@@ -211,3 +214,10 @@ def _pieces(
         if not data:
             return
         message = extractor_service_pb2.UploadDocumentRequest()
+
+
+def _call_credentials(connection: Connection) -> grpc.CallCredentials:
+    if connection.signing_key is None:
+        return grpc.access_token_call_credentials(connection.key)
+    signer = load_signer(connection.signing_key, connection.key)
+    return grpc.metadata_call_credentials(SignedCalls(connection.key, signer))

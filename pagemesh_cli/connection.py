@@ -23,6 +23,8 @@ class Connection:
     """PEM; None: the public roots."""
     local: bool
     """It is on this machine: no proxy stands between."""
+    signing_key: Path | None = None
+    """File of the private key that calls are signed with."""
 
 
 def resolve(
@@ -31,9 +33,10 @@ def resolve(
     key: str | None,
     ca_file: Path | None,
     data_dir: Path | None,
+    signing_key: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Connection:
-    """Options first, then PAGEMESH_URL, PAGEMESH_API_KEY and PAGEMESH_CA_FILE, then the stack of the data directory.
+    """Options first, then PAGEMESH_URL, _API_KEY, _CA_FILE and _SIGNING_KEY_FILE, then the stack of the data directory.
 
     The data directory's key and CA are used for that stack only: a key is never sent to another address. Raises
     Failure where something is missing or wrong.
@@ -57,7 +60,14 @@ def resolve(
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise Failure("The API key has characters that no key has.", ExitCode.USAGE, "BAD_KEY")
-    return Connection(target=target, key=key, ca=_read_ca(ca_path), local=host in ("localhost", "127.0.0.1", "::1"))
+    signing = environment.get("PAGEMESH_SIGNING_KEY_FILE")
+    return Connection(
+        target=target,
+        key=key,
+        ca=_read_ca(ca_path),
+        local=host in ("localhost", "127.0.0.1", "::1"),
+        signing_key=signing_key or (Path(signing) if signing else None),
+    )
 
 
 def _local_url(data: DataDir) -> str:

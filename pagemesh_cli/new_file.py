@@ -40,6 +40,11 @@ class NewFile:
             raise unwritable(self.path, error) from error
         self.written_bytes += len(data)
 
+    def close_to_others(self) -> None:
+        """Lets nobody else read it: for secrets, before they are written."""
+        if not self._in_place:
+            os.fchmod(self._file.fileno(), 0o600)
+
     def commit(self) -> None:
         """Puts the file into its place."""
         try:

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import FileDescriptor
 from google.rpc import error_details_pb2
 
 from pagemesh.extractor.v1 import extractor_service_pb2
-from pagemesh.ledger.v1 import audit_service_pb2, identity_service_pb2, ledger_service_pb2
+from pagemesh.ledger.v1 import audit_service_pb2, credential_service_pb2, identity_service_pb2, ledger_service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2
 from pagemesh_cli.stack.edge_replies import PASSWORD_IN_ADDRESS, mappers
 from pagemesh_cli.stack.errors import MissingPart, StackError
@@ -81,6 +81,8 @@ class EdgeLimits:
     """By key: 100 a minute."""
     uploads: TokenBucket = TokenBucket(2, 2, 1)
     """By tenant, besides the two above."""
+    sessions: TokenBucket = TokenBucket(5, 5, 60)
+    """Exchanges of a key for a session, by key, besides the others: 5 a minute."""
     body_bytes: int = 1024 * 1024
     """Every body but an upload's."""
     upload_bytes: int = 50 * 1024 * 1024
@@ -93,7 +95,7 @@ class EdgeLimits:
     @classmethod
     def lifted(cls) -> "EdgeLimits":
         """The same without rate limits, for load tests and benchmarks."""
-        return cls(address=_LIFTED, tenant=_LIFTED, key=_LIFTED, uploads=_LIFTED)
+        return cls(address=_LIFTED, tenant=_LIFTED, key=_LIFTED, uploads=_LIFTED, sessions=_LIFTED)
 
 
 def render(
@@ -159,6 +161,7 @@ def descriptor_set() -> descriptor_pb2.FileDescriptorSet:
         ledger_service_pb2,
         identity_service_pb2,
         audit_service_pb2,
+        credential_service_pb2,
         error_details_pb2,
     ):
         add(module.DESCRIPTOR)

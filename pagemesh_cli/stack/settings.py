@@ -9,7 +9,14 @@ from pagemesh_cli.stack.process import Process, wait_until
 
 PREFIX = "PAGEMESH_"
 CLIENT_SETTINGS = frozenset(
-    {"PAGEMESH_HOME", "PAGEMESH_URL", "PAGEMESH_API_KEY", "PAGEMESH_CA_FILE", "PAGEMESH_CORPUS"}
+    {
+        "PAGEMESH_HOME",
+        "PAGEMESH_URL",
+        "PAGEMESH_API_KEY",
+        "PAGEMESH_CA_FILE",
+        "PAGEMESH_SIGNING_KEY_FILE",
+        "PAGEMESH_CORPUS",
+    }
 )
 """Meant for the command itself and for tests; a service has no business with them."""
 EX_CONFIG = 78

@@ -44,6 +44,14 @@ CaFile = Annotated[
     Path | None,
     typer.Option(help="CA to trust, as PEM. \\[env: PAGEMESH_CA_FILE]", rich_help_panel=_PANEL),
 ]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-key",
+        help="Private key to sign calls with, for keys that demand it. \\[env: PAGEMESH_SIGNING_KEY_FILE]",
+        rich_help_panel=_PANEL,
+    ),
+]
 Timeout = Annotated[
     float,
     typer.Option(min=0.1, max=3600, help="Seconds that the work may take.", rich_help_panel=_PANEL),
@@ -66,6 +74,7 @@ class Access:
     key: Key = None
     ca_file: CaFile = None
     data_dir: DataDirectory = None
+    signing_key: SigningKey = None
 
 
 def connecting(verb: Callable[..., None]) -> Callable[..., None]:
@@ -110,6 +119,12 @@ def failing(output: Output) -> Iterator[None]:
 def connected(output: Output, access: Access) -> Iterator[Client]:
     """A client for the block, and its failures told."""
     with failing(output):
-        connection = resolve(url=access.url, key=access.key, ca_file=access.ca_file, data_dir=access.data_dir)
+        connection = resolve(
+            url=access.url,
+            key=access.key,
+            ca_file=access.ca_file,
+            data_dir=access.data_dir,
+            signing_key=access.signing_key,
+        )
         with Client(connection) as client:
             yield client

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, FilePath, SecretStr, field_validator
 
 from services.ledger.domain.usage_window import RETENTION_MONTHS
 from services.runtime.config import CommaList, DatabaseSettings, RuntimeSettings
@@ -30,6 +30,14 @@ class LedgerSettings(RuntimeSettings):
     """Most keys whose check is remembered."""
     key_cache_ttl_s: Annotated[float, Field(gt=0, le=30)] = 30.0
     """How long a check is remembered while changes are heard; a key that is revoked meanwhile is dropped at once."""
+    session_issuer: Annotated[str, Field(min_length=1, max_length=200)] = "pagemesh"
+    """What sessions carry in `iss`; ledgers whose sessions are not each other's need different ones."""
+    session_key_s: Annotated[float, Field(ge=2, le=90 * 86_400)] = 86_400.0
+    """How long a key signs sessions before the next one takes over."""
+    oidc_private_addresses: bool = False
+    """Whether identity providers may be at addresses of private networks; for tests, and where there are no others."""
+    oidc_ca_file: FilePath | None = None
+    """Authorities that are trusted for identity providers besides the system's, as PEM."""
     expiry_interval_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """How often holds past their time are looked for."""
     usage_interval_s: Annotated[float, Field(gt=0, le=60)] = 1.0

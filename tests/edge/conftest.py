@@ -16,6 +16,8 @@ CREATE_KEY = "pagemesh.ledger.v1.IdentityService/CreateApiKey"
 REVOKE_KEY = "pagemesh.ledger.v1.IdentityService/RevokeApiKey"
 CREATE_PROJECT = "pagemesh.ledger.v1.IdentityService/CreateProject"
 CREATE_USER = "pagemesh.ledger.v1.IdentityService/CreateUser"
+EXCHANGE = "pagemesh.ledger.v1.CredentialService/ExchangeToken"
+REVOKE_SESSION = "pagemesh.ledger.v1.CredentialService/RevokeSession"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,13 @@ def chunks(content: bytes, display_name: str = "") -> list[extractor_service_pb2
     ]
 
 
+def _session(edge: Edge, key: str) -> tuple[str, str]:
+    """The name of a new session of that key, and its token."""
+    made = edge.grpc(EXCHANGE, {}, key)
+    assert made.code == "OK", made
+    return made.messages[0]["session"]["name"], made.messages[0]["accessToken"]
+
+
 @pytest.fixture(scope="session")
 def world(stack: RunningStack) -> World:
     edge = Edge(stack.host, stack.port, stack.ca_file)
@@ -58,7 +67,7 @@ def world(stack: RunningStack) -> World:
 
     keys["reader"] = create("reader", ["documents.read"])["secret"]
     keys["summarist"] = create("summarist", ["summaries.create"])["secret"]
-    revoked = create("revoked", ["documents.read"])
+    revoked, doomed = create("revoked", ["documents.read"]), create("doomed", ["documents.read"])
     keys["revoked"] = revoked["secret"]
     assert edge.grpc(REVOKE_KEY, {"name": revoked["apiKey"]["name"]}, admin).code == "OK"
 
@@ -73,6 +82,15 @@ def world(stack: RunningStack) -> World:
         return str(made.messages[0]["user"]["name"])
 
     keys["people"] = create("people", ["keys.admin", "users.admin"])["secret"]
+    sessions = {name: _session(edge, keys["reader"]) for name in ("session", "ended_session")}
+    sessions["orphaned_session"] = _session(edge, doomed["secret"])
+    sessions["other_session"] = _session(edge, other)
+    assert edge.grpc(REVOKE_SESSION, {"name": sessions["ended_session"][0]}, admin).code == "OK"
+    assert edge.grpc(REVOKE_KEY, {"name": doomed["apiKey"]["name"]}, admin).code == "OK"
+    keys |= {name: token for name, (_, token) in sessions.items()}
+    signed, _, signature = keys["session"].rpartition(".")
+    keys["forged_session"] = f"{signed}.{signature[::-1]}"
+    keys["unsigned_session"] = f"{signed}."
 
     def upload(content: bytes, key: str = admin) -> str:
         stored = edge.grpc(UPLOAD, chunks(content), key)
@@ -93,6 +111,8 @@ def world(stack: RunningStack) -> World:
         "USER": user("ada@acme.example", "ROLE_MEMBER"),
         "LAST_ADMIN": user("eve@acme.example", "ROLE_ADMIN"),
         "OTHER_USER": user("ada@acme.example", "ROLE_ADMIN", other),
+        "OTHER_SESSION": sessions["other_session"][0],
+        "ENDED_SESSION": sessions["ended_session"][0],
         "UNKNOWN": f"documents/{'0' * 32}",
         "LONG_TEXT": "x" * 501,
     }

@@ -1,13 +1,14 @@
 """Hears of revoked keys and switched-off tenants, over one connection of its own, and tells the key cache."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from services.ledger.domain.fresh_cache import Follower
 from services.ledger.domain.key_cache import KeyCache
 from services.runtime.errors import Unavailable
 
@@ -16,6 +17,8 @@ HEARTBEAT_S = 0.3
 _HEARTBEAT_TIMEOUT_S = 0.5
 _CONNECT_TIMEOUT_S = 3
 _RECONNECT_S = 0.25
+_OF_NO_KEY = ("sessions", "signingKeys", "identityProviders", "requestKeys")
+"""Kinds of changes that leave every API key as it was."""
 
 log = structlog.get_logger()
 
@@ -23,9 +26,12 @@ log = structlog.get_logger()
 class PostgresAccessChanges:
     """Listens for as long as `run` runs, and connects again when the connection is lost."""
 
-    def __init__(self, dsn: str, *, cache: KeyCache, monotonic_s: Callable[[], float]) -> None:
+    def __init__(
+        self, dsn: str, *, cache: KeyCache, monotonic_s: Callable[[], float], followers: Sequence[Follower] = ()
+    ) -> None:
         self._dsn = dsn
         self._cache = cache
+        self._followers = followers
         self._monotonic_s = monotonic_s
 
     async def check(self) -> None:
@@ -52,6 +58,8 @@ class PostgresAccessChanges:
                 await connection.execute("LISTEN ledger_access")
             # What changed before is not told any more.
             self._cache.clear()
+            for follower in self._followers:
+                follower.missed()
             log.info("listening")
             while True:
                 await self._prove_alive(connection)
@@ -73,5 +81,7 @@ class PostgresAccessChanges:
             self._cache.drop_key(name)
         elif kind == "tenants":
             self._cache.drop_tenant(name)
-        else:
+        elif kind not in _OF_NO_KEY:
             self._cache.clear()
+        for follower in self._followers:
+            follower.changed(kind, name)

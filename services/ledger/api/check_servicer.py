@@ -13,8 +13,10 @@ from google.rpc import code_pb2, status_pb2
 from prometheus_client import Counter
 
 from services.ledger.domain.clients import ClientHasher
-from services.ledger.domain.identity import Authenticator, Denial, Principal
+from services.ledger.domain.gate import Gate, Request
+from services.ledger.domain.identity import Denial, Principal
 from services.ledger.domain.quotas import Exhausted, Quotas
+from services.ledger.domain.request_signatures import Message
 from services.runtime import status
 from services.runtime.call import Identity, current_call, enter
 from services.runtime.errors import PagemeshError, QuotaViolation, ResourceExhausted
@@ -38,13 +40,26 @@ _UPLOADS = ("/v1/documents:upload", "/pagemesh.extractor.v1.ExtractorService/Upl
 _DENIED_TEXT = "API key is missing, unknown, expired or revoked"
 """One text for all reasons: which of them it was would help only somebody who guesses."""
 
+_TOLD = {
+    Denial.REQUEST_UNSIGNED: "This key demands signed requests (RFC 9421), and this one is not signed.",
+    Denial.SIGNATURE_MALFORMED: "The request needs one signature, with created, keyid (apiKeys/...), a nonce of 16 to "
+    "128 characters, and alg ed25519 if any.",
+    Denial.SIGNATURE_INCOMPLETE: "The signature must cover @method, @authority and @path, @query where there is one, "
+    "and content-digest where there is a body.",
+    Denial.SIGNATURE_EXPIRED: "The signature was created more than five minutes ago or a minute from now. Look at the "
+    "clock, and sign each request anew.",
+    Denial.SIGNATURE_WRONG: "The signature is not that of the key's signing key over this request.",
+    Denial.SIGNATURE_REPLAYED: "The signature's nonce was used before. Sign each request anew.",
+}
+"""Whoever hears this has shown the key itself: the reason helps nobody else."""
+
 
 class CheckServicer(AuthorizationServicer):
     """Answers 200 with who it is, 401, or 429 where the hour's quota is used up. A failure of ours fails the RPC, and
     Envoy answers 503."""
 
-    def __init__(self, authenticator: Authenticator, quotas: Quotas, clients: ClientHasher) -> None:
-        self._authenticator = authenticator
+    def __init__(self, gate: Gate, quotas: Quotas, clients: ClientHasher) -> None:
+        self._gate = gate
         self._quotas = quotas
         self._clients = clients
 
@@ -55,7 +70,7 @@ class CheckServicer(AuthorizationServicer):
         # The log line of this call belongs to the request that it lets in, or not.
         enter(replace(current_call(), request_id=headers.get("x-request-id", current_call().request_id)))
         try:
-            found = await self._authenticator.authenticate(_credential(headers))
+            found = await self._gate.admit(_request(request))
             used_up = None
             if isinstance(found, Principal):
                 used_up = await self._quotas.take(found, upload=_is_upload(asked.path))
@@ -65,7 +80,7 @@ class CheckServicer(AuthorizationServicer):
         if isinstance(found, Denial):
             _CHECKS.labels(found.value).inc()
             log.info("denied", why=found.value)
-            return _denied()
+            return _denied(_TOLD.get(found))
         if used_up is not None:
             _CHECKS.labels("quota_exceeded").inc()
             log.info("quota_exceeded", tenant=found.tenant, kind=used_up.kind.value)
@@ -75,6 +90,15 @@ class CheckServicer(AuthorizationServicer):
         # Of the connection, or of x-forwarded-for as far as the edge believes it; it goes no further than here.
         address = request.attributes.source.address.socket_address.address
         return _ok(found, self._clients.hash(found.tenant, address))
+
+
+def _request(request: CheckRequest) -> Request:
+    http = request.attributes.request.http
+    return Request(
+        credential=_credential(http.headers),
+        message=Message(http.method, http.host, http.path, dict(http.headers)),
+        port=request.attributes.destination.address.socket_address.port_value,
+    )
 
 
 def _credential(headers: Mapping[str, str]) -> str:
@@ -97,6 +121,7 @@ def _ok(principal: Principal, client: str) -> CheckResponse:
         "x-pagemesh-project": principal.project,
         "x-pagemesh-scopes": " ".join(scopes),
         "x-pagemesh-client": client,
+        "x-pagemesh-session": principal.session,
     }
     # For rate limits, access log and rules of the edge.
     metadata = struct_pb2.Struct()
@@ -118,7 +143,16 @@ def _ok(principal: Principal, client: str) -> CheckResponse:
     )
 
 
-def _denied() -> CheckResponse:
+def _denied(told: str | None) -> CheckResponse:
+    if told is not None:
+        return CheckResponse(
+            status=status_pb2.Status(code=code_pb2.PERMISSION_DENIED),
+            denied_response=DeniedHttpResponse(
+                status=HttpStatus(code=StatusCode.Forbidden),
+                headers=[_overwrite("content-type", "text/plain")],
+                body=told,
+            ),
+        )
     return CheckResponse(
         status=status_pb2.Status(code=code_pb2.UNAUTHENTICATED),
         denied_response=DeniedHttpResponse(

@@ -3,7 +3,7 @@
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from pagemesh.extractor.v1 import extractor_service_pb2
-from pagemesh.ledger.v1 import audit_service_pb2, identity_service_pb2, ledger_service_pb2
+from pagemesh.ledger.v1 import audit_service_pb2, credential_service_pb2, identity_service_pb2, ledger_service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2
 from services.runtime.access import of_descriptor
 
@@ -11,9 +11,17 @@ LEDGER = "pagemesh.ledger.v1.LedgerService"
 IDENTITY = "pagemesh.ledger.v1.IdentityService"
 OPERATOR = "pagemesh.ledger.v1.OperatorService"
 AUDIT = "pagemesh.ledger.v1.AuditService"
+CREDENTIALS = "pagemesh.ledger.v1.CredentialService"
 AUTHORIZATION = "envoy.service.auth.v3.Authorization"
 
-_FILES = (extractor_service_pb2, summarizer_service_pb2, ledger_service_pb2, identity_service_pb2, audit_service_pb2)
+_FILES = (
+    extractor_service_pb2,
+    summarizer_service_pb2,
+    ledger_service_pb2,
+    identity_service_pb2,
+    audit_service_pb2,
+    credential_service_pb2,
+)
 
 
 def services() -> list[ServiceDescriptor]:

@@ -9,6 +9,9 @@ from services.ledger.domain.principals import Denial, Principal
 
 __all__ = ["Authenticator", "Denial", "Principal"]
 
+_STANDING = b"standing"
+"""In the place of a secret's digest, which is longer: of those who proved in another way that the key is theirs."""
+
 
 class Authenticator:
     """Tells who a credential is."""
@@ -45,15 +48,29 @@ class Authenticator:
             if isinstance(found, Denial):
                 return found
             admission = found
+        return self._principal(admission)
+
+    async def standing(self, key_id: str) -> Principal | Denial:
+        """Who the key of that id is, or why it is nobody, for whoever has proved by other means that it is theirs."""
+        admission = self._cache.get(key_id, _STANDING)
+        if admission is None:
+            found = await self._look_up(key_id, None)
+            if isinstance(found, Denial):
+                return found
+            admission = found
+        return self._principal(admission)
+
+    def _principal(self, admission: Admission) -> Principal | Denial:
         if admission.expire_time is not None and admission.expire_time <= self._clock():
             return Denial.EXPIRED
         return admission.principal
 
-    async def _look_up(self, key_id: str, digest: bytes) -> Admission | Denial:
+    async def _look_up(self, key_id: str, digest: bytes | None) -> Admission | Denial:
         changes, now_s = self._cache.changes, self._monotonic_s()
         stored = await self._keys.find(key_id)
         try:
-            expire_time = (stored or NO_KEY).expires(digest)
+            key = stored or NO_KEY
+            expire_time = key.key.expire_time if digest is None else key.expires(digest)
         except LookupError:
             return Denial.UNKNOWN
         if stored is None:
@@ -62,7 +79,7 @@ class Authenticator:
         if denial is not None:
             return denial
         admission = Admission(principal_of(stored), expire_time)
-        self._cache.put(key_id, digest, admission, looked_up_s=now_s, changes=changes)
+        self._cache.put(key_id, digest or _STANDING, admission, looked_up_s=now_s, changes=changes)
         return admission
 
 
@@ -77,6 +94,7 @@ def principal_of(stored: StoredKey) -> Principal:
         user=f"users/{key.user}" if key.user else "",
         role=stored.role,
         plan=stored.plan,
+        key_id=key.key_id,
     )
 
 

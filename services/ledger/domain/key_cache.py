@@ -16,8 +16,8 @@ key is refused at most this long after its revocation.
 """
 
 
-_SECRETS = 2
-"""Of a key: the present one and, for a while, the one before."""
+_PROOFS = 3
+"""Of a key: its present secret, for a while the one before, and whatever else stands for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class KeyCache:
         if changes != self.changes:
             return
         others = [entry for entry in self._entries.get(key_id, ()) if entry.digest != digest]
-        self._entries[key_id] = (_Entry(digest, admission, looked_up_s), *others)[:_SECRETS]
+        self._entries[key_id] = (_Entry(digest, admission, looked_up_s), *others)[:_PROOFS]
         self._entries.move_to_end(key_id)
         if len(self._entries) > self._max_keys:
             self._entries.popitem(last=False)

@@ -18,6 +18,18 @@ class Denial(Enum):
     TENANT_INACTIVE = "tenant_inactive"
     PROJECT_INACTIVE = "project_inactive"
     USER_INACTIVE = "user_inactive"
+    USER_UNKNOWN = "user_unknown"
+    EMAIL_UNVERIFIED = "email_unverified"
+    NOT_YET_VALID = "not_yet_valid"
+    SIGNER_UNKNOWN = "signer_unknown"
+    BAD_SIGNATURE = "bad_signature"
+    ISSUER_UNKNOWN = "issuer_unknown"
+    REQUEST_UNSIGNED = "request_unsigned"
+    SIGNATURE_MALFORMED = "signature_malformed"
+    SIGNATURE_INCOMPLETE = "signature_incomplete"
+    SIGNATURE_EXPIRED = "signature_expired"
+    SIGNATURE_WRONG = "signature_wrong"
+    SIGNATURE_REPLAYED = "signature_replayed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +44,7 @@ class Principal:
     user: str = ""
     role: Role | None = None
     plan: Plan = UNLIMITED
+    session: str = ""
+    """`sessions/{id}`, where it is one."""
+    key_id: str = ""
+    """Of the API key that it is, or stands for; empty for users of identity providers."""

@@ -12,6 +12,8 @@ from grpc_status import rpc_status
 
 from pagemesh.extractor.v1.extractor_service_pb2 import GetDocumentRequest
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import ExtractorServiceStub
+from pagemesh.ledger.v1.credential_service_pb2 import ExchangeTokenRequest
+from pagemesh.ledger.v1.credential_service_pb2_grpc import CredentialServiceStub
 from pagemesh.ledger.v1.identity_service_pb2 import CreateApiKeyRequest, WhoAmIRequest
 from pagemesh.ledger.v1.identity_service_pb2_grpc import IdentityServiceStub
 from pagemesh_cli.stack.edge import EdgeLimits, TokenBucket
@@ -66,6 +68,21 @@ async def test_uploads_have_a_limit_besides(clean: Mesh, new_edge: NewEdge) -> N
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await ExtractorServiceStub(channel).UploadDocument(iter([]), metadata=metadata(), timeout=10)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await statuses(edge, "pm_acme_k1", 1) == [200]
+
+
+async def test_exchanges_of_a_key_have_a_limit_besides(clean: Mesh, new_edge: NewEdge) -> None:
+    limits = EdgeLimits(address=FREE, tenant=FREE, key=FREE, uploads=FREE, sessions=TWO)
+    edge = await new_edge(clean, limits=limits)
+    paths = ["/v1/sessions:exchange", "/v1/sessions:exchange?scopes=usage.read"]
+    assert [(await edge.call("POST", path, body={})).status for path in paths] == [200, 200]
+    assert (await edge.call("POST", paths[0], body={})).status == 429
+    async with edge.channel() as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await CredentialServiceStub(channel).ExchangeToken(ExchangeTokenRequest(), metadata=metadata(), timeout=10)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    other = {"authorization": "Bearer pm_acme_k2"}
+    assert (await edge.call("POST", paths[0], body={}, headers=other)).status == 200
     assert await statuses(edge, "pm_acme_k1", 1) == [200]
 
 

@@ -13,6 +13,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 
 from pagemesh.common.v1 import access_pb2
+from pagemesh.ledger.v1.credential_service_pb2 import GetJsonWebKeySetRequest
+from pagemesh.ledger.v1.credential_service_pb2_grpc import CredentialServiceStub
 from pagemesh_cli.stack.edge import EdgeAddresses, EdgeLimits, descriptor_set, render
 from pagemesh_cli.stack.errors import StackError
 from tests.edge.envoy.edge import KEY, Edge, grpc_error, metadata
@@ -39,8 +41,9 @@ def path_of(method: MethodDescriptor) -> str:
 
 
 def is_public(method: MethodDescriptor) -> bool:
+    """The edge itself as an internal caller means everybody, without a credential."""
     access = method.GetOptions().Extensions[access_pb2.access]
-    return bool(access.scope) or access.any_scope
+    return bool(access.scope) or access.any_scope or "edge" in access.internal_callers
 
 
 def streams(method: MethodDescriptor) -> bool:
@@ -140,6 +143,35 @@ def fields(message: Descriptor, above: frozenset[str] = frozenset()) -> Iterator
 
 
 WITH_PASSWORD = [m for m in PUBLIC if any("password" in name for name in fields(m.input_type))]
+
+
+def test_only_the_public_keys_are_there_for_everybody() -> None:
+    access = {m.name: m.GetOptions().Extensions[access_pb2.access] for m in PUBLIC}
+    assert {name for name, a in access.items() if "edge" in a.internal_callers} == {"GetJsonWebKeySet"}
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_the_public_keys_take_no_credential(edge: Edge, clean: Mesh) -> None:
+    path = "/v1/.well-known/jwks.json"
+    told = {"x-pagemesh-tenant": "acme", "x-pagemesh-scopes": "keys.admin", "authorization": "Bearer nonsense"}
+    for headers in ({}, KEY, told):
+        answer = await edge.call("GET", path, headers=headers)
+        assert (answer.status, answer.json) == (200, {"keys": []})
+        seen = clean.journal.last.metadata
+        assert not [name for name in seen if name.startswith("x-pagemesh-") or name == "authorization"]
+    assert (await edge.call("POST", path, body=b"{}")).status == 404
+    async with edge.channel() as channel:
+        await CredentialServiceStub(channel).GetJsonWebKeySet(GetJsonWebKeySetRequest(), timeout=10)
+    assert clean.authorizer.asked == []
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize(
+    "path", ["/v1/.well-known/jwks.json/", "/v1/.well-known/x/../jwks.json/../whoami", "/v1/whoami"]
+)
+async def test_everything_beside_the_public_keys_takes_one(edge: Edge, clean: Mesh, path: str) -> None:
+    assert (await edge.call("GET", path, headers={})).status == 401
+    assert clean.journal.calls == []
 
 
 def test_a_password_has_one_name_in_a_query() -> None:
@@ -243,8 +275,9 @@ async def test_paths_that_could_be_read_two_ways_are_refused(edge: Edge, clean: 
     assert (answer.status, answer.reason) == (400, "INVALID_REQUEST")
 
 
-def test_the_defaults_are_100_a_minute_and_2_uploads_a_second() -> None:
+def test_the_defaults_are_100_a_minute_and_2_uploads_a_second_and_5_exchanges_a_minute() -> None:
     defaults = EdgeLimits()
+    assert (defaults.sessions.burst, defaults.sessions.refill / defaults.sessions.every_s * 60) == (5, 5)
     for bucket in (defaults.key, defaults.tenant):
         assert bucket.burst == 10
         assert bucket.refill / bucket.every_s * 60 == 100

@@ -18,8 +18,9 @@ from grpc_health.v1.health import aio as grpc_health
 from pagemesh.common.v1 import page_pb2
 from pagemesh.extractor.v1 import document_pb2, extraction_pb2, extractor_service_pb2_grpc
 from pagemesh.extractor.v1 import extractor_service_pb2 as extractor_pb2
+from pagemesh.ledger.v1 import credential_service_pb2 as credential_pb2
+from pagemesh.ledger.v1 import credential_service_pb2_grpc, identity_service_pb2_grpc, ledger_service_pb2_grpc
 from pagemesh.ledger.v1 import identity_service_pb2 as identity_pb2
-from pagemesh.ledger.v1 import identity_service_pb2_grpc, ledger_service_pb2_grpc
 from pagemesh.ledger.v1 import ledger_service_pb2 as ledger_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2_grpc, summary_pb2
@@ -145,6 +146,23 @@ class Identities(identity_service_pb2_grpc.IdentityServiceServicer):
     ) -> identity_pb2.RevokeApiKeyResponse:
         self._journal.note("RevokeApiKey", context)
         return identity_pb2.RevokeApiKeyResponse()
+
+
+class Credentials(credential_service_pb2_grpc.CredentialServiceServicer):
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    async def ExchangeToken(
+        self, request: credential_pb2.ExchangeTokenRequest, context: Context
+    ) -> credential_pb2.ExchangeTokenResponse:
+        self._journal.note("ExchangeToken", context)
+        return credential_pb2.ExchangeTokenResponse(expires_in=1800)
+
+    async def GetJsonWebKeySet(
+        self, request: credential_pb2.GetJsonWebKeySetRequest, context: Context
+    ) -> credential_pb2.GetJsonWebKeySetResponse:
+        self._journal.note("GetJsonWebKeySet", context)
+        return credential_pb2.GetJsonWebKeySetResponse()
 
 
 class Ledger(ledger_service_pb2_grpc.LedgerServiceServicer):
@@ -338,6 +356,10 @@ class Mesh:
             lambda s: external_auth_pb2_grpc.add_AuthorizationServicer_to_server(self.authorizer, s),
             lambda s: identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(self.identities, s),
             lambda s: ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(self.keeping, s),
+            lambda s: credential_service_pb2_grpc.add_CredentialServiceServicer_to_server(
+                Credentials(self.journal),  # type: ignore[abstract]
+                s,
+            ),
         )
         self.extractor = self.new_extractor()
         self.summarizer = Upstream(

@@ -51,7 +51,7 @@ def environment(dsn: str, **changes: str) -> dict[str, str]:
 class LedgerProcess:
     """One replica: `python -m services.ledger` on free ports. It can be killed and started again."""
 
-    def __init__(self, dsn: str, pki: CertificateAuthority, log: Path) -> None:
+    def __init__(self, dsn: str, pki: CertificateAuthority, log: Path, **settings: str) -> None:
         self.dsn, self._pki = dsn, pki
         self.port, self.http_port = pick_free_port(), pick_free_port()
         self._spec = ProcessSpec(
@@ -70,6 +70,7 @@ class LedgerProcess:
                 PAGEMESH_WEBHOOK_ALLOW_PRIVATE="true",
                 PAGEMESH_WEBHOOK_RETRY_S="0.2",
                 PAGEMESH_WEBHOOK_ATTEMPTS="4",
+                **settings,
             ),
         )
         self._process: Process | None = None

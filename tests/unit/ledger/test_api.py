@@ -16,6 +16,7 @@ from services.ledger.api import contract, mapping, usage_mapping
 from services.ledger.api.check_servicer import CheckServicer
 from services.ledger.api.identity_mapping import key_message
 from services.ledger.domain.clients import ClientHasher
+from services.ledger.domain.gate import Gate
 from services.ledger.domain.identity import Authenticator, Denial
 from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.keys import ApiKey
@@ -23,6 +24,7 @@ from services.ledger.domain.quotas import Quotas
 from services.ledger.domain.values import Caller, Tokens, UsageEvent
 from services.runtime.call import Identity, acting_as
 from services.runtime.errors import InvalidArgument
+from tests.unit.ledger.credentials import Shared, open_replica
 from tests.unit.ledger.samples import HASHER, NOW, FixedClock, Stores, a_hold, a_key_ring, a_record, open_stores
 from xdsapi.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
@@ -111,11 +113,10 @@ async def test_every_outcome_of_a_check_is_counted_and_only_its_own(stores: Stor
     await ring.revoke(maker, revoked.key_id)
     _, expired = await ring.create(maker, "expired", scopes, NOW + timedelta(seconds=1))
     clock.now += timedelta(seconds=2)
-    servicer = CheckServicer(
-        Authenticator(keys=stores.keys, hasher=HASHER, cache=cache, clock=clock, monotonic_s=lambda: 0.0),
-        Quotas(store=stores.quotas, monotonic_s=lambda: 0.0),
-        ClientHasher("c" * 32),
-    )
+    authenticator = Authenticator(keys=stores.keys, hasher=HASHER, cache=cache, clock=clock, monotonic_s=lambda: 0.0)
+    replica = await open_replica(Shared())
+    gate = Gate(keys=authenticator, sessions=replica.check, issuers=replica.issuers, signatures=replica.signatures)
+    servicer = CheckServicer(gate, Quotas(store=stores.quotas, monotonic_s=lambda: 0.0), ClientHasher("c" * 32))
     cases = {
         "ok": good,
         Denial.MISSING.value: "",

@@ -125,7 +125,7 @@ async def test_what_has_not_the_form_is_malformed(gate: Gate, credential: str) -
 
 async def test_who_is_let_in_and_who_not(gate: Gate) -> None:
     key, credential = await made(gate, frozenset({"usage.read"}))
-    wanted = Principal("acme", key.name, "", frozenset({"usage.read"}))
+    wanted = Principal("acme", key.name, "", frozenset({"usage.read"}), key_id=key.key_id)
     assert await gate.authenticator.authenticate(credential) == wanted
     assert await gate.authenticator.authenticate("") is Denial.MISSING
     assert await gate.authenticator.authenticate("pm_" + "0" * 16 + "_" + "s" * 43) is Denial.UNKNOWN
@@ -266,7 +266,9 @@ async def test_a_tenant_is_let_in_once_and_gets_a_key_each_time(gate: Gate) -> N
     first, _ = await onboarding.admit("fresh", "", hard_budget_micros=None)
     second, credential = await onboarding.admit("fresh", "Fresh Inc.", hard_budget_micros=5)
     assert first.key_id != second.key_id
-    assert await gate.authenticator.authenticate(credential) == Principal("fresh", second.name, "", SCOPES)
+    assert await gate.authenticator.authenticate(credential) == Principal(
+        "fresh", second.name, "", SCOPES, key_id=second.key_id
+    )
 
 
 @pytest.mark.parametrize(

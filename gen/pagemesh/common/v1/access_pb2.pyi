@@ -40,7 +40,7 @@ class Access(_message.Message):
     @_builtins.property
     def internal_callers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Services, by mesh identity, that may call for the tenant that they name. A method that has only these is internal:
-        the edge never routes it.
+        the edge never routes it, unless it names the edge: then anybody may call, and no credential is asked for.
         """
 
     def __init__(

@@ -1,0 +1,114 @@
+"""pagemesh.ledger.v1.CredentialService."""
+
+from typing import Any
+
+import grpc
+
+from pagemesh.ledger.v1 import credential_service_pb2 as pb
+from pagemesh.ledger.v1 import identity_provider_pb2, session_pb2
+from pagemesh.ledger.v1.credential_service_pb2_grpc import CredentialServiceServicer
+from services.ledger.api import mapping
+from services.ledger.domain.identity_providers import IdentityProvider, IdentityProviders
+from services.ledger.domain.session_tokens import ALGORITHM, Session
+from services.ledger.domain.sessions import Sessions
+from services.ledger.domain.signed_requests import RequestKeys
+from services.ledger.domain.signing_keys import SigningKey, SigningKeys
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+SESSION_HEADER = "x-pagemesh-session"
+"""How Check says that a call is made in a session; the edge lets no client say so."""
+_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:jwt"  # noqa: S105 - RFC 8693, section 3
+
+
+class CredentialServicer(CredentialServiceServicer):
+    """Translates between the contract and what makes credentials."""
+
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        signing_keys: SigningKeys,
+        providers: IdentityProviders,
+        request_keys: RequestKeys,
+    ) -> None:
+        self._sessions = sessions
+        self._signing_keys = signing_keys
+        self._providers = providers
+        self._request_keys = request_keys
+
+    async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Context) -> pb.ExchangeTokenResponse:
+        """Makes a session."""
+        within = dict(context.invocation_metadata() or ()).get(SESSION_HEADER, "")
+        session, token = await self._sessions.exchange(mapping.caller(), frozenset(request.scopes), within=str(within))
+        return pb.ExchangeTokenResponse(
+            session=_session_message(session),
+            access_token=token,
+            issued_token_type=_TOKEN_TYPE,
+            token_type="Bearer",  # noqa: S106 - RFC 8693, section 2.2.1
+            expires_in=int((session.expire_time - session.create_time).total_seconds()),
+        )
+
+    async def RevokeSession(self, request: pb.RevokeSessionRequest, context: Context) -> pb.RevokeSessionResponse:
+        """Ends a session."""
+        await self._sessions.revoke(mapping.caller(), request.name.removeprefix("sessions/"))
+        return pb.RevokeSessionResponse()
+
+    async def GetJsonWebKeySet(
+        self, request: pb.GetJsonWebKeySetRequest, context: Context
+    ) -> pb.GetJsonWebKeySetResponse:
+        """Tells the public keys."""
+        keys = await self._signing_keys.published()
+        return pb.GetJsonWebKeySetResponse(keys=[_key_message(key) for key in keys[:20]])
+
+    async def SetSigningKey(self, request: pb.SetSigningKeyRequest, context: Context) -> pb.SetSigningKeyResponse:
+        """Has a key demand signatures."""
+        await self._request_keys.set(mapping.caller(), request.name.removeprefix("apiKeys/"), request.public_key)
+        return pb.SetSigningKeyResponse()
+
+    async def CreateIdentityProvider(
+        self, request: pb.CreateIdentityProviderRequest, context: Context
+    ) -> pb.CreateIdentityProviderResponse:
+        """Adds an issuer."""
+        made = await self._providers.create(mapping.caller(), request.display_name, request.issuer, request.audience)
+        return pb.CreateIdentityProviderResponse(identity_provider=_provider_message(made))
+
+    async def ListIdentityProviders(
+        self, request: pb.ListIdentityProvidersRequest, context: Context
+    ) -> pb.ListIdentityProvidersResponse:
+        """Lists issuers."""
+        found, token = await self._providers.list(mapping.caller(), request.page_size, request.page_token)
+        return pb.ListIdentityProvidersResponse(
+            identity_providers=[_provider_message(provider) for provider in found], next_page_token=token
+        )
+
+    async def DeleteIdentityProvider(
+        self, request: pb.DeleteIdentityProviderRequest, context: Context
+    ) -> pb.DeleteIdentityProviderResponse:
+        """Drops an issuer."""
+        await self._providers.delete(mapping.caller(), request.name.removeprefix("identityProviders/"))
+        return pb.DeleteIdentityProviderResponse()
+
+
+def _provider_message(provider: IdentityProvider) -> identity_provider_pb2.IdentityProvider:
+    return identity_provider_pb2.IdentityProvider(
+        name=provider.name,
+        display_name=provider.display_name,
+        issuer=provider.issuer,
+        audience=provider.audience,
+        create_time=mapping.timestamp_of(provider.create_time),
+    )
+
+
+def _session_message(session: Session) -> session_pb2.Session:
+    return session_pb2.Session(
+        name=session.name,
+        api_key=f"apiKeys/{session.key_id}",
+        scopes=sorted(session.scopes),
+        create_time=mapping.timestamp_of(session.create_time),
+        expire_time=mapping.timestamp_of(session.expire_time),
+    )
+
+
+def _key_message(key: SigningKey) -> session_pb2.JsonWebKey:
+    return session_pb2.JsonWebKey(kty="OKP", crv="Ed25519", x=key.x, kid=key.kid, use="sig", alg=ALGORITHM)
