@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
+from pagemesh.common.v1 import access_pb2
+from pagemesh.extractor.v1 import extractor_service_pb2
 from pagemesh.ledger.v1 import identity_pb2, identity_service_pb2, ledger_service_pb2
+from pagemesh.summarizer.v1 import summarizer_service_pb2
 from pagemesh_cli.client import Client
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.bill import print_usage
@@ -16,21 +19,25 @@ from pagemesh_cli.verbs.times import duration, when
 from pagemesh_cli.verbs.users import role_name
 
 keys = typer.Typer(no_args_is_help=True, help="Make, see, rotate and end API keys.")
-SCOPES = (
-    "documents.read",
-    "documents.write",
-    "summaries.create",
-    "usage.read",
-    "budgets.read",
-    "budgets.admin",
-    "audit.read",
-    "keys.admin",
-    "projects.read",
-    "projects.admin",
-    "users.read",
-    "users.admin",
-    "tenants.admin",
+SCOPES = tuple(
+    sorted(
+        {
+            scope
+            for file in (
+                audit_service_pb2,
+                credential_service_pb2,
+                extractor_service_pb2,
+                identity_service_pb2,
+                ledger_service_pb2,
+                summarizer_service_pb2,
+            )
+            for service in file.DESCRIPTOR.services_by_name.values()
+            for method in service.methods
+            if (scope := method.GetOptions().Extensions[access_pb2.access].scope)
+        }
+    )
 )
+"""Every scope that a method of the contract asks for."""
 KeyName = Annotated[str, typer.Argument(metavar="KEY", help="`apiKeys/{id}`.")]
 _LARGEST_PAGE = 1000
 

@@ -12,6 +12,7 @@ from psycopg import sql
 from services.database.pool import open_pool
 from services.ledger.adapters import postgres_identity, postgres_members, postgres_tenants
 from services.ledger.adapters.postgres_identity import PostgresKeys
+from services.ledger.adapters.postgres_members import LOCK_USERS
 from services.ledger.domain.keys import ApiKey
 from services.ledger.domain.members import Changes, Project, Tenant, User
 from services.ledger.domain.plans import UNLIMITED, Kind, Plan
@@ -187,6 +188,28 @@ async def test_admins_who_demote_each_other_at_the_same_time_leave_one(stores: S
     assert sum(isinstance(answer, FailedPrecondition) for answer in answers) == 1
     left = [user for user in await stores.users.list("acme", "", 10) if user.role is Role.ADMIN]
     assert len(left) == 1
+
+
+async def test_an_admin_waits_for_the_other_who_is_being_demoted(database: Callable[[str], str]) -> None:
+    dsn = database("ledger")
+    first, second = a_user(0), a_user(1)
+    async with open_stores("postgres", lambda _: dsn) as stores:
+        await stores.users.add(first)
+        await stores.users.add(second)
+        with psycopg.connect(dsn) as other, psycopg.connect(dsn, autocommit=True) as watcher:
+            other.execute("SELECT set_config('pagemesh.tenant', 'acme', true)")
+            other.execute(LOCK_USERS, ("acme",))
+            other.execute("UPDATE ledger.users SET role = 'member' WHERE id = %s", (first.user_id,))
+            demotion = asyncio.create_task(
+                stores.users.update("acme", second.user_id, Changes(role=Role.MEMBER), LATER)
+            )
+            async with asyncio.timeout(60):
+                waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                while not demotion.done() and watcher.execute(waiting).fetchone() is None:
+                    await asyncio.sleep(0.02)
+            other.commit()
+        with pytest.raises(FailedPrecondition, match="LAST_ADMIN"):
+            await demotion
 
 
 async def test_a_quota_is_given_out_once(stores: Stores) -> None:

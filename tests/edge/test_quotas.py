@@ -44,6 +44,8 @@ def test_an_upload_past_the_quota_is_refused_with_the_time_to_wait(world: World,
     refused = outcomes[-1]
     assert (refused.code, refused.reason) == ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
     assert refused.http == (429 if over == "json" else 0)
+    if over == "json":
+        assert "grpc-status-details-bin" not in refused.headers, "its details are in the body"
     assert "10 uploads" in refused.message
     assert 1 <= int(refused.headers["retry-after"]) <= 3600
     # Whoever has no uploads left may go on with what else there is.

@@ -49,7 +49,7 @@ LIST_USERS = """
     WHERE tenant = %(tenant)s AND email > %(after)s ORDER BY email LIMIT %(limit)s
 """
 # One after the other in a tenant: two who demote each other at the same time must not both find the other there.
-_LOCK_USERS = "SELECT pg_advisory_xact_lock(7102, hashtext(%s))"
+LOCK_USERS = "SELECT pg_advisory_xact_lock(7102, hashtext(%s))"
 # Nothing is changed where the user is an active admin, would be none any more, and is the last one.
 _UPDATE_USER = """
     UPDATE ledger.users u SET
@@ -176,7 +176,7 @@ class PostgresUsers:
         }
         with translate("update_user"):
             async with acting_for(self._pool, tenant) as connection:
-                await connection.execute(_LOCK_USERS, (tenant,))
+                await connection.execute(LOCK_USERS, (tenant,))
                 cursor = await connection.execute(_UPDATE_USER, values)
                 row = await cursor.fetchone()
                 if row is not None:

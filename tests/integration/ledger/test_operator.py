@@ -158,6 +158,24 @@ async def test_uploads_past_the_hours_quota_are_refused(
     await eventually(goes_on)
 
 
+async def test_a_plan_that_is_changed_is_so_for_its_tenants(
+    edges: list[Peer], admin: Peer, operator: Peer, whole_ledger: str
+) -> None:
+    with psycopg.connect(whole_ledger, autocommit=True) as database:
+        database.execute("INSERT INTO ledger.plans VALUES ('growing', 0, NULL)")
+        plan = ops.SetTenantPlanRequest(name=f"tenants/{admin.tenant}", plan="plans/growing")
+        await operator.call(operator.operator.SetTenantPlan, plan)
+        made = await new_key(admin, "documents.write")
+        path = "/pagemesh.extractor.v1.ExtractorService/UploadDocument"
+        assert [answer.status.code for answer in await statuses(edges, made.secret, path, 2)] == [8, 8]
+        database.execute("UPDATE ledger.plans SET uploads_per_hour = 1000000 WHERE id = 'growing'")
+
+    async def passes_everywhere() -> bool:
+        return all(answer.status.code == 0 for answer in await statuses(edges, made.secret, path, 2))
+
+    await eventually(passes_everywhere)
+
+
 async def test_replicas_together_give_out_no_more_than_the_quota(
     edges: list[Peer], admin: Peer, operator: Peer, tiny: str
 ) -> None:

@@ -189,6 +189,16 @@ async def test_a_change_during_the_look_up_is_not_cached_over(gate: Gate) -> Non
     assert len(gate.cache) == 0
 
 
+async def test_both_secrets_of_a_key_are_remembered(gate: Gate) -> None:
+    key, old = await made(gate)
+    _, new = await gate.ring.rotate(ADMIN, key.key_id, timedelta(hours=1))
+    for _ in range(5):
+        assert await gate.authenticator.authenticate(old) == await gate.authenticator.authenticate(new)
+    assert gate.keys.finds == 2
+    gate.cache.drop_key(key.key_id)
+    assert len(gate.cache) == 0
+
+
 async def test_a_cached_key_does_not_let_a_wrong_secret_in(gate: Gate) -> None:
     key, credential = await made(gate)
     await gate.authenticator.authenticate(credential)
