@@ -351,7 +351,9 @@ async def test_a_call_that_its_caller_gave_up_takes_nobody_with_it(stores: Store
     assert await totals(stores) == (0, 3000)
 
 
-@pytest.mark.parametrize("text", ["'; DROP TABLE ledger.budgets; --", '"; SELECT 1', "%s %(tenant)s {0}", "ü\U0001f4b8"])
+@pytest.mark.parametrize(
+    "text", ["'; DROP TABLE ledger.budgets; --", '"; SELECT 1', "%s %(tenant)s {0}", "ü\U0001f4b8"]
+)
 async def test_texts_are_data(stores: Stores, text: str) -> None:
     await stores.budgets.create(a_budget())
     assert await stores.budgets.find("acme", text, NOW) is None

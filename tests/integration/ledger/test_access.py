@@ -80,7 +80,8 @@ async def test_a_key_is_told_as_headers_that_overwrite(edge: Peer, admit: Admit,
     assert answer.status.code == 0
     assert not answer.HasField("denied_response")
     told = {option.header.key: option.header.value for option in answer.ok_response.headers}
-    scopes = ["documents.read", "documents.write", "keys.admin", "summaries.create", "usage.read"]
+    scopes = ["budgets.admin", "budgets.read", "documents.read", "documents.write", "keys.admin"]
+    scopes += ["summaries.create", "usage.read"]
     assert told == {
         "x-pagemesh-tenant": tenant.name,
         "x-pagemesh-actor": tenant.api_key,
