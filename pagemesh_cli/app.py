@@ -8,6 +8,7 @@ import typer
 
 from pagemesh_cli.verbs import (
     account,
+    budgets,
     demo,
     doctor,
     documents,
@@ -46,10 +47,12 @@ def root(
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Stack": (stack.up, stack.down, stack.status, doctor.doctor, demo.demo, ledger.ledger),
     "Documents": (upload.upload, extract.extract, pictures.render, search.search, summaries.summarize),
-    "Account": (account.usage, account.whoami),
+    "Account": (account.usage, account.whoami, budgets.prices),
 }
 for panel, verbs in _VERBS.items():
     for verb in verbs:
         app.command(rich_help_panel=panel)(verb)
 app.add_typer(documents.documents, name="documents", rich_help_panel="Documents")
 app.add_typer(account.keys, name="keys", rich_help_panel="Account")
+app.add_typer(budgets.budgets, name="budgets", rich_help_panel="Account")
+app.add_typer(budgets.webhooks, name="webhooks", rich_help_panel="Account")

@@ -14,7 +14,15 @@ from pagemesh_cli.verbs.options import Access, Json, connected, connecting
 from pagemesh_cli.verbs.times import duration, when
 
 keys = typer.Typer(no_args_is_help=True, help="Make and end API keys.")
-SCOPES = ("documents.read", "documents.write", "summaries.create", "usage.read", "keys.admin")
+SCOPES = (
+    "documents.read",
+    "documents.write",
+    "summaries.create",
+    "usage.read",
+    "keys.admin",
+    "budgets.read",
+    "budgets.admin",
+)
 _LARGEST_PAGE = 1000
 
 
