@@ -173,12 +173,15 @@ def prices(
 @webhooks.command("create")
 @connecting
 def create_webhook(
-    url: Annotated[str, typer.Argument(help="Where to post: https://…")], *, as_json: Json = False, access: Access
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Where to post: https://…")],
+    *,
+    as_json: Json = False,
+    access: Access,
 ) -> None:
     """Make a webhook and print its secret. It cannot be shown again."""
     output = Output(as_json=as_json)
     with connected(output, access) as client:
-        made = client.unary(client.ledger.CreateWebhook, ledger_service_pb2.CreateWebhookRequest(url=url))
+        made = client.unary(client.ledger.CreateWebhook, ledger_service_pb2.CreateWebhookRequest(url=address))
         if as_json:
             output.result(message_json(made))
         else:

@@ -37,7 +37,9 @@ class ApiKey(_message.Message):
     """What people call it."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it may do: `documents.read`, `documents.write`, `summaries.create`, `usage.read`, `keys.admin`."""
+        """What it may do: `documents.read`, `documents.write`, `summaries.create`, `usage.read`, `keys.admin`, `budgets.read`,
+        `budgets.admin`.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
