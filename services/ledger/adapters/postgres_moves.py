@@ -111,10 +111,13 @@ class MoneyMoves:
         with translate("move_money"):
             async with self._pool.connection() as connection:
                 try:
-                    async with connection.pipeline(), connection.transaction():
+                    # Begun by its first statement and ended by its last: transaction() in a pipeline makes a round
+                    # trip of its beginning, of its writes and of its end. What breaks it off is undone by the pool.
+                    async with connection.pipeline():
                         books = await _find_out(connection, tenant, moves, self._opened)
                         answers = [_decide(books, move) for move in moves]
                         await _write(connection, tenant, books)
+                        await connection.execute("COMMIT", prepare=False)
                 except psycopg.Error as exc:
                     # The server answers, and one statement displeased it: a row that others hold, a value it refuses.
                     if exc.sqlstate is None or exc.sqlstate[:2] in ("08", "57", "25"):
