@@ -152,7 +152,7 @@ async def test_a_release_makes_room_and_may_be_repeated(books: Books) -> None:
         await books.reserve(new_id(), MODEL, MOST, 60)
     assert refused.value.reason == "BUDGET_EXCEEDED"
     assert refused.value.quota is not None
-    assert refused.value.quota.subject == "tenants/acme"
+    assert refused.value.quota.subject == "budgets/operator"
     for _ in range(2):
         await books.release(ids[0])
     await books.reserve(new_id(), MODEL, MOST, 60)

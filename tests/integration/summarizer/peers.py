@@ -94,6 +94,7 @@ class Ledger:
 
     async def _rows(self, query: LiteralString) -> list[Any]:
         async with self.pool.connection() as connection:
+            await connection.execute("SELECT set_config('pagemesh.tenant', %s, true)", (self.tenant,))
             return await (await connection.execute(query, (self.tenant,))).fetchall()
 
 
