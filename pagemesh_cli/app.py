@@ -10,6 +10,7 @@ from pagemesh_cli.verbs import (
     account,
     audit,
     credentials,
+    budgets,
     demo,
     doctor,
     documents,
@@ -51,7 +52,7 @@ def root(
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Stack": (stack.up, stack.down, stack.status, doctor.doctor, demo.demo, ledger.ledger),
     "Documents": (upload.upload, extract.extract, pictures.render, search.search, summaries.summarize),
-    "Account": (account.usage, account.whoami),
+    "Account": (account.usage, account.whoami, budgets.prices),
 }
 for panel, verbs in _VERBS.items():
     for verb in verbs:
@@ -65,3 +66,5 @@ app.add_typer(audit.audit, name="audit", rich_help_panel="Account")
 app.add_typer(credentials.session, name="session", rich_help_panel="Account")
 app.add_typer(credentials.providers, name="idp", rich_help_panel="Account")
 account.keys.command("demand-signatures")(credentials.demand_signatures)
+app.add_typer(budgets.budgets, name="budgets", rich_help_panel="Account")
+app.add_typer(budgets.webhooks, name="webhooks", rich_help_panel="Account")

@@ -62,6 +62,11 @@ class PostgresServer:
             self._fd = None
         self._programs = self._find_programs()
 
+    @property
+    def programs(self) -> Path:
+        """Folder of PostgreSQL's own programs, such as psql and pgbench."""
+        return self._programs
+
     def close(self) -> None:
         """Gives back what the starter holds open; the server itself is stopped by its Process."""
         if self._fd is not None:

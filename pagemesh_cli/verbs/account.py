@@ -7,7 +7,13 @@ import typer
 
 from pagemesh.common.v1 import access_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2
-from pagemesh.ledger.v1 import identity_pb2, identity_service_pb2, ledger_service_pb2
+from pagemesh.ledger.v1 import (
+    audit_service_pb2,
+    credential_service_pb2,
+    identity_pb2,
+    identity_service_pb2,
+    ledger_service_pb2,
+)
 from pagemesh.summarizer.v1 import summarizer_service_pb2
 from pagemesh_cli.client import Client
 from pagemesh_cli.output import Output, message_json

@@ -1,11 +1,14 @@
 """Where messages may be sent: nowhere inside our own network, whatever a name stands for."""
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _LONGEST_HOST = 253
+_HOST = re.compile(r"[0-9a-z][0-9a-z.-]*|[0-9a-f:.]+")
+"""A name in its ASCII form or an address, without zones; in lower case, as urlsplit tells it."""
 
 
 def fault_of_url(url: str, *, allow_private: bool) -> str:
@@ -22,7 +25,7 @@ def fault_of_url(url: str, *, allow_private: bool) -> str:
         return "is no URL"
     if parts.scheme not in (("https", "http") if allow_private else ("https",)):
         return "must begin with https://"
-    if not host or len(host) > _LONGEST_HOST:
+    if not host or len(host) > _LONGEST_HOST or not _HOST.fullmatch(host):
         return "must name a host"
     if port == 0:
         return "must not have port 0"

@@ -1,12 +1,13 @@
 """The totals of budgets within one transaction: locked, asked for room, moved, written, with the alerts they cause."""
 
+import json
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection
-from psycopg.types.numeric import Int8
 
 from services.ledger.adapters.budget_alerts import Alert, tell_of
 from services.ledger.domain import refusals
@@ -17,12 +18,12 @@ Connection = AsyncConnection[tuple[Any, ...]]
 Wanted = Iterable[tuple[tuple[str, ...], datetime]]
 """Subjects, and a time: the periods of their budgets that the time is in are meant."""
 
+_REMEMBERED_PERIODS = 20_000
 _BUDGET = """
     b.tenant, b.id, b.subject, b.period, b.hard_micros, b.soft_micros, b.create_time, b.update_time, b.operator
 """
 _WANTED = """
-    (SELECT DISTINCT subject, day, month
-     FROM unnest(%(subject)s::text[], %(day)s::timestamptz[], %(month)s::timestamptz[]) AS w (subject, day, month)) AS w
+    json_to_recordset(%(wanted)s::json) AS w (subject text, day timestamptz, month timestamptz)
 """
 _START = "CASE b.period WHEN 'DAY' THEN w.day WHEN 'MONTH' THEN w.month ELSE '1970-01-01T00:00:00Z' END"
 
@@ -44,8 +45,8 @@ _LOCK = f"""
 _WRITE = """
     UPDATE ledger.budget_periods p
     SET settled_micros = n.settled, held_micros = n.held, hard_reached = n.hard, soft_reached = n.soft
-    FROM unnest(%(budget)s::text[], %(start)s::timestamptz[], %(settled)s::bigint[], %(held)s::bigint[],
-                %(hard)s::smallint[], %(soft)s::smallint[]) AS n (budget, start, settled, held, hard, soft)
+    FROM json_to_recordset(%(lines)s::json) AS n (budget text, start timestamptz, settled bigint, held bigint,
+                                                  hard smallint, soft smallint)
     WHERE p.tenant = %(tenant)s AND p.budget = n.budget AND p.period_start = n.start
 """
 
@@ -80,6 +81,30 @@ class Line:
         return alerts
 
 
+class OpenedPeriods:
+    """The subjects whose budgets have their totals of a day, as this process remembers: they need not be begun again.
+
+    That stays true. A budget that was there then has its row, and one that is made begins its current period and the
+    next one itself.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str, datetime], None] = OrderedDict()
+
+    def has(self, tenant: str, subjects: tuple[str, ...], time: datetime) -> bool:
+        """Whether all of them are known."""
+        day = Period.DAY.start(time)
+        return all((tenant, subject, day) in self._known for subject in subjects)
+
+    def add(self, tenant: str, subjects: tuple[str, ...], time: datetime) -> None:
+        """Remembers them, once their transaction is committed."""
+        day = Period.DAY.start(time)
+        for subject in subjects:
+            self._known[tenant, subject, day] = None
+        while len(self._known) > _REMEMBERED_PERIODS:
+            self._known.popitem(last=False)
+
+
 @dataclass(slots=True)
 class BudgetSheet:
     """The locked totals of a tenant's budgets that a transaction is about."""
@@ -88,15 +113,19 @@ class BudgetSheet:
     _lines: dict[str, list[Line]] = field(default_factory=dict)
     _alerts: list[Alert] = field(default_factory=list)
 
-    async def lock(self, connection: Connection, *, spending: Wanted, closing: Wanted = ()) -> "_Pending":
+    async def lock(
+        self, connection: Connection, *, spending: Wanted, closing: Wanted = (), opened: "OpenedPeriods | None" = None
+    ) -> "_Pending":
         """Sends for the totals: of `spending`, which begin where they are not there; of `closing`, which count only
         where they are, because what a budget does not know of it need not forget.
 
-        In a pipeline nothing is awaited until `read`. The tenant is shared or owned by this transaction.
+        In a pipeline nothing is awaited until `read`. The tenant is shared or owned by this transaction. `opened` are
+        the periods that need not be begun.
         """
         spending, closing = list(spending), list(closing)
-        if spending:
-            await connection.execute(_OPEN_PERIODS, self._wanted(spending))
+        new = [one for one in spending if opened is None or not opened.has(self.tenant, *one)]
+        if new:
+            await connection.execute(_OPEN_PERIODS, self._wanted(new))
         return _Pending(self, await connection.execute(_LOCK, self._wanted([*spending, *closing])))
 
     def take(self, hold: Hold, of: tuple[str, ...]) -> None:
@@ -128,7 +157,9 @@ class BudgetSheet:
         """Sends the totals that were moved, and the alerts."""
         moved = [line for lines in self._lines.values() for line in lines if line.moved]
         if moved:
-            await connection.execute(_WRITE, {"tenant": self.tenant, **_columns(moved)})
+            await connection.execute(
+                _WRITE, {"tenant": self.tenant, "lines": json.dumps([_columns(line) for line in moved])}
+            )
         if self._alerts:
             await tell_of(connection, self.tenant, self._alerts)
 
@@ -163,12 +194,11 @@ class BudgetSheet:
 
     def _wanted(self, wanted: Sequence[tuple[tuple[str, ...], datetime]]) -> dict[str, Any]:
         places = {(subject, Period.DAY.start(time)) for subjects, time in wanted for subject in subjects}
-        return {
-            "tenant": self.tenant,
-            "subject": [subject for subject, _ in places],
-            "day": [day for _, day in places],
-            "month": [Period.MONTH.start(day) for _, day in places],
-        }
+        rows = [
+            {"subject": subject, "day": day.isoformat(), "month": Period.MONTH.start(day).isoformat()}
+            for subject, day in places
+        ]
+        return {"tenant": self.tenant, "wanted": json.dumps(rows)}
 
 
 @dataclass(slots=True)
@@ -195,12 +225,12 @@ async def charge(connection: Connection, tenant: str, records: Sequence[UsageRec
     await sheet.write(connection)
 
 
-def _columns(lines: Sequence[Line]) -> dict[str, Any]:
+def _columns(line: Line) -> dict[str, object]:
     return {
-        "budget": [line.budget.budget_id for line in lines],
-        "start": [line.start for line in lines],
-        "settled": [Int8(line.settled_micros) for line in lines],
-        "held": [Int8(line.held_micros) for line in lines],
-        "hard": [line.reached[Limit.HARD] for line in lines],
-        "soft": [line.reached[Limit.SOFT] for line in lines],
+        "budget": line.budget.budget_id,
+        "start": line.start.isoformat(),
+        "settled": line.settled_micros,
+        "held": line.held_micros,
+        "hard": line.reached[Limit.HARD],
+        "soft": line.reached[Limit.SOFT],
     }

@@ -1,8 +1,8 @@
 """Calls that arrive together travel in one transaction.
 
-While one group of a tenant is on its way to the database, the calls that arrive wait for the next: the busier a tenant
-is, the larger its groups, and the fewer commits and round trips each call costs. Facts: commits of one row each reach
-a tenth of what groups do, and a budget's row would be locked by each of them in turn.
+While a group of a tenant is on its way to the database, the calls that arrive wait for the next: the busier a tenant
+is, the larger its groups, and the fewer commits and round trips each call costs. Alone, each call would lock the rows
+of its budgets until its own commit is on the disk, and all of a tenant's calls would wait for each other.
 """
 
 import asyncio
@@ -20,6 +20,10 @@ Answer = TypeVar("Answer")
 MOST_IN_GROUP = 64
 MOST_WAITING = 4096
 GROUP_TIMEOUT_S = 20.0
+MOST_GROUPS = 2
+"""Groups of one tenant under way at a time: while one is committed, the next finds out and waits for its locks."""
+WORTH_ANOTHER = 8
+"""So many calls must wait before a second group begins: small ones cost as much as large ones."""
 
 
 class GroupFailedError(Exception):
@@ -35,11 +39,11 @@ class _Waiting(Generic[Move, Answer]):
 @dataclass
 class _Queue(Generic[Move, Answer]):
     waiting: deque[_Waiting[Move, Answer]] = field(default_factory=deque)
-    task: "asyncio.Task[None] | None" = None
+    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
 
 
 class GroupCommit(Generic[Move, Answer]):
-    """One queue for each tenant. Calls are decided in the order in which they came.
+    """One queue for each tenant. Calls travel in the order in which they came.
 
     `run(tenant, moves)` is one transaction; for each move it answers a result or the error that refuses this one. It
     raises GroupFailedError where one move may have spoilt it for the others, and anything else for all of them.
@@ -75,14 +79,14 @@ class GroupCommit(Generic[Move, Answer]):
         queue = self._queues.setdefault(tenant, _Queue())
         queue.waiting.append(waiting)
         self._waiting += 1
-        if queue.task is None:
+        if not queue.tasks or (len(queue.tasks) < MOST_GROUPS and len(queue.waiting) >= WORTH_ANOTHER):
             # In a context of its own: it works for many calls, and not for the one that happened to begin it.
-            queue.task = loop.create_task(self._drain(tenant, queue), context=contextvars.Context())
+            queue.tasks.add(loop.create_task(self._drain(tenant, queue), context=contextvars.Context()))
         return await waiting.answer
 
     async def close(self) -> None:
         """Stops the groups under way; whoever waits is told that the ledger is gone."""
-        tasks = [queue.task for queue in self._queues.values() if queue.task is not None]
+        tasks = [task for queue in self._queues.values() for task in queue.tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -95,9 +99,16 @@ class GroupCommit(Generic[Move, Answer]):
                 if group:
                     await self._settle_group(tenant, group)
         finally:
-            self._queues.pop(tenant, None)
-            self._waiting -= len(queue.waiting)
-            for left in (*group, *queue.waiting):
+            task = asyncio.current_task()
+            assert task is not None
+            queue.tasks.discard(task)
+            abandoned = list(group)
+            if not queue.tasks:
+                self._queues.pop(tenant, None)
+                self._waiting -= len(queue.waiting)
+                abandoned += queue.waiting
+                queue.waiting.clear()
+            for left in abandoned:
                 if not left.answer.done():
                     left.answer.set_exception(_stopping())
 

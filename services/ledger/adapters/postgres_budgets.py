@@ -68,8 +68,10 @@ _REACHED = """
     WHERE tenant = %(tenant)s AND budget = %(id)s AND period_start = %(start)s
 """
 
-# What was spent and held before the budget was made, from its current period on. A hold and its record count in the
-# period in which the hold was made and for the key that made it, any other record in the one in which it was recorded.
+# What was spent and held before the budget was made, from its current period on, and the next period with nothing: a
+# replica whose clock is ahead may have remembered that it is there for all budgets of that time. A hold and its record
+# count in the period in which the hold was made and for the key that made it, any other record in the one in which it
+# was recorded.
 _OF_SUBJECT = {
     "tenants": ("true", "true"),
     "projects": ("h.project = %(subject)s", "r.project = %(subject)s"),
@@ -91,6 +93,8 @@ _COUNT_BEFORE = """
         ) AS spent WHERE time >= %(start)s
         UNION ALL
         SELECT %(start)s::timestamptz, 0, 0
+        UNION ALL
+        SELECT %(next)s::timestamptz, 0, 0
     ) AS before GROUP BY start
 """
 
@@ -200,11 +204,13 @@ async def _keep(connection: Connection, budget: Budget) -> BudgetStatus:
         of_hold=of_hold,
         of_record=of_record,
     )
+    start = budget.period.start(budget.create_time)
     values = {
         "tenant": budget.tenant,
         "id": budget.budget_id,
         "subject": budget.subject,
-        "start": budget.period.start(budget.create_time),
+        "start": start,
+        "next": budget.period.end(start) or start,
     }
     await connection.execute(counting.encode(), values)
     return await _reach(connection, budget, budget.create_time)

@@ -1,64 +1,75 @@
-"""Usage records of settlements: kept only where their hold is open, in the transaction that has locked the holds."""
+"""Settlements of holds: each open hold is closed by its record, in the transaction that locks the holds.
+
+One statement, and one JSON value for all records: a statement costs Python more than it costs Postgres, and an array
+for each column still more.
+"""
 
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from psycopg import AsyncConnection, AsyncCursor
-from psycopg.types.numeric import Int8
 
 from services.ledger.adapters.postgres_rows import statement
 from services.ledger.domain.values import UsageRecord
 
-# The id goes first, into the table that keeps ids, and holds, unique in all months.
-_INSERT = statement("""
-    WITH e AS MATERIALIZED (
-    SELECT * FROM unnest(%(event_id)s::uuid[], %(model)s::text[], %(sent)s::bigint[], %(received)s::bigint[],
-                %(operation)s::text[], %(document)s::text[], %(request_id)s::text[], %(occur_time)s::timestamptz[],
-                %(tags)s::jsonb[], %(cost)s::bigint[], %(version)s::integer[], %(hold_id)s::uuid[], %(actor)s::text[],
-                %(record_time)s::timestamptz[], %(project)s::text[], %(job)s::text[])
-         AS e (event_id, model, input_tokens, output_tokens, operation, document, request_id, occur_time,
-               tags, cost_micros, version, hold_id, actor, record_time, project, job)
-    WHERE EXISTS (SELECT FROM ledger.holds h WHERE h.tenant = %(tenant)s::text AND h.hold_id = e.hold_id
-                  AND h.state IN ('HELD', 'UNKNOWN'))
+# An id goes first into the table that keeps ids, and holds, unique in all months. Holds are locked by id and ids
+# inserted by event id, so that two groups cannot wait for each other. The lock reads a row as it is then, whatever the
+# statement saw when it began.
+_SETTLE = statement("""
+    WITH asked AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(%(records)s::json) AS e (
+            event_id uuid, hold_id uuid, model text, sent bigint, received bigint, operation text, document text,
+            request_id text, occurred timestamptz, tags jsonb, cost bigint, version integer, actor text,
+            recorded timestamptz, project text, job text)
+    ), locked AS MATERIALIZED (
+        SELECT hold_id, state FROM ledger.holds
+        WHERE tenant = %(tenant)s AND hold_id = ANY(ARRAY(SELECT hold_id FROM asked)) ORDER BY hold_id FOR UPDATE
+    ), e AS MATERIALIZED (
+        SELECT asked.* FROM asked JOIN locked USING (hold_id) WHERE state IN ('HELD', 'UNKNOWN')
     ), fresh AS (
-    INSERT INTO ledger.usage_ids (tenant, event_id, occur_time, hold_id)
-    SELECT %(tenant)s::text, event_id, occur_time, hold_id FROM e ON CONFLICT DO NOTHING RETURNING event_id
+        INSERT INTO ledger.usage_ids (tenant, event_id, occur_time, hold_id)
+        SELECT %(tenant)s::text, event_id, occurred, hold_id FROM e ORDER BY event_id
+        ON CONFLICT DO NOTHING RETURNING event_id
+    ), kept AS (
+        INSERT INTO ledger.usage_records ({usage}, user_name)
+        SELECT %(tenant)s::text, event_id, model, sent, received, operation, document, request_id, occurred, tags, cost,
+               version, hold_id, actor, recorded, project, job, ledger.user_of(%(tenant)s::text, actor)
+        FROM e JOIN fresh USING (event_id) RETURNING hold_id
+    ), closed AS (
+        UPDATE ledger.holds h SET state = 'SETTLED' FROM kept WHERE h.tenant = %(tenant)s AND h.hold_id = kept.hold_id
     )
-    INSERT INTO ledger.usage_records ({usage}, user_name)
-    SELECT %(tenant)s::text, event_id, model, input_tokens, output_tokens, operation, document, request_id, occur_time,
-           tags, cost_micros, version, hold_id, actor, record_time, project, job,
-           ledger.user_of(%(tenant)s::text, actor)
-    FROM e JOIN fresh USING (event_id) RETURNING hold_id
+    SELECT locked.hold_id, locked.state, kept.hold_id IS NOT NULL FROM locked LEFT JOIN kept USING (hold_id)
 """)
 
 
-async def insert_records(
+async def settle_holds(
     connection: AsyncConnection[tuple[Any, ...]], tenant: str, records: Sequence[UsageRecord]
 ) -> AsyncCursor[tuple[Any, ...]]:
-    """Sends the records; the cursor answers the holds whose record was kept. In the order of the event ids, so that two
-    groups with common events cannot wait for each other."""
-    ordered = sorted(records, key=lambda r: r.event.event_id)
-    events = [r.event for r in ordered]
+    """Sends the records. The cursor answers each of their holds with the state it was in, and whether it is settled by
+    its record now: it is not where it was closed before, or where the event's id is another record's."""
     return await connection.execute(
-        _INSERT,
-        {
-            "tenant": tenant,
-            "event_id": [e.event_id for e in events],
-            "model": [e.model for e in events],
-            "sent": [Int8(e.tokens.sent) for e in events],
-            "received": [Int8(e.tokens.received) for e in events],
-            "operation": [e.operation for e in events],
-            "document": [e.document for e in events],
-            "request_id": [e.request_id for e in events],
-            "occur_time": [e.occur_time for e in events],
-            "tags": [json.dumps(dict(e.tags)) for e in events],
-            "cost": [Int8(r.cost_micros) for r in ordered],
-            "version": [r.price_book_version for r in ordered],
-            "hold_id": [r.hold_id for r in ordered],
-            "actor": [r.actor for r in ordered],
-            "record_time": [r.record_time for r in ordered],
-            "project": [r.project for r in ordered],
-            "job": [e.job for e in events],
-        },
+        _SETTLE, {"tenant": tenant, "records": json.dumps([_columns(record) for record in records])}
     )
+
+
+def _columns(record: UsageRecord) -> dict[str, object]:
+    event = record.event
+    return {
+        "event_id": str(event.event_id),
+        "hold_id": str(record.hold_id),
+        "model": event.model,
+        "sent": event.tokens.sent,
+        "received": event.tokens.received,
+        "operation": event.operation,
+        "document": event.document,
+        "request_id": event.request_id,
+        "occurred": event.occur_time.isoformat(),
+        "tags": dict(event.tags),
+        "cost": record.cost_micros,
+        "version": record.price_book_version,
+        "actor": record.actor,
+        "recorded": record.record_time.isoformat(),
+        "project": record.project,
+        "job": event.job,
+    }

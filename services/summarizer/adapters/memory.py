@@ -168,7 +168,7 @@ class MemoryBooks:
     def _check_budget(self, tenant: str, amount: Money) -> None:
         spent = self.settled_micros() + self.held_micros()
         if self.budget_micros is not None and spent + amount.micros > self.budget_micros:
-            quota = QuotaViolation("budgets/operator", f"hard budget: {self.budget_micros} micros")
+            quota = QuotaViolation("budgets/operator", f"hard limit of tenants/{tenant}: {self.budget_micros} micros")
             raise ResourceExhausted("BUDGET_EXCEEDED", "The hard budget has no room.", quota=quota)
 
 

@@ -12,6 +12,7 @@ import grpc
 import psycopg
 import pytest
 
+from pagemesh.ledger.v1 import budget_pb2
 from pagemesh.ledger.v1 import ledger_service_pb2 as pb
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.ports import pick_free_port
@@ -31,6 +32,7 @@ from tests.integration.ledger.conftest import (
     run_command,
 )
 from tests.integration.ledger.test_access import check, passes
+from tests.integration.ledger.test_budgets import DAY, usd
 from tests.integration.ledger.test_money import event, reserve
 
 Code = grpc.StatusCode
@@ -58,10 +60,11 @@ async def until_acknowledged(peer: Peer, method: object, request: object, journa
             await asyncio.sleep(0.05)
 
 
-async def spend(peer: Peer, calls: int, journal: Journal) -> None:
+async def spend(peer: Peer, calls: int, journal: Journal, *, job: str = "") -> None:
     """Reserve, then Settle or, every fourth time, Release."""
     for number in range(calls):
-        asked, told = reserve(), event(tokens=25_000)
+        asked, told = reserve(), event(tokens=25_000, job=job)
+        asked.job = job
         await until_acknowledged(peer, peer.ledger.Reserve, asked, journal)
         if number % 4 == 3:
             request: object = pb.ReleaseRequest(hold_id=asked.hold_id)
@@ -251,3 +254,67 @@ async def test_a_restart_forgets_no_hold(
             await peer.call(peer.ledger.Reserve, reserve())
     finally:
         service.stop()
+
+
+SETTLED_BY_JOB = """
+    SELECT job, count(*), sum(cost_micros)::bigint FROM ledger.usage_records WHERE tenant = %s GROUP BY job
+"""
+TOTALS = """
+    SELECT budget, sum(settled_micros)::bigint, sum(held_micros)::bigint FROM ledger.budget_periods
+    WHERE tenant = %s GROUP BY budget
+"""
+
+
+async def test_a_killed_ledger_keeps_every_budget_and_tells_each_threshold_once(
+    ledger_dsn: str, mesh_pki: CertificateAuthority, session_dir: Path, connect: Connect, admit: Admit
+) -> None:
+    """Budgets of two jobs, the key and the tenant, a webhook that nobody answers, and a kill every few calls."""
+    tenant = await admit(hard_budget_micros=10**9)
+    service = LedgerProcess(ledger_dsn, mesh_pki, session_dir / "ledger-killed-budgets.log")
+    service.start()
+    journal = Journal()
+    try:
+        edge = connect(service, "edge", tenant.name)
+        hook = pb.CreateWebhookRequest(url=f"http://127.0.0.1:{pick_free_port()}/")
+        await edge.call(edge.ledger.CreateWebhook, hook)
+        subjects = {"one": "jobs/1", "two": "jobs/2", "key": edge.actor, "all": f"tenants/{tenant.name}"}
+        for budget_id, subject in subjects.items():
+            budget = budget_pb2.Budget(subject=subject, period=DAY, hard_limit=usd(33_000))
+            request = pb.CreateBudgetRequest(budget=budget, budget_id=budget_id)
+            await edge.call(edge.ledger.CreateBudget, request)
+        peers = [connect(service, "summarizer", tenant.name) for _ in range(6)]
+        workers = [
+            asyncio.create_task(spend(peer, 12, journal, job=f"jobs/{1 + n % 2}")) for n, peer in enumerate(peers)
+        ]
+        for acknowledged in (8, 20, 32, 44):
+
+            async def reached(count: int = acknowledged) -> bool:
+                for worker in workers:
+                    if worker.done():
+                        worker.result()
+                return len(journal.settled) >= count
+
+            await eventually(reached, within_s=60)
+            service.kill()
+            service.start()
+        await asyncio.gather(*workers)
+    finally:
+        service.stop()
+    assert len(journal.settled) == 54
+    with psycopg.connect(ledger_dsn) as database:
+        database.execute("SELECT set_config('pagemesh.tenant', %s, false)", [tenant.name])
+        by_job = {job: (count, cost) for job, count, cost in database.execute(SETTLED_BY_JOB, [tenant.name])}
+        totals = {budget: sums for budget, *sums in database.execute(TOTALS, [tenant.name])}
+        alerts = database.execute(
+            "SELECT budget, percent FROM ledger.budget_alerts WHERE tenant = %s ORDER BY 1, 2", [tenant.name]
+        ).fetchall()
+        messages = database.execute(
+            "SELECT body::jsonb #>> '{data,budget}', (body::jsonb #>> '{data,percent}')::int"
+            " FROM ledger.webhook_deliveries WHERE tenant = %s ORDER BY 1, 2",
+            [tenant.name],
+        ).fetchall()
+    assert by_job == {"jobs/1": (27, 13_500), "jobs/2": (27, 13_500)}
+    everything = [27_000, 0]
+    assert totals == {"one": [13_500, 0], "two": [13_500, 0]} | dict.fromkeys(("key", "all", "operator"), everything)
+    assert {("all", 50), ("all", 80), ("key", 50), ("key", 80)} <= set(alerts)
+    assert messages == [(f"budgets/{budget}", percent) for budget, percent in alerts]

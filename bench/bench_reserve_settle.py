@@ -1,0 +1,216 @@
+"""Reserve and Settle from 16 concurrent callers of one tenant with one hard budget, against plain SQL.
+
+The peer is pgbench (C, 16 connections, prepared statements) with the same two transactions on the same tables of the
+same server: a hold is inserted and its amount taken from the budget's row where there is room; the hold is closed, its
+record inserted, the totals moved. Ours is the whole service: a Python client over mTLS, gRPC with every concern on,
+decisions, group commit. They take turns; both share the machine's cores with the server. The ratio is pairs a second.
+"""
+
+import asyncio
+import datetime as dt
+import os
+import re
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import uvloop
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from bench.report import report
+from pagemesh.ledger.v1 import ledger_service_pb2 as pb
+from pagemesh.ledger.v1 import usage_pb2
+from pagemesh.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
+from pagemesh_cli.stack.certificates import CertificateAuthority
+from pagemesh_cli.stack.ports import pick_free_port
+from pagemesh_cli.stack.postgres import PostgresServer
+from pagemesh_cli.stack.process import Process, ProcessSpec
+from services.database.migrate import migrate
+
+CALLERS = 16
+ROUNDS = 5
+ROUND_S = 4
+GOAL = 0.5
+ROOT = Path(__file__).parents[1]
+PEPPER = "p" * 40
+MODEL = "offline/lexrank"
+
+PLAIN_SQL = """
+BEGIN;
+INSERT INTO ledger.holds (tenant, hold_id, state, model, max_input_tokens, max_output_tokens, amount_micros,
+    price_book_version, actor, create_time, expire_time)
+VALUES ('peer', gen_random_uuid(), 'HELD', 'offline/lexrank', 50000, 0, 1000, 1, 'apiKeys/0000000000000000', now(),
+    now() + interval '60 s') RETURNING hold_id \\gset
+UPDATE ledger.budget_periods p SET held_micros = held_micros + 1000 FROM ledger.budgets b
+WHERE p.tenant = 'peer' AND p.budget = 'operator' AND p.period_start = '1970-01-01Z' AND b.tenant = 'peer'
+    AND b.id = 'operator' AND settled_micros + held_micros + 1000 <= b.hard_micros;
+COMMIT;
+BEGIN;
+UPDATE ledger.holds SET state = 'SETTLED' WHERE tenant = 'peer' AND hold_id = cast(:hold_id AS uuid) AND state = 'HELD';
+INSERT INTO ledger.usage_records (tenant, event_id, hold_id, model, input_tokens, output_tokens, operation, document,
+    request_id, occur_time, tags, cost_micros, price_book_version, actor, record_time)
+VALUES ('peer', gen_random_uuid(), cast(:hold_id AS uuid), 'offline/lexrank', 45000, 0, 'summarize.map', '',
+    'request-1', now(), '{}', 900, 1, 'apiKeys/0000000000000000', now());
+UPDATE ledger.budget_periods SET held_micros = held_micros - 1000, settled_micros = settled_micros + 900
+WHERE tenant = 'peer' AND budget = 'operator' AND period_start = '1970-01-01Z';
+COMMIT;
+"""
+
+
+@contextmanager
+def postgres(directory: Path) -> Iterator[tuple[PostgresServer, str]]:
+    """A server of its own with the ledger's schema; answers the DSN of the ledger's role too."""
+    passwords = {name: secrets.token_hex(8) for name in ("extractor", "summarizer", "ledger")}
+    server = PostgresServer(
+        directory=directory / "pg", port=pick_free_port(), password=secrets.token_hex(8), log=directory / "pg.log"
+    )
+    server.initialise()
+    process = Process(server.spec())
+    try:
+        process.wait_ready(server.check, timeout_s=30)
+        server.ensure_database("pagemesh")
+        server.apply_roles(ROOT / "deploy" / "postgres" / "roles.sql", passwords, database="pagemesh")
+        dsn = server.dsn("ledger", passwords["ledger"], database="pagemesh")
+        migrate(dsn, directory=ROOT / "services" / "ledger" / "migrations", schema="ledger")
+        yield server, dsn
+    finally:
+        process.stop()
+        server.close()
+
+
+def environment(dsn: str, **changes: str) -> dict[str, str]:
+    """What the ledger's commands need."""
+    return {"PAGEMESH_DATABASE_URL": dsn, "PAGEMESH_KEY_PEPPER": PEPPER, "PATH": "/usr/bin:/bin", **changes}
+
+
+@contextmanager
+def ledger(directory: Path, dsn: str, pki: CertificateAuthority) -> Iterator[str]:
+    """The service; answers where it listens."""
+    for tenant in ("ours", "peer"):
+        command = [sys.executable, "-m", "services.ledger", "bootstrap", "--tenant", tenant, "--no-key"]
+        command += ["--hard-budget-micros", str(10**14)]
+        subprocess.run(command, check=True, cwd=ROOT, env=environment(dsn), stdout=subprocess.DEVNULL)
+    target = f"127.0.0.1:{pick_free_port()}"
+    variables = environment(
+        dsn,
+        PAGEMESH_GRPC_LISTEN=target,
+        PAGEMESH_HTTP_LISTEN=f"127.0.0.1:{pick_free_port()}",
+        PAGEMESH_TLS_DIR=str(pki.tls_dir("ledger")),
+        PAGEMESH_DRAIN_S="0",
+    )
+    log = directory / "ledger.log"
+    serve = (sys.executable, "-m", "services.ledger")
+    process = Process(ProcessSpec(name="ledger", command=serve, log=log, directory=ROOT, environment=variables))
+    try:
+        yield target
+    finally:
+        process.stop()
+
+
+class Callers:
+    """Sixteen callers, one pair of calls after the other each."""
+
+    def __init__(self, target: str, pki: CertificateAuthority) -> None:
+        folder = pki.tls_dir("summarizer")
+        credentials = grpc.ssl_channel_credentials(
+            (folder / "ca.crt").read_bytes(), (folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes()
+        )
+        options = (("grpc.ssl_target_name_override", "ledger.pagemesh.local"),)
+        self._channel = grpc.aio.secure_channel(target, credentials, options=options)
+        self._stub = LedgerServiceStub(self._channel)
+        self._metadata = (("x-pagemesh-tenant", "ours"), ("x-pagemesh-actor", "apiKeys/0000000000000000"))
+
+    async def ready(self) -> None:
+        async with asyncio.timeout(60):
+            await self._channel.channel_ready()
+
+    async def pairs_per_s(self, seconds: float) -> float:
+        begun = time.perf_counter()
+        counts = await asyncio.gather(*(self._caller(begun + seconds) for _ in range(CALLERS)))
+        return sum(counts) / (time.perf_counter() - begun)
+
+    async def _caller(self, until: float) -> int:
+        count = 0
+        while time.perf_counter() < until:
+            await self._pair()
+            count += 1
+        return count
+
+    async def _pair(self) -> None:
+        hold_id = str(uuid.uuid4())
+        reserve = pb.ReserveRequest(
+            hold_id=hold_id, model=MODEL, max_input_tokens=50_000, ttl=Duration(seconds=60), max_output_tokens=0
+        )
+        await self._stub.Reserve(reserve, metadata=self._metadata, timeout=30)
+        event = usage_pb2.UsageEvent(
+            event_id=hold_id,
+            model=MODEL,
+            input_tokens=45_000,
+            operation="summarize.map",
+            request_id="request-1",
+            occur_time=Timestamp(seconds=int(time.time())),
+        )
+        await self._stub.Settle(pb.SettleRequest(hold_id=hold_id, event=event), metadata=self._metadata, timeout=30)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+def pgbench(server: PostgresServer, dsn: str, script: Path, seconds: float) -> float:
+    """Pairs a second of the peer."""
+    command = [str(server.programs / "pgbench"), "--no-vacuum", "--protocol=prepared", f"--file={script}"]
+    command += [f"--client={CALLERS}", "--jobs=2", f"--time={round(seconds)}", dsn]
+    variables = {**os.environ, "PGOPTIONS": "-c pagemesh.tenant=peer"}
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env=variables, timeout=120)
+    found = re.search(r"tps = ([\d.]+)", told.stdout)
+    assert found is not None, told.stdout
+    return float(found[1])
+
+
+async def compare(server: PostgresServer, dsn: str, target: str, pki: CertificateAuthority, script: Path) -> None:
+    """Takes turns and prints the line."""
+    callers = Callers(target, pki)
+    await callers.ready()
+    ours: list[float] = []
+    peers: list[float] = []
+    await callers.pairs_per_s(2)
+    for _ in range(ROUNDS):
+        ours.append(await callers.pairs_per_s(ROUND_S))
+        peers.append(await asyncio.to_thread(pgbench, server, dsn, script, ROUND_S))
+    await callers.close()
+    detail = {
+        "callers": CALLERS,
+        "pairs_per_s": rounded(ours),
+        "pgbench_pairs_per_s": rounded(peers),
+        "cores": os.cpu_count(),
+    }
+    ratio = statistics.median(a / b for a, b in zip(ours, peers, strict=True))
+    report("reserve_settle", ratio=ratio, goal=GOAL, better="higher", detail=detail)
+
+
+def rounded(values: Sequence[float]) -> list[int]:
+    return [round(value) for value in values]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="pagemesh-bench-") as folder:
+        directory = Path(folder)
+        pki = CertificateAuthority(directory / "pki")
+        pki.ensure(now=dt.datetime.now(dt.UTC))
+        script = directory / "pair.sql"
+        script.write_text(PLAIN_SQL)
+        with postgres(directory) as (server, dsn), ledger(directory, dsn, pki) as target:
+            uvloop.run(compare(server, dsn, target, pki, script))
+
+
+if __name__ == "__main__":
+    main()
