@@ -3,7 +3,7 @@
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +19,7 @@ from services.ledger.adapters.postgres_usage import PostgresUsage
 from services.ledger.adapters.postgres_usage_reports import PostgresUsageReports
 from services.ledger.domain import paging
 from services.ledger.domain.usage_values import Dimension, ExportedRecord, Grouping, facets_of
-from services.ledger.domain.values import Cursor, Selection, Tokens, UsageEvent, UsageRecord
+from services.ledger.domain.values import Cursor, Recorded, Selection, Tokens, UsageEvent, UsageRecord
 from services.runtime.errors import AlreadyExists
 from tests.unit.ledger.samples import NOW, a_record, an_event
 
@@ -213,8 +213,10 @@ async def test_two_replicas_count_common_events_once_and_fold_side_by_side(twins
     folders = (twins.rollups, PostgresRollups(replica))
     records = [a_record(an_event(after_s=n * 600)) for n in range(90)]
     batches = [records[start : start + 30] for start in range(0, 61, 10)] * 2
-    work = [stores[n % 2].record(batch if n < 7 else batch[::-1]) for n, batch in enumerate(batches)]
-    folding = [folders[n % 2].fold(3) for n in range(40)]
+    work: list[Awaitable[Recorded | int]] = [
+        stores[n % 2].record(batch if n < 7 else batch[::-1]) for n, batch in enumerate(batches)
+    ]
+    folding: list[Awaitable[Recorded | int]] = [folders[n % 2].fold(3) for n in range(40)]
     results = await asyncio.gather(*work, *folding)
     assert sum(r.recorded for r in results if not isinstance(r, int)) == 90
     while await twins.rollups.fold(1000):
