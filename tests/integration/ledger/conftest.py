@@ -45,7 +45,7 @@ def environment(dsn: str, **changes: str) -> dict[str, str]:
 class LedgerProcess:
     """One replica: `python -m services.ledger` on free ports. It can be killed and started again."""
 
-    def __init__(self, dsn: str, pki: CertificateAuthority, log: Path) -> None:
+    def __init__(self, dsn: str, pki: CertificateAuthority, log: Path, **changes: str) -> None:
         self.dsn, self._pki = dsn, pki
         self.port, self.http_port = pick_free_port(), pick_free_port()
         self._spec = ProcessSpec(
@@ -61,6 +61,7 @@ class LedgerProcess:
                 PAGEMESH_PEERS="edge,extractor,summarizer,operator",
                 PAGEMESH_EXPIRY_INTERVAL_S="0.1",
                 PAGEMESH_DRAIN_S="0",
+                **changes,
             ),
         )
         self._process: Process | None = None
