@@ -18,6 +18,7 @@ from pagemesh_cli.verbs import (
     stack,
     summaries,
     upload,
+    usage,
 )
 
 app = typer.Typer(
@@ -46,7 +47,7 @@ def root(
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Stack": (stack.up, stack.down, stack.status, doctor.doctor, demo.demo, ledger.ledger),
     "Documents": (upload.upload, extract.extract, pictures.render, search.search, summaries.summarize),
-    "Account": (account.usage, account.whoami),
+    "Account": (usage.usage, account.whoami),
 }
 for panel, verbs in _VERBS.items():
     for verb in verbs:
