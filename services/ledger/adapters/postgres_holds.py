@@ -14,6 +14,7 @@ from uuid import UUID
 from psycopg import AsyncConnection, Rollback
 
 from services.database.pool import Pool, translate
+from services.ledger.adapters.postgres_partitions import PostgresPartitions
 from services.ledger.adapters.postgres_rows import (
     AS_TENANT,
     SHARE_TENANT,
@@ -84,6 +85,7 @@ class PostgresHolds:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._partitions = PostgresPartitions(pool)
 
     async def reserve(self, hold: Hold) -> Hold:
         with translate("reserve"):
@@ -107,6 +109,7 @@ class PostgresHolds:
         return None if row is None else hold_of(row)
 
     async def settle(self, hold: Hold, record: UsageRecord) -> UsageRecord:
+        await self._partitions.ensure([record.event.occur_time])
         with translate("settle"):
             async with self._pool.connection() as connection:
                 if await self._close_with(connection, hold, record):

@@ -103,7 +103,6 @@ class Books:
             record_time=now,
             project=hold.project,
         )
-        await self._usage.prepare([event.occur_time])
         kept = await self._holds.settle(hold, record)
         if kept.event != event:
             raise FailedPrecondition(
