@@ -9,8 +9,8 @@ import typer
 from pagemesh_cli.verbs import (
     account,
     audit,
-    credentials,
     budgets,
+    credentials,
     demo,
     doctor,
     documents,
@@ -23,6 +23,7 @@ from pagemesh_cli.verbs import (
     summaries,
     tenants,
     upload,
+    usage,
     users,
 )
 
@@ -52,7 +53,7 @@ def root(
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Stack": (stack.up, stack.down, stack.status, doctor.doctor, demo.demo, ledger.ledger),
     "Documents": (upload.upload, extract.extract, pictures.render, search.search, summaries.summarize),
-    "Account": (account.usage, account.whoami, budgets.prices),
+    "Account": (usage.usage, account.whoami, budgets.prices),
 }
 for panel, verbs in _VERBS.items():
     for verb in verbs:

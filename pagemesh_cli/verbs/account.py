@@ -1,4 +1,4 @@
-"""`pagemesh usage`, `pagemesh keys` and `pagemesh whoami`: the tenant's own books and keys."""
+"""`pagemesh keys` and `pagemesh whoami`: the tenant's own keys."""
 
 import datetime as dt
 from typing import Annotated
@@ -15,13 +15,10 @@ from pagemesh.ledger.v1 import (
     ledger_service_pb2,
 )
 from pagemesh.summarizer.v1 import summarizer_service_pb2
-from pagemesh_cli.client import Client
 from pagemesh_cli.output import Output, message_json
-from pagemesh_cli.verbs.bill import print_usage
 from pagemesh_cli.verbs.listing import Limit, named, print_list, read_list, time_cell
-from pagemesh_cli.verbs.money import money
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
-from pagemesh_cli.verbs.times import duration, when
+from pagemesh_cli.verbs.times import duration
 from pagemesh_cli.verbs.users import role_name
 
 keys = typer.Typer(no_args_is_help=True, help="Make, see, rotate and end API keys.")
@@ -45,49 +42,6 @@ SCOPES = tuple(
 )
 """Every scope that a method of the contract asks for."""
 KeyName = Annotated[str, typer.Argument(metavar="KEY", help="`apiKeys/{id}`.")]
-_LARGEST_PAGE = 1000
-
-
-@connecting
-def usage(
-    *,
-    since: Annotated[dt.datetime | None, when("From then on")] = None,
-    until: Annotated[dt.datetime | None, when("Until before then")] = None,
-    document: Annotated[str, typer.Option(help="Only calls for this document, `documents/{id}`.")] = "",
-    request_id: Annotated[str, typer.Option(help="Only calls for this request.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many records.")] = 50,
-    as_json: Json = False,
-    access: Access,
-) -> None:
-    """Print what was used and what it cost, newest first, with the total of the whole selection."""
-    output = Output(as_json=as_json)
-    request = ledger_service_pb2.QueryUsageRequest(document=document, request_id=request_id)
-    if since is not None:
-        request.start_time.FromDatetime(since)
-    if until is not None:
-        request.end_time.FromDatetime(until)
-    with connected(output, access) as client:
-        answer = _query(client, request, limit)
-        if as_json:
-            output.result(message_json(answer))
-            return
-        print_usage(output, answer.records)
-        output.write(f"{answer.total_records} records, {money(answer.total_cost)}; held {money(answer.held)}\n")
-
-
-def _query(
-    client: Client, request: ledger_service_pb2.QueryUsageRequest, limit: int
-) -> ledger_service_pb2.QueryUsageResponse:
-    """Pages joined until `limit` records are there; the totals are those of the first page."""
-    request.page_size = min(limit, _LARGEST_PAGE)
-    answer = page = client.unary(client.ledger.QueryUsage, request)
-    while page.next_page_token and len(answer.records) < limit:
-        request.page_token = page.next_page_token
-        request.page_size = min(limit - len(answer.records), _LARGEST_PAGE)
-        page = client.unary(client.ledger.QueryUsage, request)
-        answer.records.extend(page.records)
-        answer.next_page_token = page.next_page_token
-    return answer
 
 
 @keys.command("create")

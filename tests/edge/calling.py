@@ -170,8 +170,19 @@ def _http_form(method: MethodDescriptor, request: dict[str, Any]) -> tuple[str, 
     if rule.body == "*":
         return verb.upper(), path, json.dumps(request).encode()
     content = json.dumps(request.pop(rule.body)).encode() if rule.body in request else None
-    query = urllib.parse.urlencode({k: v for k, v in request.items() if v is not None})
+    query = urllib.parse.urlencode(list(_parameters(request)))
     return verb.upper(), f"{path}?{query}" if query else path, content
+
+
+def _parameters(request: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Fields of messages by their path, repeated ones again and again, as google.api.http has them."""
+    for name, value in request.items():
+        if isinstance(value, dict):
+            yield from _parameters(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield from ((prefix + name, item) for item in value)
+        elif value is not None:
+            yield prefix + name, value
 
 
 def _http_outcome(status: int, headers: dict[str, str], body: bytes) -> Outcome:

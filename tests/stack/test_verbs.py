@@ -144,6 +144,44 @@ def test_usage_takes_the_times_that_it_prints(pagemesh: Command, document: str) 
     assert pagemesh("usage", "--until", "12h", "--json").json["totalRecords"] == "0"
 
 
+def test_usage_is_added_up_by_what_is_asked_for(pagemesh: Command, document: str) -> None:
+    pagemesh("summarize", document, "--focus", "sums")
+    answer = pagemesh("usage", "--by", "day", "--by", "model", "--json").json
+    assert sum(int(group["records"]) for group in answer["groups"]) == int(answer["totalRecords"]) > 0
+    assert sum(int(group["cost"]["micros"]) for group in answer["groups"]) == int(answer["totalCost"]["micros"])
+    assert "records" not in answer or answer["records"] == []
+    out = pagemesh("usage", "--by", "model", "--by", "tag:team", "--top", "1").out
+    assert out.split()[:5] == ["model", "tag", "records", "tokens", "cost"]
+    for by in ("api_key", "project", "user", "job", "operation"):
+        assert pagemesh("usage", "--by", by, "--model", "offline/lexrank").code == 0
+    for wrong in (
+        ("--by", "weather"),
+        ("--by", "tag"),
+        ("--by", "day:x"),
+        ("--tag", "team"),
+        ("--by", "day", "--forecast"),
+    ):
+        assert pagemesh("usage", *wrong).code == 2, wrong
+
+
+def test_a_forecast_says_when_it_has_too_little_history(pagemesh: Command, document: str) -> None:
+    told = pagemesh("usage", "--forecast", "--json").json
+    assert told["tooLittleHistory"] is True
+    assert "no forecast" in pagemesh("usage", "--forecast").out
+
+
+def test_usage_is_saved_as_a_file(pagemesh: Command, document: str, tmp_path: Path) -> None:
+    pagemesh("summarize", document, "--focus", "files")
+    total = int(pagemesh("usage", "--document", document, "--json").json["totalRecords"])
+    for name, form in (("usage.csv", "csv"), ("usage.ndjson", "ndjson")):
+        path = tmp_path / name
+        saved = pagemesh("usage", "--document", document, "--export", str(path), "--format", form, "--json").json
+        assert saved["bytes"] == path.stat().st_size
+        assert len(path.read_text().splitlines()) == total + (form == "csv")
+    assert pagemesh("usage", "--export", str(tmp_path / "usage.csv")).code == 2
+    assert pagemesh("usage", "--export", str(tmp_path / "usage.csv"), "--force").code == 0
+
+
 def test_a_key_does_what_its_scopes_say_until_it_is_revoked(pagemesh: Command, stack: RunningStack) -> None:
     made = pagemesh("keys", "create", "robot", "--scope", "documents.read", "--expires-in", "1h", "--json").json
     other = Command.on(stack.data.root, PAGEMESH_API_KEY=made["secret"])

@@ -1,7 +1,7 @@
 """The stores in memory: the same promises as the ones in Postgres, and nothing survives the process."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -128,9 +128,6 @@ class MemoryUsage:
 
     def __init__(self, ledger: MemoryLedger) -> None:
         self._ledger = ledger
-
-    async def prepare(self, times: Iterable[datetime]) -> None:
-        """There is room for every time."""
 
     async def record(self, records: Sequence[UsageRecord]) -> Recorded:
         new = []

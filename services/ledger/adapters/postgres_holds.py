@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from services.database.pool import Pool, translate
 from services.ledger.adapters.group_commit import GroupCommit
 from services.ledger.adapters.postgres_moves import Answer, MoneyMoves, Move, Release, Reserve, Settle, ids
+from services.ledger.adapters.postgres_partitions import PostgresPartitions
 from services.ledger.adapters.postgres_rows import BIND_TENANT, WORK_ACROSS, hold_of, statement
 from services.ledger.domain.values import Hold, UsageRecord
 
@@ -46,6 +47,7 @@ class PostgresHolds:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._partitions = PostgresPartitions(pool)
         self._moves: GroupCommit[Move, Answer] = GroupCommit(MoneyMoves(pool).run, ids=ids)
         self._made: OrderedDict[tuple[str, UUID], Hold] = OrderedDict()
 
@@ -73,6 +75,7 @@ class PostgresHolds:
         return await self.find(tenant, hold_id) if known is None else known
 
     async def settle(self, hold: Hold, record: UsageRecord) -> UsageRecord:
+        await self._partitions.ensure([record.event.occur_time])
         kept = await self._moves.submit(hold.tenant, Settle(hold, record))
         assert isinstance(kept, UsageRecord)
         return kept

@@ -1,8 +1,7 @@
 """Recording usage in Postgres, a batch in one statement."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -16,7 +15,6 @@ from services.ledger.adapters.postgres_partitions import PostgresPartitions
 from services.ledger.adapters.postgres_rows import SHARE_TENANT, TENANT_LOCK, record_of, statement
 from services.ledger.adapters.postgres_usage_rows import RECORDS_OF_EVENTS
 from services.ledger.domain import refusals
-from services.ledger.domain.usage_window import month_of
 from services.ledger.domain.values import Recorded, UsageRecord
 
 # One array for each column: one statement, whatever the size of the batch.
@@ -59,11 +57,8 @@ class PostgresUsage:
         self._pool = pool
         self._partitions = PostgresPartitions(pool)
 
-    async def prepare(self, times: Iterable[datetime]) -> None:
-        await self._partitions.ensure(times)
-
     async def record(self, records: Sequence[UsageRecord]) -> Recorded:
-        await self.prepare({month_of(r.event.occur_time) for r in records})
+        await self._partitions.ensure(r.event.occur_time for r in records)
         values = _columns(records)
         with translate("record_usage"):
             async with self._pool.connection() as connection:

@@ -14,11 +14,11 @@ from services.ledger.domain.values import Cursor, Selection
 _COLUMNS = {
     Dimension.DAY: "date_trunc('day', time, 'UTC')",
     Dimension.MODEL: "model",
-    Dimension.TAG: "value",
+    Dimension.TAG: "tag",
     Dimension.API_KEY: "actor",
     Dimension.PROJECT: "project",
     Dimension.USER: "user_name",
-    Dimension.JOB: "value",
+    Dimension.JOB: "job",
     Dimension.OPERATION: "operation",
 }
 _DIMENSIONS = "model, project, actor, user_name, operation"
@@ -124,34 +124,32 @@ class Question:
         rows of all records have more than those of the facet: it is under the empty value."""
         (facet, *_) = facets_of(self.selection, grouping)
         if self.by_record:
-            return [self._from_records((self.selection.start, self.selection.end), facet)]
+            return [self._from_records((self.selection.start, self.selection.end), grouping)]
         spans = split(self.selection.start, self.selection.end)
-        parts = [self._from_records(span, facet) for span in spans.records]
-        shares = [(facet, "value", _SUMS)]
+        parts = [self._from_records(span, grouping) for span in spans.records]
+        value = "value AS job, '' AS tag" if facet.key == "job" else "'' AS job, value AS tag"
+        nothing = "'' AS job, '' AS tag"
+        shares = [(facet, value, _SUMS)]
         if facet.key and facet.value is None:
-            shares += [(Facet(), "''", _SUMS), (facet, "''", _NEGATIVE)]
-        for share, value, sums in shares:
+            shares += [(Facet(), nothing, _SUMS), (facet, nothing, _NEGATIVE)]
+        for share, values, sums in shares:
             for length, of_length in ((24, spans.days), (1, spans.hours)):
                 parts += [
-                    f"SELECT begin_time AS time, {value} AS value, {_DIMENSIONS}, {sums} FROM ledger.usage_rollups"
+                    f"SELECT begin_time AS time, {values}, {_DIMENSIONS}, {sums} FROM ledger.usage_rollups"
                     f" WHERE {self._of_facet(share)} AND span_hours = {length}{self._within('begin_time', span)}"
                     for span in of_length
                 ]
             parts += [
-                f"SELECT hour AS time, {value} AS value, {_DIMENSIONS}, {sums} FROM ledger.usage_deltas"
+                f"SELECT hour AS time, {values}, {_DIMENSIONS}, {sums} FROM ledger.usage_deltas"
                 f" WHERE {self._of_facet(share)}{self._within('hour', span)}"
                 for span in spans.whole_hours
             ]
         return parts
 
-    def _from_records(self, span: Span, facet: Facet) -> str:
-        value = "''"
-        if facet.key == "job":
-            value = "job"
-        elif facet.key:
-            value = f"coalesce(tags ->> %({self._value(facet.key.removeprefix('tag:'))})s::text, '')"
+    def _from_records(self, span: Span, grouping: Grouping) -> str:
+        tag = f"coalesce(tags ->> %({self._value(grouping.tag)})s::text, '')" if grouping.tag else "''"
         return (
-            f"SELECT occur_time AS time, {value} AS value, {_DIMENSIONS}, cost_micros, 1 AS records, input_tokens,"
+            f"SELECT occur_time AS time, job, {tag} AS tag, {_DIMENSIONS}, cost_micros, 1 AS records, input_tokens,"
             f" output_tokens FROM ledger.usage_records WHERE {self._chosen(*span)}"
         )
 

@@ -110,7 +110,6 @@ class Books:
             record_time=now,
             project=hold.project,
         )
-        await self._usage.prepare([event.occur_time])
         kept = await self._holds.settle(hold, record)
         if kept.event != event:
             raise FailedPrecondition(
@@ -182,7 +181,7 @@ class Books:
         for index, event in enumerate(events):
             if not first <= event.occur_time <= last:
                 raise time_out_of_range(f"{path.format(index)}.occur_time", first)
-            if "\0" in event.request_id or any("\0" in value for value in event.tags.values()):
+            if "\0" in event.request_id or (event.tags and "\0" in "".join(event.tags.values())):
                 check_text(event.request_id, f"{path.format(index)}.request_id")
                 for key, value in event.tags.items():
                     check_text(value, f"{path.format(index)}.tags[{key}]")

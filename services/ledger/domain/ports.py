@@ -75,10 +75,6 @@ class HoldStore(Protocol):
 class UsageStore(Protocol):
     """The usage records: appended, never changed."""
 
-    async def prepare(self, times: Iterable[datetime]) -> None:
-        """Makes room for records of these times, which `record` does by itself. Called before a hold is settled."""
-        ...
-
     async def record(self, records: Sequence[UsageRecord]) -> Recorded:
         """Keeps the records of one tenant whose event ids are new, each id once; all or none.
 

@@ -122,8 +122,6 @@ async def open_stores(kind: str, database: Callable[[str], str]) -> AsyncIterato
             )
         for tenant in (ACME.tenant, OTHER.tenant):
             await stores.tenants.ensure(tenant, tenant, NOW)
-        # As Books does before each settlement.
-        await stores.usage.prepare(NOW + timedelta(days=days) for days in (-31, 0, 31))
         yield stores
 
 
