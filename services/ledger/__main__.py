@@ -6,6 +6,7 @@ import contextlib
 import functools
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -55,6 +56,7 @@ from services.ledger.api.identity_servicer import IdentityServicer, IdentityUseC
 from services.ledger.api.ledger_servicer import LedgerServicer
 from services.ledger.api.operator_servicer import OperatorServicer
 from services.ledger.config import BootstrapSettings, LedgerSettings
+from services.ledger.domain.audit import AuditEvent
 from services.ledger.domain.audit_books import AuditBooks
 from services.ledger.domain.audit_retention import AuditRetention
 from services.ledger.domain.books import Books
@@ -221,6 +223,19 @@ async def _command_pool(settings: DatabaseSettings) -> AsyncIterator[Pool]:
         yield pool
 
 
+async def _audit(pool: Pool, tenant: str, action: str, resource: str) -> None:
+    """What an operator did to a tenant by hand."""
+    event = AuditEvent(
+        event_id=uuid.uuid4(),
+        tenant=tenant,
+        occur_time=_now(),
+        action=f"pagemesh.ledger.v1.Operator/{action}",
+        actor="system/operator",
+        resource=resource,
+    )
+    await AuditBooks(store=PostgresAudit(pool), clock=_now).record([event])
+
+
 async def _bootstrap(settings: BootstrapSettings, options: argparse.Namespace) -> None:
     async with _command_pool(settings) as pool:
         onboarding = _onboarding(pool, KeyHasher(settings.key_pepper.get_secret_value()))
@@ -234,7 +249,9 @@ async def _bootstrap(settings: BootstrapSettings, options: argparse.Namespace) -
             await onboarding.prepare(tenant, name, **wanted)
             told = command_line.tenant_line(tenant)
         else:
-            told = command_line.key_line(*await onboarding.admit(tenant, name, **wanted))
+            key, credential = await onboarding.admit(tenant, name, **wanted)
+            told = command_line.key_line(key, credential)
+        await _audit(pool, tenant, "bootstrap", f"tenants/{tenant}")
     print(told)
 
 
@@ -249,8 +266,10 @@ async def _holds(settings: DatabaseSettings, options: argparse.Namespace) -> Non
                     options.tenant, options.hold_id, used, request_id=options.request_id
                 )
                 told = [command_line.record_line(record)]
+                await _audit(pool, options.tenant, "settle", f"holds/{options.hold_id}")
             case "release":
                 told = [command_line.hold_line(await reconciliation.release(options.tenant, options.hold_id))]
+                await _audit(pool, options.tenant, "release", f"holds/{options.hold_id}")
             case _:
                 holds = await reconciliation.unanswered(options.tenant, limit=options.limit)
                 told = [command_line.hold_line(hold) for hold in holds]

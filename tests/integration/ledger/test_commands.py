@@ -79,6 +79,10 @@ async def test_a_budget_is_changed_without_a_key(database: Callable[[str], str])
         books.execute("SELECT set_config('pagemesh.tenant', 'acme', false)")
         assert books.execute("SELECT tenant, hard_micros FROM ledger.budgets").fetchall() == [("acme", 7)]
         assert books.execute("SELECT count(*) FROM ledger.api_keys").fetchone() == (0,)
+        books.execute("SELECT set_config('pagemesh.tenant', 'acme', false)")
+        told = "SELECT actor, action, resource FROM ledger.audit_events"
+        by_hand = ("system/operator", "pagemesh.ledger.v1.Operator/bootstrap", "tenants/acme")
+        assert books.execute(told).fetchall() == [by_hand, by_hand]
 
 
 async def test_holds_that_nobody_answers_for_are_listed_and_closed(database: Callable[[str], str]) -> None:
