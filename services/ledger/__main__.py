@@ -18,6 +18,7 @@ from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool, ping
 from services.ledger.adapters.expiry_timer import ExpiryTimer
 from services.ledger.adapters.oidc_discovery import OidcDiscovery
+from services.ledger.adapters.postgres_certificates import PostgresCertificates
 from services.ledger.adapters.postgres_changes import PostgresAccessChanges
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
@@ -34,6 +35,7 @@ from services.ledger.api.identity_servicer import IdentityServicer
 from services.ledger.api.ledger_servicer import LedgerServicer
 from services.ledger.config import BootstrapSettings, LedgerSettings
 from services.ledger.domain.books import Books
+from services.ledger.domain.client_certificates import CertificateCheck, ClientCertificates
 from services.ledger.domain.fresh_cache import FreshCache
 from services.ledger.domain.gate import Gate
 from services.ledger.domain.identity import Authenticator, KeyRing
@@ -174,14 +176,17 @@ def _credentials(settings: LedgerSettings, pool: Pool) -> _Credentials:
     signatures = SignatureCheck(store=request_keys, demanded=fresh(), clock=_now, monotonic_s=now_s)
     issuers, providers, issuer_keys = _issuers(settings, pool, fresh)
     dsn = settings.database_url.get_secret_value()
-    followers = (check, signing_keys, issuers, signatures)
+    store = PostgresCertificates(pool)
+    shown = CertificateCheck(store=store, authenticator=authenticator, known=fresh(), monotonic_s=now_s)
+    followers = (check, signing_keys, issuers, signatures, shown)
     return _Credentials(
-        gate=Gate(keys=authenticator, sessions=check, issuers=issuers, signatures=signatures),
+        gate=Gate(keys=authenticator, sessions=check, issuers=issuers, signatures=signatures, certificates=shown),
         servicer=CredentialServicer(
             sessions=Sessions(tokens=tokens, signing_keys=signing_keys, keys=keys, revoked=revoked, clock=_now),
             signing_keys=signing_keys,
             providers=providers,
             request_keys=RequestKeys(store=request_keys, keys=keys, clock=_now),
+            certificates=ClientCertificates(store=store, keys=keys, clock=_now),
         ),
         changes=PostgresAccessChanges(dsn, cache=cache, monotonic_s=now_s, followers=followers),
         timer=SessionTimer(signing_keys, (revoked, request_keys), interval_s=min(60.0, settings.session_key_s / 10)),

@@ -1,5 +1,8 @@
 """envoy.service.auth.v3.Authorization: Envoy asks it about every request before anything else sees it."""
 
+import hashlib
+import ssl
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -60,7 +63,8 @@ class CheckServicer(AuthorizationServicer):
         # The log line of this call belongs to the request that it lets in, or not.
         enter(replace(current_call(), request_id=headers.get("x-request-id", current_call().request_id)))
         try:
-            found = await self._gate.admit(_request(request))
+            asked = _request(request)
+            found = await self._gate.admit(asked)
         except PagemeshError as exc:
             _CHECKS.labels(exc.reason.lower()).inc()
             raise
@@ -70,7 +74,7 @@ class CheckServicer(AuthorizationServicer):
             return _denied(_TOLD.get(found))
         _CHECKS.labels("ok").inc()
         enter(replace(current_call(), identity=Identity(found.tenant, found.actor, found.project, found.scopes)))
-        return _ok(found)
+        return _ok(found, asked.certificate)
 
 
 def _request(request: CheckRequest) -> Request:
@@ -79,7 +83,15 @@ def _request(request: CheckRequest) -> Request:
         credential=_credential(http.headers),
         message=Message(http.method, http.host, http.path, dict(http.headers)),
         port=request.attributes.destination.address.socket_address.port_value,
+        certificate=_fingerprint(request.attributes.source.certificate),
     )
+
+
+def _fingerprint(certificate: str) -> str:
+    """The SHA-256 of a certificate, in hex, out of PEM that is quoted as in URLs; empty where there is none."""
+    if not certificate:
+        return ""
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(urllib.parse.unquote(certificate))).hexdigest()
 
 
 def _credential(headers: Mapping[str, str]) -> str:
@@ -94,7 +106,7 @@ def _credential(headers: Mapping[str, str]) -> str:
     return headers.get("x-api-key", "").strip()
 
 
-def _ok(principal: Principal) -> CheckResponse:
+def _ok(principal: Principal, certificate: str) -> CheckResponse:
     scopes = sorted(principal.scopes)
     identity = {
         "x-pagemesh-tenant": principal.tenant,
@@ -102,6 +114,7 @@ def _ok(principal: Principal) -> CheckResponse:
         "x-pagemesh-project": principal.project,
         "x-pagemesh-scopes": " ".join(scopes),
         "x-pagemesh-session": principal.session,
+        "x-pagemesh-certificate": certificate,
     }
     # For rate limits, access log and rules of the edge.
     metadata = struct_pb2.Struct()

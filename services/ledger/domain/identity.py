@@ -32,6 +32,8 @@ class Denial(Enum):
     EMAIL_UNVERIFIED = "email_unverified"
     USER_UNKNOWN = "user_unknown"
     USER_INACTIVE = "user_inactive"
+    CERTIFICATE_UNKNOWN = "certificate_unknown"
+    CERTIFICATE_IN_BROWSER = "certificate_in_browser"
     REQUEST_UNSIGNED = "request_unsigned"
     SIGNATURE_MALFORMED = "signature_malformed"
     SIGNATURE_INCOMPLETE = "signature_incomplete"
