@@ -30,6 +30,7 @@ from services.ledger.adapters.own_events import chaining
 from services.ledger.adapters.postgres_audit import PostgresAudit
 from services.ledger.adapters.postgres_audit_months import PostgresAuditMonths
 from services.ledger.adapters.postgres_budgets import PostgresBudgets
+from services.ledger.adapters.postgres_certificates import PostgresCertificates
 from services.ledger.adapters.postgres_changes import PostgresAccessChanges
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
@@ -61,6 +62,7 @@ from services.ledger.domain.audit_books import AuditBooks
 from services.ledger.domain.audit_retention import AuditRetention
 from services.ledger.domain.books import Books
 from services.ledger.domain.budgeting import Budgets
+from services.ledger.domain.client_certificates import CertificateCheck, ClientCertificates
 from services.ledger.domain.clients import ClientHasher
 from services.ledger.domain.directory import Projects, Standings, Tenants, Users
 from services.ledger.domain.fresh_cache import FreshCache
@@ -340,14 +342,17 @@ def _credentials(settings: LedgerSettings, pool: Pool) -> _Credentials:
     signatures = SignatureCheck(store=request_keys, demanded=fresh(), clock=_now, monotonic_s=now_s)
     issuers, providers, issuer_keys = _issuers(settings, pool, fresh)
     dsn = settings.database_url.get_secret_value()
-    followers = (check, signing_keys, issuers, signatures)
+    store = PostgresCertificates(pool)
+    shown = CertificateCheck(store=store, authenticator=authenticator, known=fresh(), monotonic_s=now_s)
+    followers = (check, signing_keys, issuers, signatures, shown)
     return _Credentials(
-        gate=Gate(keys=authenticator, sessions=check, issuers=issuers, signatures=signatures),
+        gate=Gate(keys=authenticator, sessions=check, issuers=issuers, signatures=signatures, certificates=shown),
         servicer=CredentialServicer(
             sessions=Sessions(tokens=tokens, signing_keys=signing_keys, keys=keys, revoked=revoked, clock=_now),
             signing_keys=signing_keys,
             providers=providers,
             request_keys=RequestKeys(store=request_keys, keys=keys, clock=_now),
+            certificates=ClientCertificates(store=store, keys=keys, clock=_now),
         ),
         changes=PostgresAccessChanges(dsn, cache=cache, monotonic_s=now_s, followers=followers),
         timer=SessionTimer(signing_keys, (revoked, request_keys), interval_s=min(60.0, settings.session_key_s / 10)),

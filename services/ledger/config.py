@@ -33,7 +33,8 @@ class LedgerSettings(RuntimeSettings):
     session_issuer: Annotated[str, Field(min_length=1, max_length=200)] = "pagemesh"
     """What sessions carry in `iss`; ledgers whose sessions are not each other's need different ones."""
     session_key_s: Annotated[float, Field(ge=2, le=90 * 86_400)] = 86_400.0
-    """How long a key signs sessions before the next one takes over."""
+    """How long a key signs sessions before the next one takes over. Below two minutes, which is for tests, not all keys
+    that count fit into the published set."""
     oidc_private_addresses: bool = False
     """Whether identity providers may be at addresses of private networks; for tests, and where there are no others."""
     oidc_ca_file: FilePath | None = None

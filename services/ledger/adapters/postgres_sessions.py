@@ -9,7 +9,7 @@ from services.ledger.domain.signing_keys import Plan, StoredSigningKey
 _COLUMNS = "id, public_key, sealed_private_key, create_time, sign_from, sign_until, verify_until"
 _ALONE = "SELECT pg_advisory_xact_lock(7102)"
 """One replica plans at a time; the next one sees what it made. 7102 is the lock's own number in this database."""
-_READ_KEYS = f"SELECT {_COLUMNS} FROM ledger.signing_keys ORDER BY sign_from LIMIT 100"  # noqa: S608
+_READ_KEYS = f"SELECT {_COLUMNS} FROM ledger.signing_keys ORDER BY sign_from DESC LIMIT 2000"  # noqa: S608
 _ADD_KEY = f"INSERT INTO ledger.signing_keys ({_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s)"  # noqa: S608
 _DROP_KEYS = "DELETE FROM ledger.signing_keys WHERE verify_until <= %s"
 
@@ -46,7 +46,7 @@ class PostgresSigningKeys:
                 await connection.execute(_ALONE)
                 await connection.execute(_DROP_KEYS, (now,))
                 cursor = await connection.execute(_READ_KEYS.encode())
-                kept = [StoredSigningKey(*row) for row in await cursor.fetchall()]
+                kept = [StoredSigningKey(*row) for row in reversed(await cursor.fetchall())]
                 wanted = plan(kept)
                 if wanted is None:
                     return kept
@@ -68,7 +68,7 @@ class PostgresSigningKeys:
         with translate("read_signing_keys"):
             async with single(self._pool) as connection:
                 cursor = await connection.execute(_READ_KEYS.encode())
-                return [StoredSigningKey(*row) for row in await cursor.fetchall()]
+                return [StoredSigningKey(*row) for row in reversed(await cursor.fetchall())]
 
 
 class PostgresRevokedSessions:

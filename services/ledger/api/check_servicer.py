@@ -1,6 +1,9 @@
 """envoy.service.auth.v3.Authorization: Envoy asks it about every request before anything else sees it."""
 
 import base64
+import hashlib
+import ssl
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -70,7 +73,8 @@ class CheckServicer(AuthorizationServicer):
         # The log line of this call belongs to the request that it lets in, or not.
         enter(replace(current_call(), request_id=headers.get("x-request-id", current_call().request_id)))
         try:
-            found = await self._gate.admit(_request(request))
+            presented = _request(request)
+            found = await self._gate.admit(presented)
             used_up = None
             if isinstance(found, Principal):
                 used_up = await self._quotas.take(found, upload=_is_upload(asked.path))
@@ -89,7 +93,7 @@ class CheckServicer(AuthorizationServicer):
         enter(replace(current_call(), identity=Identity(found.tenant, found.actor, found.project, found.scopes)))
         # Of the connection, or of x-forwarded-for as far as the edge believes it; it goes no further than here.
         address = request.attributes.source.address.socket_address.address
-        return _ok(found, self._clients.hash(found.tenant, address))
+        return _ok(found, presented.certificate, self._clients.hash(found.tenant, address))
 
 
 def _request(request: CheckRequest) -> Request:
@@ -98,7 +102,15 @@ def _request(request: CheckRequest) -> Request:
         credential=_credential(http.headers),
         message=Message(http.method, http.host, http.path, dict(http.headers)),
         port=request.attributes.destination.address.socket_address.port_value,
+        certificate=_fingerprint(request.attributes.source.certificate),
     )
+
+
+def _fingerprint(certificate: str) -> str:
+    """The SHA-256 of a certificate, in hex, out of PEM that is quoted as in URLs; empty where there is none."""
+    if not certificate:
+        return ""
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(urllib.parse.unquote(certificate))).hexdigest()
 
 
 def _credential(headers: Mapping[str, str]) -> str:
@@ -113,7 +125,7 @@ def _credential(headers: Mapping[str, str]) -> str:
     return headers.get("x-api-key", "").strip()
 
 
-def _ok(principal: Principal, client: str) -> CheckResponse:
+def _ok(principal: Principal, certificate: str, client: str) -> CheckResponse:
     scopes = sorted(principal.scopes)
     identity = {
         "x-pagemesh-tenant": principal.tenant,
@@ -122,6 +134,7 @@ def _ok(principal: Principal, client: str) -> CheckResponse:
         "x-pagemesh-scopes": " ".join(scopes),
         "x-pagemesh-client": client,
         "x-pagemesh-session": principal.session,
+        "x-pagemesh-certificate": certificate,
     }
     # For rate limits, access log and rules of the edge.
     metadata = struct_pb2.Struct()

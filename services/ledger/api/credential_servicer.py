@@ -4,10 +4,11 @@ from typing import Any
 
 import grpc
 
+from pagemesh.ledger.v1 import client_certificate_pb2, identity_provider_pb2, session_pb2
 from pagemesh.ledger.v1 import credential_service_pb2 as pb
-from pagemesh.ledger.v1 import identity_provider_pb2, session_pb2
 from pagemesh.ledger.v1.credential_service_pb2_grpc import CredentialServiceServicer
 from services.ledger.api import mapping
+from services.ledger.domain.client_certificates import ClientCertificate, ClientCertificates
 from services.ledger.domain.identity_providers import IdentityProvider, IdentityProviders
 from services.ledger.domain.session_tokens import ALGORITHM, Session
 from services.ledger.domain.sessions import Sessions
@@ -18,6 +19,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 SESSION_HEADER = "x-pagemesh-session"
 """How Check says that a call is made in a session; the edge lets no client say so."""
+CERTIFICATE_HEADER = "x-pagemesh-certificate"
+"""The same for the fingerprint of the client certificate that the call's connection shows."""
 _TOKEN_TYPE = "urn:ietf:params:oauth:token-type:jwt"  # noqa: S105 - RFC 8693, section 3
 
 
@@ -31,16 +34,18 @@ class CredentialServicer(CredentialServiceServicer):
         signing_keys: SigningKeys,
         providers: IdentityProviders,
         request_keys: RequestKeys,
+        certificates: ClientCertificates,
     ) -> None:
         self._sessions = sessions
         self._signing_keys = signing_keys
         self._providers = providers
         self._request_keys = request_keys
+        self._certificates = certificates
 
     async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Context) -> pb.ExchangeTokenResponse:
         """Makes a session."""
-        within = dict(context.invocation_metadata() or ()).get(SESSION_HEADER, "")
-        session, token = await self._sessions.exchange(mapping.caller(), frozenset(request.scopes), within=str(within))
+        within = _told(context, SESSION_HEADER)
+        session, token = await self._sessions.exchange(mapping.caller(), frozenset(request.scopes), within=within)
         return pb.ExchangeTokenResponse(
             session=_session_message(session),
             access_token=token,
@@ -66,6 +71,31 @@ class CredentialServicer(CredentialServiceServicer):
         await self._request_keys.set(mapping.caller(), request.name.removeprefix("apiKeys/"), request.public_key)
         return pb.SetSigningKeyResponse()
 
+    async def RegisterClientCertificate(
+        self, request: pb.RegisterClientCertificateRequest, context: Context
+    ) -> pb.RegisterClientCertificateResponse:
+        """Has the caller's certificate stand for its key."""
+        made = await self._certificates.register(
+            mapping.caller(), _told(context, CERTIFICATE_HEADER), within=_told(context, SESSION_HEADER)
+        )
+        return pb.RegisterClientCertificateResponse(client_certificate=_certificate_message(made))
+
+    async def ListClientCertificates(
+        self, request: pb.ListClientCertificatesRequest, context: Context
+    ) -> pb.ListClientCertificatesResponse:
+        """Lists certificates."""
+        found, token = await self._certificates.list(mapping.caller(), request.page_size, request.page_token)
+        return pb.ListClientCertificatesResponse(
+            client_certificates=[_certificate_message(certificate) for certificate in found], next_page_token=token
+        )
+
+    async def DeleteClientCertificate(
+        self, request: pb.DeleteClientCertificateRequest, context: Context
+    ) -> pb.DeleteClientCertificateResponse:
+        """Drops a certificate."""
+        await self._certificates.delete(mapping.caller(), request.name.removeprefix("clientCertificates/"))
+        return pb.DeleteClientCertificateResponse()
+
     async def CreateIdentityProvider(
         self, request: pb.CreateIdentityProviderRequest, context: Context
     ) -> pb.CreateIdentityProviderResponse:
@@ -88,6 +118,18 @@ class CredentialServicer(CredentialServiceServicer):
         """Drops an issuer."""
         await self._providers.delete(mapping.caller(), request.name.removeprefix("identityProviders/"))
         return pb.DeleteIdentityProviderResponse()
+
+
+def _told(context: Context, header: str) -> str:
+    return str(dict(context.invocation_metadata() or ()).get(header, ""))
+
+
+def _certificate_message(certificate: ClientCertificate) -> client_certificate_pb2.ClientCertificate:
+    return client_certificate_pb2.ClientCertificate(
+        name=certificate.name,
+        api_key=f"apiKeys/{certificate.key_id}",
+        create_time=mapping.timestamp_of(certificate.create_time),
+    )
 
 
 def _provider_message(provider: IdentityProvider) -> identity_provider_pb2.IdentityProvider:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.ledger.domain.client_certificates import CertificateCheck
 from services.ledger.domain.identity import Authenticator, Denial, Principal
 from services.ledger.domain.identity_providers import OidcCheck
 from services.ledger.domain.jwt_form import looks_like_jwt, read_form
@@ -19,22 +20,36 @@ class Request:
     message: Message
     port: int = 443
     """Where the edge listens."""
+    certificate: str = ""
+    """Fingerprint of the client certificate that its connection shows."""
 
 
 class Gate:
     """Tells API keys from tokens by their form, and asks whoever knows them."""
 
     def __init__(
-        self, *, keys: Authenticator, sessions: SessionCheck, issuers: OidcCheck, signatures: SignatureCheck
+        self,
+        *,
+        keys: Authenticator,
+        sessions: SessionCheck,
+        issuers: OidcCheck,
+        signatures: SignatureCheck,
+        certificates: CertificateCheck,
     ) -> None:
         self._keys = keys
         self._sessions = sessions
         self._issuers = issuers
         self._signatures = signatures
+        self._certificates = certificates
 
     async def admit(self, request: Request) -> Principal | Denial:
         """Who it is, or why it is nobody. Raises Unavailable where that cannot be known."""
-        if looks_like_jwt(request.credential):
+        if not request.credential and request.certificate:
+            # A browser shows certificates by itself, whatever page has it send the request.
+            if "origin" in request.message.fields:
+                return Denial.CERTIFICATE_IN_BROWSER
+            found = await self._certificates.check(request.certificate)
+        elif looks_like_jwt(request.credential):
             found = await self._token(request.credential)
         else:
             found = await self._keys.authenticate(request.credential)

@@ -24,6 +24,8 @@ class Denial(Enum):
     SIGNER_UNKNOWN = "signer_unknown"
     BAD_SIGNATURE = "bad_signature"
     ISSUER_UNKNOWN = "issuer_unknown"
+    CERTIFICATE_UNKNOWN = "certificate_unknown"
+    CERTIFICATE_IN_BROWSER = "certificate_in_browser"
     REQUEST_UNSIGNED = "request_unsigned"
     SIGNATURE_MALFORMED = "signature_malformed"
     SIGNATURE_INCOMPLETE = "signature_incomplete"

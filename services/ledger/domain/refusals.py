@@ -121,3 +121,19 @@ def provider_exists() -> AlreadyExists:
     return AlreadyExists(
         "PROVIDER_EXISTS", "This issuer and audience are in use. Register a client of its own at the issuer."
     )
+
+
+MOST_CERTIFICATES = 10
+"""Client certificates of one key."""
+
+
+def too_many_certificates() -> ResourceExhausted:
+    """The key has as many certificates as it may have."""
+    return ResourceExhausted(
+        "TOO_MANY_CERTIFICATES", f"A key has at most {MOST_CERTIFICATES} client certificates. Drop one first."
+    )
+
+
+def certificate_in_use() -> AlreadyExists:
+    """The certificate stands for another key."""
+    return AlreadyExists("CERTIFICATE_IN_USE", "This client certificate stands for another key. Drop it there first.")

@@ -84,6 +84,7 @@ async def test_a_key_is_told_as_headers_that_overwrite(edge: Peer, admit: Admit,
         "x-pagemesh-scopes": " ".join(scopes),
         "x-pagemesh-client": ClientHasher(PEPPER).hash(tenant.name, ADDRESS),
         "x-pagemesh-session": "",
+        "x-pagemesh-certificate": "",
     }
     for option in answer.ok_response.headers:
         assert option.append_action == HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD

@@ -94,6 +94,7 @@ async def test_a_user_logs_in_with_the_tenants_issuer_until_somebody_ends_it(
             "x-pagemesh-project": "",
             "x-pagemesh-scopes": "documents.read documents.write summaries.create usage.read",
             "x-pagemesh-session": "",
+            "x-pagemesh-certificate": "",
         }
         assert not await passes(edge, signer.token(email, aud="another-app"))
 

@@ -72,6 +72,7 @@ async def test_a_session_is_let_in_as_its_key(
             "x-pagemesh-project": "",
             "x-pagemesh-scopes": "usage.read",
             "x-pagemesh-session": made.session.name,
+            "x-pagemesh-certificate": "",
         }
 
 

@@ -1,13 +1,17 @@
 """Everything that says who somebody is, over the stores in memory, with clocks that tests move."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from services.ledger.adapters.memory import MemoryKeys, MemoryLedger, MemoryTenants
+from services.ledger.adapters.memory_certificates import MemoryCertificates
 from services.ledger.adapters.memory_identity import MemoryUsers as MemoryLedgerUsers
 from services.ledger.adapters.memory_providers import MemoryKeySource, MemoryProviders, MemoryUsers
 from services.ledger.adapters.memory_request_keys import MemoryRequestKeys
 from services.ledger.adapters.memory_sessions import MemoryRevokedSessions, MemorySigningKeys
+from services.ledger.domain.client_certificates import CertificateCheck, ClientCertificates
 from services.ledger.domain.fresh_cache import FreshCache
 from services.ledger.domain.gate import Gate, Request
 from services.ledger.domain.identity import Authenticator, Denial, Principal
@@ -51,6 +55,7 @@ class Shared:
         self.signing_keys = MemorySigningKeys()
         self.revoked = MemoryRevokedSessions(self.clock)
         self.request_keys = MemoryRequestKeys(self.clock)
+        self.certificates = MemoryCertificates()
         self.providers = MemoryProviders(self.ledger)
         self.users = MemoryUsers()
         self.source = MemoryKeySource()
@@ -73,6 +78,8 @@ class Replica:
     issuers: OidcCheck
     request_keys: RequestKeys
     signatures: SignatureCheck
+    registered: ClientCertificates
+    certificates: CertificateCheck
     gate: Gate
     ticks: Ticks
 
@@ -103,40 +110,35 @@ async def open_replica(
     hasher = KeyHasher(pepper)
     cache = KeyCache(max_keys=100, ttl_s=30, monotonic_s=ticks)
     cache.heard(ticks())
+
+    def fresh(ttl_s: float = 30, *, lasting: bool = False) -> FreshCache[Any, Any]:
+        return FreshCache(max_entries=100, ttl_s=ttl_s, monotonic_s=ticks, hearing=lambda: lasting or cache.hearing)
+
     authenticator = Authenticator(keys=keys, hasher=hasher, cache=cache, clock=clock, monotonic_s=ticks)
-    signing_keys = SigningKeys(
-        store=shared.signing_keys,
-        sealer=Sealer(pepper, purpose="session signing keys"),
-        clock=clock,
-        monotonic_s=ticks,
-        period=period,
-    )
+    signing_keys = _signing_keys(shared, ticks, pepper, period)
     tokens = SessionTokens(issuer=issuer, audience=issuer)
     check = SessionCheck(
         tokens=tokens,
         signing_keys=signing_keys,
         revoked=shared.revoked,
         authenticator=authenticator,
-        verified=FreshCache(max_entries=100, ttl_s=1800, monotonic_s=ticks, hearing=lambda: True),
-        standing=FreshCache(max_entries=100, ttl_s=30, monotonic_s=ticks, hearing=lambda: cache.hearing),
+        verified=fresh(1800, lasting=True),
+        standing=fresh(),
         clock=clock,
         monotonic_s=ticks,
     )
     issuer_keys = IssuerKeys(source=shared.source, monotonic_s=ticks)
-    issuers = OidcCheck(
-        providers=shared.providers,
-        users=shared.users,
-        keys=issuer_keys,
-        verified=FreshCache(max_entries=100, ttl_s=30, monotonic_s=ticks, hearing=lambda: cache.hearing),
-        standing=FreshCache(max_entries=100, ttl_s=30, monotonic_s=ticks, hearing=lambda: cache.hearing),
-        known_scopes=SCOPES,
+    issuers = _issuers(shared, issuer_keys, fresh, ticks)
+    signatures = SignatureCheck(
+        store=shared.request_keys,
+        demanded=fresh(),
         clock=clock,
         monotonic_s=ticks,
     )
-    signatures = SignatureCheck(
-        store=shared.request_keys,
-        demanded=FreshCache(max_entries=100, ttl_s=30, monotonic_s=ticks, hearing=lambda: cache.hearing),
-        clock=clock,
+    certificates = CertificateCheck(
+        store=shared.certificates,
+        authenticator=authenticator,
+        known=fresh(),
         monotonic_s=ticks,
     )
     return Replica(
@@ -162,6 +164,33 @@ async def open_replica(
         issuers=issuers,
         request_keys=RequestKeys(store=shared.request_keys, keys=keys, clock=clock),
         signatures=signatures,
-        gate=Gate(keys=authenticator, sessions=check, issuers=issuers, signatures=signatures),
+        registered=ClientCertificates(store=shared.certificates, keys=keys, clock=clock),
+        certificates=certificates,
+        gate=Gate(
+            keys=authenticator, sessions=check, issuers=issuers, signatures=signatures, certificates=certificates
+        ),
         ticks=ticks,
+    )
+
+
+def _issuers(shared: Shared, keys: IssuerKeys, fresh: Callable[[], FreshCache[Any, Any]], ticks: Ticks) -> OidcCheck:
+    return OidcCheck(
+        providers=shared.providers,
+        users=shared.users,
+        keys=keys,
+        verified=fresh(),
+        standing=fresh(),
+        known_scopes=SCOPES,
+        clock=shared.clock,
+        monotonic_s=ticks,
+    )
+
+
+def _signing_keys(shared: Shared, ticks: Ticks, pepper: str, period: timedelta) -> SigningKeys:
+    return SigningKeys(
+        store=shared.signing_keys,
+        sealer=Sealer(pepper, purpose="session signing keys"),
+        clock=shared.clock,
+        monotonic_s=ticks,
+        period=period,
     )

@@ -101,7 +101,13 @@ async def test_every_outcome_of_a_check_is_counted_and_only_its_own(stores: Stor
     clock.now += timedelta(seconds=2)
     authenticator = Authenticator(keys=stores.keys, hasher=HASHER, cache=cache, clock=clock, monotonic_s=lambda: 0.0)
     replica = await open_replica(Shared())
-    gate = Gate(keys=authenticator, sessions=replica.check, issuers=replica.issuers, signatures=replica.signatures)
+    gate = Gate(
+        keys=authenticator,
+        sessions=replica.check,
+        issuers=replica.issuers,
+        signatures=replica.signatures,
+        certificates=replica.certificates,
+    )
     servicer = CheckServicer(gate, Quotas(store=stores.quotas, monotonic_s=lambda: 0.0), ClientHasher("c" * 32))
     cases = {
         "ok": good,

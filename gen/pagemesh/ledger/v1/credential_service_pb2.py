@@ -27,11 +27,12 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from pagemesh.common.v1 import access_pb2 as pagemesh_dot_common_dot_v1_dot_access__pb2
+from pagemesh.ledger.v1 import client_certificate_pb2 as pagemesh_dot_ledger_dot_v1_dot_client__certificate__pb2
 from pagemesh.ledger.v1 import identity_provider_pb2 as pagemesh_dot_ledger_dot_v1_dot_identity__provider__pb2
 from pagemesh.ledger.v1 import session_pb2 as pagemesh_dot_ledger_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+pagemesh/ledger/v1/credential_service.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a*pagemesh/ledger/v1/identity_provider.proto\x1a pagemesh/ledger/v1/session.proto\"L\n\x14\x45xchangeTokenRequest\x12\x34\n\x06scopes\x18\x01 \x03(\tB$\xe2\x41\x01\x01\xbaH\x1d\x92\x01\x1a\x10\x32\x18\x01\"\x14r\x12\x32\x10^[a-z]+\\.[a-z]+$\"\xc6\x01\n\x15\x45xchangeTokenResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.pagemesh.ledger.v1.Session\x12\x1e\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@\x12\"\n\x11issued_token_type\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1b\n\ntoken_type\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x14\x12\x1e\n\nexpires_in\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x88\x0e(\x00\"j\n\x14RevokeSessionRequest\x12R\n\x04name\x18\x01 \x01(\tBD\xe2\x41\x01\x02\xfa\x41\x12\n\x10pagemesh/Session\xbaH(r&2$^sessions/[0-9a-z]{16}-[0-9a-z]{26}$\"\x17\n\x15RevokeSessionResponse\"\x19\n\x17GetJsonWebKeySetRequest\"R\n\x18GetJsonWebKeySetResponse\x12\x36\n\x04keys\x18\x01 \x03(\x0b\x32\x1e.pagemesh.ledger.v1.JsonWebKeyB\x08\xbaH\x05\x92\x01\x02\x10\x14\"\x7f\n\x14SetSigningKeyRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xe2\x41\x01\x02\xfa\x41\x11\n\x0fpagemesh/ApiKey\xbaH\x1ar\x18\x32\x16^apiKeys/[0-9a-z]{16}$\x12\"\n\npublic_key\x18\x02 \x01(\x0c\x42\x0e\xe2\x41\x01\x01\xbaH\x07z\x02h \xd8\x01\x01\"\x17\n\x15SetSigningKeyResponse\"\xa2\x01\n\x1d\x43reateIdentityProviderRequest\x12#\n\x0c\x64isplay_name\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\x12\x30\n\x06issuer\x18\x02 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x10\t\x18\xf4\x03\x32\x10^https://[!-~]+$\x12*\n\x08\x61udience\x18\x03 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x11r\x0f\x10\x01\x18\xff\x01\x32\x08^[!-~]+$\"a\n\x1e\x43reateIdentityProviderResponse\x12?\n\x11identity_provider\x18\x01 \x01(\x0b\x32$.pagemesh.ledger.v1.IdentityProvider\"r\n\x1cListIdentityProvidersRequest\x12 \n\tpage_size\x18\x01 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x30\n\npage_token\x18\x02 \x01(\tB\x1c\xe2\x41\x01\x01\xbaH\x15r\x13\x32\x11^([0-9a-z]{16})?$\"\x8d\x01\n\x1dListIdentityProvidersResponse\x12J\n\x12identity_providers\x18\x01 \x03(\x0b\x32$.pagemesh.ledger.v1.IdentityProviderB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12 \n\x0fnext_page_token\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"x\n\x1d\x44\x65leteIdentityProviderRequest\x12W\n\x04name\x18\x01 \x01(\tBI\xe2\x41\x01\x02\xfa\x41\x1b\n\x19pagemesh/IdentityProvider\xbaH$r\"2 ^identityProviders/[0-9a-z]{16}$\" \n\x1e\x44\x65leteIdentityProviderResponse2\xaf\t\n\x11\x43redentialService\x12\x8c\x01\n\rExchangeToken\x12(.pagemesh.ledger.v1.ExchangeTokenRequest\x1a).pagemesh.ledger.v1.ExchangeTokenResponse\"&\xca\xf3\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/sessions:exchange:\x01*\x12\x96\x01\n\rRevokeSession\x12(.pagemesh.ledger.v1.RevokeSessionRequest\x1a).pagemesh.ledger.v1.RevokeSessionResponse\"0\x90\x02\x02\xca\xf3\x18\x02\x18\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=sessions/*}:revoke:\x01*\x12\x9d\x01\n\x10GetJsonWebKeySet\x12+.pagemesh.ledger.v1.GetJsonWebKeySetRequest\x1a,.pagemesh.ledger.v1.GetJsonWebKeySetResponse\".\x90\x02\x01\xca\xf3\x18\x06\x12\x04\x65\x64ge\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/.well-known/jwks.json\x12\xa6\x01\n\rSetSigningKey\x12(.pagemesh.ledger.v1.SetSigningKeyRequest\x1a).pagemesh.ledger.v1.SetSigningKeyResponse\"@\x90\x02\x02\xca\xf3\x18\x0c\n\nkeys.admin\x82\xd3\xe4\x93\x02\'\"\"/v1/{name=apiKeys/*}:setSigningKey:\x01*\x12\xb4\x01\n\x16\x43reateIdentityProvider\x12\x31.pagemesh.ledger.v1.CreateIdentityProviderRequest\x1a\x32.pagemesh.ledger.v1.CreateIdentityProviderResponse\"3\xca\xf3\x18\x0f\n\rtenants.admin\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/identityProviders:\x01*\x12\xb1\x01\n\x15ListIdentityProviders\x12\x30.pagemesh.ledger.v1.ListIdentityProvidersRequest\x1a\x31.pagemesh.ledger.v1.ListIdentityProvidersResponse\"3\x90\x02\x01\xca\xf3\x18\x0f\n\rtenants.admin\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/identityProviders\x12\xbd\x01\n\x16\x44\x65leteIdentityProvider\x12\x31.pagemesh.ledger.v1.DeleteIdentityProviderRequest\x1a\x32.pagemesh.ledger.v1.DeleteIdentityProviderResponse\"<\x90\x02\x02\xca\xf3\x18\x0f\n\rtenants.admin\x82\xd3\xe4\x93\x02 *\x1e/v1/{name=identityProviders/*}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+pagemesh/ledger/v1/credential_service.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a+pagemesh/ledger/v1/client_certificate.proto\x1a*pagemesh/ledger/v1/identity_provider.proto\x1a pagemesh/ledger/v1/session.proto\"L\n\x14\x45xchangeTokenRequest\x12\x34\n\x06scopes\x18\x01 \x03(\tB$\xe2\x41\x01\x01\xbaH\x1d\x92\x01\x1a\x10\x32\x18\x01\"\x14r\x12\x32\x10^[a-z]+\\.[a-z]+$\"\xc6\x01\n\x15\x45xchangeTokenResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.pagemesh.ledger.v1.Session\x12\x1e\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@\x12\"\n\x11issued_token_type\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1b\n\ntoken_type\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x14\x12\x1e\n\nexpires_in\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x88\x0e(\x00\"j\n\x14RevokeSessionRequest\x12R\n\x04name\x18\x01 \x01(\tBD\xe2\x41\x01\x02\xfa\x41\x12\n\x10pagemesh/Session\xbaH(r&2$^sessions/[0-9a-z]{16}-[0-9a-z]{26}$\"\x17\n\x15RevokeSessionResponse\"\x19\n\x17GetJsonWebKeySetRequest\"R\n\x18GetJsonWebKeySetResponse\x12\x36\n\x04keys\x18\x01 \x03(\x0b\x32\x1e.pagemesh.ledger.v1.JsonWebKeyB\x08\xbaH\x05\x92\x01\x02\x10\x14\"\x7f\n\x14SetSigningKeyRequest\x12\x43\n\x04name\x18\x01 \x01(\tB5\xe2\x41\x01\x02\xfa\x41\x11\n\x0fpagemesh/ApiKey\xbaH\x1ar\x18\x32\x16^apiKeys/[0-9a-z]{16}$\x12\"\n\npublic_key\x18\x02 \x01(\x0c\x42\x0e\xe2\x41\x01\x01\xbaH\x07z\x02h \xd8\x01\x01\"\x17\n\x15SetSigningKeyResponse\"\"\n RegisterClientCertificateRequest\"f\n!RegisterClientCertificateResponse\x12\x41\n\x12\x63lient_certificate\x18\x01 \x01(\x0b\x32%.pagemesh.ledger.v1.ClientCertificate\"s\n\x1dListClientCertificatesRequest\x12 \n\tpage_size\x18\x01 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x30\n\npage_token\x18\x02 \x01(\tB\x1c\xe2\x41\x01\x01\xbaH\x15r\x13\x32\x11^([0-9a-f]{64})?$\"\x90\x01\n\x1eListClientCertificatesResponse\x12L\n\x13\x63lient_certificates\x18\x01 \x03(\x0b\x32%.pagemesh.ledger.v1.ClientCertificateB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12 \n\x0fnext_page_token\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"{\n\x1e\x44\x65leteClientCertificateRequest\x12Y\n\x04name\x18\x01 \x01(\tBK\xe2\x41\x01\x02\xfa\x41\x1c\n\x1apagemesh/ClientCertificate\xbaH%r#2!^clientCertificates/[0-9a-f]{64}$\"!\n\x1f\x44\x65leteClientCertificateResponse\"\xa2\x01\n\x1d\x43reateIdentityProviderRequest\x12#\n\x0c\x64isplay_name\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\x12\x30\n\x06issuer\x18\x02 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x10\t\x18\xf4\x03\x32\x10^https://[!-~]+$\x12*\n\x08\x61udience\x18\x03 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x11r\x0f\x10\x01\x18\xff\x01\x32\x08^[!-~]+$\"a\n\x1e\x43reateIdentityProviderResponse\x12?\n\x11identity_provider\x18\x01 \x01(\x0b\x32$.pagemesh.ledger.v1.IdentityProvider\"r\n\x1cListIdentityProvidersRequest\x12 \n\tpage_size\x18\x01 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x30\n\npage_token\x18\x02 \x01(\tB\x1c\xe2\x41\x01\x01\xbaH\x15r\x13\x32\x11^([0-9a-z]{16})?$\"\x8d\x01\n\x1dListIdentityProvidersResponse\x12J\n\x12identity_providers\x18\x01 \x03(\x0b\x32$.pagemesh.ledger.v1.IdentityProviderB\x08\xbaH\x05\x92\x01\x02\x10\x64\x12 \n\x0fnext_page_token\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"x\n\x1d\x44\x65leteIdentityProviderRequest\x12W\n\x04name\x18\x01 \x01(\tBI\xe2\x41\x01\x02\xfa\x41\x1b\n\x19pagemesh/IdentityProvider\xbaH$r\"2 ^identityProviders/[0-9a-z]{16}$\" \n\x1e\x44\x65leteIdentityProviderResponse2\xdb\r\n\x11\x43redentialService\x12\x8c\x01\n\rExchangeToken\x12(.pagemesh.ledger.v1.ExchangeTokenRequest\x1a).pagemesh.ledger.v1.ExchangeTokenResponse\"&\xca\xf3\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/sessions:exchange:\x01*\x12\x96\x01\n\rRevokeSession\x12(.pagemesh.ledger.v1.RevokeSessionRequest\x1a).pagemesh.ledger.v1.RevokeSessionResponse\"0\x90\x02\x02\xca\xf3\x18\x02\x18\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/{name=sessions/*}:revoke:\x01*\x12\x9d\x01\n\x10GetJsonWebKeySet\x12+.pagemesh.ledger.v1.GetJsonWebKeySetRequest\x1a,.pagemesh.ledger.v1.GetJsonWebKeySetResponse\".\x90\x02\x01\xca\xf3\x18\x06\x12\x04\x65\x64ge\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/.well-known/jwks.json\x12\xa6\x01\n\rSetSigningKey\x12(.pagemesh.ledger.v1.SetSigningKeyRequest\x1a).pagemesh.ledger.v1.SetSigningKeyResponse\"@\x90\x02\x02\xca\xf3\x18\x0c\n\nkeys.admin\x82\xd3\xe4\x93\x02\'\"\"/v1/{name=apiKeys/*}:setSigningKey:\x01*\x12\xbd\x01\n\x19RegisterClientCertificate\x12\x34.pagemesh.ledger.v1.RegisterClientCertificateRequest\x1a\x35.pagemesh.ledger.v1.RegisterClientCertificateResponse\"3\x90\x02\x02\xca\xf3\x18\x02\x18\x01\x82\xd3\xe4\x93\x02$\"\x1f/v1/clientCertificates:register:\x01*\x12\xb2\x01\n\x16ListClientCertificates\x12\x31.pagemesh.ledger.v1.ListClientCertificatesRequest\x1a\x32.pagemesh.ledger.v1.ListClientCertificatesResponse\"1\x90\x02\x01\xca\xf3\x18\x0c\n\nkeys.admin\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/clientCertificates\x12\xb4\x01\n\x17\x44\x65leteClientCertificate\x12\x32.pagemesh.ledger.v1.DeleteClientCertificateRequest\x1a\x33.pagemesh.ledger.v1.DeleteClientCertificateResponse\"0\x90\x02\x02\xca\xf3\x18\x02\x18\x01\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=clientCertificates/*}\x12\xb4\x01\n\x16\x43reateIdentityProvider\x12\x31.pagemesh.ledger.v1.CreateIdentityProviderRequest\x1a\x32.pagemesh.ledger.v1.CreateIdentityProviderResponse\"3\xca\xf3\x18\x0f\n\rtenants.admin\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/identityProviders:\x01*\x12\xb1\x01\n\x15ListIdentityProviders\x12\x30.pagemesh.ledger.v1.ListIdentityProvidersRequest\x1a\x31.pagemesh.ledger.v1.ListIdentityProvidersResponse\"3\x90\x02\x01\xca\xf3\x18\x0f\n\rtenants.admin\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/identityProviders\x12\xbd\x01\n\x16\x44\x65leteIdentityProvider\x12\x31.pagemesh.ledger.v1.DeleteIdentityProviderRequest\x1a\x32.pagemesh.ledger.v1.DeleteIdentityProviderResponse\"<\x90\x02\x02\xca\xf3\x18\x0f\n\rtenants.admin\x82\xd3\xe4\x93\x02 *\x1e/v1/{name=identityProviders/*}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,6 +57,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETSIGNINGKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\021\n\017pagemesh/ApiKey\272H\032r\0302\026^apiKeys/[0-9a-z]{16}$'
   _globals['_SETSIGNINGKEYREQUEST'].fields_by_name['public_key']._loaded_options = None
   _globals['_SETSIGNINGKEYREQUEST'].fields_by_name['public_key']._serialized_options = b'\342A\001\001\272H\007z\002h \330\001\001'
+  _globals['_LISTCLIENTCERTIFICATESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTCLIENTCERTIFICATESREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\006\032\004\030d(\000'
+  _globals['_LISTCLIENTCERTIFICATESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTCLIENTCERTIFICATESREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\025r\0232\021^([0-9a-f]{64})?$'
+  _globals['_LISTCLIENTCERTIFICATESRESPONSE'].fields_by_name['client_certificates']._loaded_options = None
+  _globals['_LISTCLIENTCERTIFICATESRESPONSE'].fields_by_name['client_certificates']._serialized_options = b'\272H\005\222\001\002\020d'
+  _globals['_LISTCLIENTCERTIFICATESRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
+  _globals['_LISTCLIENTCERTIFICATESRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_DELETECLIENTCERTIFICATEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETECLIENTCERTIFICATEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\034\n\032pagemesh/ClientCertificate\272H%r#2!^clientCertificates/[0-9a-f]{64}$'
   _globals['_CREATEIDENTITYPROVIDERREQUEST'].fields_by_name['display_name']._loaded_options = None
   _globals['_CREATEIDENTITYPROVIDERREQUEST'].fields_by_name['display_name']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030d'
   _globals['_CREATEIDENTITYPROVIDERREQUEST'].fields_by_name['issuer']._loaded_options = None
@@ -80,40 +91,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREDENTIALSERVICE'].methods_by_name['GetJsonWebKeySet']._serialized_options = b'\220\002\001\312\363\030\006\022\004edge\202\323\344\223\002\033\022\031/v1/.well-known/jwks.json'
   _globals['_CREDENTIALSERVICE'].methods_by_name['SetSigningKey']._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['SetSigningKey']._serialized_options = b'\220\002\002\312\363\030\014\n\nkeys.admin\202\323\344\223\002\'\"\"/v1/{name=apiKeys/*}:setSigningKey:\001*'
+  _globals['_CREDENTIALSERVICE'].methods_by_name['RegisterClientCertificate']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['RegisterClientCertificate']._serialized_options = b'\220\002\002\312\363\030\002\030\001\202\323\344\223\002$\"\037/v1/clientCertificates:register:\001*'
+  _globals['_CREDENTIALSERVICE'].methods_by_name['ListClientCertificates']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['ListClientCertificates']._serialized_options = b'\220\002\001\312\363\030\014\n\nkeys.admin\202\323\344\223\002\030\022\026/v1/clientCertificates'
+  _globals['_CREDENTIALSERVICE'].methods_by_name['DeleteClientCertificate']._loaded_options = None
+  _globals['_CREDENTIALSERVICE'].methods_by_name['DeleteClientCertificate']._serialized_options = b'\220\002\002\312\363\030\002\030\001\202\323\344\223\002!*\037/v1/{name=clientCertificates/*}'
   _globals['_CREDENTIALSERVICE'].methods_by_name['CreateIdentityProvider']._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['CreateIdentityProvider']._serialized_options = b'\312\363\030\017\n\rtenants.admin\202\323\344\223\002\032\"\025/v1/identityProviders:\001*'
   _globals['_CREDENTIALSERVICE'].methods_by_name['ListIdentityProviders']._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['ListIdentityProviders']._serialized_options = b'\220\002\001\312\363\030\017\n\rtenants.admin\202\323\344\223\002\027\022\025/v1/identityProviders'
   _globals['_CREDENTIALSERVICE'].methods_by_name['DeleteIdentityProvider']._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['DeleteIdentityProvider']._serialized_options = b'\220\002\002\312\363\030\017\n\rtenants.admin\202\323\344\223\002 *\036/v1/{name=identityProviders/*}'
-  _globals['_EXCHANGETOKENREQUEST']._serialized_start=297
-  _globals['_EXCHANGETOKENREQUEST']._serialized_end=373
-  _globals['_EXCHANGETOKENRESPONSE']._serialized_start=376
-  _globals['_EXCHANGETOKENRESPONSE']._serialized_end=574
-  _globals['_REVOKESESSIONREQUEST']._serialized_start=576
-  _globals['_REVOKESESSIONREQUEST']._serialized_end=682
-  _globals['_REVOKESESSIONRESPONSE']._serialized_start=684
-  _globals['_REVOKESESSIONRESPONSE']._serialized_end=707
-  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_start=709
-  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_end=734
-  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_start=736
-  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_end=818
-  _globals['_SETSIGNINGKEYREQUEST']._serialized_start=820
-  _globals['_SETSIGNINGKEYREQUEST']._serialized_end=947
-  _globals['_SETSIGNINGKEYRESPONSE']._serialized_start=949
-  _globals['_SETSIGNINGKEYRESPONSE']._serialized_end=972
-  _globals['_CREATEIDENTITYPROVIDERREQUEST']._serialized_start=975
-  _globals['_CREATEIDENTITYPROVIDERREQUEST']._serialized_end=1137
-  _globals['_CREATEIDENTITYPROVIDERRESPONSE']._serialized_start=1139
-  _globals['_CREATEIDENTITYPROVIDERRESPONSE']._serialized_end=1236
-  _globals['_LISTIDENTITYPROVIDERSREQUEST']._serialized_start=1238
-  _globals['_LISTIDENTITYPROVIDERSREQUEST']._serialized_end=1352
-  _globals['_LISTIDENTITYPROVIDERSRESPONSE']._serialized_start=1355
-  _globals['_LISTIDENTITYPROVIDERSRESPONSE']._serialized_end=1496
-  _globals['_DELETEIDENTITYPROVIDERREQUEST']._serialized_start=1498
-  _globals['_DELETEIDENTITYPROVIDERREQUEST']._serialized_end=1618
-  _globals['_DELETEIDENTITYPROVIDERRESPONSE']._serialized_start=1620
-  _globals['_DELETEIDENTITYPROVIDERRESPONSE']._serialized_end=1652
-  _globals['_CREDENTIALSERVICE']._serialized_start=1655
-  _globals['_CREDENTIALSERVICE']._serialized_end=2854
+  _globals['_EXCHANGETOKENREQUEST']._serialized_start=342
+  _globals['_EXCHANGETOKENREQUEST']._serialized_end=418
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_start=421
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_end=619
+  _globals['_REVOKESESSIONREQUEST']._serialized_start=621
+  _globals['_REVOKESESSIONREQUEST']._serialized_end=727
+  _globals['_REVOKESESSIONRESPONSE']._serialized_start=729
+  _globals['_REVOKESESSIONRESPONSE']._serialized_end=752
+  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_start=754
+  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_end=779
+  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_start=781
+  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_end=863
+  _globals['_SETSIGNINGKEYREQUEST']._serialized_start=865
+  _globals['_SETSIGNINGKEYREQUEST']._serialized_end=992
+  _globals['_SETSIGNINGKEYRESPONSE']._serialized_start=994
+  _globals['_SETSIGNINGKEYRESPONSE']._serialized_end=1017
+  _globals['_REGISTERCLIENTCERTIFICATEREQUEST']._serialized_start=1019
+  _globals['_REGISTERCLIENTCERTIFICATEREQUEST']._serialized_end=1053
+  _globals['_REGISTERCLIENTCERTIFICATERESPONSE']._serialized_start=1055
+  _globals['_REGISTERCLIENTCERTIFICATERESPONSE']._serialized_end=1157
+  _globals['_LISTCLIENTCERTIFICATESREQUEST']._serialized_start=1159
+  _globals['_LISTCLIENTCERTIFICATESREQUEST']._serialized_end=1274
+  _globals['_LISTCLIENTCERTIFICATESRESPONSE']._serialized_start=1277
+  _globals['_LISTCLIENTCERTIFICATESRESPONSE']._serialized_end=1421
+  _globals['_DELETECLIENTCERTIFICATEREQUEST']._serialized_start=1423
+  _globals['_DELETECLIENTCERTIFICATEREQUEST']._serialized_end=1546
+  _globals['_DELETECLIENTCERTIFICATERESPONSE']._serialized_start=1548
+  _globals['_DELETECLIENTCERTIFICATERESPONSE']._serialized_end=1581
+  _globals['_CREATEIDENTITYPROVIDERREQUEST']._serialized_start=1584
+  _globals['_CREATEIDENTITYPROVIDERREQUEST']._serialized_end=1746
+  _globals['_CREATEIDENTITYPROVIDERRESPONSE']._serialized_start=1748
+  _globals['_CREATEIDENTITYPROVIDERRESPONSE']._serialized_end=1845
+  _globals['_LISTIDENTITYPROVIDERSREQUEST']._serialized_start=1847
+  _globals['_LISTIDENTITYPROVIDERSREQUEST']._serialized_end=1961
+  _globals['_LISTIDENTITYPROVIDERSRESPONSE']._serialized_start=1964
+  _globals['_LISTIDENTITYPROVIDERSRESPONSE']._serialized_end=2105
+  _globals['_DELETEIDENTITYPROVIDERREQUEST']._serialized_start=2107
+  _globals['_DELETEIDENTITYPROVIDERREQUEST']._serialized_end=2227
+  _globals['_DELETEIDENTITYPROVIDERRESPONSE']._serialized_start=2229
+  _globals['_DELETEIDENTITYPROVIDERRESPONSE']._serialized_end=2261
+  _globals['_CREDENTIALSERVICE']._serialized_start=2264
+  _globals['_CREDENTIALSERVICE']._serialized_end=4019
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from pagemesh.ledger.v1 import client_certificate_pb2 as _client_certificate_pb2
 from pagemesh.ledger.v1 import identity_provider_pb2 as _identity_provider_pb2
 from pagemesh.ledger.v1 import session_pb2 as _session_pb2
 import builtins as _builtins
@@ -208,6 +209,140 @@ class SetSigningKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetSigningKeyResponse: _TypeAlias = SetSigningKeyResponse  # noqa: Y015
+
+@_typing.final
+class RegisterClientCertificateRequest(_message.Message):
+    """Nothing is asked: the connection shows the certificate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterClientCertificateRequest: _TypeAlias = RegisterClientCertificateRequest  # noqa: Y015
+
+@_typing.final
+class RegisterClientCertificateResponse(_message.Message):
+    """The certificate stands for the key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def client_certificate(self) -> _client_certificate_pb2.ClientCertificate:
+        """The certificate."""
+
+    def __init__(
+        self,
+        *,
+        client_certificate: _client_certificate_pb2.ClientCertificate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client_certificate", b"client_certificate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_certificate", b"client_certificate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterClientCertificateResponse: _TypeAlias = RegisterClientCertificateResponse  # noqa: Y015
+
+@_typing.final
+class ListClientCertificatesRequest(_message.Message):
+    """Which part of the list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many; 0 means 50."""
+    page_token: _builtins.str
+    """`next_page_token` of the part before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListClientCertificatesRequest: _TypeAlias = ListClientCertificatesRequest  # noqa: Y015
+
+@_typing.final
+class ListClientCertificatesResponse(_message.Message):
+    """A part of the list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_CERTIFICATES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next part; empty at the end."""
+    @_builtins.property
+    def client_certificates(self) -> _containers.RepeatedCompositeFieldContainer[_client_certificate_pb2.ClientCertificate]:
+        """The certificates."""
+
+    def __init__(
+        self,
+        *,
+        client_certificates: _abc.Iterable[_client_certificate_pb2.ClientCertificate] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_certificates", b"client_certificates", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListClientCertificatesResponse: _TypeAlias = ListClientCertificatesResponse  # noqa: Y015
+
+@_typing.final
+class DeleteClientCertificateRequest(_message.Message):
+    """Which certificate is to stand for nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, `clientCertificates/{id}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteClientCertificateRequest: _TypeAlias = DeleteClientCertificateRequest  # noqa: Y015
+
+@_typing.final
+class DeleteClientCertificateResponse(_message.Message):
+    """It stands for nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteClientCertificateResponse: _TypeAlias = DeleteClientCertificateResponse  # noqa: Y015
 
 @_typing.final
 class CreateIdentityProviderRequest(_message.Message):

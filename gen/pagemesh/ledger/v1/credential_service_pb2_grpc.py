@@ -55,6 +55,21 @@ class CredentialServiceStub:
                 request_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.SetSigningKeyRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.SetSigningKeyResponse.FromString,
                 _registered_method=True)
+        self.RegisterClientCertificate = channel.unary_unary(
+                '/pagemesh.ledger.v1.CredentialService/RegisterClientCertificate',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.RegisterClientCertificateRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.RegisterClientCertificateResponse.FromString,
+                _registered_method=True)
+        self.ListClientCertificates = channel.unary_unary(
+                '/pagemesh.ledger.v1.CredentialService/ListClientCertificates',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.ListClientCertificatesRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.ListClientCertificatesResponse.FromString,
+                _registered_method=True)
+        self.DeleteClientCertificate = channel.unary_unary(
+                '/pagemesh.ledger.v1.CredentialService/DeleteClientCertificate',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.DeleteClientCertificateRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.DeleteClientCertificateResponse.FromString,
+                _registered_method=True)
         self.CreateIdentityProvider = channel.unary_unary(
                 '/pagemesh.ledger.v1.CredentialService/CreateIdentityProvider',
                 request_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.CreateIdentityProviderRequest.SerializeToString,
@@ -108,6 +123,29 @@ class CredentialServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RegisterClientCertificate(self, request, context):
+        """Has the client certificate that the call's connection shows stand for the API key that the call is made with: from
+        then on the certificate alone will do. Calls in a session may not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListClientCertificates(self, request, context):
+        """The tenant's client certificates, in the order of their names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteClientCertificate(self, request, context):
+        """Has a client certificate stand for nothing, at once: every caller may drop those of its own key, and with the scope
+        `keys.admin` any of the tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateIdentityProvider(self, request, context):
         """Has the tenant's users log in with an OpenID Connect issuer. Its keys are fetched before it is kept.
         """
@@ -151,6 +189,21 @@ def add_CredentialServiceServicer_to_server(servicer, server):
                     servicer.SetSigningKey,
                     request_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.SetSigningKeyRequest.FromString,
                     response_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.SetSigningKeyResponse.SerializeToString,
+            ),
+            'RegisterClientCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterClientCertificate,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.RegisterClientCertificateRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.RegisterClientCertificateResponse.SerializeToString,
+            ),
+            'ListClientCertificates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListClientCertificates,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.ListClientCertificatesRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.ListClientCertificatesResponse.SerializeToString,
+            ),
+            'DeleteClientCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteClientCertificate,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.DeleteClientCertificateRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.DeleteClientCertificateResponse.SerializeToString,
             ),
             'CreateIdentityProvider': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateIdentityProvider,
@@ -277,6 +330,87 @@ class CredentialService:
             '/pagemesh.ledger.v1.CredentialService/SetSigningKey',
             pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.SetSigningKeyRequest.SerializeToString,
             pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.SetSigningKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterClientCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.CredentialService/RegisterClientCertificate',
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.RegisterClientCertificateRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.RegisterClientCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListClientCertificates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.CredentialService/ListClientCertificates',
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.ListClientCertificatesRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.ListClientCertificatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteClientCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.CredentialService/DeleteClientCertificate',
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.DeleteClientCertificateRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_credential__service__pb2.DeleteClientCertificateResponse.FromString,
             options,
             channel_credentials,
             insecure,

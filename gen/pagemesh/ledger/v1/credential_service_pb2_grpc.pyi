@@ -49,6 +49,16 @@ class CredentialServiceStub:
     """Has a key of the caller's tenant demand signed requests (RFC 9421, Ed25519), at once: whoever has the key alone can do
     nothing with it from then on, and neither can its sessions.
     """
+    RegisterClientCertificate: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.RegisterClientCertificateRequest, _credential_service_pb2.RegisterClientCertificateResponse]
+    """Has the client certificate that the call's connection shows stand for the API key that the call is made with: from
+    then on the certificate alone will do. Calls in a session may not.
+    """
+    ListClientCertificates: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ListClientCertificatesRequest, _credential_service_pb2.ListClientCertificatesResponse]
+    """The tenant's client certificates, in the order of their names."""
+    DeleteClientCertificate: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.DeleteClientCertificateRequest, _credential_service_pb2.DeleteClientCertificateResponse]
+    """Has a client certificate stand for nothing, at once: every caller may drop those of its own key, and with the scope
+    `keys.admin` any of the tenant.
+    """
     CreateIdentityProvider: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.CreateIdentityProviderRequest, _credential_service_pb2.CreateIdentityProviderResponse]
     """Has the tenant's users log in with an OpenID Connect issuer. Its keys are fetched before it is kept."""
     ListIdentityProviders: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ListIdentityProvidersRequest, _credential_service_pb2.ListIdentityProvidersResponse]
@@ -76,6 +86,16 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     SetSigningKey: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.SetSigningKeyRequest, _credential_service_pb2.SetSigningKeyResponse]  # type: ignore[assignment]
     """Has a key of the caller's tenant demand signed requests (RFC 9421, Ed25519), at once: whoever has the key alone can do
     nothing with it from then on, and neither can its sessions.
+    """
+    RegisterClientCertificate: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.RegisterClientCertificateRequest, _credential_service_pb2.RegisterClientCertificateResponse]  # type: ignore[assignment]
+    """Has the client certificate that the call's connection shows stand for the API key that the call is made with: from
+    then on the certificate alone will do. Calls in a session may not.
+    """
+    ListClientCertificates: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ListClientCertificatesRequest, _credential_service_pb2.ListClientCertificatesResponse]  # type: ignore[assignment]
+    """The tenant's client certificates, in the order of their names."""
+    DeleteClientCertificate: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.DeleteClientCertificateRequest, _credential_service_pb2.DeleteClientCertificateResponse]  # type: ignore[assignment]
+    """Has a client certificate stand for nothing, at once: every caller may drop those of its own key, and with the scope
+    `keys.admin` any of the tenant.
     """
     CreateIdentityProvider: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.CreateIdentityProviderRequest, _credential_service_pb2.CreateIdentityProviderResponse]  # type: ignore[assignment]
     """Has the tenant's users log in with an OpenID Connect issuer. Its keys are fetched before it is kept."""
@@ -125,6 +145,34 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credential_service_pb2.SetSigningKeyResponse, _abc.Awaitable[_credential_service_pb2.SetSigningKeyResponse]]:
         """Has a key of the caller's tenant demand signed requests (RFC 9421, Ed25519), at once: whoever has the key alone can do
         nothing with it from then on, and neither can its sessions.
+        """
+
+    @_abc_1.abstractmethod
+    def RegisterClientCertificate(
+        self,
+        request: _credential_service_pb2.RegisterClientCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.RegisterClientCertificateResponse, _abc.Awaitable[_credential_service_pb2.RegisterClientCertificateResponse]]:
+        """Has the client certificate that the call's connection shows stand for the API key that the call is made with: from
+        then on the certificate alone will do. Calls in a session may not.
+        """
+
+    @_abc_1.abstractmethod
+    def ListClientCertificates(
+        self,
+        request: _credential_service_pb2.ListClientCertificatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.ListClientCertificatesResponse, _abc.Awaitable[_credential_service_pb2.ListClientCertificatesResponse]]:
+        """The tenant's client certificates, in the order of their names."""
+
+    @_abc_1.abstractmethod
+    def DeleteClientCertificate(
+        self,
+        request: _credential_service_pb2.DeleteClientCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.DeleteClientCertificateResponse, _abc.Awaitable[_credential_service_pb2.DeleteClientCertificateResponse]]:
+        """Has a client certificate stand for nothing, at once: every caller may drop those of its own key, and with the scope
+        `keys.admin` any of the tenant.
         """
 
     @_abc_1.abstractmethod

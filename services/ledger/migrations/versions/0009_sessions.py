@@ -1,4 +1,4 @@
-"""Credentials beside API keys: sessions, issuers of other tokens, signed requests."""
+"""Credentials beside API keys: sessions, issuers of other tokens, signed requests, client certificates."""
 
 from alembic import op
 
@@ -14,6 +14,7 @@ def upgrade() -> None:
     _revoked_sessions()
     _identity_providers()
     _request_keys()
+    _client_certificates()
 
 
 def _signing_keys() -> None:
@@ -142,6 +143,30 @@ def _request_keys() -> None:
     op.execute("""
         CREATE POLICY over ON ledger.request_nonces
         USING (current_setting('pagemesh.across', true) = 'expiry' AND forget_time <= now()) WITH CHECK (false)
+    """)
+
+
+def _client_certificates() -> None:
+    op.execute("""
+        CREATE TABLE ledger.client_certificates (
+            tenant      text        NOT NULL,
+            id          text        NOT NULL UNIQUE CHECK (id ~ '^[0-9a-f]{64}$'),
+            key_id      text        NOT NULL REFERENCES ledger.api_keys,
+            create_time timestamptz NOT NULL,
+            PRIMARY KEY (tenant, id)
+        )
+    """)
+    op.execute("COMMENT ON COLUMN ledger.client_certificates.id IS 'SHA-256 of the certificate, in hex'")
+    op.execute("CREATE INDEX client_certificates_by_key ON ledger.client_certificates (tenant, key_id)")
+    op.execute("""
+        CREATE TRIGGER tell_of_removal AFTER DELETE ON ledger.client_certificates
+        FOR EACH ROW EXECUTE FUNCTION ledger.tell_of_removal('clientCertificates')
+    """)
+    _own_tenant("client_certificates")
+    # Whose a certificate is can only be found out by looking at all tenants'.
+    op.execute("""
+        CREATE POLICY credentials ON ledger.client_certificates FOR SELECT
+        USING (current_setting('pagemesh.across', true) = 'credentials')
     """)
 
 
