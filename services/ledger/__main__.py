@@ -7,11 +7,9 @@ import functools
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from pagemesh.ledger.v1.audit_service_pb2_grpc import add_AuditServiceServicer_to_server
 from pagemesh.ledger.v1.credential_service_pb2_grpc import add_CredentialServiceServicer_to_server
@@ -25,63 +23,43 @@ from services.database.pool import Pool, open_pool, ping
 from services.ledger.adapters.audit_timer import AuditTimer
 from services.ledger.adapters.budget_gauge import PostgresBudgetGauge
 from services.ledger.adapters.expiry_timer import ExpiryTimer
-from services.ledger.adapters.oidc_discovery import OidcDiscovery
 from services.ledger.adapters.own_events import chaining
 from services.ledger.adapters.postgres_audit import PostgresAudit
 from services.ledger.adapters.postgres_audit_months import PostgresAuditMonths
 from services.ledger.adapters.postgres_budgets import PostgresBudgets
-from services.ledger.adapters.postgres_certificates import PostgresCertificates
-from services.ledger.adapters.postgres_changes import PostgresAccessChanges
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.adapters.postgres_members import PostgresProjects, PostgresUsers
 from services.ledger.adapters.postgres_partitions import PostgresPartitions
 from services.ledger.adapters.postgres_prices import PostgresPrices, PostgresPriceShelf
-from services.ledger.adapters.postgres_providers import PostgresProviders
-from services.ledger.adapters.postgres_providers import PostgresUsers as PostgresStandingUsers
 from services.ledger.adapters.postgres_quotas import PostgresQuotas
-from services.ledger.adapters.postgres_request_keys import PostgresRequestKeys
 from services.ledger.adapters.postgres_rollups import PostgresRollups
-from services.ledger.adapters.postgres_sessions import PostgresRevokedSessions, PostgresSigningKeys
 from services.ledger.adapters.postgres_tenants import PostgresTenantDirectory
 from services.ledger.adapters.postgres_usage import PostgresUsage
 from services.ledger.adapters.postgres_usage_reports import PostgresUsageReports
 from services.ledger.adapters.postgres_webhooks import PostgresOutbox, PostgresWebhooks
-from services.ledger.adapters.session_timer import SessionTimer
 from services.ledger.adapters.usage_timer import UsageTimer
 from services.ledger.api import command_line, contract
 from services.ledger.api.audit_servicer import AuditServicer
 from services.ledger.api.check_servicer import CheckServicer
-from services.ledger.api.credential_servicer import CredentialServicer
 from services.ledger.api.identity_servicer import IdentityServicer, IdentityUseCases
 from services.ledger.api.ledger_servicer import LedgerServicer
 from services.ledger.api.operator_servicer import OperatorServicer
 from services.ledger.config import BootstrapSettings, LedgerSettings
+from services.ledger.credentials import open_credentials
 from services.ledger.domain.audit import AuditEvent
 from services.ledger.domain.audit_books import AuditBooks
 from services.ledger.domain.audit_retention import AuditRetention
 from services.ledger.domain.books import Books
 from services.ledger.domain.budgeting import Budgets
-from services.ledger.domain.client_certificates import CertificateCheck, ClientCertificates
 from services.ledger.domain.clients import ClientHasher
 from services.ledger.domain.directory import Projects, Standings, Tenants, Users
-from services.ledger.domain.fresh_cache import FreshCache
-from services.ledger.domain.gate import Gate
-from services.ledger.domain.identity import Authenticator
-from services.ledger.domain.identity_providers import IdentityProviders, OidcCheck
-from services.ledger.domain.issuer_keys import IssuerKeys
-from services.ledger.domain.key_cache import KeyCache
 from services.ledger.domain.key_ring import KeyRing
 from services.ledger.domain.keys import KeyHasher, KeyMint
 from services.ledger.domain.onboarding import Onboarding
 from services.ledger.domain.prices import PriceDesk, PriceLists
 from services.ledger.domain.quotas import Quotas
 from services.ledger.domain.reconciliation import Reconciliation
-from services.ledger.domain.sealing import Sealer
-from services.ledger.domain.session_tokens import SessionTokens
-from services.ledger.domain.sessions import SessionCheck, Sessions
-from services.ledger.domain.signed_requests import RequestKeys, SignatureCheck
-from services.ledger.domain.signing_keys import SESSION_LIFETIME, SigningKeys
 from services.ledger.domain.usage_reports import Reports
 from services.ledger.domain.usage_upkeep import UsageUpkeep
 from services.ledger.domain.usage_window import UsageWindow
@@ -297,89 +275,6 @@ async def _prices(settings: DatabaseSettings, options: argparse.Namespace) -> No
         print(line)
 
 
-@dataclass(frozen=True)
-class _Credentials:
-    """Whatever says who somebody is."""
-
-    gate: Gate
-    servicer: CredentialServicer
-    changes: PostgresAccessChanges
-    timer: SessionTimer
-    issuer_keys: IssuerKeys
-
-
-def _credentials(settings: LedgerSettings, pool: Pool) -> _Credentials:
-    pepper, now_s = settings.key_pepper.get_secret_value(), time.monotonic
-    keys, cache = (
-        PostgresKeys(pool),
-        KeyCache(max_keys=settings.key_cache_keys, ttl_s=settings.key_cache_ttl_s, monotonic_s=now_s),
-    )
-
-    def fresh(ttl_s: float = settings.key_cache_ttl_s, *, lasting: bool = False) -> FreshCache[Any, Any]:
-        entries = settings.key_cache_keys
-        return FreshCache(max_entries=entries, ttl_s=ttl_s, monotonic_s=now_s, hearing=lambda: lasting or cache.hearing)
-
-    authenticator = Authenticator(keys=keys, hasher=KeyHasher(pepper), cache=cache, clock=_now, monotonic_s=now_s)
-    signing_keys = SigningKeys(
-        store=PostgresSigningKeys(pool),
-        sealer=Sealer(pepper, purpose="session signing keys"),
-        clock=_now,
-        monotonic_s=now_s,
-        period=timedelta(seconds=settings.session_key_s),
-    )
-    tokens = SessionTokens(issuer=settings.session_issuer, audience=settings.session_issuer)
-    revoked, request_keys = PostgresRevokedSessions(pool), PostgresRequestKeys(pool)
-    check = SessionCheck(
-        tokens=tokens,
-        signing_keys=signing_keys,
-        revoked=revoked,
-        authenticator=authenticator,
-        verified=fresh(SESSION_LIFETIME.total_seconds(), lasting=True),
-        standing=fresh(),
-        clock=_now,
-        monotonic_s=now_s,
-    )
-    signatures = SignatureCheck(store=request_keys, demanded=fresh(), clock=_now, monotonic_s=now_s)
-    issuers, providers, issuer_keys = _issuers(settings, pool, fresh)
-    dsn = settings.database_url.get_secret_value()
-    store = PostgresCertificates(pool)
-    shown = CertificateCheck(store=store, authenticator=authenticator, known=fresh(), monotonic_s=now_s)
-    followers = (check, signing_keys, issuers, signatures, shown)
-    return _Credentials(
-        gate=Gate(keys=authenticator, sessions=check, issuers=issuers, signatures=signatures, certificates=shown),
-        servicer=CredentialServicer(
-            sessions=Sessions(tokens=tokens, signing_keys=signing_keys, keys=keys, revoked=revoked, clock=_now),
-            signing_keys=signing_keys,
-            providers=providers,
-            request_keys=RequestKeys(store=request_keys, keys=keys, clock=_now),
-            certificates=ClientCertificates(store=store, keys=keys, clock=_now),
-        ),
-        changes=PostgresAccessChanges(dsn, cache=cache, monotonic_s=now_s, followers=followers),
-        timer=SessionTimer(signing_keys, (revoked, request_keys), interval_s=min(60.0, settings.session_key_s / 10)),
-        issuer_keys=issuer_keys,
-    )
-
-
-def _issuers(
-    settings: LedgerSettings, pool: Pool, fresh: Callable[[], FreshCache[Any, Any]]
-) -> tuple[OidcCheck, IdentityProviders, IssuerKeys]:
-    providers = PostgresProviders(pool)
-    source = OidcDiscovery(private_addresses=settings.oidc_private_addresses, ca_file=settings.oidc_ca_file)
-    keys = IssuerKeys(source=source, monotonic_s=time.monotonic)
-    check = OidcCheck(
-        providers=providers,
-        users=PostgresStandingUsers(pool),
-        keys=keys,
-        verified=fresh(),
-        standing=fresh(),
-        known_scopes=contract.scopes(),
-        clock=_now,
-        monotonic_s=time.monotonic,
-    )
-    own = settings.session_issuer
-    return check, IdentityProviders(providers=providers, keys=keys, own_issuer=own, clock=_now), keys
-
-
 async def _serve(settings: LedgerSettings) -> None:
     dsn = settings.database_url.get_secret_value()
     hasher = KeyHasher(settings.key_pepper.get_secret_value())
@@ -390,7 +285,7 @@ async def _serve(settings: LedgerSettings) -> None:
     server = MeshServer(
         name="ledger", settings=settings, health=health, reflect=contract.service_names(), audit=[audited(trail)]
     )
-    credentials = _credentials(settings, pool)
+    credentials = open_credentials(settings, pool, clock=_now)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(pool.close)
         stack.push_async_callback(credentials.issuer_keys.close)

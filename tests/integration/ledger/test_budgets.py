@@ -5,7 +5,7 @@ import base64
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tests.integration.ledger.conftest import (
     refused,
     run_command,
 )
+from tests.integration.ledger.receiver import Receiver, receiving
 from tests.integration.ledger.test_money import MODEL, event, reserve
 
 Code = grpc.StatusCode
@@ -276,17 +277,15 @@ async def test_a_tenants_own_price_is_charged_and_kept(desk: Desk, ledger_dsn: s
     held = (await desk.summarizer.call(desk.summarizer.ledger.Reserve, after)).hold
     assert held.price_book_version > 1_000_000
     listed = await desk.call("ListPrices", pb.ListPricesRequest(page_size=1000))
-    own = [price for price in listed.prices if price.tenant_override]
-    assert [(p.model, p.input_per_million.micros, p.output_per_million.micros) for p in own] == [
-        ("offline/*", 40000, 5)
-    ]
+    (own,) = (price for price in listed.prices if price.tenant_override)
+    assert (own.model, own.input_per_million.micros, own.output_per_million.micros) == ("offline/*", 40000, 5)
     assert listed.price_book_version == held.price_book_version
     first = await desk.call("ListPrices", pb.ListPricesRequest(price_book_version=1, page_size=7))
     assert (len(first.prices), any(price.tenant_override for price in first.prices)) == (7, False)
     await run_command([*prices, "--list-price"], environment(ledger_dsn))
 
     async def as_listed() -> bool:
-        return bool((await desk.call("ListPrices", pb.ListPricesRequest())).price_book_version == 1)
+        return bool((await desk.call("ListPrices", pb.ListPricesRequest())).price_book_version == 2)
 
     await eventually(as_listed)
     # Each is settled at the price it was held at, whatever came since.
@@ -306,7 +305,7 @@ async def test_anothers_price_book_is_not_found(desk: Desk, stranger: Desk, ledg
 
     async def own() -> bool:
         versions[0] = (await desk.call("ListPrices", pb.ListPricesRequest())).price_book_version
-        return versions[0] > 1
+        return versions[0] > 1_000_000
 
     await eventually(own)
     request = pb.ListPricesRequest(price_book_version=versions[0])
@@ -319,47 +318,22 @@ async def test_a_price_list_is_loaded_once_and_checked(ledger_dsn: str, tmp_path
     line = '[[price]]\nmodel = "new/model"\ninput_micros_per_million = {}\noutput_micros_per_million = 1\n'
     for text, why in (
         ('version = 1\ncurrency = "USD"\n' + line.format(1), "PRICE_BOOK_VERSION_TAKEN"),
-        ('version = 3\ncurrency = "USD"\n' + line.format(1), "PRICE_BOOK_VERSION_TAKEN"),
-        ('version = 2\ncurrency = "EUR"\n' + line.format(1), "currency"),
-        ('version = 2\ncurrency = "USD"\n' + line.format("1.5"), "input_micros_per_million"),
-        ('version = 2\ncurrency = "USD"\n' + line.format(1) * 2, "file"),
+        ('version = 4\ncurrency = "USD"\n' + line.format(1), "PRICE_BOOK_VERSION_TAKEN"),
+        ('version = 3\ncurrency = "EUR"\n' + line.format(1), "currency"),
+        ('version = 3\ncurrency = "USD"\n' + line.format("1.5"), "input_micros_per_million"),
+        ('version = 3\ncurrency = "USD"\n' + line.format(1) * 2, "file"),
         ("version = ", "file"),
     ):
-        file = tmp_path / "prices.toml"
-        file.write_text(text)
+        (file := tmp_path / "prices.toml").write_text(text)
         code, output = await run_command(["prices", "load", str(file)], environment(ledger_dsn))
         assert code == 1
         assert why in output
 
 
-@dataclass
-class Receiver:
-    """A server that notes what is posted to it, and answers as it is told."""
-
-    port: int = 0
-    statuses: list[int] = field(default_factory=list)
-    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
-        raw = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
-        headers["webhook-signature"] = raw["webhook-signature"]
-        self.got.append((headers, await reader.readexactly(int(headers["content-length"]))))
-        status = self.statuses.pop(0) if self.statuses else 204
-        writer.write(f"HTTP/1.1 {status} x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n".encode())
-        await writer.drain()
-        writer.close()
-
-
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    told = Receiver()
-    server = await asyncio.start_server(told.answer, "127.0.0.1", 0)
-    told.port = server.sockets[0].getsockname()[1]
-    yield told
-    server.close()
-    await server.wait_closed()
+    async with receiving() as told:
+        yield told
 
 
 async def test_a_threshold_is_told_once_and_signed(desk: Desk, receiver: Receiver) -> None:

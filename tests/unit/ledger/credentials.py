@@ -129,18 +129,9 @@ async def open_replica(
     )
     issuer_keys = IssuerKeys(source=shared.source, monotonic_s=ticks)
     issuers = _issuers(shared, issuer_keys, fresh, ticks)
-    signatures = SignatureCheck(
-        store=shared.request_keys,
-        demanded=fresh(),
-        clock=clock,
-        monotonic_s=ticks,
-    )
-    certificates = CertificateCheck(
-        store=shared.certificates,
-        authenticator=authenticator,
-        known=fresh(),
-        monotonic_s=ticks,
-    )
+    signatures = SignatureCheck(store=shared.request_keys, demanded=fresh(), clock=clock, monotonic_s=ticks)
+    store = shared.certificates
+    certificates = CertificateCheck(store=store, authenticator=authenticator, known=fresh(), monotonic_s=ticks)
     return Replica(
         shared=shared,
         ring=KeyRing(
@@ -164,7 +155,7 @@ async def open_replica(
         issuers=issuers,
         request_keys=RequestKeys(store=shared.request_keys, keys=keys, clock=clock),
         signatures=signatures,
-        registered=ClientCertificates(store=shared.certificates, keys=keys, clock=clock),
+        registered=ClientCertificates(store=store, keys=keys, clock=clock),
         certificates=certificates,
         gate=Gate(
             keys=authenticator, sessions=check, issuers=issuers, signatures=signatures, certificates=certificates
