@@ -20,7 +20,7 @@ from services.ledger.domain.values import (
     UsageRecord,
     UsageReport,
 )
-from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound
+from services.runtime.errors import AlreadyExists, FailedPrecondition
 
 DEFAULT_PAGE = 50
 EXPIRE_BATCH = 500
@@ -83,7 +83,7 @@ class Books:
         _check_event(event, "event")
         hold = await self._holds.made(caller.tenant, hold_id)
         if hold is None:
-            raise _not_found()
+            raise refusals.hold_not_found()
         if event.job != hold.job:
             raise FailedPrecondition(
                 "HOLD_OF_OTHER_JOB",
@@ -117,7 +117,7 @@ class Books:
         """
         hold = await self._holds.release(caller.tenant, hold_id)
         if hold is None:
-            raise _not_found()
+            raise refusals.hold_not_found()
         if hold.state is HoldState.SETTLED:
             raise FailedPrecondition(
                 "HOLD_ALREADY_SETTLED", "The call of this hold is in the books; it cannot be released."
@@ -199,10 +199,6 @@ def _distinct(events: Sequence[UsageEvent]) -> list[UsageEvent]:
         if by_id.setdefault(event.event_id, event) != event:
             raise refusals.event_id_reused()
     return list(by_id.values())
-
-
-def _not_found() -> NotFound:
-    return NotFound("HOLD_NOT_FOUND", "There is no such hold.")
 
 
 def _check_event(event: UsageEvent, path: str) -> None:
