@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pagemesh_cli.stack.background import Supervised
 from pagemesh_cli.stack.certificates import CertificateAuthority
@@ -27,6 +28,10 @@ from pagemesh_cli.stack.valkey import ValkeyServer, command_valkey
 
 if TYPE_CHECKING:
     from tests.s3_server import S3Server
+
+# A busy machine is slow, and no example is wrong for it.
+settings.register_profile("pagemesh", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pagemesh")
 
 _ROOT = Path(__file__).parent.parent
 _ROLES = _ROOT / "deploy" / "postgres" / "roles.sql"

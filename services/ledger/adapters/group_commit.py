@@ -46,7 +46,8 @@ class GroupCommit(Generic[Move, Answer]):
     """One queue for each tenant. Calls travel in the order in which they came.
 
     `run(tenant, moves)` is one transaction; for each move it answers a result or the error that refuses this one. It
-    raises GroupFailedError where one move may have spoilt it for the others, and anything else for all of them.
+    raises a PagemeshError where nothing can be done for any of them, and anything else where one move may have spoilt
+    it for the others.
     `ids(move)` are what it is about: no two moves of a group share one, so that each group can be decided at once.
     """
 
@@ -153,8 +154,10 @@ class GroupCommit(Generic[Move, Answer]):
             gone = Unavailable("DATABASE_UNAVAILABLE", "The database does not answer. Try again.", retry_after_s=1.0)
             gone.__cause__ = exc
             return [gone] * len(group)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it is told to everybody who waits for it
-            return [exc] * len(group)
+        except Exception as exc:
+            if isinstance(exc, PagemeshError) or len(group) == 1:
+                return [exc] * len(group)
+            raise GroupFailedError from exc
 
 
 def _tell(group: "Sequence[_Waiting[Move, Answer]]", answers: "Sequence[Answer | BaseException]") -> None:

@@ -208,8 +208,7 @@ def _reserve(books: _Books, hold: Hold) -> Hold:
 def _settle(books: _Books, hold: Hold, record: UsageRecord) -> UsageRecord:
     if hold.hold_id in books.records:
         return books.records[hold.hold_id]
-    # A hold that was found before does not go again.
-    if not books.states[hold.hold_id].counts:
+    if not _state(books, hold).counts:
         raise refusals.hold_released()
     if hold.hold_id not in books.settled:
         raise refusals.event_id_reused()
@@ -218,12 +217,20 @@ def _settle(books: _Books, hold: Hold, record: UsageRecord) -> UsageRecord:
 
 
 def _release(books: _Books, hold: Hold) -> Hold:
-    state = books.states[hold.hold_id]
+    state = _state(books, hold)
     if not state.counts:
         return replace(hold, state=state)
     books.sheet.close(hold, subjects_of_hold(hold), spent_micros=0, time=hold.create_time)
     books.released.append(hold.hold_id)
     return replace(hold, state=HoldState.RELEASED)
+
+
+def _state(books: _Books, hold: Hold) -> HoldState:
+    # Holds stay; but what this process remembers may be of a database that was restored since.
+    state = books.states.get(hold.hold_id)
+    if state is None:
+        raise refusals.hold_not_found()
+    return state
 
 
 async def _write(connection: Connection, tenant: str, books: _Books) -> None:

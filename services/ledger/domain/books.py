@@ -19,7 +19,7 @@ from services.ledger.domain.values import (
     UsageEvent,
     UsageRecord,
 )
-from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound
+from services.runtime.errors import AlreadyExists, FailedPrecondition
 
 EXPIRE_BATCH = 500
 EXPIRE_BATCHES = 20
@@ -92,7 +92,7 @@ class Books:
         self._check_events([event], "event", now)
         hold = await self._holds.made(caller.tenant, hold_id)
         if hold is None:
-            raise _not_found()
+            raise refusals.hold_not_found()
         if event.job != hold.job:
             raise FailedPrecondition(
                 "HOLD_OF_OTHER_JOB",
@@ -126,7 +126,7 @@ class Books:
         """
         hold = await self._holds.release(caller.tenant, hold_id)
         if hold is None:
-            raise _not_found()
+            raise refusals.hold_not_found()
         if hold.state is HoldState.SETTLED:
             raise FailedPrecondition(
                 "HOLD_ALREADY_SETTLED", "The call of this hold is in the books; it cannot be released."
@@ -203,7 +203,3 @@ def _distinct(events: Sequence[UsageEvent]) -> list[UsageEvent]:
         if known is not event and known != event:
             raise refusals.event_id_reused()
     return list(by_id.values())
-
-
-def _not_found() -> NotFound:
-    return NotFound("HOLD_NOT_FOUND", "There is no such hold.")

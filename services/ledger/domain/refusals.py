@@ -41,6 +41,11 @@ def too_many_budgets(most: int) -> ResourceExhausted:
     return ResourceExhausted("TOO_MANY_BUDGETS", f"A tenant has at most {most} budgets. Delete one that is not needed.")
 
 
+def hold_not_found() -> NotFound:
+    """No such hold of this tenant."""
+    return NotFound("HOLD_NOT_FOUND", "There is no such hold.")
+
+
 def hold_released() -> FailedPrecondition:
     """The hold was released: its call was said never to be sent."""
     return FailedPrecondition(

@@ -31,8 +31,8 @@ from tests.integration.ledger.conftest import (
     refused,
     run_command,
 )
+from tests.integration.ledger.desks import DAY, usd
 from tests.integration.ledger.test_access import check, passes
-from tests.integration.ledger.test_budgets import DAY, usd
 from tests.integration.ledger.test_money import event, reserve
 
 Code = grpc.StatusCode

@@ -24,7 +24,9 @@ class Door:
         self.groups.append((tenant, list(moves)))
         await self.open.wait()
         if any(move < 0 for move in moves):
-            raise GroupFailedError from ValueError("a negative one")
+            raise ValueError("a negative one")
+        if any(move > 10**6 for move in moves):
+            raise GroupFailedError from LookupError("a large one")
         return [AlreadyExists("ODD", "odd") if move % 2 else move * 10 for move in moves]
 
 
@@ -49,13 +51,14 @@ async def test_each_call_has_its_own_answer_and_refusal() -> None:
     assert all(isinstance(results[n], AlreadyExists) for n in (1, 3))
 
 
-async def test_a_failed_group_falls_back_to_singles() -> None:
+@pytest.mark.parametrize(("bad", "error"), [(-4, ValueError), (10**6 + 4, LookupError)])
+async def test_a_failed_group_falls_back_to_singles(bad: int, error: type[Exception]) -> None:
     door = Door()
     group = commits(door.run)
-    results = await asyncio.gather(*(group.submit("t", move) for move in (2, -4, 6)), return_exceptions=True)
+    results = await asyncio.gather(*(group.submit("t", move) for move in (2, bad, 6)), return_exceptions=True)
     assert (results[0], results[2]) == (20, 60)
-    assert isinstance(results[1], ValueError)
-    assert [moves for _, moves in door.groups] == [[2, -4, 6], [2], [-4], [6]]
+    assert isinstance(results[1], error)
+    assert [moves for _, moves in door.groups] == [[2, bad, 6], [2], [bad], [6]]
 
 
 async def test_what_is_about_the_same_thing_waits_for_the_next_group() -> None:
