@@ -77,7 +77,7 @@ async def test_a_provider_is_kept_found_and_dropped(kept: Kept) -> None:
 async def test_issuer_and_audience_are_one_providers_whoever_asks(kept: Kept) -> None:
     await kept.providers.add(PROVIDER)
     for tenant in ("acme", "other"):
-        with pytest.raises(AlreadyExists, match="PROVIDER_EXISTS"):
+        with pytest.raises(AlreadyExists, match="ISSUER_IN_USE"):
             await kept.providers.add(replace(PROVIDER, provider_id="q" * 16, tenant=tenant))
     await kept.providers.add(replace(PROVIDER, provider_id="q" * 16, tenant="other", audience="theirs"))
     found = await kept.providers.find(PROVIDER.issuer, ["app", "theirs"])
@@ -90,7 +90,7 @@ async def test_a_provider_needs_its_tenant_and_has_nine_beside_it(kept: Kept) ->
     made = [replace(PROVIDER, provider_id=f"{n:016}", audience=f"a{n}") for n in range(10)]
     for provider in made:
         await kept.providers.add(provider)
-    with pytest.raises(ResourceExhausted, match="TOO_MANY_PROVIDERS"):
+    with pytest.raises(ResourceExhausted, match="TOO_MANY_ISSUERS"):
         await kept.providers.add(PROVIDER)
     assert await kept.providers.list("acme", "", 4) == made[:4]
     assert await kept.providers.list("acme", made[3].provider_id, 100) == made[4:]

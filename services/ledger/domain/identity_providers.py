@@ -62,8 +62,8 @@ class ProviderStore(Protocol):
     """The issuers of all tenants."""
 
     async def add(self, provider: IdentityProvider) -> None:
-        """Keeps it. AlreadyExists PROVIDER_EXISTS where its issuer and audience are taken, FailedPrecondition
-        TENANT_UNKNOWN, ResourceExhausted TOO_MANY_PROVIDERS where the tenant has MOST_PROVIDERS."""
+        """Keeps it. AlreadyExists ISSUER_IN_USE where its issuer and audience are taken, FailedPrecondition
+        TENANT_UNKNOWN, ResourceExhausted TOO_MANY_ISSUERS where the tenant has MOST_PROVIDERS."""
         ...
 
     async def list(self, tenant: str, after: str, limit: int) -> Sequence[IdentityProvider]:
@@ -100,7 +100,7 @@ class IdentityProviders:
         """Believes an issuer from now on, once its keys could be fetched.
 
         Raises InvalidArgument INVALID_FIELD, FailedPrecondition ISSUER_REFUSED (no keys at that address) or
-        TENANT_UNKNOWN, AlreadyExists PROVIDER_EXISTS, ResourceExhausted TOO_MANY_PROVIDERS.
+        TENANT_UNKNOWN, AlreadyExists ISSUER_IN_USE, ResourceExhausted TOO_MANY_ISSUERS.
         """
         check_text(display_name, "display_name")
         self._check_issuer(issuer)
@@ -119,9 +119,9 @@ class IdentityProviders:
         return found[:size], found[size - 1].provider_id if len(found) > size else ""
 
     async def delete(self, caller: Caller, provider_id: str) -> None:
-        """Believes it no longer. Raises NotFound PROVIDER_NOT_FOUND."""
+        """Believes it no longer. Raises NotFound ISSUER_NOT_FOUND."""
         if not await self._providers.delete(caller.tenant, provider_id):
-            raise NotFound("PROVIDER_NOT_FOUND", "There is no such identity provider.")
+            raise NotFound("ISSUER_NOT_FOUND", "There is no such identity provider.")
 
     def _check_issuer(self, issuer: str) -> None:
         try:

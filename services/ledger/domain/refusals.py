@@ -117,14 +117,14 @@ MOST_PROVIDERS = 10
 def too_many_providers() -> ResourceExhausted:
     """The tenant has as many identity providers as it may have."""
     return ResourceExhausted(
-        "TOO_MANY_PROVIDERS", f"A tenant has at most {MOST_PROVIDERS} identity providers. Delete one first."
+        "TOO_MANY_ISSUERS", f"A tenant has at most {MOST_PROVIDERS} identity providers. Delete one first."
     )
 
 
 def provider_exists() -> AlreadyExists:
     """A token could not be told apart: its issuer and audience are some provider's already."""
     return AlreadyExists(
-        "PROVIDER_EXISTS", "This issuer and audience are in use. Register a client of its own at the issuer."
+        "ISSUER_IN_USE", "This issuer and audience are in use. Register a client of its own at the issuer."
     )
 
 

@@ -114,9 +114,9 @@ async def test_a_user_logs_in_with_the_tenants_issuer_until_somebody_ends_it(
 
     stranger = connect(replicas[0], "edge", other.name, scopes=SCOPES)
     delete = pb.DeleteIdentityProviderRequest(name=name)
-    async with refused(Code.NOT_FOUND, "PROVIDER_NOT_FOUND"):
+    async with refused(Code.NOT_FOUND, "ISSUER_NOT_FOUND"):
         await stranger.call(CredentialServiceStub(stranger.edge).DeleteIdentityProvider, delete)
-    async with refused(Code.ALREADY_EXISTS, "PROVIDER_EXISTS"):
+    async with refused(Code.ALREADY_EXISTS, "ISSUER_IN_USE"):
         await believe(stranger, signer.issuer, audience)
     stub = CredentialServiceStub(admin.edge)
     listed = await admin.call(stub.ListIdentityProviders, pb.ListIdentityProvidersRequest())

@@ -136,7 +136,7 @@ async def test_two_tenants_share_an_issuer_by_their_audiences(here: Replica, sig
     assert (mine.tenant, theirs.tenant) == ("acme", "other")
     both = signer.token(ANN, NOW_S, aud=["other-app", "pagemesh-app"], azp="pagemesh-app")
     assert await here.admit(both) is Denial.ISSUER_UNKNOWN, "which of the two?"
-    with pytest.raises(AlreadyExists, match="PROVIDER_EXISTS"):
+    with pytest.raises(AlreadyExists, match="ISSUER_IN_USE"):
         await here.providers.create(other, "to catch their users", ISSUER, "pagemesh-app")
 
 
@@ -332,7 +332,7 @@ async def test_an_issuer_without_keys_is_refused(here: Replica) -> None:
 async def test_a_tenant_lists_and_drops_its_own(here: Replica) -> None:
     for number in range(9):
         await here.providers.create(ADMIN, "x", ISSUER, f"app-{number}")
-    with pytest.raises(ResourceExhausted, match="TOO_MANY_PROVIDERS"):
+    with pytest.raises(ResourceExhausted, match="TOO_MANY_ISSUERS"):
         await here.providers.create(ADMIN, "x", ISSUER, "one more")
     first, token = await here.providers.list(ADMIN, 6, "")
     rest, end = await here.providers.list(ADMIN, 6, token)
@@ -340,8 +340,8 @@ async def test_a_tenant_lists_and_drops_its_own(here: Replica) -> None:
     assert len({provider.audience for provider in (*first, *rest)}) == 10
     stranger = Caller("other", "x", SCOPES)
     assert await here.providers.list(stranger, 0, "") == ([], "")
-    with pytest.raises(NotFound, match="PROVIDER_NOT_FOUND"):
+    with pytest.raises(NotFound, match="ISSUER_NOT_FOUND"):
         await here.providers.delete(stranger, first[0].provider_id)
     await here.providers.delete(ADMIN, first[0].provider_id)
-    with pytest.raises(NotFound, match="PROVIDER_NOT_FOUND"):
+    with pytest.raises(NotFound, match="ISSUER_NOT_FOUND"):
         await here.providers.delete(ADMIN, first[0].provider_id)
