@@ -335,6 +335,27 @@ async def test_two_replicas_share_the_room(database: Callable[[str], str]) -> No
         assert await totals(one, "t") == await totals(two, "d") == (9000, 0)
 
 
+async def test_replicas_that_reserve_different_calls_never_pass_the_limit(database: Callable[[str], str]) -> None:
+    """Nothing but the budget is common to them: neither a hold nor an event makes one wait for the other."""
+    dsn = database("ledger")
+    async with open_stores("postgres", lambda _: dsn) as one, open_stores("postgres", lambda _: dsn) as two:
+        for number in range(8):
+            job = f"jobs/{number}"
+            await one.budgets.create(a_budget(f"b{number}", subject=job, hard=3_500))
+            calls = [stores.holds.reserve(replace(a_hold(1000), job=job)) for _ in range(6) for stores in (one, two)]
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            kept = [r for r in results if isinstance(r, Hold)]
+            assert len(kept) == 3
+            assert await totals(two, f"b{number}") == (0, 3000)
+            settling = [
+                (one, two)[n % 2].holds.settle(hold, replace(record, event=replace(record.event, job=job)))
+                for n, hold in enumerate(kept)
+                for record in [a_record(an_event(), hold_id=hold.hold_id)]
+            ]
+            await asyncio.gather(*settling)
+            assert await totals(two, f"b{number}") == (2700, 0)
+
+
 async def test_a_call_that_its_caller_gave_up_takes_nobody_with_it(stores: Stores) -> None:
     await stores.budgets.create(a_budget(hard=10**6))
     holds = [a_hold(100) for _ in range(30)]
