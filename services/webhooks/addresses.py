@@ -42,7 +42,13 @@ def is_public(address: str) -> bool:
         found: _Address = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    return all(part.is_global and not part.is_multicast and not part.is_reserved for part in _unwrapped(found))
+    return all(
+        part.is_global
+        and not part.is_multicast
+        and not part.is_reserved
+        and not (isinstance(part, ipaddress.IPv6Address) and part.is_site_local)
+        for part in _unwrapped(found)
+    )
 
 
 def _unwrapped(address: _Address) -> list[_Address]:

@@ -15,12 +15,16 @@ from services.ledger.adapters.postgres_identity import PostgresTenants
 from services.ledger.adapters.postgres_prices import PostgresPrices, PostgresPriceShelf
 from services.ledger.domain.ports import PriceBooks
 from services.ledger.domain.prices import FIRST_TENANT_VERSION, PriceDesk, PriceShelf
-from services.ledger.domain.pricing import Price
+from services.ledger.domain.pricing import Price, PriceBook
 from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from tests.unit.ledger.samples import BOOK, MODEL, NOW, STORES, FixedClock
 
 CHEAP = Price(1, 2)
 LARGE = "mistral/mistral-large-latest"
+
+
+LISTED = 2
+"""The newest version that the migrations load."""
 
 
 @dataclass
@@ -36,7 +40,7 @@ async def shop(request: pytest.FixtureRequest, database: Callable[[str], str]) -
     clock = FixedClock()
     async with AsyncExitStack() as stack:
         if request.param == "memory":
-            memory = MemoryPrices({1: BOOK}, clock)
+            memory = MemoryPrices({1: BOOK, LISTED: PriceBook(LISTED, BOOK.prices)}, clock)
             yield Shop(memory, memory, PriceDesk(memory, clock), clock)
             return
         pool = await open_pool(database("ledger"), name="test", max_size=8)
@@ -52,12 +56,12 @@ async def shop(request: pytest.FixtureRequest, database: Callable[[str], str]) -
 
 async def test_without_overrides_everybody_pays_the_list(shop: Shop) -> None:
     for tenant in ("acme", "other", "nobody"):
-        assert (await shop.books.current(tenant)).version == 1
+        assert (await shop.books.current(tenant)).version == LISTED
 
 
 async def test_an_override_counts_from_its_time_for_its_tenant(shop: Shop) -> None:
     await shop.desk.override("acme", MODEL, CHEAP, NOW + timedelta(days=1))
-    assert (await shop.books.current("acme")).version == 1
+    assert (await shop.books.current("acme")).version == LISTED
     shop.clock.now += timedelta(days=1)
     own = await shop.books.current("acme")
     assert own.version >= FIRST_TENANT_VERSION
@@ -75,10 +79,10 @@ async def test_a_version_stays_what_it_was(shop: Shop) -> None:
     await shop.desk.override("acme", MODEL, Price(5, 5), None)
     second = await shop.books.current("acme")
     await shop.desk.override("acme", MODEL, None, None)
-    assert (await shop.books.current("acme")).version == 1
+    assert (await shop.books.current("acme")).version == LISTED
     await shop.desk.override("acme", "offline/*", Price(7, 7), None)
     third = await shop.books.current("acme")
-    assert len({first.version, second.version, third.version, 1}) == 4
+    assert len({first.version, second.version, third.version, LISTED}) == 4
     for version, wanted in ((first, CHEAP), (second, Price(5, 5)), (third, Price(7, 7))):
         assert (await shop.books.version("acme", version.version)).price(MODEL) == wanted
     assert [o.number for o in await shop.desk.overrides("acme")] == [1, 2, 3, 4]
@@ -94,7 +98,7 @@ async def test_the_same_overrides_are_the_same_version(shop: Shop) -> None:
 async def test_a_new_list_is_used_and_the_old_one_stays(shop: Shop) -> None:
     await shop.desk.override("acme", MODEL, CHEAP, None)
     before = await shop.books.current("acme")
-    await shop.desk.publish(2, "USD", {MODEL: Price(9, 9), "new/*": Price(3, 3)})
+    await shop.desk.publish(LISTED + 1, "USD", {MODEL: Price(9, 9), "new/*": Price(3, 3)})
     assert (await shop.books.current("other")).price("new/x") == Price(3, 3)
     own = await shop.books.current("acme")
     assert (own.price(MODEL), own.price("new/x")) == (CHEAP, Price(3, 3))
@@ -102,7 +106,7 @@ async def test_a_new_list_is_used_and_the_old_one_stays(shop: Shop) -> None:
         own.price(LARGE)
     old = await shop.books.version("acme", before.version)
     assert old.price(LARGE) == Price(2_000_000, 6_000_000)
-    for version in (1, 2, 4):
+    for version in (1, LISTED + 1, LISTED + 3):
         with pytest.raises(AlreadyExists, match="PRICE_BOOK_VERSION_TAKEN"):
             await shop.desk.publish(version, "USD", {MODEL: CHEAP})
 

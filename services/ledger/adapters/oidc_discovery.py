@@ -5,7 +5,6 @@ network, no redirects, no proxies, little time and little room.
 """
 
 import asyncio
-import ipaddress
 import json
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 import httpcore2
 
 from services.runtime.errors import Unavailable
+from services.webhooks.addresses import is_public
 
 TOTAL_TIMEOUT_S = 5.0
 _STEP_TIMEOUT_S = 3.0
@@ -75,18 +75,15 @@ class _CheckedAddresses(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, proto=6)
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, proto=6)
+        except UnicodeError as exc:
+            raise _refused("its host is no name") from exc
         addresses = [str(entry[4][0]) for entry in found]
-        allowed = [address for address in addresses if self._private_addresses or _is_public(address)]
+        allowed = [address for address in addresses if self._private_addresses or is_public(address)]
         if not allowed or len(allowed) < len(addresses):
             raise _refused("its address is in a private network")
         return await self._inner.connect_tcp(allowed[0], port, timeout, local_address, socket_options)
-
-
-def _is_public(address: str) -> bool:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None) or ip
-    return mapped.is_global and not mapped.is_multicast
 
 
 async def _get(pool: httpcore2.AsyncConnectionPool, url: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import ssl
 import urllib.parse
 from collections.abc import Mapping
@@ -40,6 +41,11 @@ _CHECKS = Counter("pagemesh_ledger_checks", "Checks for the edge, by `ok` or why
 _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 _GRPC = "application/grpc"
 _UPLOADS = ("/v1/documents:upload", "/pagemesh.extractor.v1.ExtractorService/UploadDocument")
+_ENDS = re.compile(
+    r"/v1/(apiKeys|sessions)/[0-9a-z]+:(revoke|rotate)"
+    r"|/pagemesh\.ledger\.v1\.(IdentityService/(Revoke|Rotate)ApiKey|CredentialService/RevokeSession)"
+)
+"""What a stolen credential is ended with: a thief who spends the hour's quota is not to prevent it."""
 _DENIED_TEXT = "API key is missing, unknown, expired or revoked"
 """One text for all reasons: which of them it was would help only somebody who guesses."""
 
@@ -76,7 +82,7 @@ class CheckServicer(AuthorizationServicer):
             presented = _request(request)
             found = await self._gate.admit(presented)
             used_up = None
-            if isinstance(found, Principal):
+            if isinstance(found, Principal) and not _ENDS.fullmatch(asked.path):
                 used_up = await self._quotas.take(found, upload=_is_upload(asked.path))
         except PagemeshError as exc:
             _CHECKS.labels(exc.reason.lower()).inc()

@@ -17,8 +17,6 @@ from services.ledger.domain.signing_keys import SigningKey, SigningKeys
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-SESSION_HEADER = "x-pagemesh-session"
-"""How Check says that a call is made in a session; the edge lets no client say so."""
 CERTIFICATE_HEADER = "x-pagemesh-certificate"
 """The same for the fingerprint of the client certificate that the call's connection shows."""
 _TOKEN_TYPE = "urn:ietf:params:oauth:token-type:jwt"  # noqa: S105 - RFC 8693, section 3
@@ -44,7 +42,7 @@ class CredentialServicer(CredentialServiceServicer):
 
     async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Context) -> pb.ExchangeTokenResponse:
         """Makes a session."""
-        within = _told(context, SESSION_HEADER)
+        within = mapping.session(context)
         session, token = await self._sessions.exchange(mapping.caller(), frozenset(request.scopes), within=within)
         return pb.ExchangeTokenResponse(
             session=_session_message(session),
@@ -68,7 +66,12 @@ class CredentialServicer(CredentialServiceServicer):
 
     async def SetSigningKey(self, request: pb.SetSigningKeyRequest, context: Context) -> pb.SetSigningKeyResponse:
         """Has a key demand signatures."""
-        await self._request_keys.set(mapping.caller(), request.name.removeprefix("apiKeys/"), request.public_key)
+        await self._request_keys.set(
+            mapping.caller(),
+            request.name.removeprefix("apiKeys/"),
+            request.public_key,
+            within=mapping.session(context),
+        )
         return pb.SetSigningKeyResponse()
 
     async def RegisterClientCertificate(
@@ -76,7 +79,7 @@ class CredentialServicer(CredentialServiceServicer):
     ) -> pb.RegisterClientCertificateResponse:
         """Has the caller's certificate stand for its key."""
         made = await self._certificates.register(
-            mapping.caller(), _told(context, CERTIFICATE_HEADER), within=_told(context, SESSION_HEADER)
+            mapping.caller(), mapping.told(context, CERTIFICATE_HEADER), within=mapping.session(context)
         )
         return pb.RegisterClientCertificateResponse(client_certificate=_certificate_message(made))
 
@@ -100,7 +103,13 @@ class CredentialServicer(CredentialServiceServicer):
         self, request: pb.CreateIdentityProviderRequest, context: Context
     ) -> pb.CreateIdentityProviderResponse:
         """Adds an issuer."""
-        made = await self._providers.create(mapping.caller(), request.display_name, request.issuer, request.audience)
+        made = await self._providers.create(
+            mapping.caller(),
+            request.display_name,
+            request.issuer,
+            request.audience,
+            within=mapping.session(context),
+        )
         return pb.CreateIdentityProviderResponse(identity_provider=_provider_message(made))
 
     async def ListIdentityProviders(
@@ -118,10 +127,6 @@ class CredentialServicer(CredentialServiceServicer):
         """Drops an issuer."""
         await self._providers.delete(mapping.caller(), request.name.removeprefix("identityProviders/"))
         return pb.DeleteIdentityProviderResponse()
-
-
-def _told(context: Context, header: str) -> str:
-    return str(dict(context.invocation_metadata() or ()).get(header, ""))
 
 
 def _certificate_message(certificate: ClientCertificate) -> client_certificate_pb2.ClientCertificate:

@@ -55,6 +55,7 @@ class IdentityServicer(IdentityServiceServicer):
             expires,
             project=bare_id(request.project),
             user=bare_id(request.user),
+            within=mapping.session(context),
         )
         return pb.CreateApiKeyResponse(api_key=key_message(key), secret=credential)
 
@@ -73,7 +74,9 @@ class IdentityServicer(IdentityServiceServicer):
     async def RotateApiKey(self, request: pb.RotateApiKeyRequest, context: Context) -> pb.RotateApiKeyResponse:
         """Gives a key a new secret."""
         overlap = mapping.ttl_of(request.overlap) if request.HasField("overlap") else DEFAULT_OVERLAP
-        key, credential = await self._keys.rotate(mapping.caller(), bare_id(request.name), overlap)
+        key, credential = await self._keys.rotate(
+            mapping.caller(), bare_id(request.name), overlap, within=mapping.session(context)
+        )
         return pb.RotateApiKeyResponse(api_key=key_message(key), secret=credential)
 
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, context: Context) -> pb.RevokeApiKeyResponse:

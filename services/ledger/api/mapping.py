@@ -1,6 +1,7 @@
 """Messages of the contract to values of the domain and back. Messages were held against the contract before."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
@@ -36,6 +37,20 @@ def caller() -> Caller:
     """Who calls. Raises Unauthenticated where nobody is named."""
     identity = current_identity()
     return Caller(identity.tenant, identity.actor, identity.scopes, identity.project)
+
+
+SESSION_HEADER = "x-pagemesh-session"
+"""How Check says that a call is made in a session; the edge lets no client say so."""
+
+
+def told(context: Any, header: str) -> str:
+    """What Check, or the edge, says of the call under that name; empty where nothing is said."""
+    return str(dict(context.invocation_metadata() or ()).get(header, ""))
+
+
+def session(context: Any) -> str:
+    """The session, `sessions/{id}`, that the call is made in; empty for none."""
+    return told(context, SESSION_HEADER)
 
 
 def money(micros: int) -> money_pb2.Money:

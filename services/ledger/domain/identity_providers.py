@@ -14,6 +14,7 @@ from services.ledger.domain.fresh_cache import FreshCache
 from services.ledger.domain.identity import Denial, Principal
 from services.ledger.domain.issuer_keys import IssuerKeys
 from services.ledger.domain.jwt_form import JwtForm
+from services.ledger.domain.key_ring import check_grantable
 from services.ledger.domain.keys import random_key_id
 from services.ledger.domain.plans import UNLIMITED, Plan
 from services.ledger.domain.ports import Clock
@@ -96,12 +97,19 @@ class IdentityProviders:
         self._own_issuer = own_issuer
         self._clock = clock
 
-    async def create(self, caller: Caller, display_name: str, issuer: str, audience: str) -> IdentityProvider:
-        """Believes an issuer from now on, once its keys could be fetched.
+    async def create(
+        self, caller: Caller, display_name: str, issuer: str, audience: str, *, within: str = ""
+    ) -> IdentityProvider:
+        """Believes an issuer from now on, once its keys could be fetched. Whoever runs it can be any user of the
+        tenant, so the caller has to be able to do what an admin can. `within` is the session that the call is made in.
 
-        Raises InvalidArgument INVALID_FIELD, FailedPrecondition ISSUER_REFUSED (no keys at that address) or
+        Raises FailedPrecondition KEY_NEEDED in a session, PermissionDenied SCOPE_NOT_GRANTABLE, InvalidArgument
+        INVALID_FIELD, FailedPrecondition ISSUER_REFUSED (no keys at that address) or
         TENANT_UNKNOWN, AlreadyExists ISSUER_IN_USE, ResourceExhausted TOO_MANY_ISSUERS.
         """
+        if within:
+            raise FailedPrecondition("KEY_NEEDED", "A session adds no identity providers. Call with an API key.")
+        check_grantable(caller, Role.ADMIN.scopes)
         check_text(display_name, "display_name")
         self._check_issuer(issuer)
         try:

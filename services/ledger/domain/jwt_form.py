@@ -55,6 +55,7 @@ def _object(part: str) -> dict[str, Any] | None:
     try:
         decoded = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
         value = json.loads(decoded, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_refuse)
+        json.dumps(value, ensure_ascii=False).encode()  # halves of characters, which nothing else can keep
     except (binascii.Error, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

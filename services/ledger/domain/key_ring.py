@@ -52,17 +52,20 @@ class KeyRing:
         *,
         project: str = "",
         user: str = "",
+        within: str = "",
     ) -> tuple[ApiKey, str]:
         """Makes a key for the caller's tenant; answers it with its credential, which is kept nowhere. `project` and
-        `user` are bare ids; a project that is not named is that of the caller's key.
+        `user` are bare ids; what is not named is that of the caller, so that whatever a user makes ends with the user.
+        `within` is the session that the call is made in.
 
         Raises InvalidArgument SCOPE_UNKNOWN or INVALID_FIELD, PermissionDenied SCOPE_NOT_GRANTABLE (the caller or the
         user's role lacks a scope), EXPIRY_NOT_GRANTABLE (the new key would outlive the caller's) or
         PROJECT_NOT_GRANTABLE (the caller's key belongs to another project), NotFound PROJECT_NOT_FOUND or
-        USER_NOT_FOUND, FailedPrecondition TENANT_UNKNOWN.
+        USER_NOT_FOUND, FailedPrecondition TENANT_UNKNOWN, or KEY_NEEDED (in a session, which the key would outlive).
         """
+        _check_no_session(within)
         self._check_known(scopes)
-        _check_grantable(caller, scopes)
+        check_grantable(caller, scopes)
         now = self._clock()
         check_name(display_name, "display_name")
         if expire_time is not None:
@@ -71,7 +74,8 @@ class KeyRing:
                 raise invalid_field("expire_time", "must be in the future")
         await self._check_expiry(caller, expire_time)
         project = project or _project_of(caller)
-        _check_project(caller, project)
+        check_project(caller, project)
+        user = user or await self._user_of(caller)
         if user:
             await self._check_role(caller.tenant, user, scopes)
         key_id, credential = self._mint.credential()
@@ -91,18 +95,19 @@ class KeyRing:
 
         return await part_of(f"{caller.tenant}/apiKeys", page_size, page_token, read=read, place=_place)
 
-    async def rotate(self, caller: Caller, key_id: str, overlap: timedelta) -> tuple[ApiKey, str]:
+    async def rotate(self, caller: Caller, key_id: str, overlap: timedelta, *, within: str = "") -> tuple[ApiKey, str]:
         """Gives a key a new secret; answers it with its new credential, which is kept nowhere. The present secret works
-        for the overlap, from zero to MOST_OVERLAP.
+        for the overlap, from zero to MOST_OVERLAP. `within` is the session that the call is made in.
 
-        Raises NotFound KEY_NOT_FOUND, FailedPrecondition KEY_ENDED (it was revoked or has expired), and as `create`
-        does where the caller could not have made the key.
+        Raises NotFound KEY_NOT_FOUND, FailedPrecondition KEY_ENDED (it was revoked or has expired) or KEY_NEEDED (in a
+        session), and as `create` does where the caller could not have made the key.
         """
         if not timedelta() <= overlap <= MOST_OVERLAP:
             raise invalid_field("overlap", "must be between 0 and 7 days")
+        _check_no_session(within)
         key = (await self._find(caller, key_id)).key
-        _check_grantable(caller, key.scopes)
-        _check_project(caller, key.project)
+        check_grantable(caller, key.scopes)
+        check_project(caller, key.project)
         await self._check_expiry(caller, key.expire_time)
         now = self._clock()
         if key.revoke_time is not None or (key.expire_time is not None and key.expire_time <= now):
@@ -126,6 +131,13 @@ class KeyRing:
         if stored is None or stored.key.tenant != caller.tenant:
             raise refusals.key_not_found()
         return stored
+
+    async def _user_of(self, caller: Caller) -> str:
+        kind, _, name = caller.actor.partition("/")
+        if kind == "users":
+            return name
+        maker = await self._keys.find(name)
+        return maker.key.user if maker is not None else ""
 
     def _check_known(self, scopes: frozenset[str]) -> None:
         unknown = sorted(scopes - self._known_scopes)
@@ -157,7 +169,8 @@ class KeyRing:
             )
 
 
-def _check_grantable(caller: Caller, scopes: frozenset[str]) -> None:
+def check_grantable(caller: Caller, scopes: frozenset[str]) -> None:
+    """Raises PermissionDenied SCOPE_NOT_GRANTABLE where the caller lacks one of them."""
     lacking = sorted(scopes - caller.scopes)
     if lacking:
         raise PermissionDenied(
@@ -171,11 +184,18 @@ def _project_of(caller: Caller) -> str:
     return caller.project.removeprefix("projects/")
 
 
-def _check_project(caller: Caller, project: str) -> None:
+def check_project(caller: Caller, project: str) -> None:
+    """Raises PermissionDenied PROJECT_NOT_GRANTABLE where the caller's key belongs to another project."""
     if _project_of(caller) not in ("", project):
         raise PermissionDenied(
             "PROJECT_NOT_GRANTABLE", f"Your key belongs to {caller.project}; it handles keys of that project only."
         )
+
+
+def _check_no_session(within: str) -> None:
+    # What it makes would outlive it: a stolen session is to be worth what is left of its half hour.
+    if within:
+        raise FailedPrecondition("KEY_NEEDED", "A session makes and rotates no keys. Call with an API key.")
 
 
 def _ended() -> FailedPrecondition:

@@ -9,10 +9,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.ledger.domain.fresh_cache import FreshCache
 from services.ledger.domain.identity import Denial
+from services.ledger.domain.key_ring import check_grantable, check_project
 from services.ledger.domain.ports import Clock, KeyStore
 from services.ledger.domain.request_signatures import ALGORITHM, Message, Signature, read_signature
 from services.ledger.domain.values import Caller
-from services.runtime.errors import NotFound
+from services.runtime.errors import FailedPrecondition, NotFound
 
 MAX_AGE = timedelta(minutes=5)
 MAX_AHEAD = timedelta(seconds=60)
@@ -49,14 +50,20 @@ class RequestKeys:
         self._keys = keys
         self._clock = clock
 
-    async def set(self, caller: Caller, key_id: str, public_key: bytes) -> None:
-        """Has a key of the caller's tenant demand signatures, or with empty bytes no longer.
+    async def set(self, caller: Caller, key_id: str, public_key: bytes, *, within: str = "") -> None:
+        """Has a key of the caller's tenant demand signatures, or with empty bytes no longer. It decides who can use the
+        key, so the caller has to be able to make it. `within` is the session that the call is made in.
 
-        Raises NotFound KEY_NOT_FOUND.
+        Raises FailedPrecondition KEY_NEEDED in a session, NotFound KEY_NOT_FOUND, PermissionDenied SCOPE_NOT_GRANTABLE
+        or PROJECT_NOT_GRANTABLE.
         """
+        if within:
+            raise FailedPrecondition("KEY_NEEDED", "A session does not change what keys demand. Call with an API key.")
         key = await self._keys.find(key_id)
         if key is None or key.key.tenant != caller.tenant:
             raise NotFound("KEY_NOT_FOUND", "There is no such API key.")
+        check_grantable(caller, key.key.scopes)
+        check_project(caller, key.key.project)
         await self._store.set(caller.tenant, key_id, public_key or None, self._clock())
 
 

@@ -47,6 +47,7 @@ async def exported(peer: Peer, request: pb.ExportUsageRequest) -> list[pb.Export
 async def test_settled_and_recorded_calls_are_in_the_same_groups(summarizer: Peer, ledger_dsn: str) -> None:
     """At once, and the same when the task has moved the sums."""
     asked = reserve()
+    asked.job = "jobs/1"
     await summarizer.call(summarizer.ledger.Reserve, asked)
     settled = event(tokens=50_000, job="jobs/1", tags={"team": "blue"})
     await summarizer.call(summarizer.ledger.Settle, pb.SettleRequest(hold_id=asked.hold_id, event=settled))

@@ -134,7 +134,7 @@ async def test_nobody_rotates_what_they_could_not_have_made(gate: Gate) -> None:
 async def test_a_users_key_is_told_with_project_user_and_role(gate: Gate) -> None:
     key, credential = await gate.ring.create(ADMIN, "ada", READ, None, project="red", user=ADA)
     assert await gate.who(credential) == Principal(
-        "acme", key.name, "projects/red", READ, user=f"users/{ADA}", role=Role.MEMBER
+        "acme", key.name, "projects/red", READ, user=f"users/{ADA}", role=Role.MEMBER, key_id=key.key_id
     )
 
 
@@ -159,6 +159,24 @@ async def test_what_is_switched_off_lets_nobody_in(gate: Gate, what: Denial) -> 
     else:
         await gate.stores.directory.update("acme", off, NOW)
     assert await gate.who(credential) is what
+
+
+async def test_what_a_user_makes_ends_with_the_user(gate: Gate) -> None:
+    await gate.stores.users.add(User("acme", "e" * 16, "eve@acme.example", "Eve", Role.ADMIN, True, NOW, NOW))
+    hers, _ = await gate.ring.create(ADMIN, "hers", SCOPES, None, user="e" * 16)
+    made, _ = await gate.ring.create(Caller("acme", hers.name, SCOPES), "made with it", READ, None)
+    logged_in, _ = await gate.ring.create(Caller("acme", f"users/{'e' * 16}", SCOPES), "made by login", READ, None)
+    assert (made.user, logged_in.user) == ("e" * 16, "e" * 16)
+    given, _ = await gate.ring.create(Caller("acme", hers.name, SCOPES), "for another", READ, None, user=ADA)
+    assert given.user == ADA
+
+
+async def test_a_session_leaves_no_key_behind(gate: Gate) -> None:
+    key, _ = await gate.ring.create(ADMIN, "robot", READ, None)
+    with pytest.raises(FailedPrecondition, match="KEY_NEEDED"):
+        await gate.ring.create(ADMIN, "more", READ, None, within="sessions/x")
+    with pytest.raises(FailedPrecondition, match="KEY_NEEDED"):
+        await gate.ring.rotate(ADMIN, key.key_id, timedelta(), within="sessions/x")
 
 
 async def reason_of(attempt: Awaitable[object]) -> str:

@@ -23,6 +23,7 @@ from services.runtime.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ResourceExhausted,
     Unavailable,
 )
@@ -32,7 +33,7 @@ from tests.unit.ledger.samples import NOW
 
 ISSUER = "https://issuer.example.org"
 ANN = "ann@example.org"
-ADMIN = Caller("acme", "apiKeys/admin", SCOPES)
+ADMIN = Caller("acme", "apiKeys/admin", Role.ADMIN.scopes)
 NOW_S = NOW.timestamp()
 
 
@@ -56,7 +57,8 @@ async def test_a_token_is_the_user_with_its_address(here: Replica, signer: Signe
     signer.rotate(algorithm)
     here.shared.source.published[ISSUER] = signer.published()
     here.pass_time(seconds=RETRY_S)
-    wanted = Principal("acme", "users/" + "u" * 16, "", frozenset({"usage.read"}))
+    name = "users/" + "u" * 16
+    wanted = Principal("acme", name, "", frozenset({"usage.read"}), user=name, role=Role.AUDITOR)
     now = here.shared.clock.now.timestamp()
     for _ in range(3):
         assert await here.admit(signer.token(ANN, now)) == wanted
@@ -124,7 +126,7 @@ async def test_several_audiences_take_the_party_it_was_given_to(here: Replica, s
 
 
 async def test_two_tenants_share_an_issuer_by_their_audiences(here: Replica, signer: Signer) -> None:
-    other = Caller("other", "apiKeys/admin", SCOPES)
+    other = Caller("other", "apiKeys/admin", Role.ADMIN.scopes)
     await here.providers.create(other, "the same", ISSUER, "other-app")
     here.shared.users.users["other", ANN] = StandingUser("o" * 16, Role.ADMIN, True, True)
     mine, theirs = (
@@ -143,7 +145,7 @@ async def test_two_tenants_share_an_issuer_by_their_audiences(here: Replica, sig
 async def test_another_issuers_key_signs_nothing_for_this_one(here: Replica, signer: Signer) -> None:
     evil = Signer("https://evil.example.org", kid=signer.kid)
     here.shared.source.published[evil.issuer] = evil.published()
-    await here.providers.create(Caller("other", "x", SCOPES), "evil", evil.issuer, "pagemesh-app")
+    await here.providers.create(Caller("other", "x", Role.ADMIN.scopes), "evil", evil.issuer, "pagemesh-app")
     assert await here.admit(evil.token(ANN, NOW_S, iss=ISSUER)) is Denial.BAD_SIGNATURE
     assert await here.admit(evil.token(ANN, NOW_S)) is Denial.USER_UNKNOWN
 
@@ -345,3 +347,11 @@ async def test_a_tenant_lists_and_drops_its_own(here: Replica) -> None:
     await here.providers.delete(ADMIN, first[0].provider_id)
     with pytest.raises(NotFound, match="ISSUER_NOT_FOUND"):
         await here.providers.delete(ADMIN, first[0].provider_id)
+
+
+async def test_who_adds_an_issuer_could_have_been_any_user(here: Replica) -> None:
+    weaker = Caller("acme", "apiKeys/weaker", frozenset({"tenants.admin"}))
+    with pytest.raises(PermissionDenied, match="SCOPE_NOT_GRANTABLE"):
+        await here.providers.create(weaker, "mine", ISSUER, "my-app")
+    with pytest.raises(FailedPrecondition, match="KEY_NEEDED"):
+        await here.providers.create(ADMIN, "mine", ISSUER, "my-app", within="sessions/x")

@@ -13,7 +13,7 @@ from services.ledger.domain.gate import Request
 from services.ledger.domain.identity import Denial, Principal
 from services.ledger.domain.request_signatures import Message, read_signature
 from services.ledger.domain.values import Caller
-from services.runtime.errors import NotFound
+from services.runtime.errors import FailedPrecondition, NotFound, PermissionDenied
 from tests.unit.ledger.credentials import SCOPES, Replica, Shared, open_replica
 from tests.unit.ledger.samples import NOW
 
@@ -335,3 +335,12 @@ async def test_what_a_key_demands_counts_when_it_is_told(signed: Signed) -> None
 
 def test_the_clock_of_these_tests_is_in_whole_seconds() -> None:
     assert NOW.microsecond == 0
+
+
+async def test_who_decides_what_a_key_demands_could_have_made_it(signed: Signed) -> None:
+    key_id = signed.key_name.removeprefix("apiKeys/")
+    weaker = Caller("acme", "apiKeys/weaker", frozenset({"keys.admin"}))
+    with pytest.raises(PermissionDenied, match="SCOPE_NOT_GRANTABLE"):
+        await signed.replica.request_keys.set(weaker, key_id, b"")
+    with pytest.raises(FailedPrecondition, match="KEY_NEEDED"):
+        await signed.replica.request_keys.set(ADMIN, key_id, b"", within="sessions/x")

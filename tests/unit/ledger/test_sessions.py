@@ -317,8 +317,20 @@ async def test_every_changed_character_is_noticed(here: Replica) -> None:
         "eyJhbGciOiJFZERTQSIsImtpZCI6ImsifQ." + base64.urlsafe_b64encode(b"[" * 3000).decode() + ".x",
         "eyJhbGciOiJFZERTQSIsImtpZCI6ImsifQ." + base64.urlsafe_b64encode(b'{"exp": NaN}').decode() + ".x",
         "eyJhbGciOiJFZERTQSIsImtpZCI6ImsifQ." + base64.urlsafe_b64encode(b'{"exp": 1e999}').decode() + ".x",
+        "eyJhbGciOiJFZERTQSIsImtpZCI6ImsifQ." + base64.urlsafe_b64encode(b'{"iss":"\\ud800"}').decode() + ".x",
     ],
-    ids=["empty", "short", "no kid", "huge", "not ascii", "a list", "deep", "not a number", "infinite"],
+    ids=[
+        "empty",
+        "short",
+        "no kid",
+        "huge",
+        "not ascii",
+        "a list",
+        "deep",
+        "not a number",
+        "infinite",
+        "half a character",
+    ],
 )
 async def test_what_is_no_token_is_malformed(here: Replica, token: str) -> None:
     assert looks_like_jwt(token)

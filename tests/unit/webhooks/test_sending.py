@@ -50,6 +50,8 @@ def test_the_signature_is_that_of_the_standard() -> None:
         "::ffff:169.254.169.254",
         "64:ff9b::a00:1",
         "2002:a00:1::1",
+        "2002:7f00:1::",
+        "fec0::1",
         "nonsense",
         "",
     ],
