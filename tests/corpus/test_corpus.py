@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.corpus, pytest.mark.asyncio(loop_scope="session"), pyt
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(os.environ.get("PAGEMESH_CORPUS", ROOT / ".." / "shared" / "corpus"))
 CLASSES = sorted(path.name for path in CORPUS.iterdir() if path.is_dir()) if CORPUS.is_dir() else []
-A_FEW = 3
+A_FEW = 2
 MIB = 1024 * 1024
 MAY_STAY_BYTES = 192 * MIB
 """How much larger than after its first files the service may be in the end: its allocator keeps some of what the

@@ -36,7 +36,7 @@ def test_prices_are_listed(pagemesh: Command) -> None:
     told = pagemesh("prices")
     assert "offline/lexrank" in told.out
     assert "0.020000 USD" in told.out
-    assert "version 1" in told.err
+    assert "version 2" in told.err
     assert pagemesh("prices", "--version", "999", "--json").error["reason"] == "PRICE_BOOK_NOT_FOUND"
 
 

@@ -104,7 +104,9 @@ def test_what_is_copied_exists_and_is_let_through(stage: str) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_an_image_holds_all_that_its_service_imports_and_no_other_service(service: str, tmp_path: Path) -> None:
     tree = image_tree(service, tmp_path)
-    assert sorted(p.name for p in (tree / "services").iterdir()) == sorted(["database", "runtime", service])
+    assert sorted(p.name for p in (tree / "services").iterdir()) == sorted(
+        ["audit", "database", "runtime", "webhooks", service]
+    )
     imported = python(tree, "-c", f"import services.{service}.__main__ as m; print(m.__file__)")
     assert imported.returncode == 0, imported.stderr
     assert imported.stdout.strip().startswith(str(tree))

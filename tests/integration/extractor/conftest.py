@@ -80,7 +80,7 @@ class Client:
         return Client(self.stub, tenant)
 
     async def upload(self, data: bytes, name: str = "a.pdf", *, chunk: int = CHUNK_BYTES) -> pb.UploadDocumentResponse:
-        for _ in range(9):
+        for _ in range(30):
             try:
                 return await self.upload_messages(pieces(data, name, chunk))
             except InternalError as exc:

@@ -66,6 +66,7 @@ async def test_a_session_is_let_in_as_its_key(
     for where in (service, replica):
         answer = await check(connect(where, "edge", ""), authorization=f"Bearer {made.access_token}")
         told = {option.header.key: option.header.value for option in answer.ok_response.headers}
+        assert len(told.pop("x-pagemesh-client")) == 32
         assert told == {
             "x-pagemesh-tenant": tenant.name,
             "x-pagemesh-actor": tenant.api_key,
@@ -140,6 +141,7 @@ async def test_a_switched_off_tenant_has_no_sessions(
     edge = connect(service, "edge", "")
     assert await passes(edge, made.access_token)
     with psycopg.connect(ledger_dsn) as database:
+        database.execute("SELECT set_config('pagemesh.tenant', %s, true)", (tenant.name,))
         database.execute("UPDATE ledger.tenants SET active = false WHERE id = %s", (tenant.name,))
 
     async def turned_away() -> bool:
