@@ -20,10 +20,12 @@ from services.audit.concern import audited
 from services.audit.trail import Trail
 from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool, ping
+from services.ledger.adapters.anomaly_timer import AnomalyTimer
 from services.ledger.adapters.audit_timer import AuditTimer
 from services.ledger.adapters.budget_gauge import PostgresBudgetGauge
 from services.ledger.adapters.expiry_timer import ExpiryTimer
 from services.ledger.adapters.own_events import chaining
+from services.ledger.adapters.postgres_anomalies import PostgresAnomalies
 from services.ledger.adapters.postgres_audit import PostgresAudit
 from services.ledger.adapters.postgres_audit_months import PostgresAuditMonths
 from services.ledger.adapters.postgres_budgets import PostgresBudgets
@@ -53,6 +55,7 @@ from services.ledger.domain.audit_retention import AuditRetention
 from services.ledger.domain.books import Books
 from services.ledger.domain.budgeting import Budgets
 from services.ledger.domain.clients import ClientHasher
+from services.ledger.domain.cost_anomalies import AnomalyWatch
 from services.ledger.domain.directory import Projects, Standings, Tenants, Users
 from services.ledger.domain.key_ring import KeyRing
 from services.ledger.domain.keys import KeyHasher, KeyMint
@@ -313,8 +316,10 @@ async def _serve(settings: LedgerSettings) -> None:
         courier = _courier(pool, settings)
         usage_timer = UsageTimer(_upkeep(pool, window), interval_s=settings.usage_interval_s)
         audit_timer = _audit_timer(pool, settings)
+        watch = AnomalyWatch(store=PostgresAnomalies(pool), clock=_now)
+        anomalies = AnomalyTimer(watch, interval_s=settings.anomaly_interval_s)
         async with asyncio.TaskGroup() as background:
-            work = (credentials.changes, credentials.timer, timer, usage_timer, courier, trail, audit_timer)
+            work = (credentials.changes, credentials.timer, timer, usage_timer, courier, trail, audit_timer, anomalies)
             tasks = [background.create_task(part.run()) for part in work]
             try:
                 await server.run()

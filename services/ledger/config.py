@@ -45,6 +45,8 @@ class LedgerSettings(RuntimeSettings):
     """How often sums of new usage are added to the rollups; reports are exact whatever it is."""
     usage_retention_months: Annotated[int, Field(ge=2, le=600)] = RETENTION_MONTHS
     """How many months of usage records before the present one are kept; sums are kept for good."""
+    anomaly_interval_s: Annotated[float, Field(gt=0, le=3600)] = 300.0
+    """How often the day of every tenant is compared with what its days usually cost."""
     reports_database_url: SecretStr | None = None
     """A replica of the database that reports of usage are read from; none means the database itself."""
     webhook_allow_private: bool = False

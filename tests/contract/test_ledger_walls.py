@@ -21,6 +21,7 @@ WALLED = (
     "tenant_price_books",
     "webhooks",
     "webhook_deliveries",
+    "cost_anomalies",
 )
 ROWS = {
     "holds": "'{t}', gen_random_uuid(), 'HELD', 'm/m', 1, 1, 1, 1, 'a', now(), now() + interval '1 h'",
@@ -30,6 +31,7 @@ ROWS = {
     "price_overrides": "'{t}', 1, 'm/m', now(), 1, 1, now()",
     "webhooks": "'{t}', '0123456789abcdef', 'https://example.com', now()",
     "webhook_deliveries": "'{t}', gen_random_uuid(), '0123456789abcdef', '', 'PENDING', 0, now(), now(), NULL, ''",
+    "cost_anomalies": "'{t}', '2026-03-01', 2, 0, 1, now()",
 }
 
 
@@ -87,6 +89,7 @@ def test_what_forgets_its_tenant_changes_nothing_of_others(connection: Connectio
         ("expiry", {"holds"}),
         ("metrics", {"budgets", "budget_periods"}),
         ("webhooks", {"webhooks", "webhook_deliveries"}),
+        ("cost_anomalies", set()),
         ("anything", set()),
     ],
 )

@@ -1,17 +1,13 @@
 """Prices and webhooks as tenants and operators use them: real mTLS, real Postgres, a real receiver."""
 
-import asyncio
-import base64
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 import pytest
 
 from pagemesh.ledger.v1 import ledger_service_pb2 as pb
-from services.webhooks.signature import signature
 from tests.integration.ledger.conftest import (
     Admit,
     Connect,
@@ -22,6 +18,7 @@ from tests.integration.ledger.conftest import (
     run_command,
 )
 from tests.integration.ledger.desks import Desk, asked, open_desk, usd
+from tests.integration.ledger.receivers import Receiver, open_receiver
 from tests.integration.ledger.test_money import MODEL, event, reserve
 
 Code = grpc.StatusCode
@@ -110,34 +107,10 @@ async def test_a_price_list_is_loaded_once_and_checked(ledger_dsn: str, tmp_path
         assert why in output
 
 
-@dataclass
-class Receiver:
-    """A server that notes what is posted to it, and answers as it is told."""
-
-    port: int = 0
-    statuses: list[int] = field(default_factory=list)
-    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
-        raw = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
-        headers["webhook-signature"] = raw["webhook-signature"]
-        self.got.append((headers, await reader.readexactly(int(headers["content-length"]))))
-        status = self.statuses.pop(0) if self.statuses else 204
-        writer.write(f"HTTP/1.1 {status} x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n".encode())
-        await writer.drain()
-        writer.close()
-
-
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    told = Receiver()
-    server = await asyncio.start_server(told.answer, "127.0.0.1", 0)
-    told.port = server.sockets[0].getsockname()[1]
-    yield told
-    server.close()
-    await server.wait_closed()
+    async with open_receiver() as opened:
+        yield opened
 
 
 async def test_a_threshold_is_told_once_and_signed(desk: Desk, receiver: Receiver) -> None:
@@ -153,11 +126,7 @@ async def test_a_threshold_is_told_once_and_signed(desk: Desk, receiver: Receive
 
     await eventually(told, within_s=60)
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
-    secret = base64.b64decode(made.secret.removeprefix("whsec_"))
-    for headers, body in receiver.got:
-        timestamp = int(headers["webhook-timestamp"])
-        assert headers["webhook-signature"] == signature(secret, headers["webhook-id"], timestamp, body)
-    message = json.loads(receiver.got[0][1])
+    message = receiver.told(made.secret)[0]
     assert message["type"] == "budget.threshold_reached"
     data = message["data"]
     assert (data["budget"], data["percent"], data["limit_type"]) == ("budgets/b", 50, "HARD")
