@@ -224,6 +224,19 @@ async def test_a_quota_is_given_out_once(stores: Stores) -> None:
     assert (await stores.quotas.lease("other", Kind.UPLOADS, quota=0, wanted=1)).granted == 0
 
 
+async def test_what_was_leased_and_not_used_goes_back(stores: Stores) -> None:
+    assert (await stores.quotas.lease("acme", Kind.CALLS, quota=5000, wanted=1000)).granted == 1000
+    smaller = {"quota": 100, "wanted": 20}
+    assert (await stores.quotas.lease("acme", Kind.CALLS, **smaller)).granted == 0
+    assert (await stores.quotas.lease("acme", Kind.CALLS, **smaller, returned=910)).granted == 10
+    assert (await stores.quotas.lease("acme", Kind.CALLS, **smaller)).granted == 0
+    assert (await stores.quotas.lease("acme", Kind.CALLS, **smaller, returned=5000)).granted == 20, "never below zero"
+    assert (await stores.quotas.lease("acme", Kind.CALLS, **smaller, returned=20)).granted == 20
+    assert (await stores.quotas.lease("other", Kind.CALLS, **smaller, returned=20)).granted == 20
+    leases = await asyncio.gather(*(stores.quotas.lease("other", Kind.CALLS, **smaller) for _ in range(9)))
+    assert sum(lease.granted for lease in leases) == 80
+
+
 async def test_an_hour_that_is_over_counts_for_nothing(database: Callable[[str], str]) -> None:
     dsn = database("ledger")
     async with open_stores("postgres", lambda _: dsn) as stores:
