@@ -223,5 +223,5 @@ class Standings:
         tenant = await self._tenants.find(caller.tenant)
         plan = f"plans/{tenant.plan}" if tenant is not None else ""
         kind, _, user_id = caller.actor.partition("/")
-        user = await self._users.find(caller.tenant, user_id) if kind == "users" else None
-        return Standing(plan=plan) if user is None else Standing(caller.actor, user.role, plan)
+        member = await self._users.find(caller.tenant, user_id) if kind == "users" else None
+        return Standing(plan=plan) if member is None else Standing(caller.actor, member.role, plan)
