@@ -51,7 +51,9 @@ def usage(
     ] = None,
     top: Annotated[int, typer.Option(min=0, max=1000, help="Only so many groups, the dearest.")] = 0,
     forecast: Annotated[bool, typer.Option("--forecast", help="Say what this month will have cost.")] = False,
-    export: Annotated[Path | None, typer.Option(metavar="FILE", help="Save every record, oldest first.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save every record, oldest first; - is stdout.")
+    ] = None,
     export_format: Annotated[ExportFormat, typer.Option("--format", help="Of the saved file.")] = ExportFormat.CSV,
     force: Force = False,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many records.")] = 50,
@@ -77,7 +79,7 @@ def usage(
         if forecast:
             _forecast(client, output)
         elif export is not None:
-            _export(client, output, asked, NewFile(export, force=force), export_format)
+            _export(client, output, asked, export, export_format, force=force)
         else:
             answer = _query(client, asked, 1 if by else limit)
             _print(output, answer, asked)
@@ -165,9 +167,9 @@ def _forecast(client: Client, output: Output) -> None:
 
 
 def _export(
-    client: Client, output: Output, asked: pb.QueryUsageRequest, file: NewFile, export_format: ExportFormat
+    client: Client, output: Output, asked: pb.QueryUsageRequest, path: Path, export_format: ExportFormat, *, force: bool
 ) -> None:
-    """The whole file, or none."""
+    """The whole file, or none; stdout gets what comes, and nothing else."""
     request = pb.ExportUsageRequest(
         document=asked.document,
         request_id=asked.request_id,
@@ -177,8 +179,14 @@ def _export(
     for name in ("start_time", "end_time"):
         if asked.HasField(name):
             getattr(request, name).CopyFrom(getattr(asked, name))
+    pieces = client.stream(client.ledger.ExportUsage, request, timeout_s=STREAM_TIMEOUT_S)
+    if str(path) == "-":
+        for piece in pieces:
+            output.write_bytes(piece.content.data)
+        return
+    file = NewFile(path, force=force)
     try:
-        for piece in client.stream(client.ledger.ExportUsage, request, timeout_s=STREAM_TIMEOUT_S):
+        for piece in pieces:
             file.write(piece.content.data)
     except BaseException:
         file.abandon()

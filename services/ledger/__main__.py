@@ -24,7 +24,7 @@ from services.ledger.adapters.anomaly_timer import AnomalyTimer
 from services.ledger.adapters.audit_timer import AuditTimer
 from services.ledger.adapters.budget_gauge import PostgresBudgetGauge
 from services.ledger.adapters.expiry_timer import ExpiryTimer
-from services.ledger.adapters.own_events import chaining
+from services.ledger.adapters.own_events import OPERATOR, chaining, telling_of_operator
 from services.ledger.adapters.postgres_anomalies import PostgresAnomalies
 from services.ledger.adapters.postgres_audit import PostgresAudit
 from services.ledger.adapters.postgres_audit_months import PostgresAuditMonths
@@ -128,13 +128,13 @@ def _onboarding(pool: Pool, hasher: KeyHasher) -> Onboarding:
 
 
 def _identity(pool: Pool, hasher: KeyHasher) -> IdentityUseCases:
-    directory = PostgresTenantDirectory(pool)
+    directory, users = PostgresTenantDirectory(pool), PostgresUsers(pool)
     return IdentityUseCases(
         keys=_key_ring(pool, hasher),
         tenants=Tenants(tenants=directory, clock=_now),
         projects=Projects(projects=PostgresProjects(pool), clock=_now),
-        users=Users(users=PostgresUsers(pool), clock=_now),
-        standings=Standings(keys=PostgresKeys(pool), tenants=directory),
+        users=Users(users=users, clock=_now),
+        standings=Standings(keys=PostgresKeys(pool), users=users, tenants=directory),
     )
 
 
@@ -213,7 +213,7 @@ async def _audit(pool: Pool, tenant: str, action: str, resource: str) -> None:
         tenant=tenant,
         occur_time=_now(),
         action=f"pagemesh.ledger.v1.Operator/{action}",
-        actor="system/operator",
+        actor=OPERATOR,
         resource=resource,
     )
     await AuditBooks(store=PostgresAudit(pool), clock=_now).record([event])
@@ -271,6 +271,7 @@ async def _prices(settings: DatabaseSettings, options: argparse.Namespace) -> No
             case "override":
                 kept = await desk.override(options.tenant, options.model, options.price, options.start)
                 told = [command_line.override_line(kept)]
+                await _audit(pool, options.tenant, "override", f"models/{options.model}")
             case _:
                 given = await desk.overrides(options.tenant)
                 told = [command_line.override_line(override) for override in given]
@@ -304,7 +305,9 @@ async def _serve(settings: LedgerSettings) -> None:
         server.add(add_LedgerServiceServicer_to_server, _money(pool, books, reports, prices, settings), contract.LEDGER)
         identity = _identity(pool, hasher)
         server.add(add_IdentityServiceServicer_to_server, IdentityServicer(identity), contract.IDENTITY)
-        operator = OperatorServicer(onboarding=_onboarding(pool, hasher), tenants=identity.tenants)
+        operator = OperatorServicer(
+            onboarding=_onboarding(pool, hasher), tenants=identity.tenants, tell=telling_of_operator(trail)
+        )
         server.add(add_OperatorServiceServicer_to_server, operator, contract.OPERATOR)
         quotas = Quotas(store=PostgresQuotas(pool), monotonic_s=time.monotonic)
         server.add(add_AuditServiceServicer_to_server, AuditServicer(audit), contract.AUDIT)

@@ -61,6 +61,12 @@ class LedgerSettings(RuntimeSettings):
     audit_retention_months: Annotated[int, Field(ge=1, le=600)] = 24
     """How long audit records are kept; whole months are dropped."""
 
+    @field_validator("oidc_ca_file", "reports_database_url", "audit_client_secret", mode="before")
+    @classmethod
+    def _none_where_empty(cls, value: object) -> object:
+        """Containers are given every variable, those that nobody has set as the empty string."""
+        return None if value == "" else value
+
     @field_validator("audit_client_secret")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.ledger.domain.budget_ports import NewLimits
 from services.ledger.domain.budgets import Budget, BudgetStatus, Limit, Period
@@ -148,6 +149,19 @@ async def test_each_threshold_is_reached_once(stores: Stores) -> None:
     await stores.holds.release("acme", hold.hold_id)
     await stores.holds.reserve(at(a_hold(400), NOW + timedelta(hours=1)))
     assert (await found(stores)).crossings == first
+
+
+async def test_a_threshold_is_a_line_in_the_log(database: Callable[[str], str]) -> None:
+    async with open_stores("postgres", database) as stores:
+        await stores.budgets.create(a_budget(hard=1000, soft=None))
+        with capture_logs() as lines:
+            await stores.holds.reserve(a_hold(800))
+            await stores.holds.reserve(a_hold(100))
+    told = [line for line in lines if line["event"] == "budget_threshold_reached"]
+    assert [(line["tenant"], line["budget"], line["limit"], line["percent"]) for line in told] == [
+        ("acme", a_budget().name, "hard", 50),
+        ("acme", a_budget().name, "hard", 80),
+    ]
 
 
 async def test_a_changed_limit_has_thresholds_of_its_own(stores: Stores) -> None:

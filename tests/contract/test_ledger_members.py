@@ -13,10 +13,12 @@ from services.database.pool import open_pool
 from services.ledger.adapters import postgres_identity, postgres_members, postgres_tenants
 from services.ledger.adapters.postgres_identity import PostgresKeys
 from services.ledger.adapters.postgres_members import LOCK_USERS
+from services.ledger.domain.directory import Standing, Standings
 from services.ledger.domain.keys import ApiKey
 from services.ledger.domain.members import Changes, Project, Tenant, User
 from services.ledger.domain.plans import UNLIMITED, Kind, Plan
 from services.ledger.domain.roles import Role
+from services.ledger.domain.values import Caller
 from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound
 from tests.unit.ledger.samples import NOW, STORES, Stores, open_stores
 
@@ -212,6 +214,15 @@ async def test_an_admin_waits_for_the_other_who_is_being_demoted(database: Calla
             await demotion
 
 
+async def test_a_user_without_a_key_has_a_standing_in_the_own_tenant_alone(stores: Stores) -> None:
+    await stores.users.add(a_user(role=Role.AUDITOR))
+    standings = Standings(keys=stores.keys, users=stores.users, tenants=stores.directory)
+    name = f"users/{a_user().user_id}"
+    assert await standings.of(Caller("acme", name)) == Standing(name, Role.AUDITOR, "plans/unlimited")
+    for caller in (Caller("other", name), Caller("acme", "users/" + "z" * 16), Caller("acme", f"apiKeys/{name[6:]}")):
+        assert await standings.of(caller) == Standing(plan="plans/unlimited"), caller
+
+
 async def test_a_quota_is_given_out_once(stores: Stores) -> None:
     leases = await asyncio.gather(*(stores.quotas.lease("acme", Kind.CALLS, quota=100, wanted=7) for _ in range(30)))
     assert sum(lease.granted for lease in leases) == 100
@@ -222,6 +233,19 @@ async def test_a_quota_is_given_out_once(stores: Stores) -> None:
     assert (await stores.quotas.lease("acme", Kind.CALLS, quota=105, wanted=7)).granted == 5
     assert (await stores.quotas.lease("acme", Kind.CALLS, quota=50, wanted=7)).granted == 0
     assert (await stores.quotas.lease("other", Kind.UPLOADS, quota=0, wanted=1)).granted == 0
+
+
+async def test_what_was_leased_and_not_used_goes_back(stores: Stores) -> None:
+    assert (await stores.quotas.lease("acme", Kind.CALLS, quota=5000, wanted=1000)).granted == 1000
+    smaller = {"quota": 100, "wanted": 20}
+    assert (await stores.quotas.lease("acme", Kind.CALLS, **smaller)).granted == 0
+    assert (await stores.quotas.lease("acme", Kind.CALLS, **smaller, returned=910)).granted == 10
+    assert (await stores.quotas.lease("acme", Kind.CALLS, **smaller)).granted == 0
+    assert (await stores.quotas.lease("acme", Kind.CALLS, **smaller, returned=5000)).granted == 20, "never below zero"
+    assert (await stores.quotas.lease("acme", Kind.CALLS, **smaller, returned=20)).granted == 20
+    assert (await stores.quotas.lease("other", Kind.CALLS, **smaller, returned=20)).granted == 20
+    leases = await asyncio.gather(*(stores.quotas.lease("other", Kind.CALLS, **smaller) for _ in range(9)))
+    assert sum(lease.granted for lease in leases) == 80
 
 
 async def test_an_hour_that_is_over_counts_for_nothing(database: Callable[[str], str]) -> None:

@@ -178,6 +178,9 @@ def test_usage_is_saved_as_a_file(pagemesh: Command, document: str, tmp_path: Pa
         saved = pagemesh("usage", "--document", document, "--export", str(path), "--format", form, "--json").json
         assert saved["bytes"] == path.stat().st_size
         assert len(path.read_text().splitlines()) == total + (form == "csv")
+    streamed = pagemesh("usage", "--document", document, "--export", "-", "--format", "ndjson")
+    assert (streamed.code, streamed.out) == (0, (tmp_path / "usage.ndjson").read_text())
+    assert not Path("-").exists()
     assert pagemesh("usage", "--export", str(tmp_path / "usage.csv")).code == 2
     assert pagemesh("usage", "--export", str(tmp_path / "usage.csv"), "--force").code == 0
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import structlog
 from prometheus_client import Counter
 from psycopg import AsyncConnection
 from psycopg.types.numeric import Int8
@@ -17,6 +18,8 @@ CROSSINGS = Counter(
     "pagemesh_ledger_budget_crossings", "Thresholds of budgets that were reached.", ["limit", "percent"]
 )
 EVENT_TYPE = "budget.threshold_reached"
+
+log = structlog.get_logger()
 
 # A row that is there already was told of before: no second one, and no second webhook.
 _INSERT = """
@@ -73,7 +76,8 @@ class Alert:
 
 
 async def tell_of(connection: AsyncConnection[tuple[Any, ...]], tenant: str, alerts: Sequence[Alert]) -> None:
-    """Keeps the alerts, each once, and what the tenant's webhooks are to be sent. Counted, even if undone later."""
+    """Keeps the alerts, each once, and what the tenant's webhooks are to be sent. Counted and logged, even if undone
+    later."""
     await connection.execute(
         _INSERT,
         {
@@ -90,4 +94,8 @@ async def tell_of(connection: AsyncConnection[tuple[Any, ...]], tenant: str, ale
         },
     )
     for alert in alerts:
-        CROSSINGS.labels(alert.kind.value.lower(), str(alert.percent)).inc()
+        limit = alert.kind.value.lower()
+        CROSSINGS.labels(limit, str(alert.percent)).inc()
+        log.info(
+            "budget_threshold_reached", tenant=tenant, budget=alert.budget.name, limit=limit, percent=alert.percent
+        )

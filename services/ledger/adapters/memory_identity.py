@@ -145,9 +145,9 @@ class MemoryQuotas:
         self._lasts_s = lasts_s
         self._used: dict[tuple[str, Kind, int], int] = {}
 
-    async def lease(self, tenant: str, kind: Kind, *, quota: int, wanted: int) -> Lease:
+    async def lease(self, tenant: str, kind: Kind, *, quota: int, wanted: int, returned: int = 0) -> Lease:
         place = (tenant, kind, self._hour())
-        used = self._used.get(place, 0)
+        used = max(0, self._used.get(place, 0) - returned)
         granted = max(0, min(wanted, quota - used))
         self._used[place] = used + granted
         return Lease(granted, self._lasts_s())

@@ -3,8 +3,13 @@
 from collections.abc import Awaitable, Callable, Sequence
 
 from services.audit.event import Event
+from services.audit.trail import Trail
 from services.ledger.domain.audit import AuditEvent
 from services.ledger.domain.audit_books import AuditBooks
+from services.runtime.call import current_call
+
+OPERATOR = "system/operator"
+"""Who acts by the operator's certificate or commands."""
 
 
 def chaining(books: AuditBooks) -> Callable[[Sequence[Event]], Awaitable[None]]:
@@ -14,6 +19,20 @@ def chaining(books: AuditBooks) -> Callable[[Sequence[Event]], Awaitable[None]]:
         await books.record([_audit_event(event) for event in events])
 
     return keep
+
+
+def telling_of_operator(trail: Trail) -> Callable[[str], Awaitable[None]]:
+    """What the operator's present call did to a tenant goes into that tenant's chain, before the call is answered.
+
+    What is answered takes a bare id and raises Unavailable AUDIT_UNAVAILABLE; the event is written later then.
+    """
+
+    async def tell(tenant: str) -> None:
+        call = current_call()
+        event = Event(tenant, call.method.removeprefix("/"), OPERATOR, call.request_id, resource=f"tenants/{tenant}")
+        await trail.record(event, durable=True, within_s=call.remaining_s())
+
+    return tell
 
 
 def _audit_event(event: Event) -> AuditEvent:

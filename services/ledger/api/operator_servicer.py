@@ -1,5 +1,6 @@
 """pagemesh.ledger.v1.OperatorService: for the operator's certificate alone, and for no tenant."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -14,11 +15,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class OperatorServicer(OperatorServiceServicer):
-    """Translates between the contract and the use cases."""
+    """Translates between the contract and the use cases. `tell` writes what was done to a tenant, of that bare id, into
+    its audit trail."""
 
-    def __init__(self, *, onboarding: Onboarding, tenants: Tenants) -> None:
+    def __init__(self, *, onboarding: Onboarding, tenants: Tenants, tell: Callable[[str], Awaitable[None]]) -> None:
         self._onboarding = onboarding
         self._tenants = tenants
+        self._tell = tell
 
     async def CreateTenant(self, request: pb.CreateTenantRequest, context: Context) -> pb.CreateTenantResponse:
         """Lets a tenant in."""
@@ -29,6 +32,7 @@ class OperatorServicer(OperatorServiceServicer):
             plan=bare_id(request.plan),
             admin_email=request.admin_email,
         )
+        await self._tell(tenant.tenant_id)
         return pb.CreateTenantResponse(tenant=tenant_message(tenant), api_key=key_message(key), secret=credential)
 
     async def ListTenants(self, request: pb.ListTenantsRequest, context: Context) -> pb.ListTenantsResponse:
@@ -41,16 +45,19 @@ class OperatorServicer(OperatorServiceServicer):
     async def SuspendTenant(self, request: pb.SuspendTenantRequest, context: Context) -> pb.SuspendTenantResponse:
         """Switches a tenant off."""
         tenant = await self._tenants.switch(bare_id(request.name), active=False)
+        await self._tell(tenant.tenant_id)
         return pb.SuspendTenantResponse(tenant=tenant_message(tenant))
 
     async def ActivateTenant(self, request: pb.ActivateTenantRequest, context: Context) -> pb.ActivateTenantResponse:
         """Switches a tenant on."""
         tenant = await self._tenants.switch(bare_id(request.name), active=True)
+        await self._tell(tenant.tenant_id)
         return pb.ActivateTenantResponse(tenant=tenant_message(tenant))
 
     async def SetTenantPlan(self, request: pb.SetTenantPlanRequest, context: Context) -> pb.SetTenantPlanResponse:
         """Gives a tenant a plan."""
         tenant = await self._tenants.set_plan(bare_id(request.name), bare_id(request.plan))
+        await self._tell(tenant.tenant_id)
         return pb.SetTenantPlanResponse(tenant=tenant_message(tenant))
 
     async def ListPlans(self, request: pb.ListPlansRequest, context: Context) -> pb.ListPlansResponse:

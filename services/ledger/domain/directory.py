@@ -209,15 +209,19 @@ class Standing:
 class Standings:
     """Tells callers about themselves."""
 
-    def __init__(self, *, keys: KeyStore, tenants: TenantDirectory) -> None:
+    def __init__(self, *, keys: KeyStore, users: UserStore, tenants: TenantDirectory) -> None:
         self._keys = keys
+        self._users = users
         self._tenants = tenants
 
     async def of(self, caller: Caller) -> Standing:
-        """What is known of the caller."""
+        """What is known of the caller: of a key and of whose it is, or of a user who was let in without one."""
         stored = await self._keys.find(caller.actor.removeprefix("apiKeys/"))
         if stored is not None and stored.key.tenant == caller.tenant:
             user = f"users/{stored.key.user}" if stored.key.user else ""
             return Standing(user, stored.role, stored.plan.name)
         tenant = await self._tenants.find(caller.tenant)
-        return Standing(plan=f"plans/{tenant.plan}") if tenant is not None else Standing()
+        plan = f"plans/{tenant.plan}" if tenant is not None else ""
+        kind, _, user_id = caller.actor.partition("/")
+        member = await self._users.find(caller.tenant, user_id) if kind == "users" else None
+        return Standing(plan=plan) if member is None else Standing(caller.actor, member.role, plan)

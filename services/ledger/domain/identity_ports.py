@@ -97,6 +97,9 @@ class Lease:
 class QuotaStore(Protocol):
     """What was used of quotas in this hour, over all replicas."""
 
-    async def lease(self, tenant: str, kind: Kind, *, quota: int, wanted: int) -> Lease:
-        """Takes up to `wanted` uses out of what is left of this hour's quota; grants 0 where nothing is."""
+    async def lease(self, tenant: str, kind: Kind, *, quota: int, wanted: int, returned: int = 0) -> Lease:
+        """Takes up to `wanted` uses out of what is left of this hour's quota; grants 0 where nothing is.
+
+        `returned` uses were leased before in this hour and not made: they do not count any more.
+        """
         ...

@@ -99,9 +99,13 @@ class Quotas:
     async def _lease(self, place: tuple[str, Kind], quota: int) -> None:
         now_s = self._monotonic_s()
         wanted = min(max(1, quota // _SHARE), _MOST_LEASED)
+        # What is left of another plan's lease goes back, so that a smaller quota is not used up by what was never done.
+        # It is forgotten first: an attempt of which nobody knows whether it was made is not made again.
+        before = self._held.pop(place, None)
+        returned = before.left if before is not None and before.until_s > now_s + _LEASE_TIMEOUT_S else 0
         try:
             async with asyncio.timeout(_LEASE_TIMEOUT_S):
-                lease = await self._store.lease(*place, quota=quota, wanted=wanted)
+                lease = await self._store.lease(*place, quota=quota, wanted=wanted, returned=returned)
         except TimeoutError as exc:
             raise Unavailable("QUOTA_UNAVAILABLE", "Calls cannot be counted. Try again.", retry_after_s=1.0) from exc
         refused_s = 0.0 if lease.granted else now_s + _REFUSED_FOR_S

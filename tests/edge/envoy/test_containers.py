@@ -21,9 +21,12 @@ from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.edge import command
 from services.extractor import __main__ as extractor_main
 from services.extractor.adapters import ocr_pool, parser_pool
+from services.ledger.config import LedgerSettings
+from services.runtime.config import load_settings
 
 ROOT = Path(__file__).parents[3]
 SERVICES = ("extractor", "summarizer", "ledger")
+SHARED = ("audit", "database", "runtime", "webhooks")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
 
 
@@ -104,9 +107,7 @@ def test_what_is_copied_exists_and_is_let_through(stage: str) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_an_image_holds_all_that_its_service_imports_and_no_other_service(service: str, tmp_path: Path) -> None:
     tree = image_tree(service, tmp_path)
-    assert sorted(p.name for p in (tree / "services").iterdir()) == sorted(
-        ["audit", "database", "runtime", "webhooks", service]
-    )
+    assert {part.name for part in (tree / "services").iterdir()} == {*SHARED, service}
     imported = python(tree, "-c", f"import services.{service}.__main__ as m; print(m.__file__)")
     assert imported.returncode == 0, imported.stderr
     assert imported.stdout.strip().startswith(str(tree))
@@ -180,6 +181,27 @@ def test_the_settings_given_are_the_settings_read(service: str) -> None:
     read = settings(service)
     assert given <= read.keys()
     assert {name for name, required in read.items() if required} <= given
+
+
+def test_the_ledger_starts_with_what_an_untouched_example_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = dict(
+        re.findall(r"^(PAGEMESH_[A-Z_]+)=(.*)$", (ROOT / "deploy" / "example.env").read_text(), re.MULTILINE)
+    )
+    example |= {"PAGEMESH_KEY_PEPPER": "p" * 32, "PAGEMESH_LEDGER_PASSWORD": "secret"}
+    for name in ("tls.crt", "tls.key", "ca.crt"):
+        (tmp_path / name).touch()
+    given = variables("ledger", "ENV") | {"PAGEMESH_TLS_DIR": str(tmp_path)}
+    for name, text in {**COMPOSE["ledger"]["environment"], **given}.items():
+        # As Compose does: what is empty is what comes after the colon.
+        resolved = re.sub(r"\$\{(\w+):[-?](.*?)\}", lambda found: example[found[1]] or found[2], text)
+        monkeypatch.setenv(name, resolved)
+    settings = load_settings(LedgerSettings)
+    unset = (settings.oidc_ca_file, settings.reports_database_url, settings.audit_client_secret)
+    assert unset == (None, None, None)
+    assert (settings.webhook_attempts, settings.audit_retention_months) == (12, 24)
+    assert "outside" in COMPOSE["ledger"]["networks"], "webhooks and identity providers are there"
 
 
 def test_what_compose_asks_of_the_environment_is_in_the_example() -> None:

@@ -45,6 +45,10 @@ async def test_a_key_tells_its_project_and_what_its_users_role_allows(
         user_pb2.ROLE_MEMBER,
         "plans/unlimited",
     )
+    # Who logs in at an identity provider acts as the user, without a key.
+    herself = connect(service, "edge", admin.tenant, actor=user, scopes=MEMBER)
+    about = await herself.call(herself.identity.WhoAmI, pb.WhoAmIRequest())
+    assert (about.actor, about.user, about.role, about.plan) == (user, user, user_pb2.ROLE_MEMBER, "plans/unlimited")
     await change_user(admin, user, "role", role=user_pb2.ROLE_AUDITOR)
 
     async def less() -> bool:

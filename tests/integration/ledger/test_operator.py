@@ -11,9 +11,9 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2, status_pb2
 
+from pagemesh.ledger.v1 import audit_service_pb2, user_pb2
 from pagemesh.ledger.v1 import identity_service_pb2 as pb
 from pagemesh.ledger.v1 import operator_service_pb2 as ops
-from pagemesh.ledger.v1 import user_pb2
 from pagemesh.ledger.v1.tenant_pb2 import Tenant as TenantMessage
 from tests.integration.ledger.conftest import ALL_SCOPES, Connect, LedgerProcess, Peer, eventually, refused
 from tests.integration.ledger.identity_calls import new_key, told
@@ -63,6 +63,37 @@ async def test_a_tenant_that_the_operator_lets_in(service: LedgerProcess, connec
     moved = TenantMessage(name="tenants/fresh", domain="moved.example")
     change = pb.UpdateTenantRequest(tenant=moved, update_mask=FieldMask(paths=["domain"]))
     assert (await mine.call(mine.identity.UpdateTenant, change)).tenant.domain == "moved.example"
+
+
+async def test_what_the_operator_does_to_a_tenant_is_in_its_audit_trail(
+    service: LedgerProcess, connect: Connect, operator: Peer, admin: Peer
+) -> None:
+    stub, tenant_id = operator.operator, f"t-{uuid.uuid4().hex[:8]}"
+    name = f"tenants/{tenant_id}"
+    await operator.call(stub.CreateTenant, ops.CreateTenantRequest(tenant_id=tenant_id))
+    await operator.call(stub.SuspendTenant, ops.SuspendTenantRequest(name=name))
+    await operator.call(stub.ActivateTenant, ops.ActivateTenantRequest(name=name))
+    await operator.call(stub.SetTenantPlan, ops.SetTenantPlanRequest(name=name, plan="plans/standard"))
+    # What does nothing is not told, nor is what is only read.
+    await operator.call(stub.ListTenants, ops.ListTenantsRequest())
+    async with refused(Code.NOT_FOUND, "PLAN_NOT_FOUND"):
+        await operator.call(stub.SetTenantPlan, ops.SetTenantPlanRequest(name=name, plan="plans/golden"))
+    async with refused(Code.NOT_FOUND, "TENANT_NOT_FOUND"):
+        await operator.call(stub.SuspendTenant, ops.SuspendTenantRequest(name="tenants/nobody-at-all"))
+    mine = connect(service, "edge", tenant_id, scopes=ALL_SCOPES)
+    chain = await mine.call(mine.audit.ListEvents, audit_service_pb2.ListEventsRequest(actor="system/operator"))
+    assert [(record.event.action.rpartition("/")[2], record.event.resource) for record in reversed(chain.records)] == [
+        ("CreateTenant", name),
+        ("SuspendTenant", name),
+        ("ActivateTenant", name),
+        ("SetTenantPlan", name),
+    ]
+    for record in chain.records:
+        assert record.event.action.startswith("pagemesh.ledger.v1.OperatorService/")
+        assert (record.event.tenant, record.event.code) == (name, 0)
+        assert record.event.request_id
+    others = await admin.call(admin.audit.ListEvents, audit_service_pb2.ListEventsRequest(actor="system/operator"))
+    assert name not in {record.event.resource for record in others.records}
 
 
 async def test_two_that_want_one_domain_race_and_one_gets_it(operator: Peer) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
+import psycopg
 import pytest
 
 from pagemesh.ledger.v1 import ledger_service_pb2 as pb
@@ -41,6 +42,10 @@ async def test_a_tenants_own_price_is_charged_and_kept(desk: Desk, ledger_dsn: s
     prices = ["prices", "override", "--tenant", tenant, "--model", "offline/*"]
     code, output = await run_command([*prices, "--micros-per-million", "40000,5"], environment(ledger_dsn))
     assert (code, json.loads(output)["number"]) == (0, 1), output
+    with psycopg.connect(ledger_dsn) as database:
+        database.execute("SELECT set_config('pagemesh.tenant', %s, true)", (tenant,))
+        told = "SELECT actor, action FROM ledger.audit_events WHERE resource = 'models/offline/*'"
+        assert database.execute(told).fetchall() == [("system/operator", "pagemesh.ledger.v1.Operator/override")]
 
     async def doubled() -> bool:
         held = await desk.summarizer.call(desk.summarizer.ledger.Reserve, reserve(tokens=50_000))

@@ -34,12 +34,12 @@ class Hours:
         self.store = MemoryQuotas(hour=lambda: int(self.now_s // HOUR_S), lasts_s=lambda: HOUR_S - self.now_s % HOUR_S)
         self.replicas = [Quotas(store=self, monotonic_s=lambda: self.now_s) for _ in range(3)]
 
-    async def lease(self, tenant: str, kind: Kind, *, quota: int, wanted: int) -> Lease:
+    async def lease(self, tenant: str, kind: Kind, *, quota: int, wanted: int, returned: int = 0) -> Lease:
         self.asked += 1
         await asyncio.sleep(0)
         if self.down:
             raise Unavailable("DATABASE_UNAVAILABLE", "down")
-        return await self.store.lease(tenant, kind, quota=quota, wanted=wanted)
+        return await self.store.lease(tenant, kind, quota=quota, wanted=wanted, returned=returned)
 
 
 async def let_through(quotas: Quotas, plan: Plan, calls: int, *, upload: bool = False) -> int:
@@ -80,6 +80,42 @@ async def test_another_plan_counts_from_the_next_call() -> None:
     assert await let_through(hours.replicas[0], Plan("more", calls_per_hour=30), 50) == 20
     assert await let_through(hours.replicas[0], Plan("free", calls_per_hour=10), 5) == 0
     assert await let_through(hours.replicas[0], UNLIMITED, 5) == 5
+
+
+async def test_a_smaller_plan_does_not_count_what_was_leased_of_the_larger_one() -> None:
+    hours = Hours()
+    large, small = Plan("large", calls_per_hour=60_000), Plan("small", calls_per_hour=100)
+    for replica in hours.replicas:
+        assert await let_through(replica, large, 5) == 5
+    # Each replica gives back what it holds when it hears of the change.
+    assert sum([await let_through(replica, small, 1) for replica in hours.replicas]) >= 1
+    hours.now_s += 10
+    assert await let_through(hours.replicas[2], small, 100) + 15 in range(90, 101)
+    for _ in range(3):
+        assert await let_through(hours.replicas[0], large, 50) == 50
+        assert await let_through(hours.replicas[0], small, 50) == 0, "what was really done counts"
+
+
+async def test_what_may_have_been_given_back_is_not_given_back_again() -> None:
+    hours = Hours()
+    large, small = Plan("large", calls_per_hour=1000), Plan("small", calls_per_hour=30)
+    assert await let_through(hours.replicas[0], large, 15) == 15
+    hours.down = True
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await hours.replicas[0].take(acme(small), upload=False)
+    hours.down = False
+    assert await let_through(hours.replicas[0], small, 30) == 10
+
+
+async def test_nothing_is_given_back_when_the_hour_may_be_over() -> None:
+    hours = Hours()
+    large, small = Plan("large", calls_per_hour=60_000), Plan("small", calls_per_hour=30)
+    assert await let_through(hours.replicas[0], large, 1) == 1
+    hours.now_s = HOUR_S - 1
+    assert await let_through(hours.replicas[0], small, 1) == 0
+    hours.now_s = HOUR_S
+    assert await let_through(hours.replicas[0], small, 50) == 30
 
 
 async def test_what_is_leased_outlasts_the_database_and_nothing_else() -> None:

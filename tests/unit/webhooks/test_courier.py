@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from structlog.testing import capture_logs
+
 from services.webhooks.courier import LEASE, LONGEST_PAUSE_S, MOST_AT_ONCE, Courier, Message
 from services.webhooks.sender import Sender, Sent
 
@@ -85,9 +87,12 @@ async def test_a_message_is_given_up_in_the_end() -> None:
     outbox, clock = ListOutbox(), MovedClock()
     courier = Courier(outbox, ScriptedSender([Sent("no")] * 9), clock=clock, most_attempts=3)
     outbox.add(a_message())
-    for _ in range(3):
-        assert await courier.round() == 1
-        clock.now += timedelta(hours=1)
+    with capture_logs() as lines:
+        for _ in range(3):
+            assert await courier.round() == 1
+            clock.now += timedelta(hours=1)
+    (line,) = (line for line in lines if line["event"] == "webhook_dead")
+    assert (line["tenant"], line["message_id"], line["failure"]) == ("acme", "m0", "no")
     assert (outbox.ended, await courier.round()) == ({"m0": "no"}, 0)
 
 
