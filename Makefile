@@ -8,7 +8,7 @@ PROTOS = $(shell find proto/pagemesh proto/third_party/buf proto/third_party/xds
 SERVICE_PROTOS = $(filter %_service.proto %/external_auth.proto,$(PROTOS))
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup demo test corpus check format gen lock bench tools clean
+.PHONY: help setup demo test long corpus check format gen lock bench tools clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,8 +25,11 @@ $(STAMP): locks/dev.txt pyproject.toml
 demo: $(STAMP) ## Start the real stack, summarise a PDF through it, show what it cost, stop it
 	@$(VENV)/bin/pagemesh demo
 
-test: $(STAMP) ## Run the tests, two files at a time
-	$(PY) -m pytest -n 2 --dist loadfile
+test: $(STAMP) ## Run the tests, two files at a time, but for the long ones
+	$(PY) -m pytest -n 2 --dist loadfile -m "not long"
+
+long: $(STAMP) ## Run the long tests: kills again and again, outages, whole lives of the stack, real files
+	$(PY) -m pytest -n 2 --dist loadfile -m long
 
 corpus: $(STAMP) ## Send every real and hostile file through the whole stack; PAGEMESH_CORPUS names their folder
 	PAGEMESH_WHOLE_CORPUS=1 $(PY) -m pytest tests/corpus

@@ -37,6 +37,25 @@ _ROOT = Path(__file__).parent.parent
 _ROLES = _ROOT / "deploy" / "postgres" / "roles.sql"
 
 
+_LONG = (
+    "chaos/test_outages.py",
+    "corpus/test_corpus.py",
+    "integration/audit/test_crashes.py",
+    "integration/extractor/test_parser_processes.py",
+    "integration/ledger/test_crashes.py",
+    "integration/ledger/test_usage_crashes.py",
+    "integration/summarizer/test_service_crashes.py",
+    "stack/test_lifecycle.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what takes minutes."""
+    for item in items:
+        if item.path.as_posix().endswith(_LONG):
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="session")
 def session_dir() -> Iterator[Path]:
     """A folder of this session. Not pytest's own: servers log into it, and it goes when the session ends."""
