@@ -56,10 +56,14 @@ WHERE p.tenant = 'peer' AND p.budget = 'operator' AND p.period_start = '1970-01-
 COMMIT;
 BEGIN;
 UPDATE ledger.holds SET state = 'SETTLED' WHERE tenant = 'peer' AND hold_id = cast(:hold_id AS uuid) AND state = 'HELD';
+WITH id AS (
+    INSERT INTO ledger.usage_ids (tenant, event_id, occur_time, hold_id)
+    VALUES ('peer', gen_random_uuid(), now(), cast(:hold_id AS uuid)) RETURNING event_id
+)
 INSERT INTO ledger.usage_records (tenant, event_id, hold_id, model, input_tokens, output_tokens, operation, document,
-    request_id, occur_time, tags, cost_micros, price_book_version, actor, record_time)
-VALUES ('peer', gen_random_uuid(), cast(:hold_id AS uuid), 'offline/lexrank', 45000, 0, 'summarize.map', '',
-    'request-1', now(), '{}', 900, 1, 'apiKeys/0000000000000000', now());
+    request_id, occur_time, tags, cost_micros, price_book_version, actor, record_time, user_name)
+SELECT 'peer', event_id, cast(:hold_id AS uuid), 'offline/lexrank', 45000, 0, 'summarize.map', '',
+    'request-1', now(), '{}', 900, 1, 'apiKeys/0000000000000000', now(), '' FROM id;
 UPDATE ledger.budget_periods SET held_micros = held_micros - 1000, settled_micros = settled_micros + 900
 WHERE tenant = 'peer' AND budget = 'operator' AND period_start = '1970-01-01Z';
 COMMIT;

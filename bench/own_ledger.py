@@ -63,6 +63,7 @@ def own_ledger() -> Iterator[OwnLedger]:
         dsn = server.dsn("ledger", passwords["ledger"], database="pagemesh")
         migrate(dsn, directory=_ROOT / "services" / "ledger" / "migrations", schema="ledger")
         with psycopg.connect(dsn) as connection:
+            connection.execute("SELECT set_config('pagemesh.tenant', %s, true)", (TENANT,))
             connection.execute("INSERT INTO ledger.tenants VALUES (%s, 'bench', true, now())", (TENANT,))
         pki = CertificateAuthority(root / "pki")
         pki.ensure(now=datetime.now(UTC))
