@@ -11,8 +11,7 @@ from services.ledger.adapters.oidc_discovery import OidcDiscovery
 from services.ledger.adapters.postgres_certificates import PostgresCertificates
 from services.ledger.adapters.postgres_changes import PostgresAccessChanges
 from services.ledger.adapters.postgres_identity import PostgresKeys
-from services.ledger.adapters.postgres_providers import PostgresProviders
-from services.ledger.adapters.postgres_providers import PostgresUsers as PostgresStandingUsers
+from services.ledger.adapters.postgres_providers import PostgresProviders, PostgresStandingUsers
 from services.ledger.adapters.postgres_request_keys import PostgresRequestKeys
 from services.ledger.adapters.postgres_sessions import PostgresRevokedSessions, PostgresSigningKeys
 from services.ledger.adapters.session_timer import SessionTimer
@@ -49,10 +48,8 @@ class Credentials:
 def open_credentials(settings: LedgerSettings, pool: Pool, *, clock: Clock) -> Credentials:
     """Keys, sessions, issuers, signatures and certificates, with what keeps them fresh."""
     pepper, now_s = settings.key_pepper.get_secret_value(), time.monotonic
-    keys, cache = (
-        PostgresKeys(pool),
-        KeyCache(max_keys=settings.key_cache_keys, ttl_s=settings.key_cache_ttl_s, monotonic_s=now_s),
-    )
+    keys = PostgresKeys(pool)
+    cache = KeyCache(max_keys=settings.key_cache_keys, ttl_s=settings.key_cache_ttl_s, monotonic_s=now_s)
 
     def fresh(ttl_s: float = settings.key_cache_ttl_s, *, lasting: bool = False) -> FreshCache[Any, Any]:
         entries = settings.key_cache_keys

@@ -1,4 +1,4 @@
-"""What every ProviderStore, UserStore and KeySource promises, in memory and for real."""
+"""What every ProviderStore, StandingUserStore and KeySource promises, in memory and for real."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,11 +10,11 @@ import pytest
 
 from services.database.pool import open_pool
 from services.ledger.adapters.memory import MemoryLedger, MemoryTenants
-from services.ledger.adapters.memory_providers import MemoryKeySource, MemoryProviders, MemoryUsers
+from services.ledger.adapters.memory_providers import MemoryKeySource, MemoryProviders, MemoryStandingUsers
 from services.ledger.adapters.oidc_discovery import OidcDiscovery
 from services.ledger.adapters.postgres_identity import PostgresTenants
-from services.ledger.adapters.postgres_providers import PostgresProviders, PostgresUsers
-from services.ledger.domain.identity_providers import IdentityProvider, ProviderStore, StandingUser, UserStore
+from services.ledger.adapters.postgres_providers import PostgresProviders, PostgresStandingUsers
+from services.ledger.domain.identity_providers import IdentityProvider, ProviderStore, StandingUser, StandingUserStore
 from services.ledger.domain.issuer_keys import KeySource, read_keys
 from services.ledger.domain.roles import Role
 from services.runtime.errors import AlreadyExists, FailedPrecondition, ResourceExhausted, Unavailable
@@ -28,14 +28,14 @@ ANN = StandingUser("u" * 16, Role.MEMBER, True, True)
 @dataclass
 class Kept:
     providers: ProviderStore
-    users: UserStore
+    users: StandingUserStore
     dsn: str = ""
 
 
 @pytest.fixture(params=STORES)
 async def kept(request: pytest.FixtureRequest, database: Callable[[str], str]) -> AsyncIterator[Kept]:
     if request.param == "memory":
-        ledger, users = MemoryLedger(), MemoryUsers()
+        ledger, users = MemoryLedger(), MemoryStandingUsers()
         for tenant in ("acme", "other"):
             await MemoryTenants(ledger).ensure(tenant, tenant, NOW)
         users.users["acme", "ann@example.org"] = ANN
@@ -57,7 +57,7 @@ async def in_postgres(dsn: str) -> AsyncIterator[Kept]:
             " VALUES ('acme', %s, 'ann@example.org', 'Ann', 'member', now(), now())",
             (ANN.user_id,),
         )
-    yield Kept(PostgresProviders(pool), PostgresUsers(pool), dsn)
+    yield Kept(PostgresProviders(pool), PostgresStandingUsers(pool), dsn)
     await pool.close()
 
 

@@ -13,6 +13,7 @@ from services.database.pool import open_pool
 from services.ledger.adapters.memory_request_keys import MemoryRequestKeys
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.adapters.postgres_request_keys import PostgresRequestKeys
+from services.ledger.adapters.postgres_rows import WORK_ACROSS
 from services.ledger.domain.keys import ApiKey
 from services.ledger.domain.signed_requests import RequestKeyStore
 from tests.unit.ledger.samples import STORES
@@ -101,6 +102,6 @@ async def test_look_ups_go_through_indexes(database: Callable[[str], str]) -> No
             values = {"tenant": "acme", "id": KEY_ID}
             plan = connection.execute(f"EXPLAIN {postgres_request_keys._GET}".encode(), values).fetchall()
             assert "request_keys_pkey" in str(plan)
-            connection.execute(postgres_request_keys._ACROSS)
+            connection.execute(WORK_ACROSS, ("expiry",))
             plan = connection.execute(f"EXPLAIN {postgres_request_keys._FORGET}".encode(), (1,)).fetchall()
             assert "request_nonces_over" in str(plan)

@@ -11,6 +11,7 @@ import pytest
 
 from services.database.pool import open_pool
 from services.ledger.adapters.memory_sessions import MemoryRevokedSessions, MemorySigningKeys
+from services.ledger.adapters.postgres_rows import WORK_ACROSS
 from services.ledger.adapters.postgres_sessions import PostgresRevokedSessions, PostgresSigningKeys
 from services.ledger.domain.sessions import RevokedSessions
 from services.ledger.domain.signing_keys import SigningKeyStore, StoredSigningKey
@@ -132,6 +133,6 @@ async def test_look_ups_go_through_indexes(database: Callable[[str], str]) -> No
             values = {"tenant": "acme", "id": SESSION}
             plan = connection.execute(f"EXPLAIN {postgres_sessions._IS_REVOKED}".encode(), values).fetchall()
             assert "revoked_sessions_pkey" in str(plan)
-            connection.execute(postgres_sessions._ACROSS)
+            connection.execute(WORK_ACROSS, ("expiry",))
             plan = connection.execute(f"EXPLAIN {postgres_sessions._FORGET}".encode(), (1,)).fetchall()
             assert "revoked_sessions_over" in str(plan)

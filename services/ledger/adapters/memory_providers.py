@@ -41,8 +41,8 @@ class MemoryProviders:
         return [p for p in self._providers.values() if p.issuer == issuer and p.audience in audiences][:2]
 
 
-class MemoryUsers:
-    """UserStore. `users` are by tenant and address."""
+class MemoryStandingUsers:
+    """StandingUserStore. `users` are by tenant and address."""
 
     def __init__(self) -> None:
         self.users: dict[tuple[str, str], StandingUser] = {}

@@ -7,9 +7,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from services.database.pool import Pool
-
-ACT_AS = "SELECT set_config('pagemesh.tenant', %s, true)"
-ACT_AS_OPERATOR = "SELECT set_config('pagemesh.across', 'operator', true)"
+from services.ledger.adapters.postgres_rows import BIND_TENANT, WORK_ACROSS
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
@@ -19,7 +17,7 @@ async def acting_for(pool: Pool, tenant: str) -> AsyncIterator[Connection]:
     """A transaction of the tenant; its first statement, and what is executed before the first fetch, are one round
     trip."""
     async with pool.connection() as connection, connection.pipeline(), connection.transaction():
-        await connection.execute(ACT_AS, (tenant,))
+        await connection.execute(BIND_TENANT, (tenant,))
         yield connection
 
 
@@ -27,5 +25,5 @@ async def acting_for(pool: Pool, tenant: str) -> AsyncIterator[Connection]:
 async def acting_for_operator(pool: Pool) -> AsyncIterator[Connection]:
     """A transaction that sees all tenants, themselves only, and changes none."""
     async with pool.connection() as connection, connection.pipeline(), connection.transaction():
-        await connection.execute(ACT_AS_OPERATOR)
+        await connection.execute(WORK_ACROSS, ("operator",))
         yield connection

@@ -10,6 +10,7 @@ from psycopg import sql
 from psycopg.types.numeric import Int2, Int8
 
 from services.database.pool import Pool, translate
+from services.ledger.adapters.postgres_rows import BIND_TENANT
 from services.ledger.domain.audit import (
     MAX_AHEAD,
     Appended,
@@ -25,7 +26,6 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 _LOCK_SPACE = 7108
 """Key space of these locks among the database's advisory locks."""
-_BEGIN = "SELECT set_config('pagemesh.tenant', %s, true)"
 # One chain is extended by one transaction at a time; those of other tenants do not wait.
 _LOCK = "SELECT pg_advisory_xact_lock(%s, hashtext(%s))"
 _HEAD = "SELECT sequence, hash, record_time FROM ledger.audit_heads WHERE tenant = %s"
@@ -101,7 +101,7 @@ class PostgresAudit:
         fresh = list({event.event_id: event for event in reversed(events)}.values())[::-1]
         since = min(event.occur_time for event in fresh) - MAX_AHEAD
         async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
-            await connection.execute(_BEGIN, (tenant,))
+            await connection.execute(BIND_TENANT, (tenant,))
             await connection.execute(_LOCK, (_LOCK_SPACE, tenant))
             found = await connection.execute(_HEAD, (tenant,))
             ids = [event.event_id for event in fresh]
@@ -138,7 +138,7 @@ class PostgresAudit:
     async def _records(self, tenant: str, statement: sql.Composed, values: dict[str, Any]) -> Sequence[AuditRecord]:
         with translate("read_audit_events"):
             async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
-                await connection.execute(_BEGIN, (tenant,))
+                await connection.execute(BIND_TENANT, (tenant,))
                 cursor = await connection.execute(statement, values)
                 rows = await cursor.fetchall()
         return [_record_of(row) for row in rows]
@@ -146,7 +146,7 @@ class PostgresAudit:
     async def _one(self, statement: str, values: Any, tenant: str) -> ChainHead:
         with translate("read_audit_head"):
             async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
-                await connection.execute(_BEGIN, (tenant,))
+                await connection.execute(BIND_TENANT, (tenant,))
                 cursor = await connection.execute(statement, values)
                 row = await cursor.fetchone()
         return _place(row, tenant)

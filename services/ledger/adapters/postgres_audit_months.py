@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from psycopg import sql
 
 from services.database.pool import Pool, single, translate
+from services.ledger.adapters.postgres_rows import BIND_TENANT, WORK_ACROSS
 from services.ledger.domain.audit import ChainHead
 
 _ADD = "SELECT ledger.add_audit_partition(%s)"
@@ -17,7 +18,6 @@ _NAMES = """
     ORDER BY relname
 """
 _NAME = re.compile(r"^audit_events_(\d{4})_(\d{2})$")
-_ACROSS = "SELECT set_config('pagemesh.across', 'audit_retention', true)"
 _LAST = """
     SELECT h.tenant, e.sequence, e.hash, e.record_time
     FROM ledger.audit_heads AS h CROSS JOIN LATERAL (
@@ -27,7 +27,6 @@ _LAST = """
     ) AS e
     WHERE h.tenant > %(after)s ORDER BY h.tenant LIMIT %(limit)s
 """
-_BIND = "SELECT set_config('pagemesh.tenant', %s, true)"
 _KEEP = """
     INSERT INTO ledger.audit_checkpoints (tenant, sequence, hash, record_time) VALUES (%s, %s, %s, %s)
     ON CONFLICT DO NOTHING
@@ -62,14 +61,14 @@ class PostgresAuditMonths:
         values = {"start": month, "finish": _month_after(month), "after": after_tenant, "limit": limit}
         with translate("read_audit_months"):
             async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(_ACROSS)
+                await connection.execute(WORK_ACROSS, ("audit_retention",))
                 rows = await (await connection.execute(_LAST, values)).fetchall()
         return [(tenant, ChainHead(sequence, digest, time)) for tenant, sequence, digest, time in rows]
 
     async def keep_beginning(self, tenant: str, beginning: ChainHead) -> None:
         with translate("keep_audit_beginning"):
             async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(_BIND, (tenant,))
+                await connection.execute(BIND_TENANT, (tenant,))
                 values = (tenant, beginning.sequence, beginning.hash, beginning.record_time)
                 await connection.execute(_KEEP, values)
 

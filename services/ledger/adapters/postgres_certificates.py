@@ -3,32 +3,29 @@
 from collections.abc import Sequence
 
 from services.database.pool import Pool, single, translate
+from services.ledger.adapters.postgres_rows import ACROSS_CREDENTIALS, BIND_TENANT, BOUND
 from services.ledger.domain import refusals
 from services.ledger.domain.client_certificates import ClientCertificate
 
 _COLUMNS = "id, tenant, key_id, create_time"
-_BIND = "SELECT set_config('pagemesh.tenant', %s, true)"
-_BOUND = "(SELECT set_config('pagemesh.tenant', %(tenant)s, true) AS tenant OFFSET 0) AS bound CROSS JOIN LATERAL"
-"""Says for which tenant the statement acts, before its tables are looked at: OFFSET 0 keeps the two apart."""
-_ACROSS = "(SELECT set_config('pagemesh.across', 'credentials', true) OFFSET 0) AS across CROSS JOIN LATERAL"
 _COUNT = "SELECT count(*) FROM ledger.client_certificates WHERE tenant = %s AND key_id = %s AND id <> %s"
 _ADD = f"""
     INSERT INTO ledger.client_certificates ({_COLUMNS}) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING
 """  # noqa: S608
 _GET = f"""
-    SELECT found.* FROM {_BOUND} (
+    SELECT found.* FROM {BOUND} (
         SELECT {_COLUMNS} FROM ledger.client_certificates WHERE tenant = bound.tenant AND id = %(id)s
     ) AS found
 """  # noqa: S608
 _LIST = f"""
-    SELECT found.* FROM {_BOUND} (
+    SELECT found.* FROM {BOUND} (
         SELECT {_COLUMNS} FROM ledger.client_certificates
         WHERE tenant = bound.tenant AND id > %(after)s ORDER BY id LIMIT %(limit)s
     ) AS found
 """  # noqa: S608
 _DELETE = "DELETE FROM ledger.client_certificates WHERE tenant = %s AND id = %s"
 _KEY_OF = f"""
-    SELECT found.* FROM {_ACROSS} (SELECT key_id FROM ledger.client_certificates WHERE id = %(id)s) AS found
+    SELECT found.* FROM {ACROSS_CREDENTIALS} (SELECT key_id FROM ledger.client_certificates WHERE id = %(id)s) AS found
 """  # noqa: S608
 
 
@@ -42,7 +39,7 @@ class PostgresCertificates:
         tenant, key_id, fingerprint = certificate.tenant, certificate.key_id, certificate.fingerprint
         with translate("add_certificate"):
             async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(_BIND, (tenant,))
+                await connection.execute(BIND_TENANT, (tenant,))
                 cursor = await connection.execute(_COUNT, (tenant, key_id, fingerprint))
                 row = await cursor.fetchone()
                 if row is not None and row[0] >= refusals.MOST_CERTIFICATES:
@@ -69,7 +66,7 @@ class PostgresCertificates:
     async def delete(self, tenant: str, fingerprint: str) -> None:
         with translate("delete_certificate"):
             async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(_BIND, (tenant,))
+                await connection.execute(BIND_TENANT, (tenant,))
                 await connection.execute(_DELETE, (tenant, fingerprint))
 
     async def key_of(self, fingerprint: str) -> str | None:

@@ -16,7 +16,6 @@ from services.ledger.adapters.postgres_rows import BIND_TENANT, WORK_ACROSS, hol
 from services.ledger.domain.values import Hold, UsageRecord
 
 Connection = AsyncConnection[tuple[Any, ...]]
-Params = tuple[Any, ...] | dict[str, Any]
 
 _REMEMBERED_HOLDS = 10_000
 _FIND_HOLD = statement("SELECT {hold} FROM ledger.holds WHERE tenant = %s AND hold_id = %s")

@@ -6,10 +6,10 @@ from datetime import datetime
 from psycopg import sql
 
 from services.database.pool import Pool, translate
+from services.ledger.adapters.postgres_rows import WORK_ACROSS
 from services.ledger.domain.usage_window import month_of
 
 _MAKE = "SELECT ledger.make_usage_partition(%s)"
-_ACROSS = "SELECT set_config('pagemesh.across', 'usage_retention', true)"
 DUE = "SELECT name FROM ledger.usage_partitions WHERE end_time <= %s ORDER BY end_time LIMIT 1"
 _FORGET_IDS = sql.SQL("""
     DELETE FROM ledger.usage_ids i USING (
@@ -59,7 +59,7 @@ class PostgresPartitions:
                 if due is None:
                     return None
                 name = str(due[0])
-                await connection.execute(_ACROSS)
+                await connection.execute(WORK_ACROSS, ("usage_retention",))
                 removed = await connection.execute(_FORGET_IDS.format(partition=sql.Identifier(name)), (_IDS_AT_ONCE,))
                 if removed.rowcount == _IDS_AT_ONCE:
                     return False

@@ -5,33 +5,30 @@ from collections.abc import Sequence
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
 from services.database.pool import Pool, single, translate
+from services.ledger.adapters.postgres_rows import ACROSS_CREDENTIALS, BIND_TENANT, BOUND
 from services.ledger.domain import refusals
 from services.ledger.domain.identity_providers import IdentityProvider, StandingUser
 from services.ledger.domain.plans import Plan
 from services.ledger.domain.roles import Role
 
 _COLUMNS = "id, tenant, display_name, issuer, audience, create_time"
-_BIND = "SELECT set_config('pagemesh.tenant', %s, true)"
-_BOUND = "(SELECT set_config('pagemesh.tenant', %(tenant)s, true) AS tenant OFFSET 0) AS bound CROSS JOIN LATERAL"
-"""Says for which tenant the statement acts, before its tables are looked at: OFFSET 0 keeps the two apart."""
-_ACROSS = "(SELECT set_config('pagemesh.across', 'credentials', true) OFFSET 0) AS across CROSS JOIN LATERAL"
 _COUNT = "SELECT count(*) FROM ledger.identity_providers WHERE tenant = %s"
 _ADD = f"INSERT INTO ledger.identity_providers ({_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s)"  # noqa: S608
 _LIST = f"""
-    SELECT found.* FROM {_BOUND} (
+    SELECT found.* FROM {BOUND} (
         SELECT {_COLUMNS} FROM ledger.identity_providers
         WHERE tenant = bound.tenant AND id > %(after)s ORDER BY id LIMIT %(limit)s
     ) AS found
 """  # noqa: S608
 _DELETE = "DELETE FROM ledger.identity_providers WHERE tenant = %s AND id = %s"
 _FIND = f"""
-    SELECT found.* FROM {_ACROSS} (
+    SELECT found.* FROM {ACROSS_CREDENTIALS} (
         SELECT {_COLUMNS} FROM ledger.identity_providers
         WHERE issuer = %(issuer)s AND audience = ANY(%(audiences)s) LIMIT 2
     ) AS found
 """  # noqa: S608
 _USER = f"""
-    SELECT found.* FROM {_BOUND} (
+    SELECT found.* FROM {BOUND} (
         SELECT u.id, u.role, u.active, t.active AS tenant_active, q.id AS plan, q.uploads_per_hour, q.calls_per_hour,
                q.max_upload_bytes, q.max_concurrent_jobs
         FROM ledger.users u JOIN ledger.tenants t ON t.id = u.tenant JOIN ledger.plans q ON q.id = t.plan
@@ -58,7 +55,7 @@ class PostgresProviders:
         with translate("add_provider"):
             try:
                 async with self._pool.connection() as connection, connection.transaction():
-                    await connection.execute(_BIND, (provider.tenant,))
+                    await connection.execute(BIND_TENANT, (provider.tenant,))
                     cursor = await connection.execute(_COUNT, (provider.tenant,))
                     row = await cursor.fetchone()
                     if row is not None and row[0] >= refusals.MOST_PROVIDERS:
@@ -78,7 +75,7 @@ class PostgresProviders:
     async def delete(self, tenant: str, provider_id: str) -> bool:
         with translate("delete_provider"):
             async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(_BIND, (tenant,))
+                await connection.execute(BIND_TENANT, (tenant,))
                 cursor = await connection.execute(_DELETE, (tenant, provider_id))
                 return cursor.rowcount == 1
 
@@ -90,8 +87,8 @@ class PostgresProviders:
                 return [IdentityProvider(*row) for row in await cursor.fetchall()]
 
 
-class PostgresUsers:
-    """UserStore."""
+class PostgresStandingUsers:
+    """StandingUserStore."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -3,17 +3,15 @@
 from datetime import datetime
 
 from services.database.pool import Pool, single, translate
+from services.ledger.adapters.postgres_rows import BIND_TENANT, BOUND, WORK_ACROSS
 
-_BIND = "SELECT set_config('pagemesh.tenant', %s, true)"
-_BOUND = "(SELECT set_config('pagemesh.tenant', %(tenant)s, true) AS tenant OFFSET 0) AS bound CROSS JOIN LATERAL"
-"""Says for which tenant the statement acts, before its tables are looked at: OFFSET 0 keeps the two apart."""
 _SET = """
     INSERT INTO ledger.request_keys (tenant, id, public_key, create_time) VALUES (%s, %s, %s, %s)
     ON CONFLICT (tenant, id) DO UPDATE SET public_key = excluded.public_key, create_time = excluded.create_time
 """
 _DROP = "DELETE FROM ledger.request_keys WHERE tenant = %s AND id = %s"
 _GET = f"""
-    SELECT found.* FROM {_BOUND} (
+    SELECT found.* FROM {BOUND} (
         SELECT public_key FROM ledger.request_keys WHERE tenant = bound.tenant AND id = %(id)s
     ) AS found
 """  # noqa: S608
@@ -21,7 +19,6 @@ _USE = """
     INSERT INTO ledger.request_nonces (tenant, key_id, nonce, forget_time) VALUES (%s, %s, %s, %s)
     ON CONFLICT DO NOTHING
 """
-_ACROSS = "SELECT set_config('pagemesh.across', 'expiry', true)"
 _FORGET = """
     DELETE FROM ledger.request_nonces WHERE (tenant, key_id, nonce) IN (
         SELECT tenant, key_id, nonce FROM ledger.request_nonces WHERE forget_time <= now()
@@ -39,7 +36,7 @@ class PostgresRequestKeys:
     async def set(self, tenant: str, key_id: str, public_key: bytes | None, now: datetime) -> None:
         with translate("set_request_key"):
             async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(_BIND, (tenant,))
+                await connection.execute(BIND_TENANT, (tenant,))
                 if public_key is None:
                     await connection.execute(_DROP, (tenant, key_id))
                 else:
@@ -55,13 +52,13 @@ class PostgresRequestKeys:
     async def use(self, tenant: str, key_id: str, nonce: bytes, forget_time: datetime) -> bool:
         with translate("use_nonce"):
             async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(_BIND, (tenant,))
+                await connection.execute(BIND_TENANT, (tenant,))
                 cursor = await connection.execute(_USE, (tenant, key_id, nonce, forget_time))
                 return cursor.rowcount == 1
 
     async def forget(self, limit: int) -> int:
         with translate("forget_nonces"):
             async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(_ACROSS)
+                await connection.execute(WORK_ACROSS, ("expiry",))
                 cursor = await connection.execute(_FORGET, (limit,))
                 return cursor.rowcount

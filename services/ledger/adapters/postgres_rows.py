@@ -14,6 +14,10 @@ BIND_TENANT = "SELECT set_config('pagemesh.tenant', %s, true)"
 """First statement of every other transaction of a tenant: without it, row-level security shows nothing."""
 WORK_ACROSS = "SELECT set_config('pagemesh.across', %s, true)"
 """First statement of work over all tenants, with the name of that work, which sees no more than it needs."""
+BOUND = "(SELECT set_config('pagemesh.tenant', %(tenant)s, true) AS tenant OFFSET 0) AS bound CROSS JOIN LATERAL"
+"""The same as BIND_TENANT within a single statement, before its tables are looked at: OFFSET 0 keeps the two apart."""
+ACROSS_CREDENTIALS = "(SELECT set_config('pagemesh.across', 'credentials', true) OFFSET 0) AS across CROSS JOIN LATERAL"
+"""The same for looking up whose a credential is."""
 SHARE_TENANT = """
     SELECT set_config('pagemesh.tenant', t, true), pg_advisory_xact_lock_shared(k, hashtext(t))
     FROM (VALUES (%s::int, %s::text)) AS v (k, t)
@@ -66,25 +70,6 @@ def hold_of(row: Row) -> Hold:
         expire_time=expires,
         project=project,
         job=job,
-    )
-
-
-def hold_values(hold: Hold) -> tuple[Any, ...]:
-    """The values of {hold}."""
-    return (
-        hold.tenant,
-        hold.hold_id,
-        hold.state.value,
-        hold.model,
-        hold.most.sent,
-        hold.most.received,
-        hold.amount_micros,
-        hold.price_book_version,
-        hold.actor,
-        hold.create_time,
-        hold.expire_time,
-        hold.project,
-        hold.job,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from services.database.pool import Pool, single, translate
+from services.ledger.adapters.postgres_rows import BIND_TENANT, BOUND, WORK_ACROSS
 from services.ledger.domain.signing_keys import Plan, StoredSigningKey
 
 _COLUMNS = "id, public_key, sealed_private_key, create_time, sign_from, sign_until, verify_until"
@@ -13,19 +14,15 @@ _READ_KEYS = f"SELECT {_COLUMNS} FROM ledger.signing_keys ORDER BY sign_from DES
 _ADD_KEY = f"INSERT INTO ledger.signing_keys ({_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s)"  # noqa: S608
 _DROP_KEYS = "DELETE FROM ledger.signing_keys WHERE verify_until <= %s"
 
-_BOUND = "(SELECT set_config('pagemesh.tenant', %(tenant)s, true) AS tenant OFFSET 0) AS bound CROSS JOIN LATERAL"
-"""Says for which tenant the statement acts, before its tables are looked at: OFFSET 0 keeps the two apart."""
 _IS_REVOKED = f"""
-    SELECT 1 FROM {_BOUND} (
+    SELECT 1 FROM {BOUND} (
         SELECT 1 FROM ledger.revoked_sessions WHERE tenant = bound.tenant AND id = %(id)s
     ) AS found
 """  # noqa: S608
-_BIND = "SELECT set_config('pagemesh.tenant', %s, true)"
 _REVOKE = """
     INSERT INTO ledger.revoked_sessions (tenant, id, revoke_time, forget_time) VALUES (%s, %s, %s, %s)
     ON CONFLICT DO NOTHING
 """
-_ACROSS = "SELECT set_config('pagemesh.across', 'expiry', true)"
 _FORGET = """
     DELETE FROM ledger.revoked_sessions WHERE (tenant, id) IN (
         SELECT tenant, id FROM ledger.revoked_sessions WHERE forget_time <= now()
@@ -80,7 +77,7 @@ class PostgresRevokedSessions:
     async def add(self, tenant: str, session_id: str, now: datetime, forget_time: datetime) -> None:
         with translate("revoke_session"):
             async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(_BIND, (tenant,))
+                await connection.execute(BIND_TENANT, (tenant,))
                 await connection.execute(_REVOKE, (tenant, session_id, now, forget_time))
 
     async def has(self, tenant: str, session_id: str) -> bool:
@@ -92,6 +89,6 @@ class PostgresRevokedSessions:
     async def forget(self, limit: int) -> int:
         with translate("forget_sessions"):
             async with self._pool.connection() as connection, connection.transaction():
-                await connection.execute(_ACROSS)
+                await connection.execute(WORK_ACROSS, ("expiry",))
                 cursor = await connection.execute(_FORGET, (limit,))
                 return cursor.rowcount

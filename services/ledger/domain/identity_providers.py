@@ -14,7 +14,7 @@ from services.ledger.domain.fresh_cache import FreshCache
 from services.ledger.domain.identity import Denial, Principal
 from services.ledger.domain.issuer_keys import IssuerKeys
 from services.ledger.domain.jwt_form import JwtForm
-from services.ledger.domain.key_ring import check_grantable
+from services.ledger.domain.key_ring import check_grantable, check_no_session
 from services.ledger.domain.keys import random_key_id
 from services.ledger.domain.plans import UNLIMITED, Plan
 from services.ledger.domain.ports import Clock
@@ -80,8 +80,8 @@ class ProviderStore(Protocol):
         ...
 
 
-class UserStore(Protocol):
-    """The users of tenants."""
+class StandingUserStore(Protocol):
+    """The users of tenants, as tokens name them."""
 
     async def by_email(self, tenant: str, email: str) -> StandingUser | None:
         """The tenant's user with that address, which is in lower case."""
@@ -107,8 +107,7 @@ class IdentityProviders:
         INVALID_FIELD, FailedPrecondition ISSUER_REFUSED (no keys at that address) or
         TENANT_UNKNOWN, AlreadyExists ISSUER_IN_USE, ResourceExhausted TOO_MANY_ISSUERS.
         """
-        if within:
-            raise FailedPrecondition("KEY_NEEDED", "A session adds no identity providers. Call with an API key.")
+        check_no_session(within)
         check_grantable(caller, Role.ADMIN.scopes)
         check_text(display_name, "display_name")
         self._check_issuer(issuer)
@@ -163,7 +162,7 @@ class OidcCheck:
         self,
         *,
         providers: ProviderStore,
-        users: UserStore,
+        users: StandingUserStore,
         keys: IssuerKeys,
         verified: FreshCache[bytes, _Verified],
         standing: FreshCache[tuple[str, str], StandingUser],
@@ -222,7 +221,7 @@ class OidcCheck:
         """Rare enough that everything may be looked up again."""
         if kind == "identityProviders":
             self._verified.clear()
-        elif kind in ("users", "tenants"):
+        elif kind == "tenants":  # or one of its users
             self._standing.clear()
 
     def missed(self) -> None:

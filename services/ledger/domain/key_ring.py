@@ -63,7 +63,7 @@ class KeyRing:
         PROJECT_NOT_GRANTABLE (the caller's key belongs to another project), NotFound PROJECT_NOT_FOUND or
         USER_NOT_FOUND, FailedPrecondition TENANT_UNKNOWN, or KEY_NEEDED (in a session, which the key would outlive).
         """
-        _check_no_session(within)
+        check_no_session(within)
         self._check_known(scopes)
         check_grantable(caller, scopes)
         now = self._clock()
@@ -104,7 +104,7 @@ class KeyRing:
         """
         if not timedelta() <= overlap <= MOST_OVERLAP:
             raise invalid_field("overlap", "must be between 0 and 7 days")
-        _check_no_session(within)
+        check_no_session(within)
         key = (await self._find(caller, key_id)).key
         check_grantable(caller, key.scopes)
         check_project(caller, key.project)
@@ -192,10 +192,11 @@ def check_project(caller: Caller, project: str) -> None:
         )
 
 
-def _check_no_session(within: str) -> None:
-    # What it makes would outlive it: a stolen session is to be worth what is left of its half hour.
+def check_no_session(within: str) -> None:
+    """Raises FailedPrecondition KEY_NEEDED within a session: a stolen one is to be worth what is left of its half hour,
+    so nothing that it makes may outlive it."""
     if within:
-        raise FailedPrecondition("KEY_NEEDED", "A session makes and rotates no keys. Call with an API key.")
+        raise FailedPrecondition("KEY_NEEDED", "A session makes nothing that lets somebody in. Call with an API key.")
 
 
 def _ended() -> FailedPrecondition:

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 ALGORITHM = "ed25519"
 FIELDS = frozenset({"content-digest", "content-type", "content-length", "date", "x-request-id"})
 """Header fields that may be covered, besides the request's own parts: those that the edge shows to the ledger."""
-_DERIVED = ("@method", "@authority", "@path", "@query")
 _MOST_BYTES = 2048
 _SIGNATURE_BYTES = 64
 _NAME = r"\"@?[a-z0-9-]{1,40}\""

@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.ledger.domain.fresh_cache import FreshCache
 from services.ledger.domain.identity import Denial
-from services.ledger.domain.key_ring import check_grantable, check_project
+from services.ledger.domain.key_ring import check_grantable, check_no_session, check_project
 from services.ledger.domain.ports import Clock, KeyStore
 from services.ledger.domain.request_signatures import ALGORITHM, Message, Signature, read_signature
 from services.ledger.domain.values import Caller
-from services.runtime.errors import FailedPrecondition, NotFound
+from services.runtime.errors import NotFound
 
 MAX_AGE = timedelta(minutes=5)
 MAX_AHEAD = timedelta(seconds=60)
@@ -57,8 +57,7 @@ class RequestKeys:
         Raises FailedPrecondition KEY_NEEDED in a session, NotFound KEY_NOT_FOUND, PermissionDenied SCOPE_NOT_GRANTABLE
         or PROJECT_NOT_GRANTABLE.
         """
-        if within:
-            raise FailedPrecondition("KEY_NEEDED", "A session does not change what keys demand. Call with an API key.")
+        check_no_session(within)
         key = await self._keys.find(key_id)
         if key is None or key.key.tenant != caller.tenant:
             raise NotFound("KEY_NOT_FOUND", "There is no such API key.")

@@ -7,8 +7,8 @@ from typing import Any
 
 from services.ledger.adapters.memory import MemoryKeys, MemoryLedger, MemoryTenants
 from services.ledger.adapters.memory_certificates import MemoryCertificates
-from services.ledger.adapters.memory_identity import MemoryUsers as MemoryLedgerUsers
-from services.ledger.adapters.memory_providers import MemoryKeySource, MemoryProviders, MemoryUsers
+from services.ledger.adapters.memory_identity import MemoryUsers
+from services.ledger.adapters.memory_providers import MemoryKeySource, MemoryProviders, MemoryStandingUsers
 from services.ledger.adapters.memory_request_keys import MemoryRequestKeys
 from services.ledger.adapters.memory_sessions import MemoryRevokedSessions, MemorySigningKeys
 from services.ledger.domain.client_certificates import CertificateCheck, ClientCertificates
@@ -57,7 +57,7 @@ class Shared:
         self.request_keys = MemoryRequestKeys(self.clock)
         self.certificates = MemoryCertificates()
         self.providers = MemoryProviders(self.ledger)
-        self.users = MemoryUsers()
+        self.users = MemoryStandingUsers()
         self.source = MemoryKeySource()
 
 
@@ -136,7 +136,7 @@ async def open_replica(
         shared=shared,
         ring=KeyRing(
             keys=keys,
-            users=MemoryLedgerUsers(shared.ledger),
+            users=MemoryUsers(shared.ledger),
             hasher=hasher,
             mint=KeyMint(),
             clock=clock,

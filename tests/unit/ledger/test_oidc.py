@@ -286,12 +286,12 @@ async def test_changes_of_users_and_providers_count_at_once(here: Replica, signe
     token, users = signer.token(ANN, NOW_S), here.shared.users.users
     assert isinstance(await here.admit(token), Principal)
     users["acme", ANN] = StandingUser("u" * 16, Role.ADMIN, True, True)
-    here.issuers.changed("users", "u" * 16)
+    here.issuers.changed("tenants", "acme")
     promoted = await here.admit(token)
     assert isinstance(promoted, Principal)
     assert promoted.scopes == SCOPES
     users["acme", ANN] = StandingUser("u" * 16, Role.ADMIN, False, True)
-    here.issuers.changed("users", "u" * 16)
+    here.issuers.changed("tenants", "acme")
     assert await here.admit(token) is Denial.USER_INACTIVE
     users["acme", ANN] = StandingUser("u" * 16, Role.ADMIN, True, False)
     here.issuers.changed("tenants", "acme")

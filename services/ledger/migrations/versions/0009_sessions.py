@@ -97,15 +97,6 @@ def _identity_providers() -> None:
         CREATE POLICY credentials ON ledger.identity_providers FOR SELECT
         USING (current_setting('pagemesh.across', true) = 'credentials')
     """)
-    # A user who changes role or is switched off is told of like a key.
-    op.execute("""
-        CREATE TRIGGER tell_of_user_change AFTER UPDATE ON ledger.users FOR EACH ROW
-        WHEN (OLD IS DISTINCT FROM NEW) EXECUTE FUNCTION ledger.tell_of_change('users')
-    """)
-    op.execute("""
-        CREATE TRIGGER tell_of_user_removal AFTER DELETE ON ledger.users
-        FOR EACH ROW EXECUTE FUNCTION ledger.tell_of_removal('users')
-    """)
 
 
 def _request_keys() -> None:
