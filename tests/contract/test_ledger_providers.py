@@ -206,6 +206,9 @@ async def test_private_networks_are_not_reached_unless_it_is_allowed(issuer: tup
     for host in ("localhost", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "10.0.0.1", "169.254.169.254", "0.0.0.0"):
         with pytest.raises(Unavailable, match="private network"):
             await source.fetch(f"https://{host}:{port}")
+    for host in ("..", "a" * 64 + ".example.org"):
+        with pytest.raises(Unavailable, match="its host is no name"):
+            await source.fetch(f"https://{host}")
     assert server.asked == []
 
 

@@ -189,6 +189,29 @@ async def test_uploads_past_the_hours_quota_are_refused(
     await eventually(goes_on)
 
 
+async def test_a_spent_quota_does_not_prevent_ending_what_spent_it(
+    edges: list[Peer], admin: Peer, operator: Peer, whole_ledger: str
+) -> None:
+    with psycopg.connect(whole_ledger, autocommit=True) as database:
+        database.execute("INSERT INTO ledger.plans VALUES ('spent', 0, 0)")
+    request = ops.SetTenantPlanRequest(name=f"tenants/{admin.tenant}", plan="plans/spent")
+    await operator.call(operator.operator.SetTenantPlan, request)
+    made = await new_key(admin, "keys.admin")
+
+    async def code(path: str) -> int:
+        return int((await statuses(edges, made.secret, path, 1))[0].status.code)
+
+    async def spent() -> bool:
+        return await code("/v1/whoami") == 8
+
+    await eventually(spent)
+    name = made.api_key.name
+    for path in (f"/v1/{name}:revoke", f"/v1/{name}:rotate", "/pagemesh.ledger.v1.IdentityService/RevokeApiKey"):
+        assert await code(path) == 0
+    for path in (f"/v1/{name}", f"/v1/{name}:revoke/../x", "/pagemesh.ledger.v1.IdentityService/CreateApiKey"):
+        assert await code(path) == 8
+
+
 async def test_a_plan_that_is_changed_is_so_for_its_tenants(
     edges: list[Peer], admin: Peer, operator: Peer, whole_ledger: str
 ) -> None:
