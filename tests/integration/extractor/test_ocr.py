@@ -256,8 +256,8 @@ async def test_every_picture_has_a_process_of_its_own_and_nothing_is_left_behind
         reading = asyncio.create_task(recognition.page(data))
         seen.add((await recognition.reader_at_work()).pid)
         assert_found(await reading, boxes)
+        await eventually(lambda: not recognition.readers(), "no process is left")
     assert len(seen) == 3
-    await eventually(lambda: not recognition.readers(), "no process is left")
     await eventually(lambda: here.num_fds() <= descriptors, "no descriptor is left")
     assert here.num_threads() <= threads + 2
     assert len(recognition.parents()) == 1

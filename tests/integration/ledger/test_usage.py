@@ -110,7 +110,8 @@ async def test_a_forecast_needs_a_week(summarizer: Peer) -> None:
     told = await summarizer.call(forecast, pb.ForecastUsageRequest())
     assert (told.too_little_history, told.history_days, told.HasField("expected")) == (True, 0, False)
     now = datetime.now(UTC)
-    days = [event(tokens=50_000, seconds=int((now - timedelta(days=n)).timestamp())) for n in range(1, 20)]
+    noon = now.replace(hour=12)
+    days = [event(tokens=50_000, seconds=int((noon - timedelta(days=n)).timestamp())) for n in range(1, 20)]
     await record(summarizer, *days)
     told = await summarizer.call(forecast, pb.ForecastUsageRequest())
     assert (told.too_little_history, told.history_days) == (False, 18)
