@@ -233,6 +233,11 @@ class RunningStack:
         """Of the tenant `local`, with every scope."""
         return self.admin.secret
 
+    @property
+    def superuser_dsn(self) -> str:
+        password = load_credentials(self.data).postgres_superuser
+        return f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{self.state.ports['postgres']}/pagemesh"
+
     def tls_dir(self, identity: str) -> Path:
         return CertificateAuthority(self.data.root / "pki").tls_dir(identity)
 

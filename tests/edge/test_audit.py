@@ -2,8 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -11,8 +10,6 @@ import pytest
 from psycopg import sql
 
 from pagemesh_cli.audit_chain import verify
-from pagemesh_cli.stack.credentials import load_credentials
-from pagemesh_cli.stack.postgres import SUPERUSER
 from tests.conftest import RunningStack
 from tests.edge import files
 from tests.edge.calling import Edge
@@ -60,15 +57,6 @@ class Told:
 @pytest.fixture(scope="module")
 def told(stack: RunningStack) -> Told:
     return Told(stack, "audited")
-
-
-@contextmanager
-def database(stack: RunningStack) -> Iterator[psycopg.Connection[Any]]:
-    password = load_credentials(stack.data).postgres_superuser
-    with psycopg.connect(
-        host="127.0.0.1", port=stack.state.ports["postgres"], user=SUPERUSER, password=password, dbname="pagemesh"
-    ) as connection:
-        yield connection
 
 
 def test_the_requests_of_every_service_are_told_and_nothing_of_what_was_in_them(told: Told) -> None:
@@ -121,7 +109,7 @@ def assert_nothing_leaked(told: Told, new_key: str) -> None:
     """Neither in the tables of the trail, nor in an export, nor in any log."""
     planted = [MARK, QUERY, PASSWORD, KEY_NAME, "Xylophonq", told.key, new_key, ADDRESS, "127.0.0.1"]
     texts = [told.edge.json(LEDGER + "AuditService/ExportEvents", {}, told.key).body.decode()]
-    with database(told.stack) as connection:
+    with psycopg.connect(told.stack.superuser_dsn) as connection:
         for table in (("ledger", "audit_events"), ("extractor", "audit_outbox"), ("summarizer", "audit_outbox")):
             rows = connection.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(*table))).fetchall()
             texts += [str(value) for row in rows for value in row]
@@ -168,7 +156,7 @@ def test_the_command_exports_and_proves(told: Told, tmp_path: Any) -> None:
 def test_the_outboxes_run_empty(told: Told) -> None:
     deadline = time.monotonic() + 60
     while True:
-        with database(told.stack) as connection:
+        with psycopg.connect(told.stack.superuser_dsn) as connection:
             left = [
                 connection.execute(
                     sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, "audit_outbox"))

@@ -20,6 +20,8 @@ from services.runtime.access import of_method
 from services.runtime.call import current_call, current_identity
 from services.runtime.stream_errors import with_error_event
 
+_PLAN_BYTES_HEADER = "x-pagemesh-max-upload-bytes"
+"""What the ledger told the edge of the tenant's plan; the edge drops what a client sends of that name."""
 _HOLDERS = of_method("/pagemesh.extractor.v1.ExtractorService/HoldDocument").internal_callers
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -58,6 +60,7 @@ class ExtractorServicer(ExtractorServiceServicer):
             _pieces(first, request_iterator),
             retention=mapping.retention(first.retention),
             expire_time=mapping.time(first),
+            plan_bytes=_plan_bytes(context),
         )
         return pb.UploadDocumentResponse(document=mapping.document(uploaded.document), created=uploaded.created)
 
@@ -155,3 +158,8 @@ async def _pieces(
     yield first.content.data
     async for request in rest:
         yield request.content.data
+
+
+def _plan_bytes(context: Context) -> int | None:
+    told = dict(context.invocation_metadata() or ()).get(_PLAN_BYTES_HEADER)
+    return None if told is None else int(told)

@@ -48,7 +48,8 @@ class UploadDocument:
         max_upload_bytes: int,
         stall_s: float,
     ) -> None:
-        """An upload that waits for `stall_s` in all until 64 KiB more have come is ended."""
+        """An upload that waits for `stall_s` in all until 64 KiB more have come is ended; no tenant may send more than
+        `max_upload_bytes`, whatever its plan says."""
         self._repository = repository
         self._store = store
         self._spool = spool
@@ -65,8 +66,10 @@ class UploadDocument:
         *,
         retention: Retention | None = None,
         expire_time: dt.datetime | None = None,
+        plan_bytes: int | None = None,
     ) -> Uploaded:
-        """Reads `pieces` to their end and stores them. The same bytes again keep the longer of both terms.
+        """Reads `pieces` to their end and stores them, at most `plan_bytes` where the tenant's plan says so. The same
+        bytes again keep the longer of both terms.
 
         Raises InvalidArgument EMPTY_FILE, FILE_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE or SUSPICIOUS_FILE_NAME as soon as it
         is known, ResourceExhausted where the spool is full, DeadlineExceeded UPLOAD_STALLED where the sender stands
@@ -75,8 +78,9 @@ class UploadDocument:
         """
         # Refused before the first byte, and reckoned from the last.
         term_for(retention, expire_time, now=self._clock.now())
+        most = self._max_upload_bytes if plan_bytes is None else min(plan_bytes, self._max_upload_bytes)
         async with self._spool.file(tenant) as spooled:
-            head, size_bytes = await self._receive(pieces, spooled, display_name)
+            head, size_bytes = await self._receive(pieces, spooled, display_name, most)
             media_type = sniff(head)
             sha256 = await spooled.finish()
             now = self._clock.now()
@@ -92,7 +96,7 @@ class UploadDocument:
             return await self._commit(document, spooled)
 
     async def _receive(
-        self, pieces: AsyncIterator[bytes], spooled: SpooledFile, display_name: str
+        self, pieces: AsyncIterator[bytes], spooled: SpooledFile, display_name: str, most: int
     ) -> tuple[bytes, int]:
         head = b""
         size_bytes = 0
@@ -100,8 +104,8 @@ class UploadDocument:
         pace = _Pace(self._stall_s)
         while (piece := await pace.next_bytes(pieces)) is not None:
             size_bytes += len(piece)
-            if size_bytes > self._max_upload_bytes:
-                raise self._too_large()
+            if size_bytes > most:
+                raise _content("FILE_TOO_LARGE", f"The file is larger than {most} bytes, the limit for this tenant.")
             if not checked:
                 head += piece[:SNIFF_BYTES]
                 if len(head) >= SNIFF_BYTES:
@@ -135,9 +139,6 @@ class UploadDocument:
                 if await self._store.size_bytes(key) == document.size_bytes and await record.insert(document):
                     return Uploaded(document, created=True)
         raise Aborted("UPLOAD_CONTENDED", "The same file is being deleted again and again. Try again.")
-
-    def _too_large(self) -> InvalidArgument:
-        return _content("FILE_TOO_LARGE", f"The file is larger than {self._max_upload_bytes} bytes, the limit here.")
 
 
 class _Pace:

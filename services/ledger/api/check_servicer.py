@@ -38,6 +38,8 @@ log = structlog.get_logger()
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _CHECKS = Counter("pagemesh_ledger_checks", "Checks for the edge, by `ok` or why not.", ["outcome"])
+UPLOAD_BYTES_HEADER = "x-pagemesh-max-upload-bytes"
+"""The largest file that the tenant's plan allows; absent where it says nothing."""
 _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 _GRPC = "application/grpc"
 _UPLOADS = ("/v1/documents:upload", "/pagemesh.extractor.v1.ExtractorService/UploadDocument")
@@ -99,7 +101,10 @@ class CheckServicer(AuthorizationServicer):
         enter(replace(current_call(), identity=Identity(found.tenant, found.actor, found.project, found.scopes)))
         # Of the connection, or of x-forwarded-for as far as the edge believes it; it goes no further than here.
         address = request.attributes.source.address.socket_address.address
-        return _ok(found, presented.certificate, self._clients.hash(found.tenant, address))
+        told = _identity(found, presented.certificate, self._clients.hash(found.tenant, address))
+        if _is_upload(asked.path) and found.plan.max_upload_bytes is not None:
+            told[UPLOAD_BYTES_HEADER] = str(found.plan.max_upload_bytes)
+        return _ok(found, told)
 
 
 def _request(request: CheckRequest) -> Request:
@@ -131,17 +136,20 @@ def _credential(headers: Mapping[str, str]) -> str:
     return headers.get("x-api-key", "").strip()
 
 
-def _ok(principal: Principal, certificate: str, client: str) -> CheckResponse:
-    scopes = sorted(principal.scopes)
-    identity = {
+def _identity(principal: Principal, certificate: str, client: str) -> dict[str, str]:
+    """The headers that tell the services whom they serve."""
+    return {
         "x-pagemesh-tenant": principal.tenant,
         "x-pagemesh-actor": principal.actor,
         "x-pagemesh-project": principal.project,
-        "x-pagemesh-scopes": " ".join(scopes),
+        "x-pagemesh-scopes": " ".join(sorted(principal.scopes)),
         "x-pagemesh-client": client,
         "x-pagemesh-session": principal.session,
         "x-pagemesh-certificate": certificate,
     }
+
+
+def _ok(principal: Principal, told: Mapping[str, str]) -> CheckResponse:
     # For rate limits, access log and rules of the edge.
     metadata = struct_pb2.Struct()
     metadata.update(
@@ -149,13 +157,13 @@ def _ok(principal: Principal, certificate: str, client: str) -> CheckResponse:
             "tenant": principal.tenant,
             "actor": principal.actor,
             "project": principal.project,
-            "scopes": scopes,
+            "scopes": sorted(principal.scopes),
         }
     )
     return CheckResponse(
         status=status_pb2.Status(code=code_pb2.OK),
         ok_response=OkHttpResponse(
-            headers=[_overwrite(name, value) for name, value in identity.items()],
+            headers=[_overwrite(name, value) for name, value in told.items()],
             headers_to_remove=_CREDENTIAL_HEADERS,
         ),
         dynamic_metadata=metadata,
