@@ -35,6 +35,7 @@ from services.summarizer.adapters.model_registry import KNOWN, Endpoint, WrongMo
 from services.summarizer.adapters.offline import OfflineProvider
 from services.summarizer.adapters.openai_compatible import OpenAiCompatibleProvider, counter_with_margin
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
+from services.summarizer.adapters.postgres_turns import PostgresTurns
 from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
 from services.summarizer.api.servicer import SummarizerServicer
 from services.summarizer.config import SummarizerSettings
@@ -49,6 +50,7 @@ from services.summarizer.domain.savings import Savings
 from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import Flights, StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
+from services.summarizer.domain.turns import Turns
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SERVICE = summarizer_service_pb2.DESCRIPTOR.services_by_name["SummarizerService"].full_name
@@ -209,6 +211,7 @@ def _use_case(
         books=world.books,
         results=results,
         outbox=PostgresOutbox(world.pool),
+        turns=Turns(book=PostgresTurns(world.pool), results=results, new_id=_new_id),
         tails=tails,
         new_id=_new_id,
         now_s=time.time,

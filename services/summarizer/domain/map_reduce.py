@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from services.runtime.errors import FailedPrecondition
 from services.summarizer.domain.keys import content_key
 from services.summarizer.domain.models import Model
-from services.summarizer.domain.paid_calls import OnText, Order, Paid, PaidCalls
+from services.summarizer.domain.paid_calls import CURRENCY, OnText, Order, Paid, PaidCalls
 from services.summarizer.domain.ports import Results
 from services.summarizer.domain.reading import CONTEXT_SHARE
 from services.summarizer.domain.values import (
@@ -27,8 +27,6 @@ FAN_OUT = 4
 """Calls of one request that are under way at once."""
 MAX_PARTS = 16
 """Most answers that are reduced in one call: more would be read less closely."""
-CURRENCY = "USD"
-"""Currency of a sum of nothing; every price is in it."""
 
 Part = tuple[Claim, ...]
 
@@ -52,19 +50,20 @@ class Bill:
     calls: list[Paid] = field(default_factory=list)
 
     def consumption(self) -> Consumption:
-        """Their sum."""
+        """The sum of those that were bought for this request and not for another."""
+        calls = [call for call in self.calls if call.bought]
         return Consumption(
             tokens=TokenCount(
-                sum(call.answer.tokens.input_tokens for call in self.calls),
-                sum(call.answer.tokens.output_tokens for call in self.calls),
+                sum(call.answer.tokens.input_tokens for call in calls),
+                sum(call.answer.tokens.output_tokens for call in calls),
             ),
-            provider_calls=len(self.calls),
+            provider_calls=len(calls),
             cost=Money(
-                self.calls[0].cost.currency if self.calls else CURRENCY,
-                sum(call.cost.micros for call in self.calls),
+                calls[0].cost.currency if calls else CURRENCY,
+                sum(call.cost.micros for call in calls),
             ),
-            settled=all(call.settled for call in self.calls),
-            usage_event_ids=tuple(call.event_id for call in self.calls),
+            settled=all(call.settled for call in calls),
+            usage_event_ids=tuple(call.event_id for call in calls),
         )
 
 

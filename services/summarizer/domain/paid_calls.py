@@ -1,10 +1,11 @@
 """The only way to a provider: money is set aside before a call and accounted for after it, whatever happens."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
 
 from services.runtime.errors import (
     FailedPrecondition,
@@ -16,8 +17,9 @@ from services.runtime.errors import (
     Unavailable,
 )
 from services.summarizer.domain.models import Model
-from services.summarizer.domain.ports import Books, Held, Outbox, Results
+from services.summarizer.domain.ports import Books, Committed, Held, Outbox, Results
 from services.summarizer.domain.tails import Tails
+from services.summarizer.domain.turns import Turn, Turns
 from services.summarizer.domain.values import (
     Answer,
     Caller,
@@ -31,7 +33,12 @@ from services.summarizer.domain.values import (
 HOLD_TTL_S = 600.0
 """A hold stands longer than the longest call with its retries; one that runs out counts as UNKNOWN, not as free."""
 
+CURRENCY = "USD"
+"""Currency of a sum of nothing; every price is in it."""
+NOTHING = Money(CURRENCY, 0)
+
 OnText = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +55,14 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """An answer and what it cost; without `settled` the cost is what was set aside."""
+    """An answer and what it cost; without `settled` the cost is what was set aside. Without `bought` somebody else paid
+    for it, under that id, while this call waited for its turn."""
 
     answer: Answer
     event_id: str
     cost: Money
     settled: bool
+    bought: bool = True
 
 
 class CallState(Enum):
@@ -81,6 +90,7 @@ class PaidCalls:
         books: Books,
         results: Results,
         outbox: Outbox,
+        turns: Turns,
         tails: Tails,
         new_id: Callable[[], str],
         now_s: Callable[[], float],
@@ -89,6 +99,7 @@ class PaidCalls:
         self._books = books
         self._results = results
         self._outbox = outbox
+        self._turns = turns
         self._tails = tails
         self._new_id = new_id
         self._now_s = now_s
@@ -100,20 +111,42 @@ class PaidCalls:
         Raises what Books.reserve, Provider and Results.commit raise; where the ledger cannot be asked, nothing is
         called.
         """
-        most = await asyncio.to_thread(order.model.provider.count, order.prompt)
-        held = await self._reserve(order, most)
+        if not order.model.abilities.bills_unanswered:
+            # Nobody sends a bill: to wait for another's answer would take longer than to make it.
+            return await self._make(order, on_text, None)
+        turn = await self._turns.wait_for(order.caller.tenant, order.key)
+        if isinstance(turn, Committed):
+            return Paid(turn.answer, turn.event_id, NOTHING, settled=True, bought=False)
+        return await self._make(order, on_text, turn)
+
+    async def _make(self, order: Order, on_text: OnText | None, turn: Turn | None) -> Paid:
+        try:
+            most = await asyncio.to_thread(order.model.provider.count, order.prompt)
+            held = await self._reserve(order, most)
+        except BaseException:
+            if turn is not None:
+                self._tails.start(self._turns.leave(turn))
+            raise
         try:
             answer = await self._ask(order, on_text)
         except asyncio.CancelledError as exc:
             self._observe(order.model, "cancelled")
-            self._tails.start(self._account_for_failure(order, held, exc))
+            self._tails.start(self._leaving(turn, self._account_for_failure(order, held, exc)))
             raise
         except Exception as exc:
             self._observe(order.model, exc.reason if isinstance(exc, PagemeshError) else "INTERNAL")
-            await self._tails.finish(self._account_for_failure(order, held, exc))
+            await self._tails.finish(self._leaving(turn, self._account_for_failure(order, held, exc)))
             raise
         self._observe(order.model, "ok")
-        return await self._tails.finish(self._conclude(order, held, answer))
+        return await self._tails.finish(self._leaving(turn, self._conclude(order, held, answer)))
+
+    async def _leaving(self, turn: Turn | None, first: Awaitable[T]) -> T:
+        """Lets the next buyer have the turn, once `first` is done."""
+        try:
+            return await first
+        finally:
+            if turn is not None:
+                await self._turns.leave(turn)
 
     async def _reserve(self, order: Order, most: TokenCount) -> Held:
         hold_id = self._new_id()

@@ -111,6 +111,20 @@ async def test_a_hundred_at_once_make_one_provider_call(client: Client, world: W
 
 
 @pytest.mark.usefixtures("document")
+async def test_two_replicas_that_are_asked_the_same_at_once_make_one_provider_call(
+    start: Start, world: World, mistral: MistralServer
+) -> None:
+    settings = {"default_model": MODEL, "mistral_api_key": "a key", "mistral_url": mistral.url}
+    replicas = [await start(**settings) for _ in range(2)]
+    mistral.script("slow:1")
+    summaries = await asyncio.gather(*(replica.summarize() for replica in replicas))
+    assert mistral.calls == 1
+    assert summaries[0].text == summaries[1].text
+    (event,) = [event for event in await world.ledger.events() if event[0] == "summarize.map"]
+    assert sorted(summary.consumption.cost.micros for summary in summaries) == [0, event[3]]
+
+
+@pytest.mark.usefixtures("document")
 async def test_a_wrong_document_tenant_model_or_option_is_refused_for_what_it_is(
     client: Client, world: World, mistral: MistralServer
 ) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from services.runtime.errors import NotFound
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import MemoryBooks, MemoryCache, MemoryPages, MemoryStore
+from services.summarizer.adapters.memory_turns import MemoryTurns
 from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
@@ -18,6 +19,7 @@ from services.summarizer.domain.savings import Savings
 from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import Flights, StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
+from services.summarizer.domain.turns import Turns
 from services.summarizer.domain.values import (
     Answer,
     Box,
@@ -173,6 +175,7 @@ class Flow:
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(self.clock)
+        self.turns = MemoryTurns(self.clock)
         self.flights: Flights = SingleFlight(joined=lambda: self.joins.append(None))
         self._ids = (f"00000000-0000-4000-8000-{n:012d}" for n in itertools.count(1))
 
@@ -183,6 +186,7 @@ class Flow:
             books=books or self.books,
             results=results or self.store,
             outbox=outbox or self.store,
+            turns=Turns(book=self.turns, results=self.store, new_id=lambda: str(uuid.uuid4())),
             tails=self.tails,
             new_id=lambda: next(self._ids),
             now_s=self.clock,
