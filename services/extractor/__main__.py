@@ -17,7 +17,6 @@ from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool, ping
 from services.extractor.adapters import lifecycle_signals, ocr_protocol
 from services.extractor.adapters.clock import SystemClock
-from services.extractor.adapters.fair_slots import FairSlots
 from services.extractor.adapters.index_signals import indexer_signals
 from services.extractor.adapters.keeping_signals import keeping_signals
 from services.extractor.adapters.languages import LanguageGuesser
@@ -53,6 +52,7 @@ from services.runtime.config import DatabaseSettings, WrongSettingError, load_se
 from services.runtime.errors import ResourceExhausted
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
+from services.waiting.fair_slots import FairSlots
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _READS = frozenset({"pagemesh.extractor.v1.ExtractorService/ExtractPages"})

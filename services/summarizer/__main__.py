@@ -26,7 +26,7 @@ from services.runtime.errors import InvalidArgument, Unavailable
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
 from services.summarizer.adapters import signals
-from services.summarizer.adapters.acting import act_as, remaining_s
+from services.summarizer.adapters.acting import act_as, remaining_s, tenant
 from services.summarizer.adapters.extractor_client import ExtractorPages
 from services.summarizer.adapters.guarded import GuardedProvider
 from services.summarizer.adapters.ledger_client import LedgerBooks
@@ -174,7 +174,7 @@ async def _providers(settings: SummarizerSettings, stack: contextlib.AsyncExitSt
             endpoint, api_key=settings.provider_keys[endpoint.name], count_text=counter_with_margin(count_text)
         )
         providers.append(await stack.enter_async_context(compatible))
-    return {provider.name: GuardedProvider(provider, remaining_s=remaining_s) for provider in providers}
+    return {provider.name: GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant) for provider in providers}
 
 
 def _endpoints(settings: SummarizerSettings) -> list[Endpoint]:

@@ -50,7 +50,7 @@ async def bare(request: pytest.FixtureRequest, mistral_server: MistralServer) ->
 
 @pytest.fixture(params=["bare", "guarded"])
 async def provider(request: pytest.FixtureRequest, bare: Provider) -> Provider:
-    return bare if request.param == "bare" else GuardedProvider(bare, remaining_s=lambda: None)
+    return bare if request.param == "bare" else GuardedProvider(bare, remaining_s=lambda: None, tenant=lambda: "acme")
 
 
 def ask(provider: Provider, part: Chunk = WHOLE, *, most: int = 3, claims: tuple[Claim, ...] = ()) -> Prompt:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from prometheus_client import Gauge
 
-from services.extractor.adapters.fair_slots import FairSlots
 from services.runtime.errors import ResourceExhausted
+from services.waiting.fair_slots import FairSlots
 
 _HELD = Gauge("pagemesh_extractor_downloaded_bytes", "Bytes of documents from S3 that lie in the spool to be read.")
 _WAITING = Gauge("pagemesh_extractor_downloads_waiting", "Documents that wait to be fetched from S3.")

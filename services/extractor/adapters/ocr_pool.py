@@ -10,12 +10,12 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from services.extractor.adapters import ocr_protocol as wire
-from services.extractor.adapters.fair_slots import FairSlots
 from services.extractor.adapters.parser_parent import ParserParent
 from services.extractor.adapters.process_meter import ProcessMeter
 from services.extractor.domain.pages import Loss, ParserLost, Picture, PictureFormat
 from services.extractor.domain.recognised import Reading
 from services.runtime.errors import ResourceExhausted, Unavailable
+from services.waiting.fair_slots import FairSlots
 
 WATCH_EVERY_S = 0.05
 _MODULE = "services.extractor.adapters.ocr_worker"

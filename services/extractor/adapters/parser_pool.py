@@ -10,7 +10,6 @@ from typing import TypeVar
 import structlog
 from prometheus_client import Counter, Gauge
 
-from services.extractor.adapters.fair_slots import FairSlots
 from services.extractor.adapters.languages import LanguageGuesser
 from services.extractor.adapters.parser_parent import START_TIMEOUT_S, ParserParent
 from services.extractor.adapters.parser_process import End, ParserProcess
@@ -19,7 +18,8 @@ from services.extractor.adapters.parser_run import ParserRun
 from services.extractor.adapters.picture_run import PictureRun
 from services.extractor.domain.pages import FailedPage, ParserEvent, Picture, Refused
 from services.extractor.domain.ports import ParseTask, PictureTask
-from services.runtime.errors import Unavailable
+from services.runtime.errors import ResourceExhausted, Unavailable
+from services.waiting.fair_slots import FairSlots
 
 WATCH_EVERY_S = 0.05
 """How often processes are looked at. The fastest bomb seen grows by about 1 GB/s, so it can overshoot by 50 MB."""
@@ -63,7 +63,7 @@ class ParserPool:
 
     def __init__(self, limits: ParserLimits) -> None:
         self._limits = limits
-        self._slots = FairSlots(size=limits.processes, max_waiting=limits.max_waiting)
+        self._slots = FairSlots(size=limits.processes, max_waiting=limits.max_waiting, busy=_busy)
         self._parent = ParserParent(memory_bytes=limits.memory_bytes + _ADDRESS_SPACE_SLACK_BYTES, on_exit=self._exited)
         self._busy: dict[ParserProcess, str] = {}
         """Processes at work, and for whom."""
@@ -293,3 +293,9 @@ class ParserPool:
 
 def _unavailable() -> Unavailable:
     return Unavailable("PARSER_UNAVAILABLE", "A parser process did not start. Try again.", retry_after_s=1.0)
+
+
+def _busy() -> ResourceExhausted:
+    return ResourceExhausted(
+        "PARSER_BUSY", "All parsers are busy and many calls wait. Try again shortly.", retry_after_s=2.0
+    )

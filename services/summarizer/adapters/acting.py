@@ -44,6 +44,15 @@ def remaining_s() -> float | None:
         return None
 
 
+def tenant() -> str:
+    """For whom this task works; empty where it is for nobody."""
+    try:
+        identity = current_call().identity
+    except LookupError:
+        return ""
+    return "" if identity is None else identity.tenant
+
+
 def _trace_of(caller: Caller) -> TraceContext | None:
     """The trace of the incoming call, where that is the caller's own."""
     try:

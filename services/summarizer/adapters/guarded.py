@@ -15,13 +15,14 @@ from services.runtime.breaker import Breaker, counts_by_default
 from services.runtime.errors import DeadlineExceeded, PagemeshError, ResourceExhausted, Unavailable
 from services.summarizer.domain.ports import Abilities, Provider
 from services.summarizer.domain.values import Answer, Prompt, TokenCount
+from services.waiting.fair_slots import FairSlots
 
 T = TypeVar("T")
 
 CONCURRENCY = 10
 """Calls to one model at once."""
 MAX_WAITING = 200
-"""Calls that wait for a place. With more, an answer would come too late for most of them."""
+"""Calls that wait for a place, at most half of them of one tenant. With more, most answers would come too late."""
 RETRIES = 3
 _FIRST_BACKOFF_S = 0.5
 _MAX_BACKOFF_S = 8.0
@@ -50,8 +51,8 @@ def model_breaker(name: str) -> Breaker:
 class GuardedProvider:
     """The same port around any provider.
 
-    `remaining_s` says how much time the caller has left, None for no limit; `sleep` and `jitter` (uniform in 0 to 1)
-    are there to be injected.
+    `remaining_s` says how much time the caller has left, None for no limit, and `tenant` who he is; `sleep` and
+    `jitter` (uniform in 0 to 1) are there to be injected.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class GuardedProvider:
         provider: Provider,
         *,
         remaining_s: Callable[[], float | None],
+        tenant: Callable[[], str],
         breaker_for: Callable[[str], Breaker] = model_breaker,
         concurrency: int = CONCURRENCY,
         max_waiting: int = MAX_WAITING,
@@ -70,6 +72,7 @@ class GuardedProvider:
         self.version = provider.version
         self._provider = provider
         self._remaining_s = remaining_s
+        self._tenant = tenant
         self._breaker_for = breaker_for
         self._concurrency = concurrency
         self._max_waiting = max_waiting
@@ -126,23 +129,19 @@ class GuardedProvider:
 
     @asynccontextmanager
     async def _place(self, model: str) -> AsyncGenerator["_Lane", None]:
-        """A place among the model's calls, first come first served."""
+        """A place among the model's calls."""
         self._provider.abilities(model)  # an unknown model gets no lane
         lane = self._lanes.get(model)
         if lane is None:
-            lane = self._lanes[model] = _Lane(self._breaker_for(f"{self.name}/{model}"), self._concurrency)
-        if lane.waiting >= self._max_waiting:
-            raise ResourceExhausted(
-                "PROVIDER_QUEUE_FULL",
-                f"{lane.waiting} calls are waiting for {self.name}/{model} already.",
-                retry_after_s=_QUEUE_RETRY_AFTER_S,
-                metadata=_NOT_SENT,
-            )
-        await lane.enter(self._remaining_s)
+            name = f"{self.name}/{model}"
+            slots = FairSlots(size=self._concurrency, max_waiting=self._max_waiting, busy=lambda: _queue_full(name))
+            lane = self._lanes[model] = _Lane(self._breaker_for(name), slots)
+        tenant = self._tenant()
+        await lane.enter(tenant, self._remaining_s)
         try:
             yield lane
         finally:
-            lane.leave()
+            lane.leave(tenant)
 
     async def _pause(self, error: PagemeshError, attempt: int) -> None:
         """Waits until the call may be tried again; raises the error where it may not, or not in time."""
@@ -159,35 +158,40 @@ class GuardedProvider:
 
 
 class _Lane:
-    """The calls to one model."""
+    """The calls to one model, in which tenants take turns."""
 
-    def __init__(self, breaker: Breaker, concurrency: int) -> None:
+    def __init__(self, breaker: Breaker, slots: FairSlots) -> None:
         self.breaker = breaker
-        self.waiting = 0
-        self._places = asyncio.Semaphore(concurrency)
+        self._slots = slots
 
-    async def enter(self, remaining_s: Callable[[], float | None]) -> None:
-        self.waiting += 1
+    async def enter(self, tenant: str, remaining_s: Callable[[], float | None]) -> None:
+        joining = asyncio.create_task(self._slots.acquire(tenant, timeout_s=None))
         try:
-            while not await self._placed(remaining_s()):
+            while not joining.done():
+                await asyncio.wait([joining], timeout=remaining_s())
                 # One who has more time may have joined meanwhile.
-                if (left_s := remaining_s()) is not None and left_s <= 0:
+                if not joining.done() and (left_s := remaining_s()) is not None and left_s <= 0:
                     raise DeadlineExceeded(
                         "PROVIDER_QUEUE_TIMEOUT", "The time ran out in the queue for the model.", metadata=_NOT_SENT
                     )
-        finally:
-            self.waiting -= 1
+        except BaseException:
+            if joining.done() and joining.exception() is None:
+                self._slots.release(tenant)  # the place came as the caller left
+            joining.cancel()
+            raise
+        joining.result()
 
-    async def _placed(self, timeout_s: float | None) -> bool:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._places.acquire()
-        except TimeoutError:
-            return False
-        return True
+    def leave(self, tenant: str) -> None:
+        self._slots.release(tenant)
 
-    def leave(self) -> None:
-        self._places.release()
+
+def _queue_full(model: str) -> ResourceExhausted:
+    return ResourceExhausted(
+        "PROVIDER_QUEUE_FULL",
+        f"Many calls are waiting for {model} already. Try again shortly.",
+        retry_after_s=_QUEUE_RETRY_AFTER_S,
+        metadata=_NOT_SENT,
+    )
 
 
 def _generator(provider: Provider, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:

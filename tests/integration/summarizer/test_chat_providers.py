@@ -298,6 +298,7 @@ async def test_guarded_it_waits_as_it_is_told_and_pays_once(server: MistralServe
     guarded = GuardedProvider(
         provider,
         remaining_s=lambda: 60.0,
+        tenant=lambda: "acme",
         breaker_for=lambda _: Breaker("chat-test"),
         sleep=sleep,
         jitter=lambda: 0.0,

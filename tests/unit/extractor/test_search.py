@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import pytest
 
 from services.extractor.__main__ import search_busy
-from services.extractor.adapters.fair_slots import FairSlots
 from services.extractor.adapters.memory_search import MemorySearch
 from services.extractor.domain import search as search_module
 from services.extractor.domain.extract import Extraction
@@ -15,6 +14,7 @@ from services.extractor.domain.pages import ExtractionEvent, OcrMode, Page, Page
 from services.extractor.domain.search import Search, SearchPages, SearchResults
 from services.extractor.domain.search_marks import Box, Lexemes, PageText
 from services.runtime.errors import InvalidArgument, ResourceExhausted
+from services.waiting.fair_slots import FairSlots
 from tests.unit.extractor.scripted import a_document
 
 DOCUMENT = a_document()

@@ -1,7 +1,7 @@
 """What stands around every provider: the queue, the breaker, and retries of what certainly cost nothing."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import pytest
@@ -95,6 +95,7 @@ def guard(
     waits: Waits,
     *,
     remaining_s: float | None = None,
+    tenant: Callable[[], str] = lambda: "acme",
     concurrency: int = 10,
     max_waiting: int = 200,
     jitter: float = 1.0,
@@ -103,6 +104,7 @@ def guard(
     return GuardedProvider(
         provider,
         remaining_s=lambda: remaining_s,
+        tenant=tenant,
         breaker_for=lambda name: Breaker(f"test {name}", fail_max=fail_max),
         concurrency=concurrency,
         max_waiting=max_waiting,
@@ -211,11 +213,39 @@ async def test_the_queue_is_bounded_and_a_cancelled_waiter_leaves_it(waits: Wait
     assert await guarded.complete(PROMPT) == ANSWER, "a cancelled waiter leaves its place"
 
 
+async def test_a_tenant_does_not_wait_for_anothers_backlog(waits: Waits) -> None:
+    provider = Scripted()
+    provider.gate.clear()
+    caller = ["acme"]
+    guarded = guard(provider, waits, concurrency=1, max_waiting=20, tenant=lambda: caller[0])
+    ended: list[str] = []
+
+    async def call(tenant: str) -> None:
+        caller[0] = tenant
+        await guarded.complete(PROMPT)
+        ended.append(tenant)
+
+    calls = [asyncio.create_task(call("acme")) for _ in range(11)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    calls.append(asyncio.create_task(call("umbrella")))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    with pytest.raises(ResourceExhausted) as full:
+        await call("acme")
+    assert full.value.reason == "PROVIDER_QUEUE_FULL", "half of the queue is for others"
+    provider.gate.set()
+    await asyncio.gather(*calls)
+    assert ended.index("umbrella") <= 2, "it is its turn as soon as a place was free for each"
+
+
 async def test_waiting_ends_with_the_deadline(waits: Waits) -> None:
     provider = Scripted()
     provider.gate.clear()
     left_s = [100.0]
-    guarded = GuardedProvider(provider, remaining_s=lambda: left_s[0], concurrency=1, sleep=waits.sleep)
+    guarded = GuardedProvider(
+        provider, remaining_s=lambda: left_s[0], tenant=lambda: "acme", concurrency=1, sleep=waits.sleep
+    )
     running = asyncio.create_task(guarded.complete(PROMPT))
     while not provider.running:
         await asyncio.sleep(0)
@@ -231,7 +261,9 @@ async def test_one_in_the_queue_is_given_the_time_of_those_who_join(waits: Waits
     provider = Scripted()
     provider.gate.clear()
     left_s = iter([100.0, 0.01])
-    guarded = GuardedProvider(provider, remaining_s=lambda: next(left_s, 100.0), concurrency=1, sleep=waits.sleep)
+    guarded = GuardedProvider(
+        provider, remaining_s=lambda: next(left_s, 100.0), tenant=lambda: "acme", concurrency=1, sleep=waits.sleep
+    )
     running = asyncio.create_task(guarded.complete(PROMPT))
     while not provider.running:
         await asyncio.sleep(0)
@@ -291,7 +323,9 @@ async def test_a_streamed_answer_is_a_success(waits: Waits) -> None:
 async def test_a_streamed_answer_ends_the_rest_of_a_model(waits: Waits) -> None:
     provider = Scripted(CUT)
     breaker = Breaker("test probe", fail_max=1, reset_timeout_s=0.0)
-    guarded = GuardedProvider(provider, remaining_s=lambda: None, breaker_for=lambda _: breaker, sleep=waits.sleep)
+    guarded = GuardedProvider(
+        provider, remaining_s=lambda: None, tenant=lambda: "acme", breaker_for=lambda _: breaker, sleep=waits.sleep
+    )
     with pytest.raises(Unavailable):
         await answered(guarded)
     assert breaker.state == "half-open", "it has rested: the next call is the probe"
@@ -301,7 +335,12 @@ async def test_a_streamed_answer_ends_the_rest_of_a_model(waits: Waits) -> None:
 
 async def test_documents_that_a_model_answers_badly_do_not_stop_it_for_others(waits: Waits) -> None:
     provider = Scripted(*[WROTE_BADLY] * 12)
-    guarded = GuardedProvider(provider, remaining_s=lambda: None, sleep=waits.sleep)
+    guarded = GuardedProvider(
+        provider,
+        remaining_s=lambda: None,
+        tenant=lambda: "acme",
+        sleep=waits.sleep,
+    )
     for _ in range(6):
         for call in (guarded.complete(PROMPT), answered(guarded)):
             with pytest.raises(Unavailable) as caught:
@@ -312,7 +351,9 @@ async def test_documents_that_a_model_answers_badly_do_not_stop_it_for_others(wa
 
 @pytest.mark.parametrize("failure", [NOT_THE_API, SERVER_ERROR, CUT, TIMED_OUT])
 async def test_a_provider_that_is_broken_is_given_a_rest(failure: PagemeshError, waits: Waits) -> None:
-    guarded = GuardedProvider(Scripted(*[failure] * 5), remaining_s=lambda: None, sleep=waits.sleep)
+    guarded = GuardedProvider(
+        Scripted(*[failure] * 5), remaining_s=lambda: None, tenant=lambda: "acme", sleep=waits.sleep
+    )
     for _ in range(5):
         with pytest.raises(type(failure)):
             await guarded.complete(PROMPT)

@@ -7,14 +7,6 @@ from dataclasses import dataclass
 
 from services.runtime.errors import ResourceExhausted
 
-_RETRY_AFTER_S = 2.0
-
-
-def _parsers_busy() -> ResourceExhausted:
-    return ResourceExhausted(
-        "PARSER_BUSY", "All parsers are busy and many calls wait. Try again shortly.", retry_after_s=_RETRY_AFTER_S
-    )
-
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
@@ -31,7 +23,7 @@ class FairSlots:
     what is raised where the queue is full.
     """
 
-    def __init__(self, *, size: int, max_waiting: int, busy: Callable[[], ResourceExhausted] = _parsers_busy) -> None:
+    def __init__(self, *, size: int, max_waiting: int, busy: Callable[[], ResourceExhausted]) -> None:
         self._free = size
         self._busy = busy
         self._max_waiting = max_waiting
