@@ -14,6 +14,7 @@ from pagemesh_cli.verbs import (
     demo,
     doctor,
     documents,
+    estimates,
     extract,
     ledger,
     pictures,
@@ -52,7 +53,14 @@ def root(
 
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Stack": (stack.up, stack.down, stack.status, doctor.doctor, demo.demo, ledger.ledger),
-    "Documents": (upload.upload, extract.extract, pictures.render, search.search, summaries.summarize),
+    "Documents": (
+        upload.upload,
+        extract.extract,
+        pictures.render,
+        search.search,
+        summaries.summarize,
+        estimates.estimate,
+    ),
     "Account": (usage.usage, account.whoami, budgets.prices),
 }
 for panel, verbs in _VERBS.items():

@@ -1,6 +1,5 @@
 """`pagemesh budgets`, `pagemesh prices` and `pagemesh webhooks`: what may be spent, what it costs, who is told."""
 
-from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Annotated
 
@@ -12,13 +11,11 @@ from rich.text import Text
 from pagemesh.common.v1 import money_pb2
 from pagemesh.ledger.v1 import budget_pb2, ledger_service_pb2, price_pb2
 from pagemesh_cli.output import Output, message_json, printable
-from pagemesh_cli.verbs.money import money
+from pagemesh_cli.verbs.money import amount, money
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
 
 budgets = typer.Typer(no_args_is_help=True, help="Limit what is spent, and see how far it has come.")
 webhooks = typer.Typer(no_args_is_help=True, help="Be told when a budget reaches 50, 80 and 100 percent.")
-_MICROS = 1_000_000
-_MOST = Decimal(1_000_000_000)
 _PAGE = 1000
 
 Name = Annotated[str, typer.Argument(metavar="BUDGET", help="`budgets/{id}`, or the id alone.")]
@@ -30,17 +27,6 @@ class Period(StrEnum):
     day = "day"
     month = "month"
     total = "total"
-
-
-def amount(text: str) -> money_pb2.Money:
-    """Dollars such as `12.50`, exact to a millionth. Raises BadParameter for anything else."""
-    try:
-        dollars = Decimal(text)
-    except InvalidOperation as error:
-        raise typer.BadParameter(f"{text!r} is no amount. Try 12.50.") from error
-    if not dollars.is_finite() or not 0 <= dollars <= _MOST or dollars * _MICROS % 1:
-        raise typer.BadParameter(f"{text!r} is not between 0 and {_MOST}, with at most six decimal places.")
-    return money_pb2.Money(currency="USD", micros=int(dollars * _MICROS))
 
 
 def _limit(what: str) -> typer.models.OptionInfo:

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from pagemesh.common.v1 import money_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2, summary_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.bill import is_verbatim, print_consumption, print_usage, recorded_usage, sentence_text
+from pagemesh_cli.verbs.money import MaxCost
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
 from pagemesh_cli.verbs.upload import Source, document_name
 
@@ -45,6 +47,7 @@ def summarize(
         list[str] | None,
         typer.Option(help="Another model that may answer where that one cannot; again for more, in their order."),
     ] = None,
+    max_cost: MaxCost = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print each sentence as soon as its citations are checked.")
     ] = False,
@@ -58,9 +61,9 @@ def summarize(
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
         if stream:
-            summary = _streamed(client, output, document, options, style, timeout_s=timeout)
+            summary = _streamed(client, output, document, options, style, max_cost=max_cost, timeout_s=timeout)
         else:
-            summary = fetch_summary(client, output, document, options, timeout_s=timeout)
+            summary = fetch_summary(client, output, document, options, max_cost=max_cost, timeout_s=timeout)
             _print_whole(output, summary, style)
         # The summary is paid and on the screen before anything else is asked for.
         if not as_json:
@@ -93,11 +96,12 @@ def fetch_summary(
     document: str,
     options: summarizer_service_pb2.SummaryOptions,
     *,
+    max_cost: money_pb2.Money | None = None,
     timeout_s: float,
 ) -> summary_pb2.Summary:
     """The whole summary in one answer."""
     with output.progress("summarising"):
-        request = summarizer_service_pb2.SummarizeRequest(document=document, options=options)
+        request = summarizer_service_pb2.SummarizeRequest(document=document, options=options, max_cost=max_cost)
         return client.unary(client.summarizer.Summarize, request, timeout_s=timeout_s).summary
 
 
@@ -108,10 +112,11 @@ def _streamed(
     options: summarizer_service_pb2.SummaryOptions,
     style: Style,
     *,
+    max_cost: money_pb2.Money | None,
     timeout_s: float,
 ) -> summary_pb2.Summary:
     """The same, printed as it comes into being. Raises Failure where the stream breaks off."""
-    request = summarizer_service_pb2.StreamSummarizeRequest(document=document, options=options)
+    request = summarizer_service_pb2.StreamSummarizeRequest(document=document, options=options, max_cost=max_cost)
     printed = 0
     with output.progress("summarising", printing=True) as meter:
         for event in client.stream(client.summarizer.StreamSummarize, request, timeout_s=timeout_s):

@@ -30,6 +30,7 @@ from services.summarizer.adapters.acting import act_as, remaining_s, tenant
 from services.summarizer.adapters.extractor_client import ExtractorPages
 from services.summarizer.adapters.guarded import GuardedProvider
 from services.summarizer.adapters.ledger_client import LedgerBooks
+from services.summarizer.adapters.ledger_prices import LedgerPrices
 from services.summarizer.adapters.mistral import MistralProvider, tekken_counter
 from services.summarizer.adapters.model_registry import KNOWN, Endpoint, WrongModels, load_endpoints
 from services.summarizer.adapters.offline import OfflineProvider
@@ -40,6 +41,7 @@ from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
 from services.summarizer.api.servicer import SummarizerServicer
 from services.summarizer.config import SummarizerSettings
 from services.summarizer.domain.document_use import Keeper
+from services.summarizer.domain.estimate import EstimateSummary
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.outbox_feeder import OutboxFeeder
@@ -54,7 +56,7 @@ from services.summarizer.domain.turns import Turns
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SERVICE = summarizer_service_pb2.DESCRIPTOR.services_by_name["SummarizerService"].full_name
-_READS = frozenset({f"{_SERVICE}/Summarize", f"{_SERVICE}/StreamSummarize"})
+_READS = frozenset({f"{_SERVICE}/Summarize", f"{_SERVICE}/StreamSummarize", f"{_SERVICE}/Estimate"})
 """What they keep are copies of what they answer, and what they spend is in the ledger's books before."""
 _PEER_HEALTH_CAP_S = 1.0
 _TAILS_GRACE_S = 5.0
@@ -98,7 +100,18 @@ async def serve(
         stack.push_async_callback(flights.close)
         stream = _use_case(settings, world, flights, tails, savings)
         purge = PurgeDocument(results=PostgresResults(world.pool), cache=world.cache)
-        servicer = SummarizerServicer(summarize=Summarize(stream), stream_summarize=stream, purge=purge)
+        estimate = EstimateSummary(
+            models=_models(settings, world.providers),
+            pages=world.pages,
+            cache=world.cache,
+            results=PostgresResults(world.pool),
+            prices=world.prices,
+            tails=tails,
+            new_id=_new_id,
+        )
+        servicer = SummarizerServicer(
+            summarize=Summarize(stream), stream_summarize=stream, estimate=estimate, purge=purge
+        )
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
         feeder = OutboxFeeder(
             outbox=PostgresOutbox(world.pool),
@@ -124,6 +137,7 @@ class _Outside:
     cache: RedisSummaryCache
     pages: ExtractorPages
     books: LedgerBooks
+    prices: LedgerPrices
     audit: ServiceTrail
     providers: dict[str, Provider]
 
@@ -153,7 +167,9 @@ async def _outside(settings: SummarizerSettings, health: Health) -> AsyncIterato
         health.add("extractor", _peer_check(extractor), required=False)
         health.add("ledger", _peer_check(ledger), required=False)
         providers = await _providers(settings, stack)
-        yield _Outside(pool, cache, ExtractorPages(extractor), LedgerBooks(ledger), audit, providers)
+        yield _Outside(
+            pool, cache, ExtractorPages(extractor), LedgerBooks(ledger), LedgerPrices(ledger), audit, providers
+        )
 
 
 async def _providers(settings: SummarizerSettings, stack: contextlib.AsyncExitStack) -> dict[str, Provider]:

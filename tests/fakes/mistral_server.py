@@ -20,7 +20,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ _MAX_BODY_BYTES = 32 * 2**20
 _PIECE_CHARS = 7
 _CHARS_PER_TOKEN = 6
 """Fewer tokens than the real tokenizer counts, as a bill has to be no more than what was counted before."""
+_TEMPLATE_TOKENS = 12
 _OVER_LONG_BYTES = 20 * 2**20
 _START_TIMEOUT_S = 10.0
 
@@ -49,8 +50,19 @@ class Books:
 class MistralServer:
     """Runs in a thread of its own, on a free port unless told otherwise."""
 
-    def __init__(self, *, port: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        says: "Callable[[dict[str, Any]], dict[str, Any]] | None" = None,
+        count_text: Callable[[str], int] | None = None,
+    ) -> None:
+        """`says` makes an "ok" answer out of the request's body, `count_text` is what tokens are charged by: then those
+        of the schema and of the template too."""
         self.books = Books()
+        self._charges_all = count_text is not None
+        self._says = says or summary_of
+        self._count_text = count_text or (lambda text: math.ceil(len(text) / _CHARS_PER_TOKEN))
         self._port = port
         self._script: list[str] = []
         self._lock = threading.Lock()
@@ -160,7 +172,7 @@ class MistralServer:
             await writer.drain()
             return False
         usage = self._charge(name, body)
-        content = _content(name, detail, body)
+        content = self._content(name, detail, body)
         if body.get("stream"):
             finish_reason = "length" if name == "length" else "stop"
             return await self._stream(
@@ -202,19 +214,30 @@ class MistralServer:
         await writer.drain()
         return True
 
+    def _content(self, name: str, detail: str, body: dict[str, Any]) -> str:
+        """What the model says."""
+        fixed = {
+            "invalid_json": '{"sentences": [{"text": "It stops',
+            "schema": '{"answer": "no sentences"}',
+            "schema_sentence": '{"sentences": [{"text": 7, "quotes": "none"}]}',
+            "empty": "",
+        }
+        if name == "say":
+            return detail
+        return fixed[name] if name in fixed else json.dumps(self._says(body), ensure_ascii=False)
+
     async def _hang(self, reader: asyncio.StreamReader) -> bool:
         """Says nothing until the client hangs up."""
         await reader.read()
         raise ConnectionAbortedError
 
     def _charge(self, name: str, body: dict[str, Any]) -> dict[str, int]:
-        said = _content(name, "", body)
-        asked = sum(len(message["content"]) for message in body["messages"])
+        said = self._content(name, "", body)
+        asked = "".join(message["content"] for message in body["messages"])
+        around = _TEMPLATE_TOKENS + self._count_text(json.dumps(_schema(body))) if self._charges_all else 0
         usage = {
-            "prompt_tokens": math.ceil(asked / _CHARS_PER_TOKEN),
-            "completion_tokens": min(
-                math.ceil(len(said) / _CHARS_PER_TOKEN), body.get("max_tokens") or body["max_completion_tokens"]
-            ),
+            "prompt_tokens": self._count_text(asked) + around,
+            "completion_tokens": min(self._count_text(said), body.get("max_tokens") or body["max_completion_tokens"]),
         }
         self.books.input_tokens += usage["prompt_tokens"]
         self.books.output_tokens += usage["completion_tokens"]
@@ -225,26 +248,15 @@ class MistralServer:
         return usage | {"total_tokens": sum(usage.values())}
 
 
-def _content(name: str, detail: str, body: dict[str, Any]) -> str:
-    """What the model says."""
-    fixed = {
-        "invalid_json": '{"sentences": [{"text": "It stops',
-        "schema": '{"answer": "no sentences"}',
-        "schema_sentence": '{"sentences": [{"text": 7, "quotes": "none"}]}',
-        "empty": "",
-    }
-    if name == "say":
-        return detail
-    return fixed.get(name) or ("" if name == "empty" else json.dumps(_summary(body), ensure_ascii=False))
+def _schema(body: dict[str, Any]) -> Any:
+    named = body["response_format"].get("json_schema", {})
+    return named.get("schema") or named.get("schema_definition") or {}
 
 
-def _summary(body: dict[str, Any]) -> dict[str, Any]:
+def summary_of(body: dict[str, Any]) -> dict[str, Any]:
     """The first sentences of the material, each quoting itself: what an honest and lazy model would say."""
     asked = body["messages"][-1]["content"]
-    found, wanted = _MATERIAL.search(asked), _WANTED.search(asked)
-    assert found is not None, "the material is fenced"
-    assert wanted is not None, "the number of sentences is said"
-    most, fence, material = int(wanted[1]), found["fence"], found["material"]
+    fence, material, most = material_of(asked)
     if "`sources` are" in body["messages"][0]["content"]:
         lines = [line.partition(". ") for line in material.splitlines() if line]
         return {"sentences": [{"text": text, "sources": [int(number)]} for number, _, text in lines[:most]]}
@@ -255,6 +267,14 @@ def _summary(body: dict[str, Any]) -> dict[str, Any]:
             words = " ".join(match.group().split())
             sentences.append({"text": words, "quotes": [{"quote": words, "page": int(page)}]})
     return {"sentences": sentences[:most]}
+
+
+def material_of(asked: str) -> tuple[str, str, int]:
+    """The fence, what stands between its lines, and how many sentences are wanted."""
+    found, wanted = _MATERIAL.search(asked), _WANTED.search(asked)
+    assert found is not None, "the material is fenced"
+    assert wanted is not None, "the number of sentences is said"
+    return found["fence"], found["material"], int(wanted[1])
 
 
 def _pieces(name: str, content: str) -> list[str]:

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from pagemesh_cli.verbs.budgets import amount
+from pagemesh_cli.verbs.money import amount
 from tests.conftest import RunningStack
 from tests.stack.running import Command
 

@@ -109,6 +109,22 @@ def test_summary_for_people_shows_page_quote_box_and_bill(pagemesh: Command, doc
         assert part in out
 
 
+def test_an_estimate_spends_nothing_and_bounds_what_follows(pagemesh: Command, document: str) -> None:
+    wanted = ("--focus", "what an estimate is for")
+    found = pagemesh("estimate", document, *wanted, "--json").json["estimate"]
+    assert int(found["price"]["low"]["micros"]) <= int(found["price"]["expected"]["micros"])
+    out = pagemesh("estimate", document, *wanted).out
+    for part in ("price    0.", "offline/lexrank", "calls    ", "tokens   ", "time     "):
+        assert part in out
+    refused = pagemesh("summarize", document, *wanted, "--max-cost", "0")
+    assert "MAX_COST_EXCEEDED" in refused.err
+    enough = f"{int(found['price']['high']['micros']) / 1_000_000:.6f}"
+    answer = pagemesh("summarize", document, *wanted, "--max-cost", enough, "--json")
+    assert answer.code == 0, answer.err
+    assert pagemesh("estimate", document, *wanted).out.startswith("free: ")
+    assert pagemesh("summarize", document, "--max-cost", "much").code == 2
+
+
 def test_stream_brings_each_sentence_and_ends_with_the_whole_summary(pagemesh: Command, document: str) -> None:
     request = ("summarize", document, "--focus", "prices", "--stream")
     events = pagemesh(*request, "--json").lines

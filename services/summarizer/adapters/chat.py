@@ -7,7 +7,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +29,9 @@ _FENCES_IN_FRAME = 5
 _MARKER_TOKENS = _FENCE_TOKENS + len("[ page 1000000]\n\n")
 _TEMPLATE_TOKENS = 48
 """What an API puts around two messages and a schema: control tokens and its own words about the schema."""
+# What a fence, a line that begins a page and the template really have, measured with Mistral's tokenizer.
+_CALL_EXCESS = _FENCES_IN_FRAME * (_FENCE_TOKENS - 14) + _TEMPLATE_TOKENS - 12
+_PAGE_EXCESS = _MARKER_TOKENS - 23
 _MAX_RESPONSE_BYTES = 16 * 2**20
 _MAX_CONNECTIONS = 100
 _FINISHED = "stop"
@@ -65,7 +68,10 @@ class ChatProvider(ABC):
         new_fence: Callable[[], str],
     ) -> None:
         self.name = name
-        self._models = dict(models)
+        self._models = {
+            name: replace(abilities, call_excess=_CALL_EXCESS, page_excess=_PAGE_EXCESS)
+            for name, abilities in models.items()
+        }
         self._timeout_s = timeout_s
         self._new_fence = new_fence
         self._count_text = count_text

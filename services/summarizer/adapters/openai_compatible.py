@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -47,7 +48,7 @@ class OpenAiCompatibleProvider(ChatProvider):
         now_s: Callable[[], float] = time.time,
         new_fence: Callable[[], str] = new_fence,
     ) -> None:
-        models = {name: model.abilities for name, model in endpoint.models.items()}
+        models = {name: replace(model.abilities, counted_share=1 / MARGIN) for name, model in endpoint.models.items()}
         super().__init__(
             name=endpoint.name, models=models, count_text=count_text, timeout_s=timeout_s, new_fence=new_fence
         )

@@ -13,7 +13,9 @@ from pagemesh.summarizer.v1 import summarizer_service_pb2_grpc
 from services.runtime.call import current_identity
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api.caller import current_caller, current_deadline
+from services.summarizer.api.estimate_mapping import from_estimate, to_max_cost
 from services.summarizer.api.mapping import from_event, from_summary, to_options
+from services.summarizer.domain.estimate import EstimateSummary
 from services.summarizer.domain.events import Finished
 from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.summarize import StreamSummarize, Summarize
@@ -30,8 +32,16 @@ _GROUNDED = Histogram(
 class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
     """Translates; decides nothing."""
 
-    def __init__(self, *, summarize: Summarize, stream_summarize: StreamSummarize, purge: PurgeDocument) -> None:
+    def __init__(
+        self,
+        *,
+        summarize: Summarize,
+        stream_summarize: StreamSummarize,
+        estimate: EstimateSummary,
+        purge: PurgeDocument,
+    ) -> None:
         self._summarize = summarize
+        self._estimate = estimate
         self._purge = purge
         self._stream_summarize = stream_summarize
 
@@ -45,6 +55,7 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
                 request.document,
                 to_options(request.options),
                 fallbacks=request.options.fallback_models,
+                max_cost=to_max_cost(request),
                 deadline=current_deadline(),
             )
         _observe(summary)
@@ -58,6 +69,13 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         async with aclosing(with_error_event(self._events(request), make=_error_event)) as responses:
             async for response in responses:
                 yield response
+
+    async def Estimate(
+        self, request: service_pb2.EstimateRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> service_pb2.EstimateResponse:
+        """What a request would cost."""
+        found = await self._estimate(current_caller(), request.document, to_options(request.summary))
+        return service_pb2.EstimateResponse(estimate=from_estimate(found))
 
     async def PurgeDocument(
         self, request: service_pb2.PurgeDocumentRequest, context: "grpc.aio.ServicerContext[Any, Any]"
@@ -74,6 +92,7 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
             request.document,
             to_options(request.options),
             fallbacks=request.options.fallback_models,
+            max_cost=to_max_cost(request),
             deadline=current_deadline(),
         )
         with _ACTIVE.track_inprogress():

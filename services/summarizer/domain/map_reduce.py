@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from services.runtime.errors import FailedPrecondition
 from services.summarizer.domain.keys import content_key
 from services.summarizer.domain.models import Model
-from services.summarizer.domain.paid_calls import CURRENCY, OnText, Order, Paid, PaidCalls
+from services.summarizer.domain.paid_calls import Calls, OnText, Order, Paid
 from services.summarizer.domain.ports import Results
+from services.summarizer.domain.purse import CURRENCY, Purse
 from services.summarizer.domain.reading import CONTEXT_SHARE
 from services.summarizer.domain.values import (
     Answer,
@@ -34,13 +35,18 @@ Part = tuple[Claim, ...]
 @dataclass(frozen=True, slots=True)
 class Job:
     """What is asked, for whom, of which model; `options.model` is resolved. `generation` is that of the document's
-    results when the work began."""
+    results when the work began, `purse` what it may spend."""
 
     caller: Caller
     document: str
     options: Options
     model: Model
     generation: int = 0
+    purse: Purse | None = None
+
+    def order(self, prompt: Prompt, key: bytes) -> Order:
+        """One call of it."""
+        return Order(self.caller, self.document, self.model, prompt, key, self.generation, self.purse)
 
 
 @dataclass(slots=True)
@@ -68,9 +74,9 @@ class Bill:
 
 
 class MapReduce:
-    """The calls of one kind of request. Raises what PaidCalls.make and Results.find raise."""
+    """The calls of one kind of request. Raises what Calls.make and Results.find raise."""
 
-    def __init__(self, *, results: Results, paid: PaidCalls) -> None:
+    def __init__(self, *, results: Results, paid: Calls) -> None:
         self._results = results
         self._paid = paid
 
@@ -121,9 +127,7 @@ class MapReduce:
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in answers}
         for _ in range(len(prompts) - len(missing)):
             done()
-        orders = [
-            Order(job.caller, job.document, job.model, prompt, key, job.generation) for key, prompt in missing.items()
-        ]
+        orders = [job.order(prompt, key) for key, prompt in missing.items()]
         answers.update(await self._buy(orders, bill, done, on_text))
         return [answers[key].claims for key in keys]
 
@@ -132,7 +136,7 @@ class MapReduce:
     ) -> Mapping[bytes, Answer]:
         """Buys at most FAN_OUT at once.
 
-        After a failure no further call begins, but those under way end: they are being paid for, and what they
+        After a failure no further call is taken up, but those under way end: they are being paid for, and what they
         answer is there for the next try.
         """
         answers: dict[bytes, Answer] = {}

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from services.runtime.errors import (
     FailedPrecondition,
@@ -18,6 +18,7 @@ from services.runtime.errors import (
 )
 from services.summarizer.domain.models import Model
 from services.summarizer.domain.ports import Books, Committed, Held, Outbox, Results
+from services.summarizer.domain.purse import CURRENCY, Purse
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turn, Turns
 from services.summarizer.domain.values import (
@@ -33,8 +34,6 @@ from services.summarizer.domain.values import (
 HOLD_TTL_S = 600.0
 """A hold stands longer than the longest call with its retries; one that runs out counts as UNKNOWN, not as free."""
 
-CURRENCY = "USD"
-"""Currency of a sum of nothing; every price is in it."""
 NOTHING = Money(CURRENCY, 0)
 
 OnText = Callable[[str], None]
@@ -43,7 +42,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One call to make, and for whom. `key` is its content key, `generation` that of its document's results."""
+    """One call to make, and for whom. `key` is its content key, `generation` that of its document's results, `purse`
+    bounds what its request spends."""
 
     caller: Caller
     document: str
@@ -51,6 +51,7 @@ class Order:
     prompt: Prompt
     key: bytes
     generation: int = 0
+    purse: Purse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,14 @@ class Paid:
     cost: Money
     settled: bool
     bought: bool = True
+
+
+class Calls(Protocol):
+    """What makes calls: for money, or only in thought (see expected_calls.py)."""
+
+    async def make(self, order: Order, on_text: OnText | None = None) -> Paid:
+        """One call. With `on_text` the text is told as it is written."""
+        ...
 
 
 class CallState(Enum):
@@ -108,8 +117,8 @@ class PaidCalls:
     async def make(self, order: Order, on_text: OnText | None = None) -> Paid:
         """One call. With `on_text` the text is told as it is written.
 
-        Raises what Books.reserve, Provider and Results.commit raise; where the ledger cannot be asked, nothing is
-        called.
+        Raises what Books.reserve, Provider and Results.commit raise, and FailedPrecondition MAX_COST_EXCEEDED where the
+        purse of its request has no room for it; where the ledger cannot be asked, nothing is called.
         """
         if not order.model.abilities.bills_unanswered:
             # Nobody sends a bill: to wait for another's answer would take longer than to make it.
@@ -122,7 +131,7 @@ class PaidCalls:
     async def _make(self, order: Order, on_text: OnText | None, turn: Turn | None) -> Paid:
         try:
             most = await asyncio.to_thread(order.model.provider.count, order.prompt)
-            held = await self._reserve(order, most)
+            held = await self._within_purse(order, most)
         except BaseException:
             if turn is not None:
                 self._tails.start(self._turns.leave(turn))
@@ -148,6 +157,16 @@ class PaidCalls:
             if turn is not None:
                 await self._turns.leave(turn)
 
+    async def _within_purse(self, order: Order, most: TokenCount) -> Held:
+        """A hold for which there is room in the purse."""
+        while True:
+            held = await self._reserve(order, most)
+            if order.purse is None or order.purse.take(held.hold_id, held.amount):
+                return held
+            # Others may need it now: it is given back before anything is waited for.
+            await self._tails.finish(self._release(Delivery(held.hold_id, order.caller, None)))
+            await order.purse.room_for(held.amount)
+
     async def _reserve(self, order: Order, most: TokenCount) -> Held:
         hold_id = self._new_id()
         try:
@@ -171,24 +190,33 @@ class PaidCalls:
 
     async def _conclude(self, order: Order, held: Held, answer: Answer) -> Paid:
         delivery = self._delivery(order, held, answer.tokens)
+        cost: Money | None = None
         try:
-            await self._results.commit(order.key, answer, delivery, generation=order.generation)
-        except PagemeshError:
-            # Nobody can say whether it was written. The ledger hears of the call now, and once more if it was.
-            await self._settle(delivery)
-            raise
-        cost = await self._settle(delivery)
+            try:
+                await self._results.commit(order.key, answer, delivery, generation=order.generation)
+            except PagemeshError:
+                # Nobody can say whether it was written. The ledger hears of the call now, and once more if it was.
+                cost = await self._settle(delivery)
+                raise
+            cost = await self._settle(delivery)
+        finally:
+            _end(order, held, cost)
         return Paid(answer, held.hold_id, cost or held.amount, settled=cost is not None)
 
     async def _account_for_failure(self, order: Order, held: Held, error: BaseException) -> None:
         state = state_of(error, bills_unanswered=order.model.abilities.bills_unanswered)
-        if state is CallState.FREE:
-            await self._release(Delivery(held.hold_id, order.caller, None))
-        elif state is CallState.KNOWN:
-            delivery = self._delivery(order, held, _tokens_of(_metadata_of(error)))
-            await self._keep(delivery)
-            await self._settle(delivery)
-        # UNKNOWN: the hold stands until it runs out and is reconciled; money that may be spent is never freed.
+        cost: Money | None = None
+        try:
+            if state is CallState.FREE:
+                cost = Money(held.amount.currency, 0)
+                await self._release(Delivery(held.hold_id, order.caller, None))
+            elif state is CallState.KNOWN:
+                delivery = self._delivery(order, held, _tokens_of(_metadata_of(error)))
+                await self._keep(delivery)
+                cost = await self._settle(delivery)
+            # UNKNOWN: the hold stands until it runs out and is reconciled; money that may be spent is never freed.
+        finally:
+            _end(order, held, cost)
 
     async def _settle(self, delivery: Delivery) -> Money | None:
         """What it cost; None where the ledger did not answer, which the outbox then goes on asking."""
@@ -237,6 +265,12 @@ def state_of(error: BaseException, *, bills_unanswered: bool) -> CallState:
     if not bills_unanswered or "no" in (metadata.get("sent"), metadata.get("billed")):
         return CallState.FREE
     return CallState.UNKNOWN
+
+
+def _end(order: Order, held: Held, cost: Money | None) -> None:
+    """Tells the purse what the call cost; None where that is not known."""
+    if order.purse is not None:
+        order.purse.end(held.hold_id, None if cost is None else cost.micros)
 
 
 def _hold_may_stand(error: BaseException) -> bool:

@@ -43,6 +43,11 @@ class Abilities:
     """False for models that choose sentences of the document: they know no other language, quote exactly."""
     bills_unanswered: bool
     """Whether a call that was given up, or broke off, may have to be paid: so it is wherever somebody sends a bill."""
+    counted_share: float = 1.0
+    """Tokens that a text is expected to have for each that `Provider.count` counts; less where it counts from above."""
+    call_excess: int = 0
+    """Tokens that it adds to a call to be on the safe side and that are not expected; `page_excess` to each page."""
+    page_excess: int = 0
 
 
 class Provider(Protocol):

@@ -15,6 +15,7 @@ from services.summarizer.domain.language import speaks
 from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
 from services.summarizer.domain.models import Model, Models
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource, SummaryCache
+from services.summarizer.domain.purse import Purse
 from services.summarizer.domain.reading import Reading, builder_for, read
 from services.summarizer.domain.savings import Savings, free_event
 from services.summarizer.domain.single_flight import Emit, SingleFlight
@@ -23,7 +24,7 @@ from services.summarizer.domain.values import Caller, Consumption, Money, Option
 MAX_DELTA_CHARS = 100_000
 """The contract's bound of StreamSummarizeResponse.text_delta."""
 
-FlightKey = tuple[str, str, bytes, tuple[str, ...]]
+FlightKey = tuple[str, str, bytes, tuple[str, ...], int | None]
 Flights = SingleFlight[FlightKey, Event]
 
 
@@ -46,7 +47,7 @@ class SummaryMaker:
         with self._act_as(job.caller):
             builder = builder_for(job.model, job.options)
             reading = await read(self._pages, job.document, builder, lambda done, of: emit(Progress(done, of, 0, 0)))
-        _check_language(job, reading)
+        check_language(job, reading)
         tell = _ChunkProgress(reading, emit)
         tell.begun()
         with self._act_as(job.caller, deadline):
@@ -101,22 +102,24 @@ class StreamSummarize:
         options: Options,
         *,
         fallbacks: Sequence[str] = (),
+        max_cost: Money | None = None,
         deadline: float | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Events of the summary, Finished last. Closing the iterator gives up; a run with no listener is cancelled.
 
         `fallbacks` are names of models that may answer where that of the options cannot; without any the deployment's
-        own. `deadline`, in the event loop's time, is until when the caller waits; a run goes by its most patient
-        listener.
+        own. `max_cost` bounds what is spent. `deadline`, in the event loop's time, is until when the caller waits; a
+        run goes by its most patient listener.
 
         Raises InvalidArgument (unknown model, language that it does not write), NotFound (no such document of this
-        tenant, whatever the cache holds),
-        FailedPrecondition (no text, too much of it), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
+        tenant, whatever the cache holds), FailedPrecondition (no text, too much of it, MAX_COST_EXCEEDED),
+        ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
         models = self._models.lineup(options.model, fallbacks)
         model = models[0]
         options = replace(options, model=model.name)
         key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
+        purse = None if max_cost is None else Purse(max_cost)
         cached = await self._look(caller, document, key)
         if cached is not None:
             self._record_saving(caller, cached, "cache")
@@ -124,9 +127,10 @@ class StreamSummarize:
                 yield SentenceReady(sentence)
             yield Finished(replace(_free(cached), cached=True))
             return
-        job = Job(caller, document, options, model)
-        # Who pays is part of the key: a listener must not fail, or be served, on another one's budget.
-        flight_key = (caller.actor, caller.project, key, tuple(model.name for model in models))
+        job = Job(caller, document, options, model, purse=purse)
+        # Who pays, and how much, is part of the key: a listener must not fail, or be served, on another one's budget.
+        bound = None if max_cost is None else max_cost.micros
+        flight_key = (caller.actor, caller.project, key, tuple(model.name for model in models), bound)
         seat = self._flights.join(
             flight_key, lambda emit, latest: self._run(job, models, emit, latest), deadline=deadline
         )
@@ -190,10 +194,13 @@ class Summarize:
         options: Options,
         *,
         fallbacks: Sequence[str] = (),
+        max_cost: Money | None = None,
         deadline: float | None = None,
     ) -> Summary:
         """The summary. Raises what StreamSummarize raises."""
-        async with aclosing(self._stream(caller, document, options, fallbacks=fallbacks, deadline=deadline)) as events:
+        async with aclosing(
+            self._stream(caller, document, options, fallbacks=fallbacks, max_cost=max_cost, deadline=deadline)
+        ) as events:
             async for event in events:
                 if isinstance(event, Finished):
                     return event.summary
@@ -214,7 +221,7 @@ class _ChunkProgress:
         self.begun()
 
 
-def _check_language(job: Job, reading: Reading) -> None:
+def check_language(job: Job, reading: Reading) -> None:
     """Refuses another language than the document's, as its beginning tells it, to a model that does not write. Nothing
     is reserved before."""
     language = job.options.language

@@ -8,6 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from pagemesh.common.v1 import money_pb2 as _money_pb2
+from pagemesh.summarizer.v1 import estimate_pb2 as _estimate_pb2
 from pagemesh.summarizer.v1 import summary_pb2 as _summary_pb2
 import builtins as _builtins
 import sys
@@ -78,21 +80,31 @@ class SummarizeRequest(_message.Message):
 
     DOCUMENT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     @_builtins.property
     def options(self) -> Global___SummaryOptions:
         """What to write."""
 
+    @_builtins.property
+    def max_cost(self) -> _money_pb2.Money:
+        """The most that this request may spend, in USD. A call to a model is made only where what was spent, what is set aside
+        for calls under way and the most that this one can cost are not more together; else the request is refused with
+        MAX_COST_EXCEEDED, and what was bought so far serves the next try. Zero takes only what is free. Absent means no
+        bound but the budgets.
+        """
+
     def __init__(
         self,
         *,
         document: _builtins.str = ...,
         options: Global___SummaryOptions | None = ...,
+        max_cost: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_cost", b"max_cost", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "max_cost", b"max_cost", "options", b"options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -130,21 +142,31 @@ class StreamSummarizeRequest(_message.Message):
 
     DOCUMENT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     @_builtins.property
     def options(self) -> Global___SummaryOptions:
         """What to write."""
 
+    @_builtins.property
+    def max_cost(self) -> _money_pb2.Money:
+        """The most that this request may spend, in USD. A call to a model is made only where what was spent, what is set aside
+        for calls under way and the most that this one can cost are not more together; else the request is refused with
+        MAX_COST_EXCEEDED, and what was bought so far serves the next try. Zero takes only what is free. Absent means no
+        bound but the budgets.
+        """
+
     def __init__(
         self,
         *,
         document: _builtins.str = ...,
         options: Global___SummaryOptions | None = ...,
+        max_cost: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_cost", b"max_cost", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "max_cost", b"max_cost", "options", b"options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,6 +257,60 @@ class StreamSummarizeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___StreamSummarizeResponse: _TypeAlias = StreamSummarizeResponse  # noqa: Y015
+
+@_typing.final
+class EstimateRequest(_message.Message):
+    """What to estimate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
+    """The document, `documents/{id}`."""
+    @_builtins.property
+    def summary(self) -> Global___SummaryOptions:
+        """A summary with these options."""
+
+    def __init__(
+        self,
+        *,
+        document: _builtins.str = ...,
+        summary: Global___SummaryOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary", "work", b"work"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "summary", b"summary", "work", b"work"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_work: _TypeAlias = _typing.Literal["summary"]  # noqa: Y015
+    _WhichOneofArgType_work: _TypeAlias = _typing.Literal["work", b"work"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_work) -> _WhichOneofReturnType_work | None: ...
+
+Global___EstimateRequest: _TypeAlias = EstimateRequest  # noqa: Y015
+
+@_typing.final
+class EstimateResponse(_message.Message):
+    """What it would take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def estimate(self) -> _estimate_pb2.Estimate:
+        """The estimate."""
+
+    def __init__(
+        self,
+        *,
+        estimate: _estimate_pb2.Estimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateResponse: _TypeAlias = EstimateResponse  # noqa: Y015
 
 @_typing.final
 class PurgeDocumentRequest(_message.Message):

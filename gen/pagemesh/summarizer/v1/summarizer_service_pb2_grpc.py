@@ -45,6 +45,11 @@ class SummarizerServiceStub:
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeResponse.FromString,
                 _registered_method=True)
+        self.Estimate = channel.unary_unary(
+                '/pagemesh.summarizer.v1.SummarizerService/Estimate',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateResponse.FromString,
+                _registered_method=True)
         self.PurgeDocument = channel.unary_unary(
                 '/pagemesh.summarizer.v1.SummarizerService/PurgeDocument',
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.PurgeDocumentRequest.SerializeToString,
@@ -72,6 +77,14 @@ class SummarizerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Estimate(self, request, context):
+        """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
+        aside. The document's pages are read for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PurgeDocument(self, request, context):
         """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
         one. What was paid for them stays recorded. Called by the extractor when a document is erased.
@@ -92,6 +105,11 @@ def add_SummarizerServiceServicer_to_server(servicer, server):
                     servicer.StreamSummarize,
                     request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeRequest.FromString,
                     response_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeResponse.SerializeToString,
+            ),
+            'Estimate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Estimate,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateResponse.SerializeToString,
             ),
             'PurgeDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.PurgeDocument,
@@ -154,6 +172,33 @@ class SummarizerService:
             '/pagemesh.summarizer.v1.SummarizerService/StreamSummarize',
             pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeRequest.SerializeToString,
             pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Estimate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.SummarizerService/Estimate',
+            pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,10 @@ class SummarizerServiceStub:
     checked, and the whole summary last. Over HTTP it is a stream of server-sent events. An error after the first
     message is sent as `error`, and as the status of the call.
     """
+    Estimate: _grpc.UnaryUnaryMultiCallable[_summarizer_service_pb2.EstimateRequest, _summarizer_service_pb2.EstimateResponse]
+    """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
+    aside. The document's pages are read for it.
+    """
     PurgeDocument: _grpc.UnaryUnaryMultiCallable[_summarizer_service_pb2.PurgeDocumentRequest, _summarizer_service_pb2.PurgeDocumentResponse]
     """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
     one. What was paid for them stays recorded. Called by the extractor when a document is erased.
@@ -56,6 +60,10 @@ class SummarizerServiceAsyncStub(SummarizerServiceStub):
     """The same, as it comes into being: progress, text as the model writes it, each sentence as its citations are
     checked, and the whole summary last. Over HTTP it is a stream of server-sent events. An error after the first
     message is sent as `error`, and as the status of the call.
+    """
+    Estimate: _aio.UnaryUnaryMultiCallable[_summarizer_service_pb2.EstimateRequest, _summarizer_service_pb2.EstimateResponse]  # type: ignore[assignment]
+    """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
+    aside. The document's pages are read for it.
     """
     PurgeDocument: _aio.UnaryUnaryMultiCallable[_summarizer_service_pb2.PurgeDocumentRequest, _summarizer_service_pb2.PurgeDocumentResponse]  # type: ignore[assignment]
     """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
@@ -82,6 +90,16 @@ class SummarizerServiceServicer(metaclass=_abc_1.ABCMeta):
         """The same, as it comes into being: progress, text as the model writes it, each sentence as its citations are
         checked, and the whole summary last. Over HTTP it is a stream of server-sent events. An error after the first
         message is sent as `error`, and as the status of the call.
+        """
+
+    @_abc_1.abstractmethod
+    def Estimate(
+        self,
+        request: _summarizer_service_pb2.EstimateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_summarizer_service_pb2.EstimateResponse, _abc.Awaitable[_summarizer_service_pb2.EstimateResponse]]:
+        """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
+        aside. The document's pages are read for it.
         """
 
     @_abc_1.abstractmethod

@@ -204,28 +204,6 @@ async def test_many_at_once_pay_once(flow: Flow) -> None:
     assert sum(event.operation == "summarize.shared" for event in flow.books.events.values()) == 99
 
 
-async def test_nobody_rides_on_the_budget_of_another_key(flow: Flow) -> None:
-    go_on = asyncio.Event()
-
-    async def fail_the_first(prompt: Prompt) -> Answer:
-        await go_on.wait()
-        if len(flow.provider.prompts) == 1:
-            raise Unavailable("PROVIDER_UNAVAILABLE", "It is away.")
-        return await flow.provider.answer(prompt)
-
-    flow.provider.behaviour = fail_the_first
-    use_case = flow.summarize()
-    alice, bob = (asyncio.create_task(ask(use_case, caller)) for caller in (ALICE, BOB))
-    await until(lambda: len(set(flow.turns.asked)) == 2 and flow.provider.running == 1)
-    # Each has a run of its own, of which the second waits for what the first may buy, and buys it itself then.
-    assert flow.joins == []
-    assert len(flow.provider.prompts) == 1
-    go_on.set()
-    with pytest.raises(Unavailable):
-        await alice
-    assert (await bob).consumption.provider_calls == 1
-
-
 async def test_the_run_outlives_the_one_who_began_it(flow: Flow) -> None:
     go_on = asyncio.Event()
 

@@ -11,8 +11,9 @@ from services.summarizer.adapters.memory import MemoryStore
 from services.summarizer.domain.paid_calls import NOTHING, Paid
 from services.summarizer.domain.turns import LEASE_S
 from services.summarizer.domain.values import Answer, Delivery, Prompt
-from tests.unit.summarizer.flow.parts import ALICE, Flow, until
+from tests.unit.summarizer.flow.parts import ALICE, BOB, DOCUMENT, Flow, page, until
 from tests.unit.summarizer.flow.test_paid_calls import failing, order
+from tests.unit.summarizer.flow.test_summarize import ask
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,9 @@ def for_alice() -> Iterator[None]:
 
 @pytest.fixture
 def flow() -> Flow:
-    return Flow()
+    flow = Flow()
+    flow.pages.put(ALICE.tenant, DOCUMENT, page(1, "The cat sat here."))
+    return flow
 
 
 async def test_two_who_want_the_same_make_one_call(flow: Flow) -> None:
@@ -85,3 +88,25 @@ async def test_a_buyer_that_died_keeps_others_waiting_for_its_lease_only(flow: F
     assert flow.provider.prompts == []
     flow.clock.now_s += LEASE_S + 1
     assert (await waiting).bought
+
+
+async def test_nobody_rides_on_the_budget_of_another_key(flow: Flow) -> None:
+    go_on = asyncio.Event()
+
+    async def fail_the_first(prompt: Prompt) -> Answer:
+        await go_on.wait()
+        if len(flow.provider.prompts) == 1:
+            raise Unavailable("PROVIDER_UNAVAILABLE", "It is away.")
+        return await flow.provider.answer(prompt)
+
+    flow.provider.behaviour = fail_the_first
+    use_case = flow.summarize()
+    alice, bob = (asyncio.create_task(ask(use_case, caller)) for caller in (ALICE, BOB))
+    await until(lambda: len(set(flow.turns.asked)) == 2 and flow.provider.running == 1)
+    # Each has a run of its own, of which the second waits for what the first may buy, and buys it itself then.
+    assert flow.joins == []
+    assert len(flow.provider.prompts) == 1
+    go_on.set()
+    with pytest.raises(Unavailable):
+        await alice
+    assert (await bob).consumption.provider_calls == 1

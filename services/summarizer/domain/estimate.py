@@ -1,0 +1,157 @@
+"""The use case: what a request would use, cost and take, found out without spending anything."""
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from services.runtime.errors import FailedPrecondition, PagemeshError
+from services.summarizer.domain.expected_calls import Counted, ExpectedCalls, Guess
+from services.summarizer.domain.keys import summary_key
+from services.summarizer.domain.map_reduce import FAN_OUT, Bill, Job, MapReduce
+from services.summarizer.domain.models import Models
+from services.summarizer.domain.ports import PageSource, Results, SummaryCache
+from services.summarizer.domain.prices import Prices
+from services.summarizer.domain.purse import CURRENCY
+from services.summarizer.domain.reading import Reading, builder_for, read
+from services.summarizer.domain.summarize import check_language
+from services.summarizer.domain.tails import Tails
+from services.summarizer.domain.values import Caller, Money, Options, Stage, TokenCount
+
+
+@dataclass(frozen=True, slots=True)
+class Outlay:
+    """What calls would use, cost and take."""
+
+    calls: int
+    tokens: TokenCount
+    cost: Money
+    duration_s: float
+
+
+_NOTHING = Outlay(0, TokenCount(0, 0), Money(CURRENCY, 0), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one request would take; see Estimate of the contract. `low` is with terse answers, `expected` with usual
+    ones, `high` with the longest."""
+
+    document: str
+    model: str
+    cached: bool = False
+    page_count: int = 0
+    failed_page_count: int = 0
+    chunk_count: int = 0
+    free_chunk_count: int = 0
+    low: Outlay = _NOTHING
+    expected: Outlay = _NOTHING
+    high: Outlay = _NOTHING
+    price_book_version: int = 0
+
+
+class EstimateSummary:
+    """Goes the way of a summary with calls that are made in thought only (see expected_calls.py)."""
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        pages: PageSource,
+        cache: SummaryCache,
+        results: Results,
+        prices: Prices,
+        tails: Tails,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._models = models
+        self._pages = pages
+        self._cache = cache
+        self._results = results
+        self._prices = prices
+        self._tails = tails
+        self._new_id = new_id
+
+    async def __call__(self, caller: Caller, document: str, options: Options) -> Estimate:
+        """The estimate, for the caller of the present call. No provider is called and nothing is held.
+
+        Raises what StreamSummarize raises before its first call to a model, FailedPrecondition MODEL_UNPRICED, and
+        Unavailable where the ledger cannot tell the price.
+        """
+        model = self._models.resolve(options.model, field="summary.model")
+        options = replace(options, model=model.name)
+        await self._pages.exists(document)
+        key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
+        if await self._cache.get(caller.tenant, key) is not None:
+            return Estimate(document, model.name, cached=True)
+        price = await self._prices.of(model.name)
+        job = Job(caller, document, options, model)
+        reading = await self._read(job)
+        check_language(job, reading)
+        counted: Counted = {}
+        expected, asked = await self._outlay(job, reading, ExpectedCalls(price, Guess.EXPECTED, counted))
+        low, _ = await self._outlay(job, reading, ExpectedCalls(price, Guess.LOW, counted))
+        high, _ = await self._outlay(job, reading, ExpectedCalls(price, Guess.HIGH, counted))
+        return Estimate(
+            document,
+            model.name,
+            page_count=reading.page_count,
+            failed_page_count=len(reading.failed_pages),
+            chunk_count=len(reading.chunks),
+            free_chunk_count=len(reading.chunks) - asked,
+            low=low,
+            expected=expected,
+            high=high,
+            price_book_version=price.version,
+        )
+
+    async def _read(self, job: Job) -> Reading:
+        """The document's chunks. It is held meanwhile: reading it for an estimate is not its processing."""
+        hold_id = self._new_id()
+        await self._pages.hold(job.document, hold_id)
+        try:
+            return await read(self._pages, job.document, builder_for(job.model, job.options), _untold)
+        finally:
+            await self._tails.finish(self._release(job.document, hold_id))
+
+    async def _release(self, document: str, hold_id: str) -> None:
+        # Where the extractor is away the hold runs out by itself.
+        with contextlib.suppress(PagemeshError):
+            await self._pages.release(document, hold_id, processed=False)
+
+    async def _outlay(self, job: Job, reading: Reading, calls: ExpectedCalls) -> tuple[Outlay, int]:
+        """What all calls come to, and how many of them are about chunks."""
+        bill = Bill()
+        way = MapReduce(results=self._results, paid=calls)
+        try:
+            await way.answer(job, reading.chunks, bill, chunk_done=_unheard, on_text=_unheard_text)
+        except FailedPrecondition as exc:
+            # The longest answers may be more than the model can reduce: the run would end there, with this bill.
+            if calls.guess is not Guess.HIGH or exc.reason != "MODEL_TOO_SMALL":
+                raise
+        used = bill.consumption()
+        outlay = Outlay(used.provider_calls, used.tokens, used.cost, _duration(calls.seconds))
+        return outlay, len(calls.seconds.get(Stage.MAP, ()))
+
+
+def _duration(seconds: dict[Stage, list[float]]) -> float:
+    """Calls about chunks go side by side, reductions too, and the last one alone."""
+    total = 0.0
+    for stage, taken in seconds.items():
+        rounds = math.ceil(len(taken) / FAN_OUT)
+        if stage is Stage.REDUCE:
+            rounds = math.ceil((len(taken) - 1) / FAN_OUT) + 1
+        total += rounds * sum(taken) / len(taken)
+    return total
+
+
+def _untold(done: int, of: int) -> None:
+    """Nobody watches an estimate being made."""
+
+
+def _unheard() -> None:
+    """Nobody counts chunks that are asked about in thought."""
+
+
+def _unheard_text(text: str) -> None:
+    """Nothing is written."""

@@ -1,0 +1,168 @@
+"""Calls that are made in thought only: what a model is expected to answer, in tokens, without asking it.
+
+They stand in the place of PaidCalls, so that an estimate goes the same way as the run: the same chunks, the same tree
+of reductions, the same answers that were paid for before. What a chunk's answer says is not known; its sentences are
+stood for by as many words of the chunk.
+
+The rule for what a model that writes answers comes from what it is asked for (prompts.py): sentences of at most 40
+words, each with one or two quotes of 5 to 30. A usual answer has as many sentences as it may, unless the text is too
+short for them, with the middle of each range; a terse one half as many near the lower ends; the longest is where the
+call is cut off. Words become tokens at the rate of the text that is answered about.
+"""
+
+import asyncio
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from services.summarizer.domain import prompts
+from services.summarizer.domain.answers import MAX_TEXT_CHARS
+from services.summarizer.domain.paid_calls import OnText, Order, Paid
+from services.summarizer.domain.ports import Provider
+from services.summarizer.domain.prices import ModelPrice
+from services.summarizer.domain.values import Answer, Claim, Prompt, Stage, TokenCount
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What a sentence of an answer is made of. `share` is that of the sentences that may be written, the time until an
+    answer begins is in seconds, its speed in tokens a second."""
+
+    text: int
+    quotes: float
+    quote: int
+    sources: float
+    share: float
+    begins_s: float
+    speed: float
+
+
+class Guess(Enum):
+    """How much is expected of a model."""
+
+    LOW = _Words(text=15, quotes=1.0, quote=10, sources=1.0, share=0.5, begins_s=0.3, speed=150.0)
+    EXPECTED = _Words(text=26, quotes=1.5, quote=17, sources=2.0, share=1.0, begins_s=1.0, speed=60.0)
+    HIGH = _Words(text=40, quotes=2.0, quote=30, sources=3.0, share=1.0, begins_s=5.0, speed=20.0)
+
+
+_WORDS_PER_SENTENCE = 20
+"""A text has a sentence for every so many words: no more can be taken from it."""
+_WORDS_OF_CHOSEN = 25
+"""Words of a sentence that is chosen, not written: longer ones say more and are chosen more often."""
+# Tokens of the JSON around a sentence, each of its quotes and each of its sources; and around all of them.
+_SENTENCE_JSON, _QUOTE_JSON, _SOURCE_JSON, _ANSWER_JSON = 13, 12, 2, 8
+_LEAST_RATE, _MOST_RATE = 1.0, 3.5
+"""Bounds of tokens for a word: beyond them the text has no words (a table, a script without spaces)."""
+_MOST_SAMPLED = 4_000
+"""Words of a text that are counted to learn its tokens for a word."""
+_READING_S = 1.0
+"""Longest a model that chooses takes for a chunk."""
+
+Counted = dict[bytes, "_Size"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """The most that a call can use, its words, and tokens for each of them."""
+
+    most: TokenCount
+    words: list[str]
+    rate: float
+
+
+class ExpectedCalls:
+    """Calls (see paid_calls.py) that cost nothing and ask nobody. `counted` may be shared by several of them, so that
+    no chunk is counted twice; `seconds` is how long each call would take, by stage."""
+
+    def __init__(self, price: ModelPrice, guess: Guess, counted: Counted) -> None:
+        self._price = price
+        self.guess = guess
+        self._counted = counted
+        self.seconds: dict[Stage, list[float]] = {}
+
+    async def make(self, order: Order, on_text: OnText | None = None) -> Paid:
+        """What the call is expected to use. Nothing is told to `on_text`."""
+        size = self._counted.get(order.key)
+        if size is None:
+            # In a thread: counting 16,000 tokens takes some 10 ms.
+            size = await asyncio.to_thread(_size, order)
+            if order.prompt.stage is Stage.MAP:
+                self._counted[order.key] = size
+        answer = self._answer(order, size)
+        self._time(order, answer.tokens)
+        return Paid(answer, "", self._price.of(answer.tokens), settled=True)
+
+    def _answer(self, order: Order, size: _Size) -> Answer:
+        words, most = self.guess.value, size.most
+        abilities = order.model.abilities
+        available = len(size.words) // _WORDS_PER_SENTENCE or 1
+        if order.prompt.claims:
+            available = len(order.prompt.claims)
+        sentences = max(1, int(min(order.prompt.max_sentences, available) * words.share))
+        if self.guess is Guess.HIGH:
+            longest = min(prompts.TOKENS_PER_SENTENCE, most.output_tokens / order.prompt.max_sentences) / size.rate
+            return Answer(_said(size.words, order.prompt.max_sentences, int(longest)), most)
+        sent = _sent(order, most)
+        if not abilities.writes:
+            output = sentences * _WORDS_OF_CHOSEN * size.rate
+            claims = _said(size.words, sentences, _WORDS_OF_CHOSEN)
+        else:
+            output = sentences * _tokens_of_sentence(order.prompt.stage, words, size) + _ANSWER_JSON
+            claims = _said(size.words, sentences, words.text)
+        return Answer(claims, TokenCount(sent, min(round(output), most.output_tokens)))
+
+    def _time(self, order: Order, tokens: TokenCount) -> None:
+        words = self.guess.value
+        taken = words.begins_s + tokens.output_tokens / words.speed
+        if not order.model.abilities.writes:
+            taken = min(_READING_S, words.begins_s / 10)
+        self.seconds.setdefault(order.prompt.stage, []).append(taken)
+
+
+def _sent(order: Order, most: TokenCount) -> int:
+    """Tokens that are expected to be sent, without what is counted to be on the safe side."""
+    abilities, chunk = order.model.abilities, order.prompt.chunk
+    pages = len(chunk.spans) if chunk is not None else 0
+    excess = abilities.call_excess + pages * abilities.page_excess
+    return round((most.input_tokens - excess) * abilities.counted_share)
+
+
+def _tokens_of_sentence(stage: Stage, words: _Words, size: _Size) -> float:
+    there = len(size.words)
+    text = min(words.text, there) * size.rate
+    if stage is Stage.MAP:
+        return text + words.quotes * (min(words.quote, there) * size.rate + _QUOTE_JSON) + _SENTENCE_JSON
+    return text + words.sources * _SOURCE_JSON + _SENTENCE_JSON
+
+
+def _said(words: list[str], sentences: int, length: int) -> tuple[Claim, ...]:
+    """Claims of the right size, of words from all over the text."""
+    step = max(1, len(words) // sentences)
+    starts = [number * step % max(1, len(words)) for number in range(sentences)]
+    return tuple(Claim(_run(words, start, length)[:MAX_TEXT_CHARS] or "-", ()) for start in starts)
+
+
+def _run(words: list[str], start: int, length: int) -> str:
+    """`length` words from `start` on, from the beginning again where the text ends."""
+    run = words[start : start + length]
+    while words and len(run) < length:
+        run = run + words[: length - len(run)]
+    return " ".join(run)
+
+
+def _size(order: Order) -> _Size:
+    prompt, provider, abilities = order.prompt, order.model.provider, order.model.abilities
+    most = provider.count(prompt)
+    text = prompt.chunk.text if prompt.chunk is not None else " ".join(claim.text for claim in prompt.claims)
+    words = text.split()
+    # As one line, for so answers repeat it: the breaks of lines are tokens too.
+    sample = " ".join(words[:_MOST_SAMPLED])
+    tokens = _count_line(provider, prompt, sample) * abilities.counted_share
+    rate = min(max(tokens / max(1, min(len(words), _MOST_SAMPLED)), _LEAST_RATE), _MOST_RATE)
+    return _Size(most, words, rate)
+
+
+def _count_line(provider: Provider, prompt: Prompt, text: str) -> int:
+    """Tokens of the text alone."""
+    with_text = replace(prompt, stage=Stage.REDUCE, chunk=None, claims=(Claim(text, ()),))
+    without = replace(with_text, claims=(Claim("", ()),))
+    return provider.count(with_text).input_tokens - provider.count(without).input_tokens
