@@ -8,12 +8,13 @@ import grpc
 from google.rpc import status_pb2
 from prometheus_client import Gauge, Histogram
 
+from pagemesh.summarizer.v1 import answer_pb2, summarizer_service_pb2_grpc
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
-from pagemesh.summarizer.v1 import summarizer_service_pb2_grpc
 from services.runtime.call import current_identity
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api.caller import current_caller, current_deadline
 from services.summarizer.api.mapping import from_event, from_summary, to_options
+from services.summarizer.api.questions import Questions
 from services.summarizer.domain.events import Finished
 from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.summarize import StreamSummarize, Summarize
@@ -30,7 +31,10 @@ _GROUNDED = Histogram(
 class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
     """Translates; decides nothing."""
 
-    def __init__(self, *, summarize: Summarize, stream_summarize: StreamSummarize, purge: PurgeDocument) -> None:
+    def __init__(
+        self, *, summarize: Summarize, stream_summarize: StreamSummarize, purge: PurgeDocument, questions: Questions
+    ) -> None:
+        self._questions = questions
         self._summarize = summarize
         self._purge = purge
         self._stream_summarize = stream_summarize
@@ -56,6 +60,20 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         """A summary as it comes into being."""
         # Closed here, so that a caller who hangs up ends the work at once; it closes the stream that it passes on.
         async with aclosing(with_error_event(self._events(request), make=_error_event)) as responses:
+            async for response in responses:
+                yield response
+
+    async def Ask(
+        self, request: answer_pb2.AskRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> answer_pb2.AskResponse:
+        """An answer to a question."""
+        return await self._questions.ask(request)
+
+    async def StreamAsk(
+        self, request: answer_pb2.StreamAskRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> AsyncIterator[answer_pb2.StreamAskResponse]:
+        """An answer as it comes into being."""
+        async with aclosing(self._questions.stream(request)) as responses:
             async for response in responses:
                 yield response
 

@@ -36,7 +36,8 @@ OnText = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One call to make, and for whom. `key` is its content key, `generation` that of its document's results."""
+    """One call to make, and for whom. `key` is its content key, `generation` that of its document's results. A call for
+    several documents names none, and has all of them in `others`, each with its generation."""
 
     caller: Caller
     document: str
@@ -44,6 +45,7 @@ class Order:
     prompt: Prompt
     key: bytes
     generation: int = 0
+    others: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class PaidCalls:
     async def _conclude(self, order: Order, held: Held, answer: Answer) -> Paid:
         delivery = self._delivery(order, held, answer.tokens)
         try:
-            await self._results.commit(order.key, answer, delivery, generation=order.generation)
+            await self._results.commit(order.key, answer, delivery, generation=order.generation, others=order.others)
         except PagemeshError:
             # Nobody can say whether it was written. The ledger hears of the call now, and once more if it was.
             await self._settle(delivery)
