@@ -18,6 +18,7 @@ from pagemesh_cli.verbs import (
     ledger,
     pictures,
     projects,
+    questions,
     search,
     stack,
     summaries,
@@ -52,7 +53,14 @@ def root(
 
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Stack": (stack.up, stack.down, stack.status, doctor.doctor, demo.demo, ledger.ledger),
-    "Documents": (upload.upload, extract.extract, pictures.render, search.search, summaries.summarize),
+    "Documents": (
+        upload.upload,
+        extract.extract,
+        pictures.render,
+        search.search,
+        summaries.summarize,
+        questions.ask,
+    ),
     "Account": (usage.usage, account.whoami, budgets.prices),
 }
 for panel, verbs in _VERBS.items():

@@ -18,11 +18,22 @@ from services.summarizer.domain.passages import PassageFinder
 from services.summarizer.domain.ports_questions import DocumentState, Filters, PageAt, PageReader, PageSearch
 from services.summarizer.domain.questions import Question
 from services.summarizer.domain.values import Page
-from tests.contract.test_summarizer_pages import ALICE, STRANGER, UNKNOWN, Pages, _page, pdf, upload
-from tests.contract.test_summarizer_pages import client as client
-from tests.contract.test_summarizer_pages import edge as edge
-from tests.contract.test_summarizer_pages import for_alice as for_alice
-from tests.contract.test_summarizer_pages import target as target
+from tests.contract.test_summarizer_pages import (
+    ALICE,
+    STRANGER,
+    UNKNOWN,
+    Pages,
+    _page,
+    client,
+    edge,
+    for_alice,
+    pdf,
+    target,
+    upload,
+)
+
+__all__ = ["client", "edge", "for_alice", "target"]
+"""Fixtures that are the same here."""
 
 Finds = tuple[PageSearch, PageReader, Callable[[Pages], Awaitable[str]]]
 BOOK: Pages = (

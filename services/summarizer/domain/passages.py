@@ -195,7 +195,14 @@ def _runs(pages: Iterable[PageAt]) -> Iterator[tuple[str, int, int]]:
 
 
 async def _each(items: Sequence[_I], work: Callable[[_I], Awaitable[_R]]) -> list[_R]:
-    """What the work gives for each item, in order, AT_A_TIME at once. After a failure the others are cancelled."""
+    """What the work gives for each item, in order, AT_A_TIME at once. After a failure the others are cancelled.
+
+    The first goes alone: after an outage the breaker lets one call through to try, and refuses those beside it. Were
+    these told of as the failure, they would cancel the one that tries, again and again.
+    """
+    if not items:
+        return []
+    first = await work(items[0])
     turns = asyncio.Semaphore(AT_A_TIME)
 
     async def one(item: _I) -> _R:
@@ -204,8 +211,8 @@ async def _each(items: Sequence[_I], work: Callable[[_I], Awaitable[_R]]) -> lis
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(item)) for item in items]
+            tasks = [group.create_task(one(item)) for item in items[1:]]
     except ExceptionGroup as failures:
         # The callers know one error; the first item's comes first.
         raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
+    return [first, *(task.result() for task in tasks)]

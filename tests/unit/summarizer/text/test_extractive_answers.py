@@ -58,7 +58,9 @@ def test_a_few_sentences_at_most_and_none_twice() -> None:
 
 
 def test_sentences_do_not_run_on_into_another_passage() -> None:
-    claims = asked("Which notice period?", "It says that the notice period of the contract ends with", "the moon of June.")
+    claims = asked(
+        "Which notice period?", "It says that the notice period of the contract ends with", "the moon of June."
+    )
     assert all("moon" not in claim.text for claim in claims)
 
 

@@ -13,13 +13,14 @@ from tests.unit.summarizer.flow.parts import MODEL, ScriptedProvider, options, p
 
 BEES = page(7, "Bees make honey from the nectar of flowers.")
 DOGS = page(7, "Dogs are kind to those who are kind.")
+HONEY = Terms(("honey",))
 CATS = page(2, "Cats sleep all day and hunt at night.")
 
 
-def packed(*pages: tuple[PageAt, Page], terms: Terms = Terms(("honey",)), context_tokens: int = 2_000) -> Packed:
+def packed(*pages: tuple[PageAt, Page], context_tokens: int = 2_000) -> Packed:
     model = Models({"scripted": ScriptedProvider(context_tokens=context_tokens)}, default=MODEL).resolve("")
     prompt = Prompt(Stage.ASK, options(), "writer", 8, chunk=Chunk(0, "", ()), question="honey?")
-    return pack(pages, terms, model, prompt)
+    return pack(pages, HONEY, model, prompt)
 
 
 def test_passages_are_numbered_through_in_the_order_of_documents_and_pages() -> None:
