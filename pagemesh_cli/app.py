@@ -19,6 +19,7 @@ from pagemesh_cli.verbs import (
     ledger,
     pictures,
     projects,
+    questions,
     search,
     stack,
     summaries,
@@ -60,6 +61,7 @@ _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
         search.search,
         summaries.summarize,
         estimates.estimate,
+        questions.ask,
     ),
     "Account": (usage.usage, account.whoami, budgets.prices),
 }

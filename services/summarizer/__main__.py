@@ -39,7 +39,9 @@ from services.summarizer.adapters.postgres_results import PostgresOutbox, Postgr
 from services.summarizer.adapters.postgres_turns import PostgresTurns
 from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
 from services.summarizer.api.servicer import SummarizerServicer
+from services.summarizer.asking import questions
 from services.summarizer.config import SummarizerSettings
+from services.summarizer.domain.ask import AskFlights
 from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.estimate import EstimateSummary
 from services.summarizer.domain.map_reduce import MapReduce
@@ -56,7 +58,9 @@ from services.summarizer.domain.turns import Turns
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SERVICE = summarizer_service_pb2.DESCRIPTOR.services_by_name["SummarizerService"].full_name
-_READS = frozenset({f"{_SERVICE}/Summarize", f"{_SERVICE}/StreamSummarize", f"{_SERVICE}/Estimate"})
+_READS = frozenset(
+    f"{_SERVICE}/{method}" for method in ("Summarize", "StreamSummarize", "Estimate", "Ask", "StreamAsk")
+)
 """What they keep are copies of what they answer, and what they spend is in the ledger's books before."""
 _PEER_HEALTH_CAP_S = 1.0
 _TAILS_GRACE_S = 5.0
@@ -92,16 +96,19 @@ async def serve(
         world = await stack.enter_async_context(_outside(settings, health))
         server = MeshServer(name="summarizer", settings=settings, health=health, audit=[world.audit.concern])
         flights: Flights = SingleFlight(joined=signals.joined)
+        ask_flights: AskFlights = SingleFlight(joined=signals.joined)
         tails = Tails()
         savings = Savings(books=world.books, act_as=act_as, dropped=signals.savings_dropped)
         # Left in the opposite order: runs end first, then what they owe is written down, then told.
         stack.push_async_callback(savings.flush, _SAVINGS_GRACE_S)
         stack.push_async_callback(tails.close, _TAILS_GRACE_S)
         stack.push_async_callback(flights.close)
-        stream = _use_case(settings, world, flights, tails, savings)
+        stack.push_async_callback(ask_flights.close)
+        models, paid = _models(settings, world.providers), _paid_calls(world, tails)
+        stream = _use_case(models, paid, world, flights=flights, tails=tails, savings=savings)
         purge = PurgeDocument(results=PostgresResults(world.pool), cache=world.cache)
         estimate = EstimateSummary(
-            models=_models(settings, world.providers),
+            models=models,
             pages=world.pages,
             cache=world.cache,
             results=PostgresResults(world.pool),
@@ -109,8 +116,18 @@ async def serve(
             tails=tails,
             new_id=_new_id,
         )
+        asking = questions(
+            models=models,
+            extractor=world.extractor,
+            results=PostgresResults(world.pool),
+            paid=paid,
+            flights=ask_flights,
+            savings=savings,
+            tails=tails,
+            new_id=_new_id,
+        )
         servicer = SummarizerServicer(
-            summarize=Summarize(stream), stream_summarize=stream, estimate=estimate, purge=purge
+            summarize=Summarize(stream), stream_summarize=stream, estimate=estimate, purge=purge, questions=asking
         )
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
         feeder = OutboxFeeder(
@@ -135,6 +152,7 @@ class _Outside:
 
     pool: Pool
     cache: RedisSummaryCache
+    extractor: MeshClient
     pages: ExtractorPages
     books: LedgerBooks
     prices: LedgerPrices
@@ -168,7 +186,14 @@ async def _outside(settings: SummarizerSettings, health: Health) -> AsyncIterato
         health.add("ledger", _peer_check(ledger), required=False)
         providers = await _providers(settings, stack)
         yield _Outside(
-            pool, cache, ExtractorPages(extractor), LedgerBooks(ledger), LedgerPrices(ledger), audit, providers
+            pool=pool,
+            cache=cache,
+            extractor=extractor,
+            pages=ExtractorPages(extractor),
+            books=LedgerBooks(ledger),
+            prices=LedgerPrices(ledger),
+            audit=audit,
+            providers=providers,
         )
 
 
@@ -219,22 +244,25 @@ def _peer_check(client: MeshClient) -> Callable[[], Awaitable[None]]:
     return check
 
 
-def _use_case(
-    settings: SummarizerSettings, world: _Outside, flights: Flights, tails: Tails, savings: Savings
-) -> StreamSummarize:
-    results = PostgresResults(world.pool)
-    paid = PaidCalls(
+def _paid_calls(world: _Outside, tails: Tails) -> PaidCalls:
+    return PaidCalls(
         books=world.books,
-        results=results,
+        results=PostgresResults(world.pool),
         outbox=PostgresOutbox(world.pool),
-        turns=Turns(book=PostgresTurns(world.pool), results=results, new_id=_new_id),
+        turns=Turns(book=PostgresTurns(world.pool), results=PostgresResults(world.pool), new_id=_new_id),
         tails=tails,
         new_id=_new_id,
         now_s=time.time,
         observe=signals.called,
     )
+
+
+def _use_case(
+    models: Models, paid: PaidCalls, world: _Outside, *, flights: Flights, tails: Tails, savings: Savings
+) -> StreamSummarize:
+    results = PostgresResults(world.pool)
     return StreamSummarize(
-        models=_models(settings, world.providers),
+        models=models,
         pages=world.pages,
         cache=world.cache,
         flights=flights,

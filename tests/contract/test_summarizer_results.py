@@ -125,6 +125,32 @@ class TestEveryStore:
         await results.commit(KEYS[0], ANSWER, delivery(2), generation=after)
         assert set(await results.find("acme", KEYS)) == {KEYS[0]}
 
+    @pytest.mark.parametrize("purged", [DOCUMENT, OTHER_DOCUMENT])
+    async def test_an_answer_made_of_several_goes_with_any_of_them(self, store: Store, purged: str) -> None:
+        results, outbox = store
+        both = ((DOCUMENT, 0), (OTHER_DOCUMENT, 0))
+        await results.commit(KEYS[0], ANSWER, delivery(1, document=""), others=both)
+        await results.commit(KEYS[1], ANSWER, delivery(2, document=""), others=both[:1])
+        await results.commit(KEYS[0], ANSWER, delivery(3, tenant="globex", document=""), others=both)
+        assert await results.purge("acme", "documents/" + "c" * 32) == 0
+        assert await results.purge("acme", purged) == (2 if purged == DOCUMENT else 1)
+        assert KEYS[0] not in await results.find("acme", KEYS)
+        assert set(await results.find("globex", KEYS)) == {KEYS[0]}
+        assert await results.purge("acme", purged) == 0
+        assert len(await outbox.take(10, 60)) == 3
+
+    async def test_nothing_is_kept_of_several_where_one_was_purged_meanwhile(self, store: Store) -> None:
+        results, outbox = store
+        await results.purge("acme", OTHER_DOCUMENT)
+        stale = ((DOCUMENT, 0), (OTHER_DOCUMENT, 0))
+        await results.commit(KEYS[0], ANSWER, delivery(1, document=""), others=stale)
+        assert await results.find("acme", KEYS) == {}
+        assert len(await outbox.take(10, 60)) == 1
+        now = ((DOCUMENT, 0), (OTHER_DOCUMENT, await results.generation("acme", OTHER_DOCUMENT)))
+        await results.commit(KEYS[0], ANSWER, delivery(2, document=""), others=now)
+        await results.commit(KEYS[0], OTHER, delivery(3, document=""), others=now)
+        assert (await results.find("acme", KEYS))[KEYS[0]].answer == ANSWER
+
     async def test_a_release_is_a_delivery_without_an_event(self, store: Store) -> None:
         _, outbox = store
         await outbox.add(delivery(1, release=True))
@@ -212,6 +238,35 @@ async def test_a_query_that_forgets_the_tenant_finds_nothing(pool: Pool) -> None
                 "INSERT INTO summarizer.results (tenant, content_key, answer, event_id, document) "
                 "SELECT 'globex', '\\x00'::bytea || repeat('x', 31)::bytea, '', gen_random_uuid(), ''"
             )
+
+
+async def test_documents_of_an_answer_are_their_tenants_own(pool: Pool) -> None:
+    results = PostgresResults(pool)
+    await results.commit(KEYS[0], ANSWER, delivery(1, document=""), others=((DOCUMENT, 0), (OTHER_DOCUMENT, 0)))
+    async with pool.connection() as connection, connection.transaction():
+        cursor = await connection.execute("SELECT count(*) FROM summarizer.result_documents")
+        assert await cursor.fetchone() == (0,), "the query forgets the tenant"
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await connection.execute(
+                "INSERT INTO summarizer.result_documents VALUES ('globex', 'documents/x', repeat('x', 32)::bytea)"
+            )
+    await results.purge("acme", DOCUMENT)
+    async with pool.connection() as connection, connection.transaction():
+        await connection.execute("SELECT set_config('pagemesh.tenant', 'acme', true)")
+        cursor = await connection.execute("SELECT count(*) FROM summarizer.result_documents")
+        assert await cursor.fetchone() == (0,), "they go with their answer"
+
+
+async def test_a_purge_finds_its_answers_by_their_indexes(pool: Pool) -> None:
+    async with pool.connection() as connection, connection.transaction():
+        await connection.execute("SELECT set_config('pagemesh.tenant', 'acme', true)")
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        cursor = await connection.execute(
+            "EXPLAIN SELECT content_key FROM summarizer.result_documents WHERE tenant = 'acme' AND document = 'x'"
+        )
+        plan = "\n".join(row[0] for row in await cursor.fetchall())
+    assert "Seq Scan" not in plan
+    assert "result_documents_pkey" in plan
 
 
 async def test_an_answer_that_another_version_wrote_is_not_found(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,7 @@ def world(stack: RunningStack) -> World:
 
     keys["reader"] = create("reader", ["documents.read"])["secret"]
     keys["summarist"] = create("summarist", ["summaries.create"])["secret"]
+    keys["asker"] = create("asker", ["answers.create"])["secret"]
     revoked, doomed = create("revoked", ["documents.read"]), create("doomed", ["documents.read"])
     keys["revoked"] = revoked["secret"]
     assert edge.grpc(REVOKE_KEY, {"name": revoked["apiKey"]["name"]}, admin).code == "OK"
@@ -115,5 +116,6 @@ def world(stack: RunningStack) -> World:
         "ENDED_SESSION": sessions["ended_session"][0],
         "UNKNOWN": f"documents/{'0' * 32}",
         "LONG_TEXT": "x" * 501,
+        "VERY_LONG_TEXT": "x" * 1001,
     }
     return World(edge, keys, names)

@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 from pagemesh.common.v1 import money_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2, extractor_service_pb2_grpc
 from pagemesh.ledger.v1 import ledger_service_pb2, ledger_service_pb2_grpc, usage_pb2
-from pagemesh.summarizer.v1 import summarizer_service_pb2, summarizer_service_pb2_grpc, summary_pb2
+from pagemesh.summarizer.v1 import answer_pb2, summarizer_service_pb2, summarizer_service_pb2_grpc, summary_pb2
 from pagemesh_cli.stack.certificates import CertificateAuthority
 
 Page = ledger_service_pb2.QueryUsageResponse
@@ -29,6 +29,8 @@ class Script:
     """What is answered, and what was asked."""
 
     summary: summary_pb2.Summary = field(default_factory=summary_pb2.Summary)
+    answer: answer_pb2.Answer = field(default_factory=answer_pb2.Answer)
+    questions: list[answer_pb2.AskRequest | answer_pb2.StreamAskRequest] = field(default_factory=list)
     usage: list[Page | grpc.StatusCode] = field(default_factory=list)
     """Answers one after the other; the last one again and again."""
     usage_asked: list[ledger_service_pb2.QueryUsageRequest] = field(default_factory=list)
@@ -56,6 +58,19 @@ class _Summarizer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         for sentence in self._script.summary.sentences:
             yield summarizer_service_pb2.StreamSummarizeResponse(sentence=sentence)
         yield summarizer_service_pb2.StreamSummarizeResponse(summary=self._script.summary)
+
+    def Ask(self, request: answer_pb2.AskRequest, context: grpc.ServicerContext) -> answer_pb2.AskResponse:
+        self._script.questions.append(request)
+        return answer_pb2.AskResponse(answer=self._script.answer)
+
+    def StreamAsk(
+        self, request: answer_pb2.StreamAskRequest, context: grpc.ServicerContext
+    ) -> Iterator[answer_pb2.StreamAskResponse]:
+        self._script.questions.append(request)
+        for statement in self._script.answer.statements:
+            yield answer_pb2.StreamAskResponse(text_delta=statement.text)
+            yield answer_pb2.StreamAskResponse(statement=statement)
+        yield answer_pb2.StreamAskResponse(answer=self._script.answer)
 
 
 class _Ledger(ledger_service_pb2_grpc.LedgerServiceServicer):

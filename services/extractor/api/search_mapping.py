@@ -21,6 +21,7 @@ def search(tenant: str, request: pb.SearchPagesRequest) -> Search:
         languages=tuple(request.languages),
         stored_after=_time(request, "stored_after"),
         stored_before=_time(request, "stored_before"),
+        marked=request.view != search_pb2.SEARCH_VIEW_BASIC,
     )
 
 

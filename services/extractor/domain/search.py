@@ -51,7 +51,8 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is asked for. `documents` are resource names; `page_size` 0 means 10."""
+    """What is asked for. `documents` are resource names; `page_size` 0 means 10; without `marked` no page is read, and
+    hits come without marks."""
 
     tenant: str
     query: str
@@ -61,6 +62,7 @@ class Search:
     languages: tuple[str, ...] = ()
     stored_after: dt.datetime | None = None
     stored_before: dt.datetime | None = None
+    marked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,9 @@ class SearchPages:
         found = await self._index.find(
             search.tenant, query, filters, after=after, limit=size + 1, timeout_s=_bounded(_FIND_S, remaining_s)
         )
-        hits = await self._hits(search.tenant, query, found[:size], _bounded(_READ_S, remaining_s))
+        hits: Sequence[Hit] = [Hit(page, Marks()) for page in found[:size]]
+        if search.marked:
+            hits = await self._hits(search.tenant, query, found[:size], _bounded(_READ_S, remaining_s))
         return SearchResults(hits, _token(search, found[size - 1]) if len(found) > size else "")
 
     async def _hits(self, tenant: str, query: Query, found: Sequence[FoundPage], time_s: float) -> Sequence[Hit]:

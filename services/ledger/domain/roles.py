@@ -21,6 +21,7 @@ class Role(Enum):
 _A, _O, _M, _R = Role.ADMIN, Role.OPERATOR, Role.MEMBER, Role.AUDITOR
 
 ROLES: Mapping[str, frozenset[Role]] = {
+    "answers.create": frozenset({_A, _O, _M}),
     "audit.read": frozenset({_A, _O, _R}),
     "budgets.admin": frozenset({_A}),
     "budgets.read": frozenset({_A, _O, _M, _R}),

@@ -108,7 +108,7 @@ class ChatProvider(ABC):
             material = self._count_text(prompt.chunk.text) + _MARKER_TOKENS * len(prompt.chunk.spans)
         else:
             material = self._count_text(prompts.numbered(prompt.claims))
-        frame = self._frame_tokens(prompt.stage, prompt.options, prompt.max_sentences)
+        frame = self._frame_tokens(prompt.stage, prompt.options, prompt.max_sentences, prompt.question)
         return TokenCount(frame + material, self._most_output_tokens(prompt))
 
     async def complete(self, prompt: Prompt) -> Answer:
@@ -171,11 +171,11 @@ class ChatProvider(ABC):
     def _most_output_tokens(self, prompt: Prompt) -> int:
         return min(prompts.most_output_tokens(prompt), self.abilities(prompt.model).max_output_tokens)
 
-    def _count_frame(self, stage: Stage, options: Options, max_sentences: int) -> int:
+    def _count_frame(self, stage: Stage, options: Options, max_sentences: int, question: str) -> int:
         """Everything but the material."""
-        empty = Chunk(0, "", ()) if stage is Stage.MAP else None
+        empty = None if stage is Stage.REDUCE else Chunk(0, "", ())
         # One letter stands for each fence, whose own tokens are added at their most.
-        frame = prompts.render(Prompt(stage, options, "", max_sentences, chunk=empty), lambda: "x")
+        frame = prompts.render(Prompt(stage, options, "", max_sentences, chunk=empty, question=question), lambda: "x")
         schema = json.dumps(prompts.answer_schema(stage))
         counted = sum(self._count_text(text) for text in (frame.system, frame.user, schema))
         return counted + _FENCES_IN_FRAME * _FENCE_TOKENS + _TEMPLATE_TOKENS

@@ -8,12 +8,13 @@ from typing import cast
 from google.protobuf import duration_pb2, field_mask_pb2
 
 from pagemesh.common.v1 import page_pb2
+from pagemesh.extractor.v1 import document_pb2, extractor_service_pb2_grpc
 from pagemesh.extractor.v1 import extractor_service_pb2 as extractor_pb2
-from pagemesh.extractor.v1 import extractor_service_pb2_grpc
 from services.runtime.clients import MeshClient
 from services.runtime.errors import Unavailable
 from services.summarizer.domain.limits import too_large
 from services.summarizer.domain.ports import DocumentStart, PageFailed
+from services.summarizer.domain.ports_questions import DocumentState
 from services.summarizer.domain.values import Box, Page, Word
 
 LOOK_CAP_S = 5.0
@@ -26,10 +27,11 @@ DENSE_PAGE_WORDS = 2_000
 _HOLD_TTL = duration_pb2.Duration(seconds=900)
 """Longer than any summary takes; for the case that nobody is left to release it."""
 _READ_MASK = field_mask_pb2.FieldMask(paths=["text", "words"])
+_TEXT_MASK = field_mask_pb2.FieldMask(paths=["text"])
 
 
 class ExtractorPages:
-    """PageSource on the ExtractorService."""
+    """PageSource and PageReader on the ExtractorService."""
 
     def __init__(self, client: MeshClient) -> None:
         self._client = client
@@ -53,6 +55,39 @@ class ExtractorPages:
     async def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
         """The pages in order, DocumentStart first. Closing it cancels the extraction."""
         request = extractor_pb2.ExtractPagesRequest(name=document, read_mask=_READ_MASK, bursts=True)
+        async with aclosing(self._read(request)) as items:
+            async for item in items:
+                yield item
+
+    async def look(self, document: str) -> DocumentState:
+        """What the extractor knows of it. NotFound where the caller's tenant has no such document."""
+        request = extractor_pb2.GetDocumentRequest(name=document)
+        found = (await self._client.unary(self._stub.GetDocument, request, cap_s=LOOK_CAP_S)).document
+        return DocumentState(
+            page_count=found.page_count if found.HasField("page_count") else None,
+            searchable_pages=found.searchable_pages,
+            ephemeral=found.retention == document_pb2.RETENTION_EPHEMERAL,
+        )
+
+    async def read(
+        self, document: str, *, first_page: int = 0, last_page: int = 0, words: bool = True
+    ) -> AsyncGenerator[Page | PageFailed, None]:
+        """The pages of the range in order, 0 being its open end. Closing it cancels the extraction."""
+        request = extractor_pb2.ExtractPagesRequest(
+            name=document,
+            first_page=first_page,
+            last_page=last_page,
+            read_mask=_READ_MASK if words else _TEXT_MASK,
+            bursts=True,
+        )
+        async with aclosing(self._read(request)) as items:
+            async for item in items:
+                if not isinstance(item, DocumentStart):
+                    yield item
+
+    async def _read(
+        self, request: extractor_pb2.ExtractPagesRequest
+    ) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
         stream = cast(
             AsyncGenerator[extractor_pb2.ExtractPagesResponse, None],
             self._client.stream(self._stub.ExtractPages, request, cap_s=READ_CAP_S, margin_s=MARGIN_S),

@@ -40,6 +40,10 @@ class MemoryPages:
         """Forgets a document."""
         del self._documents[tenant, document]
 
+    def documents_of(self, tenant: str) -> list[str]:
+        """Names of the tenant's documents."""
+        return [document for owner, document in self._documents if owner == tenant]
+
     async def hold(self, document: str, hold_id: str) -> None:
         """NotFound where there is none."""
         self._find(document)
@@ -213,7 +217,7 @@ class MemoryStore:
         self._now_s = now_s
         self._grace_s = grace_s
         self._results: dict[tuple[str, bytes], Committed] = {}
-        self._bought_for: dict[tuple[str, bytes], str] = {}
+        self._bought_for: dict[tuple[str, bytes], frozenset[str]] = {}
         self._purges: Counter[tuple[str, str]] = Counter()
         self._outbox: dict[str, _Row] = {}
 
@@ -221,13 +225,23 @@ class MemoryStore:
         """Those of the keys that have an answer of this tenant."""
         return {key: self._results[tenant, key] for key in keys if (tenant, key) in self._results}
 
-    async def commit(self, key: bytes, answer: Answer, delivery: Delivery, *, generation: int = 0) -> None:
-        """Keeps both; the delivery alone where the document was purged meanwhile."""
+    async def commit(
+        self,
+        key: bytes,
+        answer: Answer,
+        delivery: Delivery,
+        *,
+        generation: int = 0,
+        others: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        """Keeps both; the delivery alone where a document was purged meanwhile."""
         assert delivery.event is not None
-        tenant, document = delivery.caller.tenant, delivery.event.document
-        if self._purges[tenant, document] == generation and (tenant, key) not in self._results:
+        tenant = delivery.caller.tenant
+        documents = {delivery.event.document: generation, **dict(others)}
+        current = all(self._purges[tenant, name] == number for name, number in documents.items())
+        if current and (tenant, key) not in self._results:
             self._results[tenant, key] = Committed(answer, delivery.event.event_id)
-            self._bought_for[tenant, key] = document
+            self._bought_for[tenant, key] = frozenset(documents)
         await self.add(delivery)
 
     async def generation(self, tenant: str, document: str) -> int:
@@ -237,7 +251,7 @@ class MemoryStore:
     async def purge(self, tenant: str, document: str) -> int:
         """Forgets the answers that were bought for the document."""
         self._purges[tenant, document] += 1
-        own = [at for at, name in self._bought_for.items() if (at[0], name) == (tenant, document)]
+        own = [at for at, names in self._bought_for.items() if at[0] == tenant and document in names]
         for at in own:
             del self._results[at], self._bought_for[at]
         return len(own)

@@ -16,9 +16,9 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 
 from services.runtime.errors import DeadlineExceeded, NotFound, Unavailable
-from services.summarizer.domain import extractive
+from services.summarizer.domain import extractive, extractive_answers
 from services.summarizer.domain.ports import Abilities
-from services.summarizer.domain.values import Answer, Claim, Prompt, TokenCount
+from services.summarizer.domain.values import Answer, Claim, Prompt, Stage, TokenCount
 
 MODEL = "lexrank"
 
@@ -179,10 +179,14 @@ def _work(connection: Connection) -> None:
         except EOFError:
             return
         try:
-            answer: tuple[Claim, ...] | Exception = extractive.summarize(prompt)
+            answer: tuple[Claim, ...] | Exception = _chosen(prompt)
         except Exception as exc:  # noqa: BLE001  # raised again in the service, where it belongs
             answer = exc
         connection.send(answer)
+
+
+def _chosen(prompt: Prompt) -> tuple[Claim, ...]:
+    return extractive_answers.answer(prompt) if prompt.stage is Stage.ASK else extractive.summarize(prompt)
 
 
 def _begin_worker() -> None:

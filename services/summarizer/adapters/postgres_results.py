@@ -26,21 +26,38 @@ _FIND = """
 # An answer that was committed first stays: what others already read must not change.
 # One for a document that was purged since the work began is not kept.
 _COMMIT = """
-    INSERT INTO summarizer.results (tenant, content_key, answer, event_id, document)
-    SELECT %(tenant)s, %(key)s, %(answer)s, %(event_id)s, %(document)s
-    WHERE %(generation)s = coalesce(
-        (SELECT generation FROM summarizer.purges WHERE tenant = %(tenant)s AND document = %(document)s), 0)
-    ON CONFLICT (tenant, content_key) DO NOTHING
+    WITH others AS (
+        SELECT name, number FROM unnest(%(others)s::text[], %(generations)s::int[]) AS given (name, number)
+    ), kept AS (
+        INSERT INTO summarizer.results (tenant, content_key, answer, event_id, document)
+        SELECT %(tenant)s, %(key)s, %(answer)s, %(event_id)s, %(document)s
+        WHERE NOT EXISTS (
+            SELECT 1 FROM (SELECT name, number FROM others UNION ALL SELECT %(document)s, %(generation)s) AS own
+            LEFT JOIN summarizer.purges ON purges.tenant = %(tenant)s AND purges.document = own.name
+            WHERE own.number <> coalesce(purges.generation, 0))
+        ON CONFLICT (tenant, content_key) DO NOTHING
+        RETURNING content_key
+    )
+    INSERT INTO summarizer.result_documents (tenant, document, content_key)
+    SELECT %(tenant)s, name, content_key FROM kept CROSS JOIN others
 """
 # Commits of one document go together; a purge waits for them, and they for it. Released with the transaction.
-_LOCK_SHARED = "SELECT pg_advisory_xact_lock_shared(hashtextextended(%(tenant)s || '/' || %(document)s, 0))"
+_LOCK_SHARED = """
+    SELECT pg_advisory_xact_lock_shared(hashtextextended(%(tenant)s || '/' || name, 0))
+    FROM unnest(%(others)s::text[] || %(document)s::text) AS name
+"""
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%(tenant)s || '/' || %(document)s, 0))"
 _GENERATION = "SELECT generation FROM summarizer.purges WHERE tenant = %(tenant)s AND document = %(document)s"
 _NEXT_GENERATION = """
     INSERT INTO summarizer.purges (tenant, document, generation) VALUES (%(tenant)s, %(document)s, 1)
     ON CONFLICT (tenant, document) DO UPDATE SET generation = purges.generation + 1, purge_time = now()
 """
-_PURGE = "DELETE FROM summarizer.results WHERE tenant = %(tenant)s AND document = %(document)s"
+_PURGE = """
+    DELETE FROM summarizer.results WHERE tenant = %(tenant)s AND content_key IN (
+        SELECT content_key FROM summarizer.results WHERE tenant = %(tenant)s AND document = %(document)s
+        UNION ALL
+        SELECT content_key FROM summarizer.result_documents WHERE tenant = %(tenant)s AND document = %(document)s)
+"""
 # No run is that old, so none is left that knows an earlier number.
 _FORGET_PURGES = "DELETE FROM summarizer.purges WHERE tenant = %(tenant)s AND purge_time < now() - interval '1 day'"
 _ADD = """
@@ -103,8 +120,16 @@ class PostgresResults:
             for stored, answer, event_id in rows
         }
 
-    async def commit(self, key: bytes, answer: Answer, delivery: Delivery, *, generation: int = 0) -> None:
-        """Both rows or none; the delivery alone where the document was purged meanwhile."""
+    async def commit(
+        self,
+        key: bytes,
+        answer: Answer,
+        delivery: Delivery,
+        *,
+        generation: int = 0,
+        others: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        """Both rows or none; the delivery alone where a document was purged meanwhile."""
         assert delivery.event is not None
         row = {
             "tenant": delivery.caller.tenant,
@@ -113,6 +138,8 @@ class PostgresResults:
             "event_id": delivery.event.event_id,
             "document": delivery.event.document,
             "generation": generation,
+            "others": [name for name, _ in others],
+            "generations": [number for _, number in others],
         }
         with translate("results.commit"):
             async with self._pool.connection() as connection, connection.transaction():

@@ -64,7 +64,7 @@ def from_summary(summary: Summary) -> summary_pb2.Summary:
         extractive=summary.extractive,
         cached=summary.cached,
         failed_pages=summary.failed_pages,
-        consumption=_from_consumption(summary.consumption),
+        consumption=from_consumption(summary.consumption),
         degraded_from=summary.degraded_from,
     )
 
@@ -87,15 +87,17 @@ def _from_sentence(sentence: Sentence) -> summary_pb2.SummarySentence:
 
 
 def _from_citation(citation: Citation) -> summary_pb2.Citation:
-    boxes = [_from_box(box) for box in citation.boxes]
+    boxes = [from_box(box) for box in citation.boxes]
     return summary_pb2.Citation(page=citation.page, quote=citation.quote, boxes=boxes)
 
 
-def _from_box(box: Box) -> page_pb2.BoundingBox:
+def from_box(box: Box) -> page_pb2.BoundingBox:
+    """A rectangle."""
     return page_pb2.BoundingBox(x0=box.x0, y0=box.y0, x1=box.x1, y1=box.y1)
 
 
-def _from_consumption(used: Consumption) -> summary_pb2.Consumption:
+def from_consumption(used: Consumption) -> summary_pb2.Consumption:
+    """What was used and what it cost."""
     return summary_pb2.Consumption(
         input_tokens=used.tokens.input_tokens,
         output_tokens=used.tokens.output_tokens,

@@ -8,13 +8,14 @@ import grpc
 from google.rpc import status_pb2
 from prometheus_client import Gauge, Histogram
 
+from pagemesh.summarizer.v1 import answer_pb2, summarizer_service_pb2_grpc
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
-from pagemesh.summarizer.v1 import summarizer_service_pb2_grpc
 from services.runtime.call import current_identity
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api.caller import current_caller, current_deadline
 from services.summarizer.api.estimate_mapping import from_estimate, to_max_cost
 from services.summarizer.api.mapping import from_event, from_summary, to_options
+from services.summarizer.api.questions import Questions
 from services.summarizer.domain.estimate import EstimateSummary
 from services.summarizer.domain.events import Finished
 from services.summarizer.domain.purge import PurgeDocument
@@ -39,7 +40,9 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         stream_summarize: StreamSummarize,
         estimate: EstimateSummary,
         purge: PurgeDocument,
+        questions: Questions,
     ) -> None:
+        self._questions = questions
         self._summarize = summarize
         self._estimate = estimate
         self._purge = purge
@@ -76,6 +79,20 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         """What a request would cost."""
         found = await self._estimate(current_caller(), request.document, to_options(request.summary))
         return service_pb2.EstimateResponse(estimate=from_estimate(found))
+
+    async def Ask(
+        self, request: answer_pb2.AskRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> answer_pb2.AskResponse:
+        """An answer to a question."""
+        return await self._questions.ask(request)
+
+    async def StreamAsk(
+        self, request: answer_pb2.StreamAskRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> AsyncIterator[answer_pb2.StreamAskResponse]:
+        """An answer as it comes into being."""
+        async with aclosing(self._questions.stream(request)) as responses:
+            async for response in responses:
+                yield response
 
     async def PurgeDocument(
         self, request: service_pb2.PurgeDocumentRequest, context: "grpc.aio.ServicerContext[Any, Any]"

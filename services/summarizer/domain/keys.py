@@ -10,6 +10,11 @@ PIPELINE_VERSION = "1"
 """Changes whenever the way from pages to a summary does: the chunk plan, the tree of reductions, the citations."""
 
 
+QUESTION_VERSION = "1"
+"""Changes whenever questions would be answered otherwise out of the same pages: what is asked of models, and how
+sentences are chosen."""
+
+
 def summary_key(tenant: str, document: str, options: Options, *, provider_version: str) -> bytes:
     """32 bytes that name one summary of one tenant; `options.model` must be resolved."""
     return _digest(["summary", PIPELINE_VERSION, provider_version, tenant, document, *_options(options), options.model])
@@ -21,6 +26,7 @@ def content_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
     The document is not part of it: the same words on the same pages are the same question.
     """
     chunk = [prompt.chunk.text, prompt.chunk.spans] if prompt.chunk else None
+    asked = ["question", QUESTION_VERSION, prompt.question] if prompt.question else []
     return _digest(
         [
             "answer",
@@ -31,6 +37,7 @@ def content_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
             prompt.max_sentences,
             chunk,
             _claims(prompt.claims),
+            *asked,
         ]
     )
 

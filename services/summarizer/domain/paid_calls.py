@@ -43,7 +43,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Order:
     """One call to make, and for whom. `key` is its content key, `generation` that of its document's results, `purse`
-    bounds what its request spends."""
+    bounds what its request spends. A call for several documents names none, and has all of them in `others`, each with
+    its generation."""
 
     caller: Caller
     document: str
@@ -52,6 +53,7 @@ class Order:
     key: bytes
     generation: int = 0
     purse: Purse | None = None
+    others: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,9 @@ class PaidCalls:
         cost: Money | None = None
         try:
             try:
-                await self._results.commit(order.key, answer, delivery, generation=order.generation)
+                await self._results.commit(
+                    order.key, answer, delivery, generation=order.generation, others=order.others
+                )
             except PagemeshError:
                 # Nobody can say whether it was written. The ledger hears of the call now, and once more if it was.
                 cost = await self._settle(delivery)

@@ -195,9 +195,18 @@ class Results(Protocol):
         """Those of the keys that have an answer."""
         ...
 
-    async def commit(self, key: bytes, answer: Answer, delivery: Delivery, *, generation: int = 0) -> None:
+    async def commit(
+        self,
+        key: bytes,
+        answer: Answer,
+        delivery: Delivery,
+        *,
+        generation: int = 0,
+        others: Sequence[tuple[str, int]] = (),
+    ) -> None:
         """Keeps the answer and the delivery in one transaction. An answer that is there already stays; one for a
-        document that was purged since `generation` was asked is not kept, and its delivery is."""
+        document that was purged since `generation` was asked is not kept, and its delivery is. `others` are further
+        documents that the answer was made of, with the generation of each."""
         ...
 
     async def generation(self, tenant: str, document: str) -> int:
@@ -205,7 +214,7 @@ class Results(Protocol):
         ...
 
     async def purge(self, tenant: str, document: str) -> int:
-        """Forgets the answers that were bought for the document; answers how many."""
+        """Forgets the answers that were bought for the document, alone or with others; answers how many."""
         ...
 
 

@@ -151,7 +151,7 @@ class StreamSummarize:
             looking.cancel()
 
     async def _run(self, job: Job, models: Sequence[Model], emit: Emit[Event], deadline: Deadline) -> None:
-        failover = Failover(
+        failover = Failover[Summary, Event](
             lambda asked, emit, bill: self._maker.make(asked, emit, deadline, bill), observe=self._failed_over
         )
         async with self._keeper.working_on(job) as held:

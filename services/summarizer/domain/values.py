@@ -130,11 +130,13 @@ class Stage(Enum):
 
     MAP = "summarize.map"
     REDUCE = "summarize.reduce"
+    ASK = "ask"
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One call to a provider. `chunk` is set for MAP, `claims` for REDUCE: claims of the parts, in order."""
+    """One call to a provider. `chunk` is set for MAP, `claims` for REDUCE: claims of the parts, in order. ASK has a
+    `question`, and a chunk whose pages are the passages that may answer it."""
 
     stage: Stage
     options: Options
@@ -142,6 +144,7 @@ class Prompt:
     max_sentences: int
     chunk: Chunk | None = None
     claims: tuple[Claim, ...] = ()
+    question: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,20 @@ async def test_pages_are_found_with_what_they_say_and_where_it_stands(client: Cl
     assert list(hit.boxes) == [word.box for word in words if word.text in ("engineers", "engines.")]
 
 
+async def test_the_basic_view_finds_the_same_pages_and_reads_none(client: Client) -> None:
+    document = await searchable(client, made_pdfs.document([made_pdfs.line("A wombat.")] * 3), "wombats.pdf", 3)
+    full = await search(client, "wombat", documents=[document])
+    basic = await search(client, "wombat", documents=[document], view="SEARCH_VIEW_BASIC")
+    assert all(hit.snippets and hit.boxes for hit in full.hits)
+    assert not any(hit.snippets or hit.boxes for hit in basic.hits)
+    assert [(hit.document, hit.page, hit.score) for hit in basic.hits] == [
+        (hit.document, hit.page, hit.score) for hit in full.hits
+    ]
+    part = await search(client, "wombat", documents=[document], view="SEARCH_VIEW_BASIC", page_size=2)
+    rest = await search(client, "wombat", documents=[document], page_size=2, page_token=part.next_page_token)
+    assert [hit.page for hit in (*part.hits, *rest.hits)] == [hit.page for hit in full.hits]
+
+
 async def test_boxes_surround_the_word_on_a_page_that_is_turned(client: Client) -> None:
     await searchable(client, made_pdfs.rotated(), "turned.pdf", 1)
     ((box,),) = [hit.boxes for hit in (await search(client, "turned")).hits]

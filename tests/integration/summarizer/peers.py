@@ -151,11 +151,14 @@ class ScriptedExtractor(ExtractorServiceServicer):
         self, request: extractor_pb2.ExtractPagesRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[extractor_pb2.ExtractPagesResponse]:
         script = self._find(request.name)
-        assert sorted(request.read_mask.paths) == ["text", "words"]
+        assert sorted(request.read_mask.paths) in (["text", "words"], ["text"])
         self.reading += 1
+        last = request.last_page or len(script.pages)
         try:
             async for response in _responses(script):
-                yield response
+                page = response.page.number or response.failed_page.number
+                if not page or request.first_page <= page <= last:
+                    yield response
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise

@@ -597,6 +597,7 @@ class SearchPagesRequest(_message.Message):
     LANGUAGES_FIELD_NUMBER: _builtins.int
     STORED_AFTER_FIELD_NUMBER: _builtins.int
     STORED_BEFORE_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """Words, all of which a page must have in some form: `engine` finds "engines". `"in double quotes"` is a phrase,
     `word*` any word that begins so, `-word` excludes, and `or` between two words lets either do.
@@ -605,6 +606,8 @@ class SearchPagesRequest(_message.Message):
     """At most so many pages, 1 to 100; 0 means 10."""
     page_token: _builtins.str
     """`next_page_token` of the previous answer to the same request; empty for the first."""
+    view: _search_pb2.SearchView.ValueType
+    """How much is told of each page."""
     @_builtins.property
     def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only pages of these documents; empty means all."""
@@ -631,10 +634,11 @@ class SearchPagesRequest(_message.Message):
         languages: _abc.Iterable[_builtins.str] | None = ...,
         stored_after: _timestamp_pb2.Timestamp | None = ...,
         stored_before: _timestamp_pb2.Timestamp | None = ...,
+        view: _search_pb2.SearchView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stored_after", b"stored_after", "stored_before", b"stored_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "languages", b"languages", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "stored_after", b"stored_after", "stored_before", b"stored_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "languages", b"languages", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "stored_after", b"stored_after", "stored_before", b"stored_before", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pagemesh.common.v1 import page_pb2 as _page_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +19,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SearchView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SearchViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEARCH_VIEW_UNSPECIFIED: _SearchView.ValueType  # 0
+    """As SEARCH_VIEW_FULL."""
+    SEARCH_VIEW_BASIC: _SearchView.ValueType  # 1
+    """Without snippets and boxes: no page is read for them."""
+    SEARCH_VIEW_FULL: _SearchView.ValueType  # 2
+    """With snippets and boxes."""
+
+class SearchView(_SearchView, metaclass=_SearchViewEnumTypeWrapper):
+    """How much a search tells of each page that it finds."""
+
+SEARCH_VIEW_UNSPECIFIED: SearchView.ValueType  # 0
+"""As SEARCH_VIEW_FULL."""
+SEARCH_VIEW_BASIC: SearchView.ValueType  # 1
+"""Without snippets and boxes: no page is read for them."""
+SEARCH_VIEW_FULL: SearchView.ValueType  # 2
+"""With snippets and boxes."""
+Global___SearchView: _TypeAlias = SearchView  # noqa: Y015
 
 @_typing.final
 class SearchSnippet(_message.Message):

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from pagemesh.summarizer.v1 import answer_pb2 as pagemesh_dot_summarizer_dot_v1_dot_answer__pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -50,6 +51,16 @@ class SummarizerServiceStub:
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateResponse.FromString,
                 _registered_method=True)
+        self.Ask = channel.unary_unary(
+                '/pagemesh.summarizer.v1.SummarizerService/Ask',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.AskRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.AskResponse.FromString,
+                _registered_method=True)
+        self.StreamAsk = channel.unary_stream(
+                '/pagemesh.summarizer.v1.SummarizerService/StreamAsk',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.StreamAskRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.StreamAskResponse.FromString,
+                _registered_method=True)
         self.PurgeDocument = channel.unary_unary(
                 '/pagemesh.summarizer.v1.SummarizerService/PurgeDocument',
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.PurgeDocumentRequest.SerializeToString,
@@ -85,6 +96,23 @@ class SummarizerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Ask(self, request, context):
+        """Answers a question from the pages of one document, of a set, or of all documents that the tenant can search. The pages
+        that have to do with it are looked for first, and the model is given those alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamAsk(self, request, context):
+        """The same, as it comes into being: progress, text as the model writes it, each statement as its citations are checked,
+        and the whole answer last. Over HTTP it is a stream of server-sent events. An error after the first message is sent
+        as `error`, and as the status of the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PurgeDocument(self, request, context):
         """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
         one. What was paid for them stays recorded. Called by the extractor when a document is erased.
@@ -110,6 +138,16 @@ def add_SummarizerServiceServicer_to_server(servicer, server):
                     servicer.Estimate,
                     request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateRequest.FromString,
                     response_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateResponse.SerializeToString,
+            ),
+            'Ask': grpc.unary_unary_rpc_method_handler(
+                    servicer.Ask,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.AskRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.AskResponse.SerializeToString,
+            ),
+            'StreamAsk': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamAsk,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.StreamAskRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.StreamAskResponse.SerializeToString,
             ),
             'PurgeDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.PurgeDocument,
@@ -199,6 +237,60 @@ class SummarizerService:
             '/pagemesh.summarizer.v1.SummarizerService/Estimate',
             pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateRequest.SerializeToString,
             pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Ask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.SummarizerService/Ask',
+            pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.AskRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.AskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamAsk(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.SummarizerService/StreamAsk',
+            pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.StreamAskRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.StreamAskResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from pagemesh.summarizer.v1 import answer_pb2 as _answer_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as _summarizer_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -44,6 +45,15 @@ class SummarizerServiceStub:
     """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
     aside. The document's pages are read for it.
     """
+    Ask: _grpc.UnaryUnaryMultiCallable[_answer_pb2.AskRequest, _answer_pb2.AskResponse]
+    """Answers a question from the pages of one document, of a set, or of all documents that the tenant can search. The pages
+    that have to do with it are looked for first, and the model is given those alone.
+    """
+    StreamAsk: _grpc.UnaryStreamMultiCallable[_answer_pb2.StreamAskRequest, _answer_pb2.StreamAskResponse]
+    """The same, as it comes into being: progress, text as the model writes it, each statement as its citations are checked,
+    and the whole answer last. Over HTTP it is a stream of server-sent events. An error after the first message is sent
+    as `error`, and as the status of the call.
+    """
     PurgeDocument: _grpc.UnaryUnaryMultiCallable[_summarizer_service_pb2.PurgeDocumentRequest, _summarizer_service_pb2.PurgeDocumentResponse]
     """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
     one. What was paid for them stays recorded. Called by the extractor when a document is erased.
@@ -64,6 +74,15 @@ class SummarizerServiceAsyncStub(SummarizerServiceStub):
     Estimate: _aio.UnaryUnaryMultiCallable[_summarizer_service_pb2.EstimateRequest, _summarizer_service_pb2.EstimateResponse]  # type: ignore[assignment]
     """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
     aside. The document's pages are read for it.
+    """
+    Ask: _aio.UnaryUnaryMultiCallable[_answer_pb2.AskRequest, _answer_pb2.AskResponse]  # type: ignore[assignment]
+    """Answers a question from the pages of one document, of a set, or of all documents that the tenant can search. The pages
+    that have to do with it are looked for first, and the model is given those alone.
+    """
+    StreamAsk: _aio.UnaryStreamMultiCallable[_answer_pb2.StreamAskRequest, _answer_pb2.StreamAskResponse]  # type: ignore[assignment]
+    """The same, as it comes into being: progress, text as the model writes it, each statement as its citations are checked,
+    and the whole answer last. Over HTTP it is a stream of server-sent events. An error after the first message is sent
+    as `error`, and as the status of the call.
     """
     PurgeDocument: _aio.UnaryUnaryMultiCallable[_summarizer_service_pb2.PurgeDocumentRequest, _summarizer_service_pb2.PurgeDocumentResponse]  # type: ignore[assignment]
     """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
@@ -100,6 +119,27 @@ class SummarizerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_summarizer_service_pb2.EstimateResponse, _abc.Awaitable[_summarizer_service_pb2.EstimateResponse]]:
         """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
         aside. The document's pages are read for it.
+        """
+
+    @_abc_1.abstractmethod
+    def Ask(
+        self,
+        request: _answer_pb2.AskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.AskResponse, _abc.Awaitable[_answer_pb2.AskResponse]]:
+        """Answers a question from the pages of one document, of a set, or of all documents that the tenant can search. The pages
+        that have to do with it are looked for first, and the model is given those alone.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamAsk(
+        self,
+        request: _answer_pb2.StreamAskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_answer_pb2.StreamAskResponse], _abc.AsyncIterator[_answer_pb2.StreamAskResponse]]:
+        """The same, as it comes into being: progress, text as the model writes it, each statement as its citations are checked,
+        and the whole answer last. Over HTTP it is a stream of server-sent events. An error after the first message is sent
+        as `error`, and as the status of the call.
         """
 
     @_abc_1.abstractmethod

@@ -17,7 +17,12 @@ def answer(prompt: Prompt, *, model: str = MODEL, version: str = "1") -> bytes:
     return content_key(prompt, model=model, provider_version=version)
 
 
+ASK = replace(MAP, stage=Stage.ASK, question="Do bees fly?")
 OTHER_PROMPTS = [
+    ASK,
+    replace(ASK, question="Do cats fly?"),
+    replace(ASK, options=options(language="de")),
+    replace(ASK, chunk=replace(CHUNK, text="Other words")),
     replace(MAP, max_sentences=4),
     replace(MAP, options=options(length=Length.LONG)),
     replace(MAP, options=options(style=Style.BULLETS)),

@@ -336,12 +336,20 @@ class SlowResults:
     async def find(self, tenant: str, keys: Sequence[bytes]) -> Mapping[bytes, Committed]:
         return await self.store.find(tenant, keys)
 
-    async def commit(self, key: bytes, answer: Answer, delivery: Delivery, *, generation: int = 0) -> None:
+    async def commit(
+        self,
+        key: bytes,
+        answer: Answer,
+        delivery: Delivery,
+        *,
+        generation: int = 0,
+        others: Sequence[tuple[str, int]] = (),
+    ) -> None:
         self.reached.set()
         if self.error is not None:
             raise self.error
         await self.go_on.wait()
-        await self.store.commit(key, answer, delivery, generation=generation)
+        await self.store.commit(key, answer, delivery, generation=generation, others=others)
 
     async def generation(self, tenant: str, document: str) -> int:
         return await self.store.generation(tenant, document)

@@ -1,7 +1,7 @@
 """One buyer for each answer at a time, whoever dies, fails or leaves."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -56,9 +56,17 @@ async def test_one_who_is_cancelled_while_it_is_written_down_keeps_the_turn_unti
     written = asyncio.Event()
 
     class SlowStore(MemoryStore):
-        async def commit(self, key: bytes, answer: Answer, delivery: Delivery, *, generation: int = 0) -> None:
+        async def commit(
+            self,
+            key: bytes,
+            answer: Answer,
+            delivery: Delivery,
+            *,
+            generation: int = 0,
+            others: Sequence[tuple[str, int]] = (),
+        ) -> None:
             await written.wait()
-            await flow.store.commit(key, answer, delivery, generation=generation)
+            await flow.store.commit(key, answer, delivery, generation=generation, others=others)
 
     first = asyncio.create_task(flow.paid(results=SlowStore(flow.clock)).make(order(flow)))
     await until(lambda: flow.outcomes == ["ok"])

@@ -1,0 +1,48 @@
+"""Wires what answers questions."""
+
+import time
+from collections.abc import Callable
+
+from services.runtime.clients import MeshClient
+from services.summarizer.adapters import signals
+from services.summarizer.adapters.acting import act_as
+from services.summarizer.adapters.extractor_client import ExtractorPages
+from services.summarizer.adapters.extractor_search import ExtractorSearch
+from services.summarizer.api.questions import Questions
+from services.summarizer.domain.ask import AnswerMaker, AskFlights, StreamAsk
+from services.summarizer.domain.models import Models
+from services.summarizer.domain.paid_calls import PaidCalls
+from services.summarizer.domain.passages import PassageFinder
+from services.summarizer.domain.ports import Results
+from services.summarizer.domain.savings import Savings
+from services.summarizer.domain.tails import Tails
+
+
+def questions(
+    *,
+    models: Models,
+    extractor: MeshClient,
+    results: Results,
+    paid: PaidCalls,
+    flights: AskFlights,
+    savings: Savings,
+    tails: Tails,
+    new_id: Callable[[], str],
+) -> Questions:
+    """The part of the servicer that answers questions, over the same models, money and results as summaries."""
+    pages = ExtractorPages(extractor)
+    stream = StreamAsk(
+        models=models,
+        finder=PassageFinder(search=ExtractorSearch(extractor), reader=pages),
+        pages=pages,
+        results=results,
+        maker=AnswerMaker(results=results, paid=paid, act_as=act_as),
+        flights=flights,
+        savings=savings,
+        tails=tails,
+        act_as=act_as,
+        new_id=new_id,
+        now_s=time.time,
+        failed_over=signals.failed_over,
+    )
+    return Questions(stream)
