@@ -15,9 +15,11 @@ from pagemesh_cli.verbs import (
     doctor,
     documents,
     extract,
+    fields,
     ledger,
     pictures,
     projects,
+    schemas,
     search,
     stack,
     summaries,
@@ -52,13 +54,14 @@ def root(
 
 _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "Stack": (stack.up, stack.down, stack.status, doctor.doctor, demo.demo, ledger.ledger),
-    "Documents": (upload.upload, extract.extract, pictures.render, search.search, summaries.summarize),
+    "Documents": (upload.upload, extract.extract, pictures.render, search.search, summaries.summarize, fields.fields),
     "Account": (usage.usage, account.whoami, budgets.prices),
 }
 for panel, verbs in _VERBS.items():
     for verb in verbs:
         app.command(rich_help_panel=panel)(verb)
 app.add_typer(documents.documents, name="documents", rich_help_panel="Documents")
+app.add_typer(schemas.schemas, name="schemas", rich_help_panel="Documents")
 app.add_typer(account.keys, name="keys", rich_help_panel="Account")
 app.add_typer(projects.projects, name="projects", rich_help_panel="Account")
 app.add_typer(users.users, name="users", rich_help_panel="Account")

@@ -235,7 +235,26 @@ def _content(name: str, detail: str, body: dict[str, Any]) -> str:
     }
     if name == "say":
         return detail
-    return fixed.get(name) or ("" if name == "empty" else json.dumps(_summary(body), ensure_ascii=False))
+    if name in fixed:
+        return fixed[name]
+    answer = _fields(body) if "You find values" in body["messages"][0]["content"] else _summary(body)
+    return json.dumps(answer, ensure_ascii=False)
+
+
+def _fields(body: dict[str, Any]) -> dict[str, Any]:
+    """A field for each line `name: value` whose name is one of the schema's properties."""
+    asked = body["messages"][-1]["content"]
+    found = _MATERIAL.search(asked)
+    assert found is not None, "the material is fenced"
+    fields: list[dict[str, Any]] = []
+    for part in found["material"].split(f"[{found['fence']} page ")[1:]:
+        page, _, text = part.partition("]\n")
+        for line in text.splitlines():
+            label, colon, value = line.partition(":")
+            name = label.strip().lower().replace(" ", "_")
+            if colon and f'"{name}":' in asked:
+                fields.append({"pointer": f"/{name}", "value": value.strip(), "quote": line.strip(), "page": int(page)})
+    return {"fields": fields}
 
 
 def _summary(body: dict[str, Any]) -> dict[str, Any]:

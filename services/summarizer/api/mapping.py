@@ -64,7 +64,7 @@ def from_summary(summary: Summary) -> summary_pb2.Summary:
         extractive=summary.extractive,
         cached=summary.cached,
         failed_pages=summary.failed_pages,
-        consumption=_from_consumption(summary.consumption),
+        consumption=from_consumption(summary.consumption),
         degraded_from=summary.degraded_from,
     )
 
@@ -81,12 +81,13 @@ def _from_progress(progress: Progress) -> service_pb2.SummaryProgress:
 def _from_sentence(sentence: Sentence) -> summary_pb2.SummarySentence:
     return summary_pb2.SummarySentence(
         text=sentence.text,
-        citations=[_from_citation(citation) for citation in sentence.citations],
+        citations=[from_citation(citation) for citation in sentence.citations],
         grounded=sentence.grounded,
     )
 
 
-def _from_citation(citation: Citation) -> summary_pb2.Citation:
+def from_citation(citation: Citation) -> summary_pb2.Citation:
+    """Words on a page."""
     boxes = [_from_box(box) for box in citation.boxes]
     return summary_pb2.Citation(page=citation.page, quote=citation.quote, boxes=boxes)
 
@@ -95,7 +96,8 @@ def _from_box(box: Box) -> page_pb2.BoundingBox:
     return page_pb2.BoundingBox(x0=box.x0, y0=box.y0, x1=box.x1, y1=box.y1)
 
 
-def _from_consumption(used: Consumption) -> summary_pb2.Consumption:
+def from_consumption(used: Consumption) -> summary_pb2.Consumption:
+    """What was used and what it cost."""
     return summary_pb2.Consumption(
         input_tokens=used.tokens.input_tokens,
         output_tokens=used.tokens.output_tokens,

@@ -8,13 +8,15 @@ import grpc
 from google.rpc import status_pb2
 from prometheus_client import Gauge, Histogram
 
+from pagemesh.summarizer.v1 import fields_pb2, summarizer_service_pb2_grpc
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
-from pagemesh.summarizer.v1 import summarizer_service_pb2_grpc
 from services.runtime.call import current_identity
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api.caller import current_caller, current_deadline
+from services.summarizer.api.fields_mapping import from_extraction, to_wanted
 from services.summarizer.api.mapping import from_event, from_summary, to_options
 from services.summarizer.domain.events import Finished
+from services.summarizer.domain.extract_fields import ExtractFields
 from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.summarize import StreamSummarize, Summarize
 from services.summarizer.domain.values import Summary
@@ -26,12 +28,26 @@ _GROUNDED = Histogram(
     buckets=(0, 0.25, 0.5, 0.75, 0.9, 0.99, 1),
 )
 
+_FIELDS_GROUNDED = Histogram(
+    "pagemesh_summarizer_fields_grounded_share",
+    "Share of the fields of an extraction that are grounded.",
+    buckets=(0, 0.25, 0.5, 0.75, 0.9, 0.99, 1),
+)
+
 
 class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
     """Translates; decides nothing."""
 
-    def __init__(self, *, summarize: Summarize, stream_summarize: StreamSummarize, purge: PurgeDocument) -> None:
+    def __init__(
+        self,
+        *,
+        summarize: Summarize,
+        stream_summarize: StreamSummarize,
+        extract_fields: ExtractFields,
+        purge: PurgeDocument,
+    ) -> None:
         self._summarize = summarize
+        self._extract_fields = extract_fields
         self._purge = purge
         self._stream_summarize = stream_summarize
 
@@ -58,6 +74,22 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         async with aclosing(with_error_event(self._events(request), make=_error_event)) as responses:
             async for response in responses:
                 yield response
+
+    async def ExtractFields(
+        self, request: fields_pb2.ExtractFieldsRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> fields_pb2.ExtractFieldsResponse:
+        """What a schema describes."""
+        with _ACTIVE.track_inprogress():
+            extraction = await self._extract_fields(
+                current_caller(),
+                request.document,
+                to_wanted(request),
+                model=request.options.model,
+                fallbacks=request.options.fallback_models,
+                deadline=current_deadline(),
+            )
+        _FIELDS_GROUNDED.observe(extraction.grounded_share)
+        return fields_pb2.ExtractFieldsResponse(extraction=from_extraction(extraction))
 
     async def PurgeDocument(
         self, request: service_pb2.PurgeDocumentRequest, context: "grpc.aio.ServicerContext[Any, Any]"

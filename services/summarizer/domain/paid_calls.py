@@ -15,6 +15,7 @@ from services.runtime.errors import (
     Unauthenticated,
     Unavailable,
 )
+from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.models import Model
 from services.summarizer.domain.ports import Books, Held, Outbox, Results
 from services.summarizer.domain.tails import Tails
@@ -23,7 +24,6 @@ from services.summarizer.domain.values import (
     Caller,
     Delivery,
     Money,
-    Prompt,
     TokenCount,
     UsageEvent,
 )
@@ -41,7 +41,7 @@ class Order:
     caller: Caller
     document: str
     model: Model
-    prompt: Prompt
+    prompt: AnyPrompt
     key: bytes
     generation: int = 0
 

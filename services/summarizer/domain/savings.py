@@ -18,14 +18,22 @@ RETRY_S = 1.0
 
 
 def free_event(
-    *, event_id: str, model: str, document: str, caller: Caller, now_s: float, source: str, saved: Money
+    *,
+    event_id: str,
+    model: str,
+    document: str,
+    caller: Caller,
+    now_s: float,
+    source: str,
+    saved: Money,
+    kind: str = "summarize",
 ) -> UsageEvent:
     """An event without tokens; `source` is `cache` or `shared`, `saved` what the answer had cost when it was made."""
     return UsageEvent(
         event_id=event_id,
         model=model,
         tokens=TokenCount(0, 0),
-        operation=f"summarize.{source}",
+        operation=f"{kind}.{source}",
         document=document,
         request_id=caller.request_id,
         occurred_at_s=now_s,

@@ -28,10 +28,11 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from pagemesh.common.v1 import access_pb2 as pagemesh_dot_common_dot_v1_dot_access__pb2
+from pagemesh.summarizer.v1 import fields_pb2 as pagemesh_dot_summarizer_dot_v1_dot_fields__pb2
 from pagemesh.summarizer.v1 import summary_pb2 as pagemesh_dot_summarizer_dot_v1_dot_summary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/pagemesh/summarizer/v1/summarizer_service.proto\x12\x16pagemesh.summarizer.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x17google/rpc/status.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a$pagemesh/summarizer/v1/summary.proto\"\x8a\x03\n\x0eSummaryOptions\x12\x43\n\x06length\x18\x01 \x01(\x0e\x32%.pagemesh.summarizer.v1.SummaryLengthB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x41\n\x05style\x18\x02 \x01(\x0e\x32$.pagemesh.summarizer.v1.SummaryStyleB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x45\n\x08language\x18\x03 \x01(\tB3\xe2\x41\x01\x01\xbaH,r*\x18#2&^([A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*)?$\x12\x1b\n\x05\x66ocus\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\x12>\n\x05model\x18\x05 \x01(\tB/\xe2\x41\x01\x01\xbaH(r&\x18\xc8\x01\x32!^([a-z0-9-]+/[A-Za-z0-9._:/-]+)?$\x12L\n\x0f\x66\x61llback_models\x18\x06 \x03(\tB3\xe2\x41\x01\x01\xbaH,\x92\x01)\x10\x05\"%r#\x18\xc8\x01\x32\x1e^[a-z0-9-]+/[A-Za-z0-9._:/-]+$\"\x9e\x01\n\x10SummarizeRequest\x12K\n\x08\x64ocument\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12=\n\x07options\x18\x02 \x01(\x0b\x32&.pagemesh.summarizer.v1.SummaryOptionsB\x04\xe2\x41\x01\x01\"E\n\x11SummarizeResponse\x12\x30\n\x07summary\x18\x01 \x01(\x0b\x32\x1f.pagemesh.summarizer.v1.Summary\"\xa4\x01\n\x16StreamSummarizeRequest\x12K\n\x08\x64ocument\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12=\n\x07options\x18\x02 \x01(\x0b\x32&.pagemesh.summarizer.v1.SummaryOptionsB\x04\xe2\x41\x01\x01\"\x87\x01\n\x0fSummaryProgress\x12\x1b\n\npages_read\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1b\n\npage_count\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\x0b\x63hunks_done\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\x0b\x63hunk_count\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\x9d\x02\n\x17StreamSummarizeResponse\x12;\n\x08progress\x18\x01 \x01(\x0b\x32\'.pagemesh.summarizer.v1.SummaryProgressH\x00\x12\x1f\n\ntext_delta\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\xa0\x8d\x06H\x00\x12;\n\x08sentence\x18\x03 \x01(\x0b\x32\'.pagemesh.summarizer.v1.SummarySentenceH\x00\x12\x32\n\x07summary\x18\x04 \x01(\x0b\x32\x1f.pagemesh.summarizer.v1.SummaryH\x00\x12#\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01\"c\n\x14PurgeDocumentRequest\x12K\n\x08\x64ocument\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\"9\n\x15PurgeDocumentResponse\x12 \n\x0fresults_deleted\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x32\x8a\x04\n\x11SummarizerService\x12\xaa\x01\n\tSummarize\x12(.pagemesh.summarizer.v1.SummarizeRequest\x1a).pagemesh.summarizer.v1.SummarizeResponse\"H\x90\x02\x02\xca\xf3\x18\x12\n\x10summaries.create\x82\xd3\xe4\x93\x02)\"$/v1/{document=documents/*}:summarize:\x01*\x12\xc4\x01\n\x0fStreamSummarize\x12..pagemesh.summarizer.v1.StreamSummarizeRequest\x1a/.pagemesh.summarizer.v1.StreamSummarizeResponse\"N\x90\x02\x02\xca\xf3\x18\x12\n\x10summaries.create\x82\xd3\xe4\x93\x02/\"*/v1/{document=documents/*}:streamSummarize:\x01*0\x01\x12\x80\x01\n\rPurgeDocument\x12,.pagemesh.summarizer.v1.PurgeDocumentRequest\x1a-.pagemesh.summarizer.v1.PurgeDocumentResponse\"\x12\x90\x02\x02\xca\xf3\x18\x0b\x12\textractorb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/pagemesh/summarizer/v1/summarizer_service.proto\x12\x16pagemesh.summarizer.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x17google/rpc/status.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a#pagemesh/summarizer/v1/fields.proto\x1a$pagemesh/summarizer/v1/summary.proto\"\x8a\x03\n\x0eSummaryOptions\x12\x43\n\x06length\x18\x01 \x01(\x0e\x32%.pagemesh.summarizer.v1.SummaryLengthB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x41\n\x05style\x18\x02 \x01(\x0e\x32$.pagemesh.summarizer.v1.SummaryStyleB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x45\n\x08language\x18\x03 \x01(\tB3\xe2\x41\x01\x01\xbaH,r*\x18#2&^([A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*)?$\x12\x1b\n\x05\x66ocus\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\x12>\n\x05model\x18\x05 \x01(\tB/\xe2\x41\x01\x01\xbaH(r&\x18\xc8\x01\x32!^([a-z0-9-]+/[A-Za-z0-9._:/-]+)?$\x12L\n\x0f\x66\x61llback_models\x18\x06 \x03(\tB3\xe2\x41\x01\x01\xbaH,\x92\x01)\x10\x05\"%r#\x18\xc8\x01\x32\x1e^[a-z0-9-]+/[A-Za-z0-9._:/-]+$\"\x9e\x01\n\x10SummarizeRequest\x12K\n\x08\x64ocument\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12=\n\x07options\x18\x02 \x01(\x0b\x32&.pagemesh.summarizer.v1.SummaryOptionsB\x04\xe2\x41\x01\x01\"E\n\x11SummarizeResponse\x12\x30\n\x07summary\x18\x01 \x01(\x0b\x32\x1f.pagemesh.summarizer.v1.Summary\"\xa4\x01\n\x16StreamSummarizeRequest\x12K\n\x08\x64ocument\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12=\n\x07options\x18\x02 \x01(\x0b\x32&.pagemesh.summarizer.v1.SummaryOptionsB\x04\xe2\x41\x01\x01\"\x87\x01\n\x0fSummaryProgress\x12\x1b\n\npages_read\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1b\n\npage_count\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\x0b\x63hunks_done\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\x0b\x63hunk_count\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"\x9d\x02\n\x17StreamSummarizeResponse\x12;\n\x08progress\x18\x01 \x01(\x0b\x32\'.pagemesh.summarizer.v1.SummaryProgressH\x00\x12\x1f\n\ntext_delta\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\xa0\x8d\x06H\x00\x12;\n\x08sentence\x18\x03 \x01(\x0b\x32\'.pagemesh.summarizer.v1.SummarySentenceH\x00\x12\x32\n\x07summary\x18\x04 \x01(\x0b\x32\x1f.pagemesh.summarizer.v1.SummaryH\x00\x12#\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x0e\n\x05\x65vent\x12\x05\xbaH\x02\x08\x01\"c\n\x14PurgeDocumentRequest\x12K\n\x08\x64ocument\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\"9\n\x15PurgeDocumentResponse\x12 \n\x0fresults_deleted\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x32\xc4\x05\n\x11SummarizerService\x12\xaa\x01\n\tSummarize\x12(.pagemesh.summarizer.v1.SummarizeRequest\x1a).pagemesh.summarizer.v1.SummarizeResponse\"H\x90\x02\x02\xca\xf3\x18\x12\n\x10summaries.create\x82\xd3\xe4\x93\x02)\"$/v1/{document=documents/*}:summarize:\x01*\x12\xc4\x01\n\x0fStreamSummarize\x12..pagemesh.summarizer.v1.StreamSummarizeRequest\x1a/.pagemesh.summarizer.v1.StreamSummarizeResponse\"N\x90\x02\x02\xca\xf3\x18\x12\n\x10summaries.create\x82\xd3\xe4\x93\x02/\"*/v1/{document=documents/*}:streamSummarize:\x01*0\x01\x12\xb7\x01\n\rExtractFields\x12,.pagemesh.summarizer.v1.ExtractFieldsRequest\x1a-.pagemesh.summarizer.v1.ExtractFieldsResponse\"I\x90\x02\x02\xca\xf3\x18\x0f\n\rfields.create\x82\xd3\xe4\x93\x02-\"(/v1/{document=documents/*}:extractFields:\x01*\x12\x80\x01\n\rPurgeDocument\x12,.pagemesh.summarizer.v1.PurgeDocumentRequest\x1a-.pagemesh.summarizer.v1.PurgeDocumentResponse\"\x12\x90\x02\x02\xca\xf3\x18\x0b\x12\textractorb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -78,24 +79,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUMMARIZERSERVICE'].methods_by_name['Summarize']._serialized_options = b'\220\002\002\312\363\030\022\n\020summaries.create\202\323\344\223\002)\"$/v1/{document=documents/*}:summarize:\001*'
   _globals['_SUMMARIZERSERVICE'].methods_by_name['StreamSummarize']._loaded_options = None
   _globals['_SUMMARIZERSERVICE'].methods_by_name['StreamSummarize']._serialized_options = b'\220\002\002\312\363\030\022\n\020summaries.create\202\323\344\223\002/\"*/v1/{document=documents/*}:streamSummarize:\001*'
+  _globals['_SUMMARIZERSERVICE'].methods_by_name['ExtractFields']._loaded_options = None
+  _globals['_SUMMARIZERSERVICE'].methods_by_name['ExtractFields']._serialized_options = b'\220\002\002\312\363\030\017\n\rfields.create\202\323\344\223\002-\"(/v1/{document=documents/*}:extractFields:\001*'
   _globals['_SUMMARIZERSERVICE'].methods_by_name['PurgeDocument']._loaded_options = None
   _globals['_SUMMARIZERSERVICE'].methods_by_name['PurgeDocument']._serialized_options = b'\220\002\002\312\363\030\013\022\textractor'
-  _globals['_SUMMARYOPTIONS']._serialized_start=291
-  _globals['_SUMMARYOPTIONS']._serialized_end=685
-  _globals['_SUMMARIZEREQUEST']._serialized_start=688
-  _globals['_SUMMARIZEREQUEST']._serialized_end=846
-  _globals['_SUMMARIZERESPONSE']._serialized_start=848
-  _globals['_SUMMARIZERESPONSE']._serialized_end=917
-  _globals['_STREAMSUMMARIZEREQUEST']._serialized_start=920
-  _globals['_STREAMSUMMARIZEREQUEST']._serialized_end=1084
-  _globals['_SUMMARYPROGRESS']._serialized_start=1087
-  _globals['_SUMMARYPROGRESS']._serialized_end=1222
-  _globals['_STREAMSUMMARIZERESPONSE']._serialized_start=1225
-  _globals['_STREAMSUMMARIZERESPONSE']._serialized_end=1510
-  _globals['_PURGEDOCUMENTREQUEST']._serialized_start=1512
-  _globals['_PURGEDOCUMENTREQUEST']._serialized_end=1611
-  _globals['_PURGEDOCUMENTRESPONSE']._serialized_start=1613
-  _globals['_PURGEDOCUMENTRESPONSE']._serialized_end=1670
-  _globals['_SUMMARIZERSERVICE']._serialized_start=1673
-  _globals['_SUMMARIZERSERVICE']._serialized_end=2195
+  _globals['_SUMMARYOPTIONS']._serialized_start=328
+  _globals['_SUMMARYOPTIONS']._serialized_end=722
+  _globals['_SUMMARIZEREQUEST']._serialized_start=725
+  _globals['_SUMMARIZEREQUEST']._serialized_end=883
+  _globals['_SUMMARIZERESPONSE']._serialized_start=885
+  _globals['_SUMMARIZERESPONSE']._serialized_end=954
+  _globals['_STREAMSUMMARIZEREQUEST']._serialized_start=957
+  _globals['_STREAMSUMMARIZEREQUEST']._serialized_end=1121
+  _globals['_SUMMARYPROGRESS']._serialized_start=1124
+  _globals['_SUMMARYPROGRESS']._serialized_end=1259
+  _globals['_STREAMSUMMARIZERESPONSE']._serialized_start=1262
+  _globals['_STREAMSUMMARIZERESPONSE']._serialized_end=1547
+  _globals['_PURGEDOCUMENTREQUEST']._serialized_start=1549
+  _globals['_PURGEDOCUMENTREQUEST']._serialized_end=1648
+  _globals['_PURGEDOCUMENTRESPONSE']._serialized_start=1650
+  _globals['_PURGEDOCUMENTRESPONSE']._serialized_end=1707
+  _globals['_SUMMARIZERSERVICE']._serialized_start=1710
+  _globals['_SUMMARIZERSERVICE']._serialized_end=2418
 # @@protoc_insertion_point(module_scope)

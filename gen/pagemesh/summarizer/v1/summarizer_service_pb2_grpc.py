@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from pagemesh.summarizer.v1 import fields_pb2 as pagemesh_dot_summarizer_dot_v1_dot_fields__pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -45,6 +46,11 @@ class SummarizerServiceStub:
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeResponse.FromString,
                 _registered_method=True)
+        self.ExtractFields = channel.unary_unary(
+                '/pagemesh.summarizer.v1.SummarizerService/ExtractFields',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_fields__pb2.ExtractFieldsRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_fields__pb2.ExtractFieldsResponse.FromString,
+                _registered_method=True)
         self.PurgeDocument = channel.unary_unary(
                 '/pagemesh.summarizer.v1.SummarizerService/PurgeDocument',
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.PurgeDocumentRequest.SerializeToString,
@@ -72,6 +78,14 @@ class SummarizerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExtractFields(self, request, context):
+        """Looks in a document for what a JSON Schema describes: a value for each of its fields, with the words of the document
+        that say so. The answer is checked against the schema; what does not satisfy it is told field by field.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PurgeDocument(self, request, context):
         """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
         one. What was paid for them stays recorded. Called by the extractor when a document is erased.
@@ -92,6 +106,11 @@ def add_SummarizerServiceServicer_to_server(servicer, server):
                     servicer.StreamSummarize,
                     request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeRequest.FromString,
                     response_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeResponse.SerializeToString,
+            ),
+            'ExtractFields': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtractFields,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_fields__pb2.ExtractFieldsRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_fields__pb2.ExtractFieldsResponse.SerializeToString,
             ),
             'PurgeDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.PurgeDocument,
@@ -154,6 +173,33 @@ class SummarizerService:
             '/pagemesh.summarizer.v1.SummarizerService/StreamSummarize',
             pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeRequest.SerializeToString,
             pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.StreamSummarizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtractFields(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.SummarizerService/ExtractFields',
+            pagemesh_dot_summarizer_dot_v1_dot_fields__pb2.ExtractFieldsRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_fields__pb2.ExtractFieldsResponse.FromString,
             options,
             channel_credentials,
             insecure,

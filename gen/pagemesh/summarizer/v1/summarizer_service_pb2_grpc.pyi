@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from pagemesh.summarizer.v1 import fields_pb2 as _fields_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as _summarizer_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -40,6 +41,10 @@ class SummarizerServiceStub:
     checked, and the whole summary last. Over HTTP it is a stream of server-sent events. An error after the first
     message is sent as `error`, and as the status of the call.
     """
+    ExtractFields: _grpc.UnaryUnaryMultiCallable[_fields_pb2.ExtractFieldsRequest, _fields_pb2.ExtractFieldsResponse]
+    """Looks in a document for what a JSON Schema describes: a value for each of its fields, with the words of the document
+    that say so. The answer is checked against the schema; what does not satisfy it is told field by field.
+    """
     PurgeDocument: _grpc.UnaryUnaryMultiCallable[_summarizer_service_pb2.PurgeDocumentRequest, _summarizer_service_pb2.PurgeDocumentResponse]
     """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
     one. What was paid for them stays recorded. Called by the extractor when a document is erased.
@@ -56,6 +61,10 @@ class SummarizerServiceAsyncStub(SummarizerServiceStub):
     """The same, as it comes into being: progress, text as the model writes it, each sentence as its citations are
     checked, and the whole summary last. Over HTTP it is a stream of server-sent events. An error after the first
     message is sent as `error`, and as the status of the call.
+    """
+    ExtractFields: _aio.UnaryUnaryMultiCallable[_fields_pb2.ExtractFieldsRequest, _fields_pb2.ExtractFieldsResponse]  # type: ignore[assignment]
+    """Looks in a document for what a JSON Schema describes: a value for each of its fields, with the words of the document
+    that say so. The answer is checked against the schema; what does not satisfy it is told field by field.
     """
     PurgeDocument: _aio.UnaryUnaryMultiCallable[_summarizer_service_pb2.PurgeDocumentRequest, _summarizer_service_pb2.PurgeDocumentResponse]  # type: ignore[assignment]
     """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
@@ -82,6 +91,16 @@ class SummarizerServiceServicer(metaclass=_abc_1.ABCMeta):
         """The same, as it comes into being: progress, text as the model writes it, each sentence as its citations are
         checked, and the whole summary last. Over HTTP it is a stream of server-sent events. An error after the first
         message is sent as `error`, and as the status of the call.
+        """
+
+    @_abc_1.abstractmethod
+    def ExtractFields(
+        self,
+        request: _fields_pb2.ExtractFieldsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fields_pb2.ExtractFieldsResponse, _abc.Awaitable[_fields_pb2.ExtractFieldsResponse]]:
+        """Looks in a document for what a JSON Schema describes: a value for each of its fields, with the words of the document
+        that say so. The answer is checked against the schema; what does not satisfy it is told field by field.
         """
 
     @_abc_1.abstractmethod
