@@ -16,10 +16,12 @@ from pagemesh_cli.verbs import (
     documents,
     estimates,
     extract,
+    fields,
     ledger,
     pictures,
     projects,
     questions,
+    schemas,
     search,
     stack,
     summaries,
@@ -62,6 +64,7 @@ _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
         summaries.summarize,
         estimates.estimate,
         questions.ask,
+        fields.fields,
     ),
     "Account": (usage.usage, account.whoami, budgets.prices),
 }
@@ -69,6 +72,7 @@ for panel, verbs in _VERBS.items():
     for verb in verbs:
         app.command(rich_help_panel=panel)(verb)
 app.add_typer(documents.documents, name="documents", rich_help_panel="Documents")
+app.add_typer(schemas.schemas, name="schemas", rich_help_panel="Documents")
 app.add_typer(account.keys, name="keys", rich_help_panel="Account")
 app.add_typer(projects.projects, name="projects", rich_help_panel="Account")
 app.add_typer(users.users, name="users", rich_help_panel="Account")

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 _NAMED = ("name", "document", "job", "schema", "budget", "project", "user", "tenant")
 """Fields that hold one resource name, the likeliest first."""
-_RESOURCE = re.compile(r"^[a-zA-Z]{1,40}/[A-Za-z0-9_.~-]{1,128}(/[a-zA-Z]{1,40}/[A-Za-z0-9_.~-]{1,128})?$")
+_RESOURCE = re.compile(r"^[a-zA-Z]{1,40}/[A-Za-z0-9_.~@-]{1,128}(/[a-zA-Z]{1,40}/[A-Za-z0-9_.~-]{1,128})?$")
 
 
 def resource_of(message: object) -> str:

@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import redis.asyncio as redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from pagemesh.summarizer.v1 import summarizer_service_pb2
+from pagemesh.summarizer.v1 import schema_service_pb2, summarizer_service_pb2
+from pagemesh.summarizer.v1.schema_service_pb2_grpc import add_SchemaServiceServicer_to_server
 from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import add_SummarizerServiceServicer_to_server
 from services.audit.service_trail import ServiceTrail
 from services.database.migrate import migrate
@@ -25,6 +27,7 @@ from services.runtime.config import DatabaseSettings, WrongSettingError, load_se
 from services.runtime.errors import InvalidArgument, Unavailable
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
+from services.summarizer import fields
 from services.summarizer.adapters import signals
 from services.summarizer.adapters.acting import act_as, remaining_s, tenant
 from services.summarizer.adapters.extractor_client import ExtractorPages
@@ -38,12 +41,14 @@ from services.summarizer.adapters.openai_compatible import OpenAiCompatibleProvi
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
 from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
+from services.summarizer.api.schema_servicer import SchemaServicer
 from services.summarizer.api.servicer import SummarizerServicer
 from services.summarizer.asking import questions
 from services.summarizer.config import SummarizerSettings
 from services.summarizer.domain.ask import AskFlights
 from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.estimate import EstimateSummary
+from services.summarizer.domain.extract_fields import FieldsFlights
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.outbox_feeder import OutboxFeeder
@@ -58,8 +63,10 @@ from services.summarizer.domain.turns import Turns
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SERVICE = summarizer_service_pb2.DESCRIPTOR.services_by_name["SummarizerService"].full_name
+_SCHEMA_SERVICE = schema_service_pb2.DESCRIPTOR.services_by_name["SchemaService"].full_name
 _READS = frozenset(
-    f"{_SERVICE}/{method}" for method in ("Summarize", "StreamSummarize", "Estimate", "Ask", "StreamAsk")
+    f"{_SERVICE}/{method}"
+    for method in ("Summarize", "StreamSummarize", "Estimate", "Ask", "StreamAsk", "ExtractFields")
 )
 """What they keep are copies of what they answer, and what they spend is in the ledger's books before."""
 _PEER_HEALTH_CAP_S = 1.0
@@ -97,6 +104,7 @@ async def serve(
         server = MeshServer(name="summarizer", settings=settings, health=health, audit=[world.audit.concern])
         flights: Flights = SingleFlight(joined=signals.joined)
         ask_flights: AskFlights = SingleFlight(joined=signals.joined)
+        fields_flights: FieldsFlights = SingleFlight(joined=signals.joined)
         tails = Tails()
         savings = Savings(books=world.books, act_as=act_as, dropped=signals.savings_dropped)
         # Left in the opposite order: runs end first, then what they owe is written down, then told.
@@ -104,32 +112,49 @@ async def serve(
         stack.push_async_callback(tails.close, _TAILS_GRACE_S)
         stack.push_async_callback(flights.close)
         stack.push_async_callback(ask_flights.close)
-        models, paid = _models(settings, world.providers), _paid_calls(world, tails)
-        stream = _use_case(models, paid, world, flights=flights, tails=tails, savings=savings)
-        purge = PurgeDocument(results=PostgresResults(world.pool), cache=world.cache)
+        stack.push_async_callback(fields_flights.close)
+        parts = _parts(settings, world, tails)
+        stream = _use_case(world, parts, flights, savings)
+        found = fields.compose(
+            pool=world.pool,
+            client=world.redis,
+            breaker=Breaker("redis_schemas", reset_timeout_s=_CACHE_REST_S),
+            models=parts.models,
+            pages=world.pages,
+            map_reduce=parts.map_reduce,
+            keeper=parts.keeper,
+            savings=savings,
+            flights=fields_flights,
+        )
         estimate = EstimateSummary(
-            models=models,
+            models=parts.models,
             pages=world.pages,
             cache=world.cache,
-            results=PostgresResults(world.pool),
+            results=parts.results,
             prices=world.prices,
             tails=tails,
             new_id=_new_id,
         )
         asking = questions(
-            models=models,
+            models=parts.models,
             extractor=world.extractor,
-            results=PostgresResults(world.pool),
-            paid=paid,
+            results=parts.results,
+            paid=parts.paid,
             flights=ask_flights,
             savings=savings,
             tails=tails,
             new_id=_new_id,
         )
         servicer = SummarizerServicer(
-            summarize=Summarize(stream), stream_summarize=stream, estimate=estimate, purge=purge, questions=asking
+            summarize=Summarize(stream),
+            stream_summarize=stream,
+            extract_fields=found.extract,
+            estimate=estimate,
+            purge=PurgeDocument(results=parts.results, cache=world.cache),
+            questions=asking,
         )
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
+        server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMA_SERVICE)
         feeder = OutboxFeeder(
             outbox=PostgresOutbox(world.pool),
             books=world.books,
@@ -151,6 +176,7 @@ class _Outside:
     """Everything that the use case talks to."""
 
     pool: Pool
+    redis: "redis.Redis"
     cache: RedisSummaryCache
     extractor: MeshClient
     pages: ExtractorPages
@@ -166,8 +192,9 @@ async def _outside(settings: SummarizerSettings, health: Health) -> AsyncIterato
     async with contextlib.AsyncExitStack() as stack:
         pool = await open_pool(settings.database_url.get_secret_value(), name="summarizer", min_size=2)
         stack.push_async_callback(pool.close)
+        client = connect(settings.redis_url.get_secret_value())
         cache = RedisSummaryCache(
-            connect(settings.redis_url.get_secret_value()),
+            client,
             ttl_s=settings.summary_ttl_s,
             breaker=Breaker("redis", reset_timeout_s=_CACHE_REST_S),
         )
@@ -187,6 +214,7 @@ async def _outside(settings: SummarizerSettings, health: Health) -> AsyncIterato
         providers = await _providers(settings, stack)
         yield _Outside(
             pool=pool,
+            redis=client,
             cache=cache,
             extractor=extractor,
             pages=ExtractorPages(extractor),
@@ -244,33 +272,43 @@ def _peer_check(client: MeshClient) -> Callable[[], Awaitable[None]]:
     return check
 
 
-def _paid_calls(world: _Outside, tails: Tails) -> PaidCalls:
-    return PaidCalls(
+@dataclass(frozen=True)
+class _Parts:
+    """What every kind of answer is made with."""
+
+    models: Models
+    results: PostgresResults
+    paid: PaidCalls
+    map_reduce: MapReduce
+    keeper: Keeper
+
+
+def _parts(settings: SummarizerSettings, world: _Outside, tails: Tails) -> _Parts:
+    results = PostgresResults(world.pool)
+    paid = PaidCalls(
         books=world.books,
-        results=PostgresResults(world.pool),
+        results=results,
         outbox=PostgresOutbox(world.pool),
-        turns=Turns(book=PostgresTurns(world.pool), results=PostgresResults(world.pool), new_id=_new_id),
+        turns=Turns(book=PostgresTurns(world.pool), results=results, new_id=_new_id),
         tails=tails,
         new_id=_new_id,
         now_s=time.time,
         observe=signals.called,
     )
+    keeper = Keeper(pages=world.pages, results=results, cache=world.cache, tails=tails, act_as=act_as, new_id=_new_id)
+    models = _models(settings, world.providers)
+    return _Parts(models, results, paid, MapReduce(results=results, paid=paid), keeper)
 
 
-def _use_case(
-    models: Models, paid: PaidCalls, world: _Outside, *, flights: Flights, tails: Tails, savings: Savings
-) -> StreamSummarize:
-    results = PostgresResults(world.pool)
+def _use_case(world: _Outside, parts: _Parts, flights: Flights, savings: Savings) -> StreamSummarize:
     return StreamSummarize(
-        models=models,
+        models=parts.models,
         pages=world.pages,
         cache=world.cache,
         flights=flights,
-        maker=SummaryMaker(pages=world.pages, map_reduce=MapReduce(results=results, paid=paid), act_as=act_as),
+        maker=SummaryMaker(pages=world.pages, map_reduce=parts.map_reduce, act_as=act_as),
         savings=savings,
-        keeper=Keeper(
-            pages=world.pages, results=results, cache=world.cache, tails=tails, act_as=act_as, new_id=_new_id
-        ),
+        keeper=parts.keeper,
         new_id=_new_id,
         now_s=time.time,
         failed_over=signals.failed_over,

@@ -16,6 +16,7 @@ CREATE_KEY = "pagemesh.ledger.v1.IdentityService/CreateApiKey"
 REVOKE_KEY = "pagemesh.ledger.v1.IdentityService/RevokeApiKey"
 CREATE_PROJECT = "pagemesh.ledger.v1.IdentityService/CreateProject"
 CREATE_USER = "pagemesh.ledger.v1.IdentityService/CreateUser"
+CREATE_SCHEMA = "pagemesh.summarizer.v1.SchemaService/CreateSchema"
 EXCHANGE = "pagemesh.ledger.v1.CredentialService/ExchangeToken"
 REVOKE_SESSION = "pagemesh.ledger.v1.CredentialService/RevokeSession"
 
@@ -48,6 +49,14 @@ def _session(edge: Edge, key: str) -> tuple[str, str]:
     return made.messages[0]["session"]["name"], made.messages[0]["accessToken"]
 
 
+def _schema(edge: Edge, key: str) -> str:
+    """The name of a version of `schemas/world`."""
+    wanted = {"schema_id": "world", "json_schema": {"type": "object", "properties": {"title": {"type": "string"}}}}
+    kept = edge.grpc(CREATE_SCHEMA, wanted, key)
+    assert kept.code == "OK", kept
+    return str(kept.messages[0]["schema"]["name"])
+
+
 @pytest.fixture(scope="session")
 def world(stack: RunningStack) -> World:
     edge = Edge(stack.host, stack.port, stack.ca_file)
@@ -65,9 +74,9 @@ def world(stack: RunningStack) -> World:
         assert made.code == "OK", made
         return made.messages[0]
 
-    keys["reader"] = create("reader", ["documents.read"])["secret"]
-    keys["summarist"] = create("summarist", ["summaries.create"])["secret"]
-    keys["asker"] = create("asker", ["answers.create"])["secret"]
+    single = {"reader": "documents.read", "summarist": "summaries.create", "asker": "answers.create"}
+    for name, scope in {**single, "fielder": "fields.create"}.items():
+        keys[name] = create(name, [scope])["secret"]
     revoked, doomed = create("revoked", ["documents.read"]), create("doomed", ["documents.read"])
     keys["revoked"] = revoked["secret"]
     assert edge.grpc(REVOKE_KEY, {"name": revoked["apiKey"]["name"]}, admin).code == "OK"
@@ -99,6 +108,8 @@ def world(stack: RunningStack) -> World:
         return str(stored.messages[0]["document"]["name"])
 
     names = {
+        "SCHEMA": "schemas/world",
+        "SCHEMA_VERSION": _schema(edge, admin),
         "GOOD": upload(files.good()),
         "ENCRYPTED": upload(files.encrypted()),
         "WITHOUT_PAGES": upload(files.without_pages()),

@@ -61,7 +61,7 @@ class MistralServer:
         of the schema and of the template too."""
         self.books = Books()
         self._charges_all = count_text is not None
-        self._says = says or summary_of
+        self._says = says or answer_of
         self._count_text = count_text or (lambda text: math.ceil(len(text) / _CHARS_PER_TOKEN))
         self._port = port
         self._script: list[str] = []
@@ -251,6 +251,27 @@ class MistralServer:
 def _schema(body: dict[str, Any]) -> Any:
     named = body["response_format"].get("json_schema", {})
     return named.get("schema") or named.get("schema_definition") or {}
+
+
+def answer_of(body: dict[str, Any]) -> dict[str, Any]:
+    """What an honest and lazy model says to whatever it is asked."""
+    return _fields(body) if "You find values" in body["messages"][0]["content"] else summary_of(body)
+
+
+def _fields(body: dict[str, Any]) -> dict[str, Any]:
+    """A field for each line `name: value` whose name is one of the schema's properties."""
+    asked = body["messages"][-1]["content"]
+    found = _MATERIAL.search(asked)
+    assert found is not None, "the material is fenced"
+    fields: list[dict[str, Any]] = []
+    for part in found["material"].split(f"[{found['fence']} page ")[1:]:
+        page, _, text = part.partition("]\n")
+        for line in text.splitlines():
+            label, colon, value = line.partition(":")
+            name = label.strip().lower().replace(" ", "_")
+            if colon and f'"{name}":' in asked:
+                fields.append({"pointer": f"/{name}", "value": value.strip(), "quote": line.strip(), "page": int(page)})
+    return {"fields": fields}
 
 
 def summary_of(body: dict[str, Any]) -> dict[str, Any]:

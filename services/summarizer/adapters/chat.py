@@ -16,11 +16,13 @@ import httpx2
 from services.runtime.errors import NotFound
 from services.summarizer.adapters.bounded_http import bounded_client
 from services.summarizer.adapters.provider_faults import cut_off, unreadable
-from services.summarizer.domain import prompts
-from services.summarizer.domain.answers import MAX_ANSWER_CHARS, UnreadableAnswer, read_answer
+from services.summarizer.domain import prompt_forms, prompts
+from services.summarizer.domain.answers import MAX_ANSWER_CHARS, UnreadableAnswer
+from services.summarizer.domain.fields_values import AnyPrompt, FieldsPrompt
 from services.summarizer.domain.ports import Abilities
 from services.summarizer.domain.prose_stream import ProseStream
-from services.summarizer.domain.values import Answer, Chunk, Options, Prompt, Stage, TokenCount
+from services.summarizer.domain.reading import EMPTY_CHUNK
+from services.summarizer.domain.values import Answer, Prompt, Stage, TokenCount
 
 _FENCE_BYTES = 8
 # Upper bounds in tokens: no token is shorter than a character of these.
@@ -81,11 +83,11 @@ class ChatProvider(ABC):
         )
 
     @abstractmethod
-    async def _ask(self, prompt: Prompt) -> Piece:
+    async def _ask(self, prompt: AnyPrompt) -> Piece:
         """One call and all of its answer. What the library raises is translated outside."""
 
     @abstractmethod
-    def _pieces(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
+    def _pieces(self, prompt: AnyPrompt) -> AsyncGenerator[Piece, None]:
         """The same as it is written. Closing the generator ends the call."""
 
     @abstractmethod
@@ -102,16 +104,16 @@ class ChatProvider(ABC):
             raise NotFound("MODEL_UNKNOWN", f"There is no model {model[:100]!r} of {self.name} here.")
         return self._models[model]
 
-    def count(self, prompt: Prompt) -> TokenCount:
+    def count(self, prompt: AnyPrompt) -> TokenCount:
         """An upper bound: of the text as `count_text` counts, and of what the API adds."""
         if prompt.chunk is not None:
             material = self._count_text(prompt.chunk.text) + _MARKER_TOKENS * len(prompt.chunk.spans)
         else:
             material = self._count_text(prompts.numbered(prompt.claims))
-        frame = self._frame_tokens(prompt.stage, prompt.options, prompt.max_sentences, prompt.question)
+        frame = self._frame_tokens(_without_material(prompt))
         return TokenCount(frame + material, self._most_output_tokens(prompt))
 
-    async def complete(self, prompt: Prompt) -> Answer:
+    async def complete(self, prompt: AnyPrompt) -> Answer:
         """One call. Raises what the port says, with reasons PROVIDER_…"""
         with self._translated():
             async with asyncio.timeout(self._timeout_s):
@@ -121,7 +123,7 @@ class ChatProvider(ABC):
             raise unreadable(self.name, "it holds no choice", tokens)
         return self._answer(prompt, said.text, said.finish_reason, tokens)
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:
+    async def stream(self, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
         """The same by server-sent events: the sentences' texts in pieces, then the answer."""
         prose, content, size = ProseStream(), list[str](), 0
         finish_reason: str | None = None
@@ -152,7 +154,7 @@ class ChatProvider(ABC):
     ) -> None:
         await self.close()
 
-    async def _timed(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
+    async def _timed(self, prompt: AnyPrompt) -> AsyncGenerator[Piece, None]:
         """The pieces. The time-out stands around each wait, not around the consumer's work."""
         ends_at = asyncio.get_running_loop().time() + self._timeout_s
         async with aclosing(self._pieces(prompt)) as pieces:
@@ -164,23 +166,23 @@ class ChatProvider(ABC):
                     return
                 yield piece
 
-    def _messages(self, prompt: Prompt) -> list[dict[str, str]]:
-        messages = prompts.render(prompt, self._new_fence)
+    def _messages(self, prompt: AnyPrompt) -> list[dict[str, str]]:
+        messages = prompt_forms.render(prompt, self._new_fence)
         return [{"role": "system", "content": messages.system}, {"role": "user", "content": messages.user}]
 
-    def _most_output_tokens(self, prompt: Prompt) -> int:
-        return min(prompts.most_output_tokens(prompt), self.abilities(prompt.model).max_output_tokens)
+    def _most_output_tokens(self, prompt: AnyPrompt) -> int:
+        return min(prompt_forms.most_output_tokens(prompt), self.abilities(prompt.model).max_output_tokens)
 
-    def _count_frame(self, stage: Stage, options: Options, max_sentences: int, question: str) -> int:
+    def _count_frame(self, empty: AnyPrompt) -> int:
         """Everything but the material."""
-        empty = None if stage is Stage.REDUCE else Chunk(0, "", ())
         # One letter stands for each fence, whose own tokens are added at their most.
-        frame = prompts.render(Prompt(stage, options, "", max_sentences, chunk=empty, question=question), lambda: "x")
-        schema = json.dumps(prompts.answer_schema(stage))
+        frame = prompt_forms.render(empty, lambda: "x")
+        schema = json.dumps(prompt_forms.answer_schema(empty))
         counted = sum(self._count_text(text) for text in (frame.system, frame.user, schema))
-        return counted + _FENCES_IN_FRAME * _FENCE_TOKENS + _TEMPLATE_TOKENS
+        fences = _FENCES_IN_FRAME + (1 + len(empty.complaints) if isinstance(empty, FieldsPrompt) else 0)
+        return counted + fences * _FENCE_TOKENS + _TEMPLATE_TOKENS
 
-    def _used(self, prompt: Prompt, reported: TokenCount | None) -> TokenCount:
+    def _used(self, prompt: AnyPrompt, reported: TokenCount | None) -> TokenCount:
         """Usage as reported where it can be true, else the most that was counted: unknown is never free."""
         limits = self.abilities(prompt.model)
         plausible = reported is not None and 0 < reported.input_tokens <= limits.context_tokens
@@ -188,10 +190,18 @@ class ChatProvider(ABC):
             return self.count(prompt)
         return reported
 
-    def _answer(self, prompt: Prompt, content: str, finish_reason: str | None, tokens: TokenCount) -> Answer:
+    def _answer(self, prompt: AnyPrompt, content: str, finish_reason: str | None, tokens: TokenCount) -> Answer:
         if finish_reason != _FINISHED:
             raise unreadable(self.name, "it was cut off at its limit", tokens)
         try:
-            return Answer(read_answer(prompt, content), tokens)
+            return prompt_forms.read(prompt, content, tokens)
         except UnreadableAnswer as exc:
             raise unreadable(self.name, str(exc), tokens) from exc
+
+
+def _without_material(prompt: AnyPrompt) -> AnyPrompt:
+    """The prompt with nothing of the document in it: the same for all parts of a request."""
+    if isinstance(prompt, FieldsPrompt):
+        return replace(prompt, chunk=EMPTY_CHUNK)
+    chunk = None if prompt.stage is Stage.REDUCE else EMPTY_CHUNK
+    return Prompt(prompt.stage, prompt.options, "", prompt.max_sentences, chunk=chunk, question=prompt.question)

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from services.summarizer.domain.found_field import FoundField
 from services.summarizer.domain.values import (
     Answer,
     Box,
@@ -26,17 +27,22 @@ class Undecodable(ValueError):
 def encode_answer(answer: Answer) -> bytes:
     """The answer as bytes."""
     claims = [[claim.text, [[quote.text, quote.page] for quote in claim.quotes]] for claim in answer.claims]
-    return _dump([VERSION, claims, answer.tokens.input_tokens, answer.tokens.output_tokens])
+    fields = [[field.pointer, field.value, field.quote, field.page] for field in answer.fields]
+    # Only where there are any: other answers are written as they always were.
+    return _dump(
+        [VERSION, claims, answer.tokens.input_tokens, answer.tokens.output_tokens, *([fields] if fields else [])]
+    )
 
 
 def decode_answer(data: bytes) -> Answer:
     """The answer that was encoded. Raises Undecodable."""
     try:
-        version, claims, input_tokens, output_tokens = json.loads(data)
+        version, claims, input_tokens, output_tokens, *fields = json.loads(data)
         _check(version)
         return Answer(
             tuple(Claim(text, tuple(Quote(words, page) for words, page in quotes)) for text, quotes in claims),
             TokenCount(input_tokens, output_tokens),
+            tuple(FoundField(*field) for found in fields for field in found),
         )
     except (ValueError, TypeError) as exc:
         raise Undecodable("an answer cannot be read") from exc

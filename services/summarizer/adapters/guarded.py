@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from services.runtime.breaker import Breaker, counts_by_default
 from services.runtime.errors import DeadlineExceeded, PagemeshError, ResourceExhausted, Unavailable
+from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.ports import Abilities, Provider
-from services.summarizer.domain.values import Answer, Prompt, TokenCount
+from services.summarizer.domain.values import Answer, TokenCount
 from services.waiting.fair_slots import FairSlots
 
 T = TypeVar("T")
@@ -89,11 +90,11 @@ class GuardedProvider:
         """The provider's."""
         return self._provider.abilities(model)
 
-    def count(self, prompt: Prompt) -> TokenCount:
+    def count(self, prompt: AnyPrompt) -> TokenCount:
         """The provider's: a retry follows only a call that cost nothing."""
         return self._provider.count(prompt)
 
-    async def complete(self, prompt: Prompt) -> Answer:
+    async def complete(self, prompt: AnyPrompt) -> Answer:
         """The provider's answer. Raises also Unavailable BREAKER_OPEN, ResourceExhausted PROVIDER_QUEUE_FULL and
         DeadlineExceeded PROVIDER_QUEUE_TIMEOUT; none of these was sent."""
         async with self._place(prompt.model) as lane:
@@ -104,7 +105,7 @@ class GuardedProvider:
                     await self._pause(exc, attempt)
         raise AssertionError("the last attempt returns or raises")
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:
+    async def stream(self, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
         """The same; after the first piece nothing is tried again."""
         async with self._place(prompt.model) as lane:
             for attempt in range(self._retries + 1):
@@ -194,7 +195,7 @@ def _queue_full(model: str) -> ResourceExhausted:
     )
 
 
-def _generator(provider: Provider, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:
+def _generator(provider: Provider, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
     items = provider.stream(prompt)
     assert isinstance(items, AsyncGenerator), "a stream has to be closable"
     return items

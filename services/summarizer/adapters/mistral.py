@@ -19,9 +19,10 @@ from pydantic import SecretStr, ValidationError
 from services.summarizer.adapters.bounded_http import TooLong
 from services.summarizer.adapters.chat import ChatProvider, Piece, new_fence
 from services.summarizer.adapters.provider_faults import cut_off, no_connection, refused, timed_out, unreadable
-from services.summarizer.domain import prompts
+from services.summarizer.domain import prompt_forms
+from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.ports import Abilities
-from services.summarizer.domain.values import Prompt, TokenCount
+from services.summarizer.domain.values import TokenCount
 
 MODELS = dict.fromkeys(
     (
@@ -66,14 +67,14 @@ class MistralProvider(ChatProvider):
         )
         self._sdk.sdk_configuration.__dict__["telemetry"] = False
 
-    async def _ask(self, prompt: Prompt) -> Piece:
+    async def _ask(self, prompt: AnyPrompt) -> Piece:
         response = await self._sdk.chat.complete_async(**self._request(prompt))
         choice = response.choices[0] if response.choices else None
         if choice is None or choice.message is None:
             return Piece("", usage=_tokens(response.usage), has_choice=False)
         return Piece(_text_of(choice.message.content), choice.finish_reason, _tokens(response.usage))
 
-    async def _pieces(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
+    async def _pieces(self, prompt: AnyPrompt) -> AsyncGenerator[Piece, None]:
         stream: EventStreamAsync[CompletionEvent] = await self._sdk.chat.stream_async(**self._request(prompt))
         async with stream:
             async for event in stream:
@@ -84,7 +85,7 @@ class MistralProvider(ChatProvider):
                 else:
                     yield Piece(_text_of(choice.delta.content), choice.finish_reason or None, usage)
 
-    def _request(self, prompt: Prompt) -> dict[str, Any]:
+    def _request(self, prompt: AnyPrompt) -> dict[str, Any]:
         return {
             "model": prompt.model,
             "messages": self._messages(prompt),
@@ -93,8 +94,8 @@ class MistralProvider(ChatProvider):
             "response_format": {
                 "type": "json_schema",
                 "json_schema": {
-                    "name": "summary",
-                    "schema_definition": dict(prompts.answer_schema(prompt.stage)),
+                    "name": prompt_forms.name_of(prompt),
+                    "schema_definition": dict(prompt_forms.answer_schema(prompt)),
                     "strict": True,
                 },
             },

@@ -16,9 +16,11 @@ from multiprocessing.connection import Connection, wait
 from types import TracebackType
 
 from services.runtime.errors import DeadlineExceeded, NotFound, Unavailable
-from services.summarizer.domain import extractive, extractive_answers
+from services.summarizer.domain import extractive, extractive_answers, field_finder
+from services.summarizer.domain.fields_values import AnyPrompt, FieldsPrompt
+from services.summarizer.domain.found_field import FoundField
 from services.summarizer.domain.ports import Abilities
-from services.summarizer.domain.values import Answer, Claim, Prompt, Stage, TokenCount
+from services.summarizer.domain.values import Answer, Claim, Stage, TokenCount
 
 MODEL = "lexrank"
 
@@ -31,6 +33,10 @@ _MIN_PROCESSES = 2
 _JOIN_TIMEOUT_S = 5.0
 _SPAWN = multiprocessing.get_context("spawn")
 """Forking a process that has threads (gRPC, Redis) may inherit a held lock: spawn starts a clean one."""
+
+
+Found = tuple[Claim | FoundField, ...]
+"""What a process answers: claims for a summary, fields for a schema."""
 
 
 class OfflineProvider:
@@ -59,12 +65,15 @@ class OfflineProvider:
             raise NotFound("MODEL_UNKNOWN", f"There is no offline model {model[:100]!r}; there is {MODEL!r}.")
         return _ABILITIES
 
-    def count(self, prompt: Prompt) -> TokenCount:
+    def count(self, prompt: AnyPrompt) -> TokenCount:
         """The input is exact, the output the longest that can be chosen."""
-        longest = _tokens("x" * extractive.MAX_CLAIM_CHARS) * prompt.max_sentences
+        if isinstance(prompt, FieldsPrompt):
+            longest = _tokens("x" * field_finder.MAX_QUOTE_CHARS) * prompt.max_fields
+        else:
+            longest = _tokens("x" * extractive.MAX_CLAIM_CHARS) * prompt.max_sentences
         return TokenCount(_input_tokens(prompt), min(longest, _ABILITIES.max_output_tokens))
 
-    async def complete(self, prompt: Prompt) -> Answer:
+    async def complete(self, prompt: AnyPrompt) -> Answer:
         """Chooses the sentences.
 
         Raises DeadlineExceeded PROVIDER_TIMEOUT, and Unavailable PROVIDER_UNAVAILABLE where the process died. Giving up
@@ -72,10 +81,14 @@ class OfflineProvider:
         """
         self.abilities(prompt.model)
         async with self._free:
-            claims = await self._in_process(prompt)
-        return Answer(claims, TokenCount(_input_tokens(prompt), sum(_tokens(claim.text) for claim in claims)))
+            found = await self._in_process(prompt)
+        claims = tuple(item for item in found if isinstance(item, Claim))
+        fields = tuple(item for item in found if isinstance(item, FoundField))
+        said = sum(_tokens(claim.text) for claim in claims) + sum(_tokens(field.quote) for field in fields)
+        most = self.count(prompt)
+        return Answer(claims, TokenCount(most.input_tokens, min(said, most.output_tokens)), fields)
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:
+    async def stream(self, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
         """The chosen sentences one by one, then the answer."""
         answer = await self.complete(prompt)
         for index, claim in enumerate(answer.claims):
@@ -100,7 +113,7 @@ class OfflineProvider:
     ) -> None:
         await self.close()
 
-    async def _in_process(self, prompt: Prompt) -> tuple[Claim, ...]:
+    async def _in_process(self, prompt: AnyPrompt) -> Found:
         worker = self._idle.pop() if self._idle else self._started()
         answered = False
         try:
@@ -141,7 +154,7 @@ class _Worker:
             self._process = _SPAWN.Process(target=_work, args=(theirs,), daemon=True)
             self._process.start()
 
-    def ask(self, prompt: Prompt) -> tuple[Claim, ...]:
+    def ask(self, prompt: AnyPrompt) -> Found:
         """What it chooses. To be called in a thread. Raises EOFError or OSError where the process is no more, and what
         the choice raises."""
         try:
@@ -152,7 +165,7 @@ class _Worker:
             raise
         if isinstance(answer, Exception):
             raise answer
-        claims: tuple[Claim, ...] = answer
+        claims: Found = answer
         return claims
 
     def kill(self) -> None:
@@ -175,17 +188,19 @@ def _work(connection: Connection) -> None:
     _begin_worker()
     while True:
         try:
-            prompt: Prompt = connection.recv()
+            prompt: AnyPrompt = connection.recv()
         except EOFError:
             return
         try:
-            answer: tuple[Claim, ...] | Exception = _chosen(prompt)
+            answer: Found | Exception = _found(prompt)
         except Exception as exc:  # noqa: BLE001  # raised again in the service, where it belongs
             answer = exc
         connection.send(answer)
 
 
-def _chosen(prompt: Prompt) -> tuple[Claim, ...]:
+def _found(prompt: AnyPrompt) -> Found:
+    if isinstance(prompt, FieldsPrompt):
+        return field_finder.find(prompt)
     return extractive_answers.answer(prompt) if prompt.stage is Stage.ASK else extractive.summarize(prompt)
 
 
@@ -204,7 +219,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _input_tokens(prompt: Prompt) -> int:
+def _input_tokens(prompt: AnyPrompt) -> int:
     if prompt.chunk is not None:
         return _tokens(prompt.chunk.text)
     return sum(_tokens(claim.text) for claim in prompt.claims)

@@ -81,12 +81,13 @@ def _from_progress(progress: Progress) -> service_pb2.SummaryProgress:
 def _from_sentence(sentence: Sentence) -> summary_pb2.SummarySentence:
     return summary_pb2.SummarySentence(
         text=sentence.text,
-        citations=[_from_citation(citation) for citation in sentence.citations],
+        citations=[from_citation(citation) for citation in sentence.citations],
         grounded=sentence.grounded,
     )
 
 
-def _from_citation(citation: Citation) -> summary_pb2.Citation:
+def from_citation(citation: Citation) -> summary_pb2.Citation:
+    """Words on a page."""
     boxes = [from_box(box) for box in citation.boxes]
     return summary_pb2.Citation(page=citation.page, quote=citation.quote, boxes=boxes)
 

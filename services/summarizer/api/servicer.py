@@ -8,16 +8,18 @@ import grpc
 from google.rpc import status_pb2
 from prometheus_client import Gauge, Histogram
 
-from pagemesh.summarizer.v1 import answer_pb2, summarizer_service_pb2_grpc
+from pagemesh.summarizer.v1 import answer_pb2, fields_pb2, summarizer_service_pb2_grpc
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
 from services.runtime.call import current_identity
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api.caller import current_caller, current_deadline
 from services.summarizer.api.estimate_mapping import from_estimate, to_max_cost
+from services.summarizer.api.fields_mapping import from_extraction, to_wanted
 from services.summarizer.api.mapping import from_event, from_summary, to_options
 from services.summarizer.api.questions import Questions
 from services.summarizer.domain.estimate import EstimateSummary
 from services.summarizer.domain.events import Finished
+from services.summarizer.domain.extract_fields import ExtractFields
 from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.summarize import StreamSummarize, Summarize
 from services.summarizer.domain.values import Summary
@@ -26,6 +28,12 @@ _ACTIVE = Gauge("ai_requests_active", "Requests for answers that are being worke
 _GROUNDED = Histogram(
     "pagemesh_summarizer_grounded_share",
     "Share of the sentences of a summary that are grounded.",
+    buckets=(0, 0.25, 0.5, 0.75, 0.9, 0.99, 1),
+)
+
+_FIELDS_GROUNDED = Histogram(
+    "pagemesh_summarizer_fields_grounded_share",
+    "Share of the fields of an extraction that are grounded.",
     buckets=(0, 0.25, 0.5, 0.75, 0.9, 0.99, 1),
 )
 
@@ -38,12 +46,14 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         *,
         summarize: Summarize,
         stream_summarize: StreamSummarize,
+        extract_fields: ExtractFields,
         estimate: EstimateSummary,
         purge: PurgeDocument,
         questions: Questions,
     ) -> None:
         self._questions = questions
         self._summarize = summarize
+        self._extract_fields = extract_fields
         self._estimate = estimate
         self._purge = purge
         self._stream_summarize = stream_summarize
@@ -93,6 +103,22 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         async with aclosing(self._questions.stream(request)) as responses:
             async for response in responses:
                 yield response
+
+    async def ExtractFields(
+        self, request: fields_pb2.ExtractFieldsRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> fields_pb2.ExtractFieldsResponse:
+        """What a schema describes."""
+        with _ACTIVE.track_inprogress():
+            extraction = await self._extract_fields(
+                current_caller(),
+                request.document,
+                to_wanted(request),
+                model=request.options.model,
+                fallbacks=request.options.fallback_models,
+                deadline=current_deadline(),
+            )
+        _FIELDS_GROUNDED.observe(extraction.grounded_share)
+        return fields_pb2.ExtractFieldsResponse(extraction=from_extraction(extraction))
 
     async def PurgeDocument(
         self, request: service_pb2.PurgeDocumentRequest, context: "grpc.aio.ServicerContext[Any, Any]"

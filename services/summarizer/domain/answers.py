@@ -27,23 +27,23 @@ def read_answer(prompt: Prompt, content: str) -> tuple[Claim, ...]:
         answer = json.loads(content)
     except (ValueError, RecursionError) as exc:
         raise UnreadableAnswer("it is not JSON") from exc
-    sentences = _field(answer, "sentences", list)
+    sentences = field_of(answer, "sentences", list)
     # One sentence too many is no reason to pay for another answer.
     return tuple(_claim(prompt, sentence) for sentence in sentences[: prompt.max_sentences])
 
 
 def _claim(prompt: Prompt, sentence: object) -> Claim:
-    text = _plain(_field(sentence, "text", str))
+    text = plain(field_of(sentence, "text", str))
     if not text or len(text) > MAX_TEXT_CHARS:
         raise UnreadableAnswer(f"a sentence has {len(text)} characters")
     if prompt.stage is Stage.REDUCE:
-        return Claim(text, _from_sources(prompt.claims, _field(sentence, "sources", list)))
-    return Claim(text, tuple(_quote(item) for item in _field(sentence, "quotes", list)[:MAX_QUOTES]))
+        return Claim(text, _from_sources(prompt.claims, field_of(sentence, "sources", list)))
+    return Claim(text, tuple(_quote(item) for item in field_of(sentence, "quotes", list)[:MAX_QUOTES]))
 
 
 def _quote(item: object) -> Quote:
-    text = _plain(_field(item, "quote", str))
-    page = _field(item, "page", int)
+    text = plain(field_of(item, "quote", str))
+    page = field_of(item, "page", int)
     if len(text) > MAX_QUOTE_CHARS:
         raise UnreadableAnswer(f"a quote has {len(text)} characters")
     # The page is a hint: one that cannot be is no hint.
@@ -58,7 +58,8 @@ def _from_sources(claims: Sequence[Claim], sources: Sequence[object]) -> tuple[Q
     return tuple(quotes)
 
 
-def _field(holder: object, name: str, kind: type) -> Any:
+def field_of(holder: object, name: str, kind: type) -> Any:
+    """A property of an object of JSON. Raises UnreadableAnswer where it is missing or of another kind."""
     value = holder.get(name) if isinstance(holder, dict) else None
     # bool is an int to Python and no number to JSON.
     if not isinstance(value, kind) or isinstance(value, bool):
@@ -66,7 +67,7 @@ def _field(holder: object, name: str, kind: type) -> Any:
     return value
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """One line without controls and without halves of characters, which JSON can write and nothing else can store."""
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return " ".join(whole.translate(_CONTROLS).split())

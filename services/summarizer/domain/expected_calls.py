@@ -85,7 +85,7 @@ class ExpectedCalls:
         if size is None:
             # In a thread: counting 16,000 tokens takes some 10 ms.
             size = await asyncio.to_thread(_size, order)
-            if order.prompt.stage is Stage.MAP:
+            if _asked(order).stage is Stage.MAP:
                 self._counted[order.key] = size
         answer = self._answer(order, size)
         self._time(order, answer.tokens)
@@ -95,18 +95,18 @@ class ExpectedCalls:
         words, most = self.guess.value, size.most
         abilities = order.model.abilities
         available = len(size.words) // _WORDS_PER_SENTENCE or 1
-        if order.prompt.claims:
-            available = len(order.prompt.claims)
-        sentences = max(1, int(min(order.prompt.max_sentences, available) * words.share))
+        if _asked(order).claims:
+            available = len(_asked(order).claims)
+        sentences = max(1, int(min(_asked(order).max_sentences, available) * words.share))
         if self.guess is Guess.HIGH:
-            longest = min(prompts.TOKENS_PER_SENTENCE, most.output_tokens / order.prompt.max_sentences) / size.rate
-            return Answer(_said(size.words, order.prompt.max_sentences, int(longest)), most)
+            longest = min(prompts.TOKENS_PER_SENTENCE, most.output_tokens / _asked(order).max_sentences) / size.rate
+            return Answer(_said(size.words, _asked(order).max_sentences, int(longest)), most)
         sent = _sent(order, most)
         if not abilities.writes:
             output = sentences * _WORDS_OF_CHOSEN * size.rate
             claims = _said(size.words, sentences, _WORDS_OF_CHOSEN)
         else:
-            output = sentences * _tokens_of_sentence(order.prompt.stage, words, size) + _ANSWER_JSON
+            output = sentences * _tokens_of_sentence(_asked(order).stage, words, size) + _ANSWER_JSON
             claims = _said(size.words, sentences, words.text)
         return Answer(claims, TokenCount(sent, min(round(output), most.output_tokens)))
 
@@ -115,12 +115,18 @@ class ExpectedCalls:
         taken = words.begins_s + tokens.output_tokens / words.speed
         if not order.model.abilities.writes:
             taken = min(_READING_S, words.begins_s / 10)
-        self.seconds.setdefault(order.prompt.stage, []).append(taken)
+        self.seconds.setdefault(_asked(order).stage, []).append(taken)
+
+
+def _asked(order: Order) -> Prompt:
+    """Only summaries are estimated."""
+    assert isinstance(order.prompt, Prompt)
+    return order.prompt
 
 
 def _sent(order: Order, most: TokenCount) -> int:
     """Tokens that are expected to be sent, without what is counted to be on the safe side."""
-    abilities, chunk = order.model.abilities, order.prompt.chunk
+    abilities, chunk = order.model.abilities, _asked(order).chunk
     pages = len(chunk.spans) if chunk is not None else 0
     excess = abilities.call_excess + pages * abilities.page_excess
     return round((most.input_tokens - excess) * abilities.counted_share)
@@ -150,7 +156,7 @@ def _run(words: list[str], start: int, length: int) -> str:
 
 
 def _size(order: Order) -> _Size:
-    prompt, provider, abilities = order.prompt, order.model.provider, order.model.abilities
+    prompt, provider, abilities = _asked(order), order.model.provider, order.model.abilities
     most = provider.count(prompt)
     text = prompt.chunk.text if prompt.chunk is not None else " ".join(claim.text for claim in prompt.claims)
     words = text.split()

@@ -4,6 +4,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+from services.summarizer.domain.fields_values import VERSION as FIELDS_VERSION
+from services.summarizer.domain.fields_values import FieldsPrompt
 from services.summarizer.domain.values import Claim, Options, Prompt
 
 PIPELINE_VERSION = "1"
@@ -40,6 +42,14 @@ def content_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
             *asked,
         ]
     )
+
+
+def fields_key(prompt: FieldsPrompt, *, digest: str, model: str, provider_version: str) -> bytes:
+    """The same for an answer with fields; `digest` is the schema's."""
+    complaints = [[complaint.pointer, complaint.problem, complaint.value] for complaint in prompt.complaints]
+    chunk = [prompt.chunk.text, prompt.chunk.spans]
+    asked = [prompt.stage.value, digest, prompt.max_fields, chunk, complaints]
+    return _digest(["fields", FIELDS_VERSION, provider_version, model, *asked])
 
 
 def _options(options: Options) -> list[object]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.runtime.errors import FailedPrecondition
+from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.keys import content_key
 from services.summarizer.domain.models import Model
 from services.summarizer.domain.paid_calls import Calls, OnText, Order, Paid
@@ -44,7 +45,7 @@ class Job:
     generation: int = 0
     purse: Purse | None = None
 
-    def order(self, prompt: Prompt, key: bytes) -> Order:
+    def order(self, prompt: AnyPrompt, key: bytes) -> Order:
         """One call of it."""
         return Order(self.caller, self.document, self.model, prompt, key, self.generation, self.purse)
 
@@ -121,6 +122,20 @@ class MapReduce:
         keys = await asyncio.to_thread(
             lambda: [content_key(prompt, model=job.model.name, provider_version=version) for prompt in prompts]
         )
+        answers = await self.answers_to(job, prompts, keys, bill, done=done, on_text=on_text)
+        return [answer.claims for answer in answers]
+
+    async def answers_to(
+        self,
+        job: Job,
+        prompts: Sequence[AnyPrompt],
+        keys: Sequence[bytes],
+        bill: Bill,
+        *,
+        done: Callable[[], None],
+        on_text: OnText | None,
+    ) -> list[Answer]:
+        """An answer to each prompt, in order: those that are known under their keys, and the others bought."""
         known = await self._results.find(job.caller.tenant, keys)
         answers = {key: committed.answer for key, committed in known.items()}
         # The same text may stand in a document twice: one call answers both.
@@ -129,7 +144,7 @@ class MapReduce:
             done()
         orders = [job.order(prompt, key) for key, prompt in missing.items()]
         answers.update(await self._buy(orders, bill, done, on_text))
-        return [answers[key].claims for key in keys]
+        return [answers[key] for key in keys]
 
     async def _buy(
         self, orders: Sequence[Order], bill: Bill, done: Callable[[], None], on_text: OnText | None

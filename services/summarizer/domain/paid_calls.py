@@ -16,6 +16,7 @@ from services.runtime.errors import (
     Unauthenticated,
     Unavailable,
 )
+from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.models import Model
 from services.summarizer.domain.ports import Books, Committed, Held, Outbox, Results
 from services.summarizer.domain.purse import CURRENCY, Purse
@@ -26,7 +27,6 @@ from services.summarizer.domain.values import (
     Caller,
     Delivery,
     Money,
-    Prompt,
     TokenCount,
     UsageEvent,
 )
@@ -49,7 +49,7 @@ class Order:
     caller: Caller
     document: str
     model: Model
-    prompt: Prompt
+    prompt: AnyPrompt
     key: bytes
     generation: int = 0
     purse: Purse | None = None

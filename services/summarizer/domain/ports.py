@@ -5,13 +5,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.values import (
     Answer,
     Caller,
     Delivery,
     Money,
     Page,
-    Prompt,
     Summary,
     TokenCount,
     UsageEvent,
@@ -74,18 +74,18 @@ class Provider(Protocol):
         """What the model can do. NotFound for a model that is not served."""
         ...
 
-    def count(self, prompt: Prompt) -> TokenCount:
+    def count(self, prompt: AnyPrompt) -> TokenCount:
         """The most that the call can use: exact or upper bound of the input, bound of the output.
 
         It may take a while for a long text, and is then called in a thread.
         """
         ...
 
-    async def complete(self, prompt: Prompt) -> Answer:
+    async def complete(self, prompt: AnyPrompt) -> Answer:
         """One call, one answer. Cancelling the task cancels the call."""
         ...
 
-    def stream(self, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:
+    def stream(self, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
         """The same, with the text as it is written, the Answer last. Closing the iterator ends the call."""
         ...
 

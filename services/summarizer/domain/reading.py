@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from services.runtime.errors import FailedPrecondition
 from services.summarizer.domain.chunking import MIN_TOKENS, ChunkBuilder
 from services.summarizer.domain.citations import Locator
+from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.limits import MAX_PAGE_CHARS, MAX_PAGE_WORDS, PAGE_TOO_LARGE, Intake
 from services.summarizer.domain.models import Model
 from services.summarizer.domain.ports import DocumentStart, PageFailed, PageSource
@@ -20,6 +21,8 @@ CONTEXT_SHARE = 0.95
 """Share of a model's context that is planned for; tokenizers differ a little from what is counted."""
 PROGRESS_STEPS = 50
 """Progress is told about so many times while pages are read, however long the document is."""
+
+EMPTY_CHUNK = Chunk(0, "", ())
 
 LONG_PAGE_CHARS = 25_000
 """Taking a longer page in would hold every other call up (counting its tokens takes up to 0.8 µs a character, so 20 ms
@@ -88,12 +91,16 @@ def builder_for(model: Model, options: Options) -> ChunkBuilder:
 
     Raises FailedPrecondition where its context has no room for both.
     """
-    empty = Chunk(0, "", ())
-    prompt = Prompt(Stage.MAP, options, model.short_name, options.length.value, chunk=empty)
+    prompt = Prompt(Stage.MAP, options, model.short_name, options.length.value, chunk=EMPTY_CHUNK)
+    return builder_around(model, prompt, max_tokens=MAX_CHUNK_TOKENS)
+
+
+def builder_around(model: Model, prompt: AnyPrompt, *, max_tokens: int) -> ChunkBuilder:
+    """The same for what is asked by any prompt, whose chunk is EMPTY_CHUNK."""
     frame = model.provider.count(prompt)
 
     def count(text: str) -> int:
-        chunk = replace(empty, text=text, spans=((0, len(text), 1),))
+        chunk = replace(EMPTY_CHUNK, text=text, spans=((0, len(text), 1),))
         return model.provider.count(replace(prompt, chunk=chunk)).input_tokens - frame.input_tokens
 
     room = int(model.abilities.context_tokens * CONTEXT_SHARE) - frame.input_tokens - frame.output_tokens
@@ -101,7 +108,7 @@ def builder_for(model: Model, options: Options) -> ChunkBuilder:
         raise FailedPrecondition(
             "MODEL_TOO_SMALL", f"The context of {model.name} is too small for this request. Choose another model."
         )
-    return ChunkBuilder(max_tokens=min(MAX_CHUNK_TOKENS, room), count=count)
+    return ChunkBuilder(max_tokens=min(max_tokens, room), count=count)
 
 
 def _nothing_to_read(failed: list[PageFailed]) -> FailedPrecondition:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from services.summarizer.domain.found_field import FoundField
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -149,10 +151,11 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a provider said to one prompt."""
+    """What a provider said to one prompt: claims to some, fields to others (fields_values.py)."""
 
     claims: tuple[Claim, ...]
     tokens: TokenCount
+    fields: tuple[FoundField, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import pytest
 
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import summary_pb2
+from pagemesh.summarizer.v1.schema_service_pb2_grpc import SchemaServiceStub
 from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import SummarizerServiceStub
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.ports import pick_free_port
@@ -34,7 +35,7 @@ from tests.integration.summarizer.peers import (
 from tests.integration.summarizer.tcp_proxy import TcpProxy
 
 DOCUMENT = "documents/" + "d" * 32
-SCOPES = "documents.read summaries.create"
+SCOPES = "documents.read summaries.create fields.create schemas.read schemas.write"
 MODEL = "mistral/mistral-small-latest"
 BEES = (
     "Bees make honey from the nectar of flowers. They live together in hives that they build. "
@@ -51,6 +52,7 @@ class Client:
     stub: Any
     tenant: str
     target: str
+    schemas: Any = None
 
     async def summarize(
         self, document: str = DOCUMENT, *, timeout_s: float = 30, tenant: str = "", **options: Any
@@ -159,7 +161,7 @@ async def connected(
         ("grpc.enable_retries", 0),
     ]
     async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
-        yield Client(SummarizerServiceStub(channel), tenant, target)
+        yield Client(SummarizerServiceStub(channel), tenant, target, SchemaServiceStub(channel))
 
 
 Start = Callable[..., Awaitable[Client]]

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from pagemesh.summarizer.v1 import answer_pb2 as pagemesh_dot_summarizer_dot_v1_dot_answer__pb2
+from pagemesh.summarizer.v1 import fields_pb2 as pagemesh_dot_summarizer_dot_v1_dot_fields__pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -51,6 +52,11 @@ class SummarizerServiceStub:
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateResponse.FromString,
                 _registered_method=True)
+        self.ExtractFields = channel.unary_unary(
+                '/pagemesh.summarizer.v1.SummarizerService/ExtractFields',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_fields__pb2.ExtractFieldsRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_fields__pb2.ExtractFieldsResponse.FromString,
+                _registered_method=True)
         self.Ask = channel.unary_unary(
                 '/pagemesh.summarizer.v1.SummarizerService/Ask',
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.AskRequest.SerializeToString,
@@ -91,6 +97,14 @@ class SummarizerServiceServicer:
     def Estimate(self, request, context):
         """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
         aside. The document's pages are read for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtractFields(self, request, context):
+        """Looks in a document for what a JSON Schema describes: a value for each of its fields, with the words of the document
+        that say so. The answer is checked against the schema; what does not satisfy it is told field by field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,6 +152,11 @@ def add_SummarizerServiceServicer_to_server(servicer, server):
                     servicer.Estimate,
                     request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateRequest.FromString,
                     response_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateResponse.SerializeToString,
+            ),
+            'ExtractFields': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtractFields,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_fields__pb2.ExtractFieldsRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_fields__pb2.ExtractFieldsResponse.SerializeToString,
             ),
             'Ask': grpc.unary_unary_rpc_method_handler(
                     servicer.Ask,
@@ -237,6 +256,33 @@ class SummarizerService:
             '/pagemesh.summarizer.v1.SummarizerService/Estimate',
             pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateRequest.SerializeToString,
             pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.EstimateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtractFields(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.SummarizerService/ExtractFields',
+            pagemesh_dot_summarizer_dot_v1_dot_fields__pb2.ExtractFieldsRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_fields__pb2.ExtractFieldsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from pagemesh.summarizer.v1 import answer_pb2 as _answer_pb2
+from pagemesh.summarizer.v1 import fields_pb2 as _fields_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as _summarizer_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -45,6 +46,10 @@ class SummarizerServiceStub:
     """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
     aside. The document's pages are read for it.
     """
+    ExtractFields: _grpc.UnaryUnaryMultiCallable[_fields_pb2.ExtractFieldsRequest, _fields_pb2.ExtractFieldsResponse]
+    """Looks in a document for what a JSON Schema describes: a value for each of its fields, with the words of the document
+    that say so. The answer is checked against the schema; what does not satisfy it is told field by field.
+    """
     Ask: _grpc.UnaryUnaryMultiCallable[_answer_pb2.AskRequest, _answer_pb2.AskResponse]
     """Answers a question from the pages of one document, of a set, or of all documents that the tenant can search. The pages
     that have to do with it are looked for first, and the model is given those alone.
@@ -74,6 +79,10 @@ class SummarizerServiceAsyncStub(SummarizerServiceStub):
     Estimate: _aio.UnaryUnaryMultiCallable[_summarizer_service_pb2.EstimateRequest, _summarizer_service_pb2.EstimateResponse]  # type: ignore[assignment]
     """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
     aside. The document's pages are read for it.
+    """
+    ExtractFields: _aio.UnaryUnaryMultiCallable[_fields_pb2.ExtractFieldsRequest, _fields_pb2.ExtractFieldsResponse]  # type: ignore[assignment]
+    """Looks in a document for what a JSON Schema describes: a value for each of its fields, with the words of the document
+    that say so. The answer is checked against the schema; what does not satisfy it is told field by field.
     """
     Ask: _aio.UnaryUnaryMultiCallable[_answer_pb2.AskRequest, _answer_pb2.AskResponse]  # type: ignore[assignment]
     """Answers a question from the pages of one document, of a set, or of all documents that the tenant can search. The pages
@@ -119,6 +128,16 @@ class SummarizerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_summarizer_service_pb2.EstimateResponse, _abc.Awaitable[_summarizer_service_pb2.EstimateResponse]]:
         """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
         aside. The document's pages are read for it.
+        """
+
+    @_abc_1.abstractmethod
+    def ExtractFields(
+        self,
+        request: _fields_pb2.ExtractFieldsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fields_pb2.ExtractFieldsResponse, _abc.Awaitable[_fields_pb2.ExtractFieldsResponse]]:
+        """Looks in a document for what a JSON Schema describes: a value for each of its fields, with the words of the document
+        that say so. The answer is checked against the schema; what does not satisfy it is told field by field.
         """
 
     @_abc_1.abstractmethod

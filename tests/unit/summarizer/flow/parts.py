@@ -11,6 +11,7 @@ from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import MemoryBooks, MemoryCache, MemoryPages, MemoryStore
 from services.summarizer.adapters.memory_turns import MemoryTurns
 from services.summarizer.domain.document_use import Keeper
+from services.summarizer.domain.fields_values import AnyPrompt, FieldsPrompt
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.paid_calls import PaidCalls
@@ -68,6 +69,11 @@ def word_page(number: int, count: int) -> Page:
 
 
 Behaviour = Callable[[Prompt], Awaitable[Answer]]
+FieldsBehaviour = Callable[[FieldsPrompt], Awaitable[Answer]]
+
+
+async def _finds_nothing(_: FieldsPrompt) -> Answer:
+    return Answer((), TokenCount(1, 1))
 
 
 class ScriptedProvider:
@@ -82,6 +88,8 @@ class ScriptedProvider:
         self.writes = True
         self.bills_unanswered = True
         self.prompts: list[Prompt] = []
+        self.fields: FieldsBehaviour = _finds_nothing
+        self.fields_prompts: list[FieldsPrompt] = []
         self.bill: list[TokenCount] = []
         self.running = 0
         self.most_running = 0
@@ -95,16 +103,20 @@ class ScriptedProvider:
             raise NotFound("MODEL_UNKNOWN", "no such model")
         return Abilities(self.context_tokens, OUTPUT_TOKENS, writes=self.writes, bills_unanswered=self.bills_unanswered)
 
-    def count(self, prompt: Prompt) -> TokenCount:
-        texts = [claim.text for claim in prompt.claims]
+    def count(self, prompt: AnyPrompt) -> TokenCount:
+        texts = [] if isinstance(prompt, FieldsPrompt) else [claim.text for claim in prompt.claims]
         if prompt.chunk is not None:
             texts.append(prompt.chunk.text)
         return TokenCount(FRAME_TOKENS + sum(len(text.split()) for text in texts), OUTPUT_TOKENS)
 
-    async def complete(self, prompt: Prompt) -> Answer:
+    async def complete(self, prompt: AnyPrompt) -> Answer:
+        if isinstance(prompt, FieldsPrompt):
+            self.fields_prompts.append(prompt)
+            return await self.fields(prompt)
         return await self._call(prompt)
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:
+    async def stream(self, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
+        assert isinstance(prompt, Prompt), "fields are not streamed"
         answer = await self._call(prompt)
         for claim in answer.claims:
             yield claim.text

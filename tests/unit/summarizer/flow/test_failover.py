@@ -11,6 +11,7 @@ from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import MemoryBooks
 from services.summarizer.domain.events import Event, Finished, TextDelta
 from services.summarizer.domain.failover import another_may_answer
+from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.models import Model, Models
 from services.summarizer.domain.values import Answer, Prompt, Summary
 from tests.unit.summarizer.flow.parts import ALICE, DOCUMENT, MODEL, Flow, ScriptedProvider, options, page, word_page
@@ -128,7 +129,7 @@ async def test_what_the_failed_model_was_paid_for_is_on_the_bill(flow: Flow) -> 
 class BreaksOff(ScriptedProvider):
     """Fails in the middle of a stream."""
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:
+    async def stream(self, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
         yield "half a sen"
         raise Unavailable("PROVIDER_UNAVAILABLE", "It broke off.")
 

@@ -15,6 +15,7 @@ from services.runtime.errors import (
 )
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import HoldState, MemoryStore
+from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.keys import content_key
 from services.summarizer.domain.paid_calls import CallState, Order, state_of
 from services.summarizer.domain.ports import Committed, Held
@@ -147,7 +148,7 @@ async def test_a_failed_call_whose_usage_is_known_is_settled(flow: Flow) -> None
 
 async def test_a_stream_without_an_answer_may_have_been_charged(flow: Flow) -> None:
     class Cut(ScriptedProvider):
-        async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:
+        async def stream(self, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
             yield "half a sen"
 
     flow.provider = Cut()
@@ -290,7 +291,7 @@ async def test_counting_holds_nobody_up(flow: Flow) -> None:
     counting, loop_goes_on = threading.Event(), threading.Event()
 
     class Thorough(ScriptedProvider):
-        def count(self, prompt: Prompt) -> TokenCount:
+        def count(self, prompt: AnyPrompt) -> TokenCount:
             counting.set()
             assert loop_goes_on.wait(5), "the loop waits for the count"
             return super().count(prompt)

@@ -16,8 +16,9 @@ from services.runtime.errors import (
     Unavailable,
 )
 from services.summarizer.adapters.guarded import GuardedProvider
+from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.ports import Abilities
-from services.summarizer.domain.values import Answer, Prompt, TokenCount
+from services.summarizer.domain.values import Answer, TokenCount
 from tests.unit.summarizer.text.papers import chunk, map_prompt
 
 ANSWER = Answer((), TokenCount(1, 1))
@@ -53,10 +54,10 @@ class Scripted:
             raise NotFound("MODEL_UNKNOWN", "")
         return Abilities(1, 1, writes=True, bills_unanswered=True)
 
-    def count(self, prompt: Prompt) -> TokenCount:
+    def count(self, prompt: AnyPrompt) -> TokenCount:
         return TokenCount(7, 8)
 
-    async def complete(self, prompt: Prompt) -> Answer:
+    async def complete(self, prompt: AnyPrompt) -> Answer:
         self.calls += 1
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -68,7 +69,7 @@ class Scripted:
             raise self.failures.pop(0)
         return ANSWER
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Answer, None]:
+    async def stream(self, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
         self.calls += 1
         try:
             for number in range(self.pieces):

@@ -1,0 +1,118 @@
+"""`pagemesh fields`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from google.protobuf import json_format
+
+from pagemesh.summarizer.v1 import fields_pb2
+from pagemesh_cli.client import STREAM_TIMEOUT_S
+from pagemesh_cli.failures import ExitCode, Failure
+from pagemesh_cli.output import Output, json_text, message_json
+from pagemesh_cli.verbs.money import money
+from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
+from pagemesh_cli.verbs.upload import Source, document_name
+
+MAX_SCHEMA_BYTES = 1024 * 1024
+"""A larger file is no schema; the service's own bound is lower and says so."""
+
+
+@connecting
+def fields(
+    source: Source,
+    *,
+    schema: Annotated[
+        str,
+        typer.Option(metavar="FILE|NAME", help="A file of JSON Schema, or `schemas/{id}`, `schemas/{id}@{version}`."),
+    ],
+    model: Annotated[str, typer.Option(help="`provider/model`; the stack's default otherwise.")] = "",
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model that may answer where that one cannot; again for more, in their order."),
+    ] = None,
+    as_json: Json = False,
+    timeout: Timeout = STREAM_TIMEOUT_S,
+    access: Access,
+) -> None:
+    """Find what a JSON Schema describes: every value with page, quote and boxes, then what it cost."""
+    output = Output(as_json=as_json)
+    options = fields_pb2.FieldOptions(model=model, fallback_models=fallback or ())
+    request = fields_pb2.ExtractFieldsRequest(options=options)
+    with connected(output, access) as client:
+        if schema.startswith("schemas/"):
+            request.schema = schema
+        else:
+            json_format.ParseDict(read_schema(Path(schema)), request.json_schema)
+        request.document = document_name(client, output, source, timeout_s=timeout)
+        with output.progress("looking for fields"):
+            extraction = client.unary(client.summarizer.ExtractFields, request, timeout_s=timeout).extraction
+        if as_json:
+            output.result({"extraction": message_json(extraction), "requestId": client.request_id})
+        else:
+            _print(output, extraction)
+        _check(extraction, request_id=client.request_id)
+
+
+def read_schema(path: Path) -> dict[str, Any]:
+    """The object of JSON in a file. Raises Failure where there is none."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SCHEMA_BYTES + 1)
+        if len(data) > MAX_SCHEMA_BYTES:
+            raise Failure(f"{path} is too large for a schema.", ExitCode.USAGE, "SCHEMA_TOO_LARGE")
+        schema = json.loads(data, parse_constant=_refuse)
+    except OSError as error:
+        raise Failure(f"{path} cannot be read: {error.strerror}.", ExitCode.USAGE, "UNREADABLE_FILE") from error
+    except (ValueError, RecursionError) as error:
+        raise Failure(f"{path} is not JSON: {error}.", ExitCode.USAGE, "SCHEMA_INVALID") from error
+    if not isinstance(schema, dict):
+        raise Failure(f"{path} holds no JSON object.", ExitCode.USAGE, "SCHEMA_INVALID")
+    return schema
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _print(output: Output, extraction: fields_pb2.Extraction) -> None:
+    for field in extraction.fields:
+        output.write(f"{field.pointer}: {_shown(field.value)}  (confidence {field.confidence:.2f})\n")
+        if field.grounded:
+            boxes = " ".join(f"[{b.x0:.1f} {b.y0:.1f} {b.x1:.1f} {b.y1:.1f}]" for b in field.citation.boxes)
+            output.write(f"     page {field.citation.page}, {boxes}\n       \u201c{field.citation.quote}\u201d\n")
+        elif not field.value.HasField("null_value"):
+            output.write("     not grounded: nothing like it was found in the document\n")
+        for other in field.others:
+            output.write(
+                f"     page {other.citation.page} says {_shown(other.value)}: \u201c{other.citation.quote}\u201d\n"
+            )
+    for violation in extraction.violations:
+        output.write(f"! {violation.pointer or '(all)'} {violation.message}\n")
+    for pointer in extraction.missing_required:
+        output.write(f"! {pointer} is required and was not found\n")
+    used = extraction.consumption
+    instead = f" in place of {extraction.degraded_from}, which could not answer" if extraction.degraded_from else ""
+    known = ", known before" if extraction.cached else ""
+    calls = "1 model call" if used.provider_calls == 1 else f"{used.provider_calls} model calls"
+    pending = "" if used.settled else " (reserved; the exact amount follows)"
+    output.write(
+        f"\n{extraction.grounded_share:.0%} of the fields are grounded; found by {extraction.model}{instead}{known}.\n"
+        f"cost {money(used.cost)} for {used.input_tokens} + {used.output_tokens} tokens in {calls}{pending}\n"
+    )
+
+
+def _shown(value: Any) -> str:
+    return json_text(json_format.MessageToDict(value))
+
+
+def _check(extraction: fields_pb2.Extraction, *, request_id: str) -> None:
+    """Raises Failure INCOMPLETE where pages are missing, or the schema is not satisfied."""
+    if extraction.failed_pages:
+        pages = ", ".join(map(str, extraction.failed_pages))
+        message = f"Pages that could not be read were not looked at: {pages}."
+        raise Failure(message, ExitCode.INCOMPLETE, "PAGES_FAILED", request_id=request_id)
+    if not extraction.valid:
+        message = "The answer does not satisfy the schema; see the lines above."
+        raise Failure(message, ExitCode.INCOMPLETE, "SCHEMA_VIOLATED", request_id=request_id)

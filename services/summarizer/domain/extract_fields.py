@@ -1,0 +1,143 @@
+"""The use case: what a schema describes, found in a document, checked, and supported by its words."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from services.runtime.errors import InvalidArgument, PagemeshError
+from services.summarizer.domain.document_use import Keeper
+from services.summarizer.domain.failover import another_may_answer
+from services.summarizer.domain.field_maker import FieldMaker, FieldsJob
+from services.summarizer.domain.fields_values import Extraction
+from services.summarizer.domain.json_schema import CheckedSchema, check
+from services.summarizer.domain.map_reduce import Bill, Job
+from services.summarizer.domain.models import Model, Models
+from services.summarizer.domain.ports import Deadline, PageSource
+from services.summarizer.domain.savings import Savings, free_event
+from services.summarizer.domain.schema_book import SchemaBook
+from services.summarizer.domain.single_flight import Emit, SingleFlight
+from services.summarizer.domain.values import Caller, Consumption, Length, Money, Options, Style, TokenCount
+
+FieldsFlightKey = tuple[str, str, str, str, str, str, tuple[str, ...]]
+FieldsFlights = SingleFlight[FieldsFlightKey, Extraction]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request looks for: an inline schema, or the name of a stored one."""
+
+    schema: Mapping[str, object] | None = None
+    stored: str = ""
+
+
+class ExtractFields:
+    """Answers out of a run that is under way, or by a new run. What was paid for is never paid again."""
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        pages: PageSource,
+        schemas: SchemaBook,
+        flights: FieldsFlights,
+        maker: FieldMaker,
+        keeper: Keeper,
+        savings: Savings,
+        new_id: Callable[[], str],
+        now_s: Callable[[], float],
+        failed_over: Callable[[Model, Model, str], None],
+    ) -> None:
+        self._models = models
+        self._pages = pages
+        self._schemas = schemas
+        self._flights = flights
+        self._maker = maker
+        self._keeper = keeper
+        self._savings = savings
+        self._new_id = new_id
+        self._now_s = now_s
+        self._failed_over = failed_over
+
+    async def __call__(
+        self,
+        caller: Caller,
+        document: str,
+        wanted: Wanted,
+        *,
+        model: str = "",
+        fallbacks: Sequence[str] = (),
+        deadline: float | None = None,
+    ) -> Extraction:
+        """The fields. `deadline`, in the event loop's time, is until when the caller waits.
+
+        Raises InvalidArgument (unknown model, a schema that cannot be used), NotFound (document or schema),
+        FailedPrecondition (no text, too much of it), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
+        """
+        models = self._models.lineup(model, fallbacks)
+        name, schema = await self._schema(caller, wanted)
+        await self._pages.exists(document)
+        # Who pays is part of the key, as for summaries.
+        payer = (caller.tenant, caller.actor, caller.project)
+        key = (*payer, document, schema.digest, name, tuple(one.name for one in models))
+        job = FieldsJob(_job(caller, document, models[0]), schema, name)
+        seat = self._flights.join(key, lambda emit, latest: self._run(job, models, emit, latest), deadline=deadline)
+        with seat:
+            async for extraction in seat:
+                if seat.leads:
+                    return extraction
+                self._record_saving(caller, extraction)
+                return replace(extraction, cached=True, consumption=_nothing(extraction.consumption.cost.currency))
+        raise AssertionError("a run ended without an answer")
+
+    async def _schema(self, caller: Caller, wanted: Wanted) -> tuple[str, CheckedSchema]:
+        """The full name of its version where it is stored, and the schema."""
+        if wanted.schema is not None:
+            return "", await asyncio.to_thread(check, wanted.schema)
+        stored = await self._schemas.get(caller.tenant, wanted.stored)
+        return stored.name, await asyncio.to_thread(check, stored.content, field="schema")
+
+    async def _run(self, job: FieldsJob, models: Sequence[Model], emit: Emit[Extraction], deadline: Deadline) -> None:
+        async with self._keeper.working_on(job.job) as held:
+            emit(await self._first_that_can(replace(job, job=held), models, deadline))
+
+    async def _first_that_can(self, job: FieldsJob, models: Sequence[Model], deadline: Deadline) -> Extraction:
+        """As Failover, for answers that tell nothing before their end. What a model that failed was paid for is part of
+        the consumption."""
+        bill = Bill()
+        first: PagemeshError | None = None
+        for number, model in enumerate(models):
+            try:
+                extraction = await self._maker.make(job.asking(model), deadline, bill)
+            except PagemeshError as exc:
+                passed_over = first is not None and isinstance(exc, InvalidArgument)
+                if not (passed_over or another_may_answer(exc, model)):
+                    raise
+                first = first or exc
+                if number + 1 < len(models):
+                    self._failed_over(model, models[number + 1], exc.reason)
+                continue
+            return extraction if number == 0 else replace(extraction, degraded_from=models[0].name)
+        assert first is not None, "there is at least one model"
+        raise first
+
+    def _record_saving(self, caller: Caller, extraction: Extraction) -> None:
+        event = free_event(
+            event_id=self._new_id(),
+            model=extraction.model,
+            document=extraction.document,
+            caller=caller,
+            now_s=self._now_s(),
+            source="shared",
+            saved=extraction.consumption.cost,
+            operation="fields",
+        )
+        self._savings.add(caller, event)
+
+
+def _job(caller: Caller, document: str, model: Model) -> Job:
+    # Options of summaries say nothing to fields but the model.
+    return Job(caller, document, Options(Length.SHORT, Style.PARAGRAPH, "", "", model.name), model)
+
+
+def _nothing(currency: str) -> Consumption:
+    return Consumption(TokenCount(0, 0), provider_calls=0, cost=Money(currency, 0), settled=True, usage_event_ids=())
