@@ -20,7 +20,7 @@ def nested(depth: int) -> dict[str, Any]:
     return schema
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no object": ({"type": "array"}, "/type"),
     "no type": ({"properties": {"a": {}}}, "/type"),
     "no properties": ({"type": "object"}, "/properties"),

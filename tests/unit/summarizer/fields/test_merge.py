@@ -1,5 +1,6 @@
 """Values in the schema's form, what supports them, and one answer out of several parts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def context() -> Context:
     return Context({t.template: t for t in check(SCHEMA).targets}, Locator(PAGES), Customs(","))
 
 
-def answer(context: Context, *parts: list[tuple[str, Scalar, str, int]]) -> tuple[FieldValue, ...]:
+def answer(context: Context, *parts: Sequence[tuple[str, Scalar, str, int]]) -> tuple[FieldValue, ...]:
     return merge([context.read([FoundField(*field) for field in part]) for part in parts])
 
 

@@ -14,7 +14,9 @@ def content(title: str = "one") -> dict[str, Any]:
     return {"type": "object", "title": title, "properties": {"a": {"type": "string"}}}
 
 
-class World:
+class Book:
+    """The use cases over memory."""
+
     def __init__(self, cache: MemorySchemaCache | None = None) -> None:
         self.store, self.cache = MemorySchemas(), cache or MemorySchemaCache()
         self.counted: list[str] = []
@@ -22,11 +24,11 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> Book:
+    return Book()
 
 
-async def test_versions_and_what_is_counted(world: World) -> None:
+async def test_versions_and_what_is_counted(world: Book) -> None:
     first, created = await world.book.create("acme", "invoice", content())
     assert (first.name, created) == ("schemas/invoice@1", True)
     again, created = await world.book.create("acme", "invoice", dict(reversed(content().items())))
@@ -37,7 +39,7 @@ async def test_versions_and_what_is_counted(world: World) -> None:
     assert await world.book.get("acme", "schemas/invoice@1") == first
 
 
-async def test_a_version_comes_from_the_cache_and_the_latest_never(world: World) -> None:
+async def test_a_version_comes_from_the_cache_and_the_latest_never(world: Book) -> None:
     await world.book.create("acme", "invoice", content())
     asked: list[int] = []
     find = world.store.find
@@ -57,14 +59,14 @@ async def test_a_version_comes_from_the_cache_and_the_latest_never(world: World)
 async def test_nothing_is_cached_of_what_was_deleted_meanwhile() -> None:
     class Slow(MemorySchemaCache):
         async def put(self, tenant: str, schema: StoredSchema) -> None:
-            await world.book.delete(tenant, "schemas/invoice")  # between finding and keeping
+            await kept.book.delete(tenant, "schemas/invoice")  # between finding and keeping
             await super().put(tenant, schema)
 
-    world = World(Slow())
-    await world.book.create("acme", "invoice", content())
-    assert (await world.book.get("acme", "schemas/invoice@1")).version == 1
+    kept = Book(Slow())
+    await kept.book.create("acme", "invoice", content())
+    assert (await kept.book.get("acme", "schemas/invoice@1")).version == 1
     with pytest.raises(NotFound):
-        await world.book.get("acme", "schemas/invoice@1")
+        await kept.book.get("acme", "schemas/invoice@1")
 
 
 async def test_a_deletion_whose_cache_was_away_can_be_tried_again() -> None:
@@ -77,7 +79,7 @@ async def test_a_deletion_whose_cache_was_away_can_be_tried_again() -> None:
             await super().forget(tenant, schema_id)
 
     cache = Away()
-    world = World(cache)
+    world = Book(cache)
     await world.book.create("acme", "invoice", content())
     await world.book.get("acme", "schemas/invoice@1")
     with pytest.raises(Unavailable):
@@ -88,7 +90,7 @@ async def test_a_deletion_whose_cache_was_away_can_be_tried_again() -> None:
     assert await cache.get("acme", "invoice", 1) is None
 
 
-async def test_lists_are_paged(world: World) -> None:
+async def test_lists_are_paged(world: Book) -> None:
     for schema_id in ("b", "a", "c"):
         for title in ("one", "two", "three"):
             await world.book.create("acme", schema_id, content(title))
@@ -111,7 +113,7 @@ async def test_lists_are_paged(world: World) -> None:
         await world.book.list("acme", versions_of="schemas/a", page_size=2, page_token=token)
 
 
-async def test_a_schema_that_cannot_be_used_is_not_kept(world: World) -> None:
+async def test_a_schema_that_cannot_be_used_is_not_kept(world: Book) -> None:
     with pytest.raises(InvalidArgument, match="SCHEMA_INVALID"):
         await world.book.create("acme", "invoice", {"type": "array"})
     assert world.counted == []
