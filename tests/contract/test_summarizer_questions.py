@@ -137,7 +137,9 @@ async def test_passages_are_found_among_many_pages(finds: Finds) -> None:
     asked = Question("How many months is the notice period?", Filters(documents=(name,)), max_passages=2)
     choice = await finder.choose(asked, await finder.look([name]), lambda _: None)
     assert choice.pages[0] == PageAt(name, 26)
-    assert [at for at, _ in await finder.read(choice)] == list(choice.pages)
+    pages, failed = await finder.read(choice)
+    assert [at for at, _ in pages] == list(choice.pages)
+    assert failed == ()
 
 
 async def test_a_provider_answers_from_pages_of_the_real_extractor(client: MeshClient, edge: MeshClient) -> None:
