@@ -115,7 +115,7 @@ def _streamed(client: Client, output: Output, request: answer_pb2.AskRequest, *,
         options=request.options,
     )
     for field in ("stored_after", "stored_before"):
-        if request.HasField(field):  # type: ignore[arg-type]
+        if request.HasField(field):
             getattr(streaming, field).CopyFrom(getattr(request, field))
     written = False
     with output.progress("looking for an answer", printing=True):

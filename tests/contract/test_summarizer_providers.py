@@ -4,6 +4,7 @@ them behind its guard."""
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
@@ -119,6 +120,20 @@ async def test_reduce_keeps_to_what_the_claims_quote(provider: Provider) -> None
     quotes = {quote for claim in claims for quote in claim.quotes}
     assert {quote for claim in answer.claims for quote in claim.quotes} <= quotes
     assert answer.tokens.input_tokens <= provider.count(prompt).input_tokens
+
+
+async def test_a_question_is_answered_out_of_the_pages_and_never_costs_more_than_was_counted(
+    provider: Provider,
+) -> None:
+    prompt = replace(ask(provider), stage=Stage.ASK, question="How often did the bees come back to blue flowers?")
+    answer = await provider.complete(prompt)
+    counted = provider.count(prompt)
+    assert 1 <= len(answer.claims) <= 3
+    assert all(Locator(PAGES).locate(quote) for claim in answer.claims for quote in claim.quotes)
+    assert 0 < answer.tokens.input_tokens <= counted.input_tokens
+    assert 0 < answer.tokens.output_tokens <= counted.output_tokens
+    longer = replace(prompt, question=prompt.question + " And why is that so?" * 40)
+    assert provider.count(longer).input_tokens >= counted.input_tokens
 
 
 async def test_the_stream_tells_the_same_and_ends_with_the_answer(provider: Provider) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 import pytest
+from pydantic import SecretStr
 
 from services.runtime.clients import MeshClient
 from services.runtime.errors import NotFound
@@ -14,6 +15,7 @@ from services.summarizer.adapters.extractor_client import ExtractorPages
 from services.summarizer.adapters.extractor_search import ExtractorSearch
 from services.summarizer.adapters.memory import MemoryPages
 from services.summarizer.adapters.memory_questions import MemoryQuestions
+from services.summarizer.adapters.mistral import MistralProvider, tekken_counter
 from services.summarizer.domain.passages import PassageFinder
 from services.summarizer.domain.ports_questions import DocumentState, Filters, PageAt, PageReader, PageSearch
 from services.summarizer.domain.questions import Question
@@ -31,6 +33,8 @@ from tests.contract.test_summarizer_pages import (
     target,
     upload,
 )
+from tests.fakes.mistral_server import MistralServer
+from tests.unit.summarizer.flow.asking import AskFlow
 
 __all__ = ["client", "edge", "for_alice", "target"]
 """Fixtures that are the same here."""
@@ -133,7 +137,41 @@ async def test_passages_are_found_among_many_pages(finds: Finds) -> None:
     asked = Question("How many months is the notice period?", Filters(documents=(name,)), max_passages=2)
     choice = await finder.choose(asked, await finder.look([name]), lambda _: None)
     assert choice.pages[0] == PageAt(name, 26)
-    assert [at for at, _ in await finder.read(choice)] == list(choice.pages)
+    pages, failed = await finder.read(choice)
+    assert [at for at, _ in pages] == list(choice.pages)
+    assert failed == ()
+
+
+async def test_a_provider_answers_from_pages_of_the_real_extractor(client: MeshClient, edge: MeshClient) -> None:
+    """Found by its index, read by its parser, sent to a server that speaks a provider's API, cited by its boxes."""
+    pages = ExtractorPages(client)
+    filler = tuple((f"Page {n} says nothing about them.",) for n in range(1, 25))
+    names = [await upload(edge, pdf((*filler, *BOOK))), await upload(edge, pdf((("Wasps gather no nectar at all.",),)))]
+    for name, count in zip(names, (27, 1), strict=True):
+        await numbers(pages, name)
+        async with asyncio.timeout(60):
+            while (await pages.look(name)).searchable_pages < count:
+                await asyncio.sleep(0.02)
+    model = "mistral/mistral-small-latest"
+    with MistralServer() as server:
+        mistral = MistralProvider(api_key=SecretStr("k"), url=server.url, count_text=tekken_counter())
+        flow = AskFlow(finder=PassageFinder(search=ExtractorSearch(client), reader=pages))
+        flow.flow.others["mistral"] = mistral  # type: ignore[assignment]  # one of the real ones
+        flow.flow.books.prices = {model: (1_000_000, 1_000_000)}
+        async with mistral:
+            answer = await flow.ask(Question("Who gathers nectar?"), model=model)
+            again = await flow.ask(Question("Who gathers nectar?"), model=model)
+        assert server.calls == 1
+        told = str(server.books.calls[0]["messages"])
+    assert "Page 7 says nothing" not in told
+    cited = {citation.at: citation for said in answer.statements for citation in said.citations}
+    assert set(cited) == {PageAt(names[0], 25), PageAt(names[1], 1)} == set(answer.passages)
+    assert cited[PageAt(names[0], 25)].quote == "Bees make honey from the nectar of flowers."
+    (box,) = cited[PageAt(names[1], 1)].boxes
+    assert 70 < box.x0 < 74 < box.x1 < 300
+    assert answer.grounded_share == 1
+    assert (again.cached, again.statements) == (True, answer.statements)
+    assert answer.consumption.cost.micros == server.books.input_tokens + server.books.output_tokens
 
 
 async def test_times_and_languages_narrow_the_search(client: MeshClient, edge: MeshClient) -> None:

@@ -29,8 +29,6 @@ class Script:
     """What is answered, and what was asked."""
 
     summary: summary_pb2.Summary = field(default_factory=summary_pb2.Summary)
-    answer: answer_pb2.Answer = field(default_factory=answer_pb2.Answer)
-    questions: list[answer_pb2.AskRequest | answer_pb2.StreamAskRequest] = field(default_factory=list)
     usage: list[Page | grpc.StatusCode] = field(default_factory=list)
     """Answers one after the other; the last one again and again."""
     usage_asked: list[ledger_service_pb2.QueryUsageRequest] = field(default_factory=list)
@@ -38,6 +36,8 @@ class Script:
     """The answers to each call of a method of the extractor, call after call; the last ones again and again."""
     asked: list[tuple[str, Any]] = field(default_factory=list)
     """Method and request of each call that reached the extractor; of a stream of requests, their list."""
+    answer: answer_pb2.Answer = field(default_factory=answer_pb2.Answer)
+    questions: list[answer_pb2.AskRequest | answer_pb2.StreamAskRequest] = field(default_factory=list)
 
     def asked_of(self, method: str) -> list[Any]:
         return [request for name, request in self.asked if name == method]

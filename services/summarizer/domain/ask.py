@@ -28,7 +28,7 @@ from services.summarizer.domain.models import Model, Models
 from services.summarizer.domain.nothing_found import nothing_found
 from services.summarizer.domain.packing import Packed, pack
 from services.summarizer.domain.paid_calls import Order, PaidCalls
-from services.summarizer.domain.passages import Choice, PassageFinder
+from services.summarizer.domain.passages import PassageFinder
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource, Results
 from services.summarizer.domain.ports_questions import PageAt
 from services.summarizer.domain.questions import Question, check, wanted
@@ -60,12 +60,12 @@ AskFlights = SingleFlight[bytes, AskEvent]
 
 @dataclass(frozen=True, slots=True)
 class _Material:
-    """What was found for a question: its pages with their words, best first, and the generation of each document's
-    results from before they were read."""
+    """What was found for a question: its pages with their words, best first, those that could not be read, and the
+    generation of each document's results from before they were read."""
 
     question: Question
     pages: Sequence[tuple[PageAt, Page]]
-    choice: Choice
+    failed: tuple[PageAt, ...]
     generations: tuple[tuple[str, int], ...]
 
 
@@ -208,8 +208,8 @@ class StreamAsk:
                 generations = [
                     (name, await self._results.generation(job.caller.tenant, name)) for name in choice.documents
                 ]
-                pages = await self._finder.read(choice)
-                material = _Material(question, pages, choice, tuple(generations))
+                pages, failed = await self._finder.read(choice)
+                material = _Material(question, pages, failed, tuple(generations))
                 failover = Failover[CitedAnswer, AskEvent](
                     lambda asked, emit, bill: self._maker.make(asked, material, emit, deadline, bill),
                     observe=self._failed_over,
@@ -321,7 +321,7 @@ def _answer(
         model=job.model.name,
         extractive=not job.model.abilities.writes,
         cached=cached,
-        failed_pages=material.choice.failed,
+        failed_pages=material.failed,
         consumption=bill.consumption(),
     )
 

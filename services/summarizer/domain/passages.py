@@ -105,13 +105,18 @@ class PassageFinder:
             ranked = await asyncio.to_thread(_ranked, question, looked.texts, everything=True)
         return Choice(tuple(ranked), tuple(sorted(looked.failed)))
 
-    async def read(self, choice: Choice) -> Sequence[tuple[PageAt, Page]]:
-        """The chosen pages with their words, best first; those of a document that is gone by now are left out."""
+    async def read(self, choice: Choice) -> tuple[Sequence[tuple[PageAt, Page]], tuple[PageAt, ...]]:
+        """The chosen pages with their words, best first, and all that could not be read, now or before; those of a
+        document that is gone by now are in neither."""
         pages: dict[PageAt, Page] = {}
+        failed = set(choice.failed)
         async for document, page in self._parts(choice.pages, words=True):
+            at = PageAt(document, page.number)
             if isinstance(page, Page):
-                pages[PageAt(document, page.number)] = page
-        return [(at, pages[at]) for at in choice.pages if at in pages]
+                pages[at] = page
+            else:
+                failed.add(at)
+        return [(at, pages[at]) for at in choice.pages if at in pages], tuple(sorted(failed)[:MAX_FAILED_PAGES])
 
     async def _read_whole(self, document: str, looked: _Looked) -> None:
         async with aclosing(self._reader.read(document, words=False)) as pages:

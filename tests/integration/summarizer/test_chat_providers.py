@@ -327,10 +327,17 @@ async def test_the_count_is_an_upper_bound_of_what_the_tokenizer_sees(
     assert seen <= provider.count(prompt).input_tokens
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        replace(PROMPT, stage=Stage.REDUCE, chunk=None, claims=(Claim("One claim.", ()),)),
+        replace(PROMPT, stage=Stage.ASK, question='日本語の「質問」?"\n\x00🙂' * 60),
+    ],
+    ids=["claims", "question"],
+)
 async def test_the_count_of_what_stands_around_the_material_is_one_too(
-    server: MistralServer, provider: ChatProvider
+    server: MistralServer, provider: ChatProvider, prompt: Prompt
 ) -> None:
-    prompt = replace(PROMPT, stage=Stage.REDUCE, chunk=None, claims=(Claim("One claim.", ()),))
     server.script("empty")
     await fails_with(provider, prompt)
     sent = server.books.calls[-1]

@@ -28,6 +28,8 @@ class AskFlow:
     """What answers questions, over the ports of a Flow."""
 
     flow: Flow = field(default_factory=Flow)
+    finder: PassageFinder | None = None
+    """Another one than that over the pages in memory."""
 
     def __post_init__(self) -> None:
         self.finds = MemoryQuestions(self.flow.pages)
@@ -37,7 +39,7 @@ class AskFlow:
         flow = self.flow
         return StreamAsk(
             models=flow.models(),
-            finder=PassageFinder(search=self.finds, reader=self.finds),
+            finder=self.finder or PassageFinder(search=self.finds, reader=self.finds),
             pages=flow.pages,
             results=flow.store,
             maker=AnswerMaker(results=flow.store, paid=flow.paid(), act_as=act_as),

@@ -1,6 +1,7 @@
 """Questions from request to last event."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from services.summarizer.domain.answer_values import Answered, Looked, Statement
 from services.summarizer.domain.events import TextDelta
 from services.summarizer.domain.ports import PageFailed
 from services.summarizer.domain.ports_questions import DocumentState, PageAt
-from services.summarizer.domain.values import Answer, Claim, Prompt, Quote, Stage
+from services.summarizer.domain.values import Answer, Claim, Page, Prompt, Quote, Stage
 from tests.unit.summarizer.flow.asking import FIRST, SECOND, THIRD, AskFlow, question
 from tests.unit.summarizer.flow.parts import ALICE, BOB, MODEL, STRANGER, page, until
 
@@ -153,6 +154,20 @@ async def test_pages_that_cannot_be_read_are_named(asking: AskFlow) -> None:
     answer = await asking.ask(question("What is the notice period?", FIRST))
     assert answer.failed_pages == (PageAt(FIRST, 2),)
     assert answer.passages == (PageAt(FIRST, 1),)
+
+
+async def test_a_page_that_fails_when_it_is_read_for_good_is_named_too(
+    asking: AskFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = asking.finds.read
+
+    async def reading(document: str, *, words: bool = True, **part: int) -> AsyncGenerator[Page | PageFailed, None]:
+        async for each in read(document, words=words, **part):
+            yield PageFailed(each.number, "PAGE_TOO_LARGE") if words and document == SECOND else each
+
+    monkeypatch.setattr(asking.finds, "read", reading)
+    answer = await asking.ask(question("What is the notice period?"))
+    assert (answer.passages, answer.failed_pages) == ((PageAt(FIRST, 2),), (PageAt(SECOND, 1),))
 
 
 async def test_the_number_of_passages_is_bounded(asking: AskFlow) -> None:
