@@ -1,4 +1,4 @@
-"""The summarizer: `serve` (the default) and `migrate`."""
+"""The summarizer: `serve` (the default), `worker` and `migrate`."""
 
 import argparse
 import asyncio
@@ -7,13 +7,14 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from pagemesh.summarizer.v1 import summarizer_service_pb2
+from pagemesh.summarizer.v1 import job_service_pb2, summarizer_service_pb2
+from pagemesh.summarizer.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
 from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import add_SummarizerServiceServicer_to_server
 from services.audit.service_trail import ServiceTrail
 from services.database.migrate import migrate
@@ -36,8 +37,9 @@ from services.summarizer.adapters.offline import OfflineProvider
 from services.summarizer.adapters.openai_compatible import OpenAiCompatibleProvider, counter_with_margin
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
+from services.summarizer.api.job_servicer import JobServicer
 from services.summarizer.api.servicer import SummarizerServicer
-from services.summarizer.config import SummarizerSettings
+from services.summarizer.config import SummarizerSettings, WorkerSettings
 from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
@@ -49,9 +51,11 @@ from services.summarizer.domain.savings import Savings
 from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import Flights, StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
+from services.summarizer.job_parts import bell_of, desk_of, worker_of
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SERVICE = summarizer_service_pb2.DESCRIPTOR.services_by_name["SummarizerService"].full_name
+_JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _READS = frozenset({f"{_SERVICE}/Summarize", f"{_SERVICE}/StreamSummarize"})
 """What they keep are copies of what they answer, and what they spend is in the ledger's books before."""
 _PEER_HEALTH_CAP_S = 1.0
@@ -68,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         database = load_settings(DatabaseSettings)
         migrate(database.database_url.get_secret_value(), directory=_MIGRATIONS, schema="summarizer")
         return 0
+    if options.command == "worker":
+        return run(work(load_settings(WorkerSettings)), name="services.summarizer worker")
     return run(serve(load_settings(SummarizerSettings)), name="services.summarizer")
 
 
@@ -75,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="services.summarizer", description=__doc__)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="answer calls until stopped (the default)")
+    commands.add_parser("worker", help="do jobs until stopped")
     commands.add_parser("migrate", help="bring the database schema to the newest revision")
     return parser
 
@@ -87,31 +94,68 @@ async def serve(
     async with contextlib.AsyncExitStack() as stack:
         world = await stack.enter_async_context(_outside(settings, health))
         server = MeshServer(name="summarizer", settings=settings, health=health, audit=[world.audit.concern])
-        flights: Flights = SingleFlight(joined=signals.joined)
-        tails = Tails()
-        savings = Savings(books=world.books, act_as=act_as, dropped=signals.savings_dropped)
-        # Left in the opposite order: runs end first, then what they owe is written down, then told.
-        stack.push_async_callback(savings.flush, _SAVINGS_GRACE_S)
-        stack.push_async_callback(tails.close, _TAILS_GRACE_S)
-        stack.push_async_callback(flights.close)
-        stream = _use_case(settings, world, flights, tails, savings)
-        purge = PurgeDocument(results=PostgresResults(world.pool), cache=world.cache)
+        stream, savings = _stream(settings, world, stack)
+        bell, models = bell_of(settings), _models(settings, world.providers)
+        desk = desk_of(settings, pool=world.pool, pages=world.pages, models=models, bell=bell)
+        purge = PurgeDocument(results=PostgresResults(world.pool), cache=world.cache, also=[desk.erase])
         servicer = SummarizerServicer(summarize=Summarize(stream), stream_summarize=stream, purge=purge)
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
-        feeder = OutboxFeeder(
-            outbox=PostgresOutbox(world.pool),
-            books=world.books,
-            act_as=act_as,
-            jitter=random.random,
-            signals=signals.feeder_signals(),
-        )
-        async with asyncio.TaskGroup() as background:
-            tasks = [background.create_task(work) for work in (feeder.run(), savings.run(), world.audit.run())]
-            try:
-                await server.run(started=started, stop=stop)
-            finally:
-                for task in tasks:
-                    task.cancel()
+        server.add(add_JobServiceServicer_to_server, JobServicer(desk), _JOBS)
+        feeder = _feeder(world)
+        async with _beside(feeder.run(), savings.run(), world.audit.run(), bell.run()):
+            await server.run(started=started, stop=stop)
+
+
+async def work(
+    settings: WorkerSettings, *, started: asyncio.Event | None = None, stop: asyncio.Event | None = None
+) -> None:
+    """A worker, until it is told to stop. Of the mesh it answers health alone."""
+    health, stop = Health(), stop or asyncio.Event()
+    async with contextlib.AsyncExitStack() as stack:
+        world = await stack.enter_async_context(_outside(settings, health))
+        server = MeshServer(name="summarizer-worker", settings=settings, health=health)
+        stream, savings = _stream(settings, world, stack)
+        bell, feeder = bell_of(settings), _feeder(world)
+        worker = worker_of(settings, pool=world.pool, pages=world.pages, stream=stream, bell=bell)
+        async with _beside(feeder.run(), savings.run(), bell.run()), asyncio.TaskGroup() as roles:
+            roles.create_task(worker.run(stop))
+            roles.create_task(server.run(started=started, stop=stop))
+
+
+def _stream(
+    settings: SummarizerSettings, world: "_Outside", stack: contextlib.AsyncExitStack
+) -> tuple[StreamSummarize, Savings]:
+    """The use case and what it saves; `stack` ends what they leave running."""
+    flights: Flights = SingleFlight(joined=signals.joined)
+    tails = Tails()
+    savings = Savings(books=world.books, act_as=act_as, dropped=signals.savings_dropped)
+    # Left in the opposite order: runs end first, then what they owe is written down, then told.
+    stack.push_async_callback(savings.flush, _SAVINGS_GRACE_S)
+    stack.push_async_callback(tails.close, _TAILS_GRACE_S)
+    stack.push_async_callback(flights.close)
+    return _use_case(settings, world, flights, tails, savings), savings
+
+
+def _feeder(world: "_Outside") -> OutboxFeeder:
+    return OutboxFeeder(
+        outbox=PostgresOutbox(world.pool),
+        books=world.books,
+        act_as=act_as,
+        jitter=random.random,
+        signals=signals.feeder_signals(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _beside(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Runs them while the block does; where one of them fails, so does the block."""
+    async with asyncio.TaskGroup() as background:
+        tasks = [background.create_task(work) for work in works]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
 @dataclass(frozen=True)

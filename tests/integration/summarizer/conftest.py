@@ -34,7 +34,7 @@ from tests.integration.summarizer.peers import (
 from tests.integration.summarizer.tcp_proxy import TcpProxy
 
 DOCUMENT = "documents/" + "d" * 32
-SCOPES = "documents.read summaries.create"
+SCOPES = "documents.read jobs.cancel jobs.create jobs.read summaries.create"
 MODEL = "mistral/mistral-small-latest"
 BEES = (
     "Bees make honey from the nectar of flowers. They live together in hives that they build. "
