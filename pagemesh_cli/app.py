@@ -15,6 +15,7 @@ from pagemesh_cli.verbs import (
     doctor,
     documents,
     extract,
+    jobs,
     ledger,
     pictures,
     projects,
@@ -59,6 +60,7 @@ for panel, verbs in _VERBS.items():
     for verb in verbs:
         app.command(rich_help_panel=panel)(verb)
 app.add_typer(documents.documents, name="documents", rich_help_panel="Documents")
+app.add_typer(jobs.jobs, name="jobs", rich_help_panel="Documents")
 app.add_typer(account.keys, name="keys", rich_help_panel="Account")
 app.add_typer(projects.projects, name="projects", rich_help_panel="Account")
 app.add_typer(users.users, name="users", rich_help_panel="Account")
