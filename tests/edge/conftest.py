@@ -48,6 +48,14 @@ def _session(edge: Edge, key: str) -> tuple[str, str]:
     return made.messages[0]["session"]["name"], made.messages[0]["accessToken"]
 
 
+def _job(edge: Edge, key: str) -> str:
+    """The name of a new job of that key, on a document that is not there."""
+    request = {"documents": [f"documents/{'0' * 32}"], "work": {"extract": {}}}
+    batch = edge.grpc("pagemesh.summarizer.v1.JobService/BatchCreateJobs", request, key).messages[0]["batch"]["name"]
+    listed = edge.grpc("pagemesh.summarizer.v1.JobService/ListJobs", {"batch": batch}, key)
+    return str(listed.messages[0]["jobs"][0]["name"])
+
+
 @pytest.fixture(scope="session")
 def world(stack: RunningStack) -> World:
     edge = Edge(stack.host, stack.port, stack.ca_file)
@@ -113,6 +121,7 @@ def world(stack: RunningStack) -> World:
         "OTHER_USER": user("ada@acme.example", "ROLE_ADMIN", other),
         "OTHER_SESSION": sessions["other_session"][0],
         "ENDED_SESSION": sessions["ended_session"][0],
+        "OTHER_JOB": _job(edge, other),
         "UNKNOWN": f"documents/{'0' * 32}",
         "LONG_TEXT": "x" * 501,
     }
