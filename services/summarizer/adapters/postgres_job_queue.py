@@ -7,7 +7,15 @@ from typing import Any
 from services.database.pool import Pool, single, translate
 from services.summarizer.adapters.encoding import Undecodable
 from services.summarizer.adapters.job_encoding import decode_work, encode_result
-from services.summarizer.adapters.postgres_job_rows import ACROSS, RING, Connection, bind, move
+from services.summarizer.adapters.postgres_job_rows import (
+    ACROSS,
+    RING,
+    Connection,
+    bind,
+    move,
+    moved_to,
+    moving,
+)
 from services.summarizer.domain.events import Progress
 from services.summarizer.domain.jobs import (
     Claim,
@@ -50,9 +58,10 @@ _CLAIM = """
         FOR UPDATE SKIP LOCKED
     ) AS next
     WHERE q.job = next.job
-    RETURNING q.job, q.attempt, q.tries, q.max_attempts
+    RETURNING q.job, q.attempt, q.tries
 """
 _SERVED = "UPDATE summarizer.job_turns SET serve_time = clock_timestamp() WHERE tenant = %(tenant)s"
+_BEGIN = moving(_CLAIM).replace(b"SELECT moved.*, ", b"SELECT moved.*, (SELECT tries FROM held), ")
 NEWER_S = 10.0
 """How long a job that this version cannot read is left to others."""
 _RACES = 3
@@ -60,14 +69,23 @@ _RACES = 3
 _BEAT = """
     UPDATE summarizer.job_queue SET lease_time = clock_timestamp() + make_interval(secs => %(lease_s)s)
     WHERE job = %(job)s AND attempt = %(attempt)s AND worker IS NOT NULL
+    RETURNING job, attempt
 """
-_END = "DELETE FROM summarizer.job_queue WHERE job = %(job)s AND attempt = %(attempt)s AND worker IS NOT NULL"
+_TELL = moving(_BEAT)
+_END = """
+    DELETE FROM summarizer.job_queue WHERE job = %(job)s AND attempt = %(attempt)s AND worker IS NOT NULL
+    RETURNING job, attempt
+"""
+# Another job of the tenant may have waited for the place.
+_FINISH = moving(_END, ring=True)
 _BACK = """
     UPDATE summarizer.job_queue
     SET worker = NULL, lease_time = NULL, due_time = now() + make_interval(secs => %(delay_s)s),
         tries = tries - %(untried)s
     WHERE job = %(job)s AND attempt = %(attempt)s AND worker IS NOT NULL
+    RETURNING job, attempt
 """
+_GIVE_BACK = moving(_BACK, ring=True)
 _LOST = """
     SELECT job, tenant, attempt, tries, max_attempts FROM summarizer.job_queue
     WHERE lease_time < clock_timestamp() AND worker IS NOT NULL
@@ -124,28 +142,24 @@ class PostgresJobQueue:
         }
         with translate("jobs.claim"):
             for _ in range(_RACES):
-                async with self._pool.connection() as connection, connection.transaction():
+                async with self._pool.connection() as connection, connection.pipeline():
                     found = await (await connection.execute(_TENANT, row)).fetchone()
                     if found is None:
                         return None
-                    tenant, priority = found
-                    claim = await _claim(connection, {**row, "tenant": tenant, "priority": priority})
+                    claim = await _claim(connection, {**row, "tenant": found[0], "priority": found[1]})
                 if claim is not None:
                     return claim
         return None
 
     async def beat(self, claim: Claim, *, lease_s: float, progress: Progress | None) -> bool:
         """The row in the queue is locked meanwhile: nobody can end the job between the two."""
-        row = {"job": claim.job_id, "attempt": claim.attempt, "lease_s": lease_s}
-        with translate("jobs.beat"):
-            async with self._pool.connection() as connection, connection.transaction():
-                cursor = await connection.execute(_BEAT, row)
-                if not cursor.rowcount:
-                    return False
-                if progress is not None:
-                    await bind(connection, claim.caller.tenant)
-                    await _move(connection, claim, EventKind.PROGRESS, JobState.RUNNING, progress=progress)
-        return True
+        if progress is None:
+            with translate("jobs.beat"):
+                async with single(self._pool) as connection:
+                    row = {"job": claim.job_id, "attempt": claim.attempt, "lease_s": lease_s}
+                    return (await connection.execute(_BEAT, row)).rowcount == 1
+        moved = moved_to(claim.caller.tenant, EventKind.PROGRESS, JobState.RUNNING, progress=progress)
+        return await self._move(claim, "jobs.beat", _TELL, {**moved, "lease_s": lease_s})
 
     async def finish(
         self, claim: Claim, state: JobState, *, result: Result | None, fault: Fault | None, keep_s: float
@@ -153,16 +167,8 @@ class PostgresJobQueue:
         """Whoever deletes the row in the queue ends the job."""
         tenant = claim.caller.tenant
         encoded = None if result is None else encode_result(tenant, result)
-        with translate("jobs.finish"):
-            async with self._pool.connection() as connection, connection.transaction():
-                cursor = await connection.execute(_END, {"job": claim.job_id, "attempt": claim.attempt})
-                if not cursor.rowcount:
-                    return False
-                await bind(connection, tenant)
-                await _move(connection, claim, EventKind.ENDED, state, fault=fault, result=encoded, keep_s=keep_s)
-                # Another job of the tenant may have waited for the place.
-                await connection.execute(RING.encode())
-        return True
+        moved = moved_to(tenant, EventKind.ENDED, state, fault=fault, result=encoded, keep_s=keep_s)
+        return await self._move(claim, "jobs.finish", _FINISH, moved)
 
     async def postpone(self, claim: Claim, *, delay_s: float, fault: Fault) -> bool:
         """Queued again, to be due later."""
@@ -218,27 +224,29 @@ class PostgresJobQueue:
     async def _give_back(
         self, claim: Claim, kind: EventKind, delay_s: float, *, untried: int, fault: Fault | None
     ) -> bool:
-        row = {"job": claim.job_id, "attempt": claim.attempt, "delay_s": delay_s, "untried": untried}
-        with translate("jobs.give_back"):
-            async with self._pool.connection() as connection, connection.transaction():
-                cursor = await connection.execute(_BACK, row)
-                if not cursor.rowcount:
-                    return False
-                await bind(connection, claim.caller.tenant)
-                await _move(connection, claim, kind, JobState.QUEUED, fault=fault)
-                await connection.execute(RING.encode())
-        return True
+        moved = moved_to(claim.caller.tenant, kind, JobState.QUEUED, fault=fault)
+        return await self._move(claim, "jobs.give_back", _GIVE_BACK, {**moved, "delay_s": delay_s, "untried": untried})
+
+    async def _move(self, claim: Claim, operation: str, statement: bytes, row: dict[str, Any]) -> bool:
+        """One round trip, and one transaction: what is sent between two syncs of a pipeline."""
+        row = {**row, "job": claim.job_id, "attempt": claim.attempt}
+        with translate(operation):
+            async with single(self._pool) as connection:
+                async with connection.pipeline():
+                    await bind(connection, claim.caller.tenant)
+                    cursor = await connection.execute(statement, row)
+                return await cursor.fetchone() is not None
 
 
 async def _claim(connection: Connection, row: dict[str, Any]) -> Claim | None:
     tenant = row["tenant"]
-    taken = await (await connection.execute(_CLAIM, row)).fetchone()
-    if taken is None:
-        return None
-    job_id, attempt, tries, most = taken
-    await connection.execute(_SERVED, row)
     await bind(connection, tenant)
-    moved = await move(connection, tenant, job_id, EventKind.STARTED, JobState.RUNNING, attempt=attempt)
+    cursor = await connection.execute(_BEGIN, {**row, **moved_to(tenant, EventKind.STARTED, JobState.RUNNING)})
+    await connection.execute(_SERVED, row)
+    moved = await cursor.fetchone()
+    if moved is None:
+        return None
+    job_id, attempt, tries = moved[1], moved[25], moved[26]
     try:
         work = decode_work(bytes(moved[3]))
     except Undecodable:
@@ -256,9 +264,5 @@ async def _claim(connection: Connection, row: dict[str, Any]) -> Claim | None:
         priority=Priority(moved[4]),
         attempt=attempt,
         tries=tries,
-        max_attempts=most,
+        max_attempts=moved[9],
     )
-
-
-async def _move(connection: Connection, claim: Claim, kind: EventKind, state: JobState, **changes: Any) -> None:
-    await move(connection, claim.caller.tenant, claim.job_id, kind, state, **changes)

@@ -1,6 +1,5 @@
 """What the two sides of jobs in Postgres share: rows, and the one statement that moves a job on."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -27,14 +26,14 @@ _BIND = "SELECT set_config('pagemesh.tenant', %s, true)"
 ACROSS = "SELECT set_config('pagemesh.across', 'jobs', true)"
 RING = f"SELECT pg_notify('{QUEUE_CHANNEL}', '')"
 
-# The row of the job is locked first, then that of its batch, by everybody who needs both: so numbers have no gaps, and
-# nobody waits for somebody who waits for him. Progress is no event of the batch.
+# The row in the queue is locked first, then that of the job, then that of its batch, by everybody who needs several: so
+# numbers have no gaps, and nobody waits for somebody who waits for him. Progress is no event of the batch.
 _MOVE = f"""
-    WITH moved AS (
+    WITH held AS ({{right}}), moved AS (
         UPDATE summarizer.jobs SET
             state = %(state)s,
             last_sequence = last_sequence + 1,
-            attempts = coalesce(%(attempt)s, attempts),
+            attempts = coalesce(held.attempt, attempts),
             pages_read = coalesce(%(pages_read)s, pages_read),
             page_count = coalesce(%(page_count)s, page_count),
             chunks_done = coalesce(%(chunks_done)s, chunks_done),
@@ -44,8 +43,9 @@ _MOVE = f"""
             expire_time = CASE WHEN %(ended)s THEN now() + make_interval(secs => %(keep_s)s) END,
             fault_kind = %(fault_kind)s, fault_reason = %(fault_reason)s, fault_message = %(fault_message)s,
             result = %(result)s
-        WHERE tenant = %(tenant)s AND id = %(job)s
-        RETURNING {COLUMNS}, project, call_id
+        FROM held
+        WHERE tenant = %(tenant)s AND id = held.job
+        RETURNING {COLUMNS}, project, call_id, held.attempt AS held_attempt
     ), counted AS (
         UPDATE summarizer.job_batches AS b SET last_sequence = b.last_sequence + 1
         FROM moved
@@ -60,7 +60,7 @@ _MOVE = f"""
         FROM moved
         RETURNING job
     )
-    SELECT moved.*, pg_notify('{EVENT_CHANNEL}', told.job),
+    SELECT moved.*, {{told}} pg_notify('{EVENT_CHANNEL}', told.job),
            CASE WHEN moved.batch <> '' AND %(kind)s <> 'PROGRESS' THEN pg_notify('{EVENT_CHANNEL}', moved.batch) END
     FROM moved, told
 """  # noqa: S608 - names of columns
@@ -72,29 +72,36 @@ async def bind(connection: Connection, tenant: str) -> None:
     await connection.execute(_BIND, (tenant,))
 
 
-async def move(
-    connection: Connection,
+_GIVEN = "SELECT %(job)s::text AS job, NULL::integer AS attempt"
+
+
+def moving(right: str, *, ring: bool = False) -> bytes:
+    """The statement that moves a job on and tells it. `right` answers job and attempt where the job may be moved, and
+    nothing else; with `ring` workers hear of it. It answers COLUMNS, project, call_id and the attempt."""
+    told = f"pg_notify('{QUEUE_CHANNEL}', '')," if ring else ""
+    return _MOVE.format(right=right, told=told).encode()
+
+
+_MOVE_GIVEN = moving(_GIVEN)
+
+
+def moved_to(
     tenant: str,
-    job_id: str,
     kind: EventKind,
     state: JobState,
     *,
-    attempt: int | None = None,
     progress: Progress | None = None,
     fault: Fault | None = None,
     result: bytes | None = None,
     keep_s: float = 0.0,
-) -> tuple[Any, ...]:
-    """Brings a job into a state and tells it, within the tenant's transaction; answers its columns, project and
-    call_id. The caller holds what gives it the right to."""
+) -> dict[str, object]:
+    """The parameters of `moving` but for those of its right."""
     told = fault or _NO_FAULT
-    row: Mapping[str, object] = {
+    return {
         "tenant": tenant,
-        "job": job_id,
         "kind": kind.value,
         "state": state.value,
         "ended": state.ended,
-        "attempt": attempt,
         "pages_read": None if progress is None else progress.pages_read,
         "page_count": None if progress is None else progress.page_count,
         "chunks_done": None if progress is None else progress.chunks_done,
@@ -105,10 +112,22 @@ async def move(
         "result": result,
         "keep_s": keep_s,
     }
-    cursor = await connection.execute(_MOVE.encode(), row)
-    moved = await cursor.fetchone()
-    assert moved is not None, "a job in the queue has no row"
-    return moved
+
+
+async def move(
+    connection: Connection,
+    tenant: str,
+    job_id: str,
+    kind: EventKind,
+    state: JobState,
+    *,
+    fault: Fault | None = None,
+    keep_s: float = 0.0,
+) -> None:
+    """Brings a job into a state and tells it, within the tenant's transaction, which holds what gives it the right."""
+    row = {**moved_to(tenant, kind, state, fault=fault, keep_s=keep_s), "job": job_id}
+    cursor = await connection.execute(_MOVE_GIVEN, row)
+    assert await cursor.fetchone() is not None, "a job in the queue has no row"
 
 
 def to_job(row: tuple[Any, ...], result: bytes | None = None) -> Job:
