@@ -120,7 +120,7 @@ class Starts:
 
     async def p50_ms(self, pool: Pool, priority: Priority) -> float:
         """Milliseconds from the submission to the start."""
-        taken = []
+        taken: list[float] = []
         for _ in range(STARTS):
             order = Order(_CALLER, ("documents/" + "0" * 32,), ExtractWork(), priority, 3)
             (job_id,) = new_ids(datetime.now(UTC), 1)
@@ -129,7 +129,7 @@ class Starts:
             await PostgresJobs(pool).submit(order, ids=[job_id], batch="", limit=10**6)
             taken.append((await started - begun) * 1000)
             await asyncio.sleep(0.02)
-        return statistics.median(taken)
+        return float(statistics.median(taken))
 
 
 @contextlib.asynccontextmanager

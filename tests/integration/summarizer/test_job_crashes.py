@@ -26,6 +26,7 @@ async def jobs(world: World, start: Start) -> AsyncIterator[Jobs]:
         yield calls
 
 
+@pytest.mark.timeout(3600)
 async def test_workers_killed_every_second(world: World, jobs: Jobs, mistral: MistralServer, tmp_path: Path) -> None:
     chance = random.Random(6)
     paid = {"default_model": MODEL, "mistral_api_key": "a key", "mistral_url": mistral.url}
