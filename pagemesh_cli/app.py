@@ -17,6 +17,7 @@ from pagemesh_cli.verbs import (
     estimates,
     extract,
     fields,
+    jobs,
     ledger,
     pictures,
     projects,
@@ -73,6 +74,7 @@ for panel, verbs in _VERBS.items():
         app.command(rich_help_panel=panel)(verb)
 app.add_typer(documents.documents, name="documents", rich_help_panel="Documents")
 app.add_typer(schemas.schemas, name="schemas", rich_help_panel="Documents")
+app.add_typer(jobs.jobs, name="jobs", rich_help_panel="Documents")
 app.add_typer(account.keys, name="keys", rich_help_panel="Account")
 app.add_typer(projects.projects, name="projects", rich_help_panel="Account")
 app.add_typer(users.users, name="users", rich_help_panel="Account")

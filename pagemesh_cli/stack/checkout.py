@@ -7,6 +7,8 @@ from pathlib import Path
 from pagemesh_cli.stack.errors import StackError
 
 SERVICES = ("ledger", "extractor", "summarizer")
+WORKER = "worker"
+"""The part that does jobs: the summarizer's package in another role."""
 
 
 def find_checkout(packages: Sequence[Path] | None = None) -> Path:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from pagemesh_cli.stack.asking import OK, answers_to, get, get_over_socket, get_over_tls
-from pagemesh_cli.stack.checkout import SERVICES
+from pagemesh_cli.stack.checkout import SERVICES, WORKER
 from pagemesh_cli.stack.credentials import Credentials
 from pagemesh_cli.stack.ports import LOOPBACK, listens
 from pagemesh_cli.stack.postgres import SUPERUSER, check_postgres
@@ -32,7 +32,7 @@ def checks(
         "valkey": lambda: check_valkey(ports["valkey"], credentials.valkey_password),
         "edge": lambda: check_edge(ports, ca_file, admin_socket),
     }
-    for service in SERVICES:
+    for service in (*SERVICES, WORKER):
         ask[service] = partial(check_http, ports[f"{service}_http"], "/readyz")
     return {name: partial(_check_own, ports[name], question) for name, question in ask.items()}
 
@@ -48,13 +48,13 @@ def pulses(ports: Mapping[str, int]) -> dict[str, Callable[[], None]]:
         "valkey": partial(answers_to, ports["valkey"], b"PING\r\n"),
         # Whatever the status: Envoy says 503 while it starts and while it drains.
         "edge": lambda: _heard(ports["edge_admin"], "/ready"),
-        **{service: partial(check_http, ports[f"{service}_http"], "/livez") for service in SERVICES},
+        **{service: partial(check_http, ports[f"{service}_http"], "/livez") for service in (*SERVICES, WORKER)},
     }
 
 
 def missing_comforts(ports: Mapping[str, int], part: str) -> list[str]:
     """Components that are down and that the service does without; none for a part that is no service or not there."""
-    if part not in SERVICES:
+    if part not in (*SERVICES, WORKER):
         return []
     try:
         _, body = get(ports[f"{part}_http"], "/readyz")

@@ -15,7 +15,7 @@ from types import FrameType
 
 from pagemesh_cli.stack import edge
 from pagemesh_cli.stack.certificates import CertificateAuthority
-from pagemesh_cli.stack.checkout import find_checkout
+from pagemesh_cli.stack.checkout import WORKER, find_checkout
 from pagemesh_cli.stack.credentials import Credentials, ensure_credentials, load_admin_key, store_admin_key
 from pagemesh_cli.stack.errors import StackError
 from pagemesh_cli.stack.health import Check, checks, pulses
@@ -160,7 +160,7 @@ class Stack:
         self._report("the schemas are up to date")
         secret = self._ensure_admin_key(runner)
         self.supervisor.start(self._service(runner, "ledger", ask), self._service(runner, "extractor", ask))
-        self.supervisor.start(self._service(runner, "summarizer", ask))
+        self.supervisor.start(self._service(runner, "summarizer", ask), self._service(runner, WORKER, ask))
         self.supervisor.start(
             Part("edge", self._ports["edge"], self._edge_spec, ask["edge"], pulse=self._pulses["edge"])
         )
@@ -182,7 +182,9 @@ class Stack:
         self._phase = Phase.STOPPING
         self._save()
         self._report("stopping")
-        killed = self.supervisor.stop(("summarizer",), ("extractor", "ledger"), ("edge",), ("valkey",), ("postgres",))
+        killed = self.supervisor.stop(
+            (WORKER,), ("summarizer",), ("extractor", "ledger"), ("edge",), ("valkey",), ("postgres",)
+        )
         for name in killed:
             self._report(f"{name} did not stop in time and was killed")
         if self._postgres is not None:

@@ -18,6 +18,8 @@ DEFAULT_PORTS: Mapping[str, int] = {
     "extractor_http": 7102,
     "summarizer": 7003,
     "summarizer_http": 7103,
+    "worker": 7004,
+    "worker_http": 7104,
     "postgres": 7432,
     "valkey": 7379,
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pagemesh_cli.stack.certificates import CertificateAuthority
-from pagemesh_cli.stack.checkout import SERVICES
+from pagemesh_cli.stack.checkout import SERVICES, WORKER
 from pagemesh_cli.stack.credentials import AdminKey, Credentials
 from pagemesh_cli.stack.errors import StackError
 from pagemesh_cli.stack.layout import DataDir
@@ -45,10 +45,11 @@ class ServiceRunner:
     """The caller's environment. Its PAGEMESH_ settings reach the services, unless the stack itself decides them."""
 
     def spec(self, service: str) -> ProcessSpec:
-        """How to serve."""
+        """How to serve; of WORKER how to do jobs."""
+        role = (WORKER,) if service == WORKER else ()
         return ProcessSpec(
             name=service,
-            command=(sys.executable, "-m", f"services.{service}"),
+            command=(sys.executable, "-m", f"services.{_package(service)}", *role),
             log=self.data.logs / f"{service}.log",
             environment=self.environment(service),
             directory=self.checkout,
@@ -115,12 +116,16 @@ class ServiceRunner:
 
     def environment(self, service: str) -> dict[str, str]:
         """The whole environment of a service's process."""
+        listen = {
+            "PAGEMESH_GRPC_LISTEN": f"{LOOPBACK}:{self.ports[service]}",
+            "PAGEMESH_HTTP_LISTEN": f"{LOOPBACK}:{self.ports[f'{service}_http']}",
+        }
+        service = _package(service)
         return {
             **self._basics(),
             "PAGEMESH_DRAIN_S": f"{DRAIN_S:g}",
             **self._passed_on(service),
-            "PAGEMESH_GRPC_LISTEN": f"{LOOPBACK}:{self.ports[service]}",
-            "PAGEMESH_HTTP_LISTEN": f"{LOOPBACK}:{self.ports[f'{service}_http']}",
+            **listen,
             "PAGEMESH_TLS_DIR": str(self.authority.tls_dir(service)),
             "PAGEMESH_TRUST_DOMAIN": self.authority.trust_domain,
             "PAGEMESH_DATABASE_URL": self._database_url(service),
@@ -174,6 +179,11 @@ class ServiceRunner:
     def _stop_timeout_s(self) -> float:
         drain_s = _seconds(self.inherited, "PAGEMESH_DRAIN_S", DRAIN_S)
         return drain_s + _seconds(self.inherited, "PAGEMESH_SHUTDOWN_S", 20.0) + _STOP_MARGIN_S
+
+
+def _package(service: str) -> str:
+    """Which service's package, database role and identity it has."""
+    return "summarizer" if service == WORKER else service
 
 
 def _seconds(settings: Mapping[str, str], name: str, default: float) -> float:

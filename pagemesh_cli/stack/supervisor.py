@@ -18,7 +18,7 @@ LONGEST_RESTART_DELAY_S = 30.0
 # A part that ran so long is not in a crash loop: its next restart is quick again.
 STEADY_AFTER_S = 60.0
 # One for each part, so that one which is stuck keeps no other from being asked.
-_ASKING_THREADS = 8
+_ASKING_THREADS = 9
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def upload(
         if keep_until is not None and retention not in (None, Retention.KEPT):
             raise Failure("--keep-until is for what is kept.", ExitCode.USAGE, "BAD_RETENTION")
         wanted = Retention.KEPT if keep_until is not None else retention
-        files = list(_files(paths))
+        files = list(files_of(paths))
         failures = []
         for number, file in enumerate(files, start=1):
             try:
@@ -167,7 +167,7 @@ def unreadable(path: Path, error: OSError) -> Failure:
     )
 
 
-def _files(paths: list[Path]) -> Iterator[Path]:
+def files_of(paths: list[Path]) -> Iterator[Path]:
     """The files, and in the place of each folder those in it and below. Raises Failure where a folder has none."""
     for path in paths:
         if not path.is_dir():

@@ -1,4 +1,4 @@
-"""The summarizer: `serve` (the default) and `migrate`."""
+"""The summarizer: `serve` (the default), `worker` and `migrate`."""
 
 import argparse
 import asyncio
@@ -7,48 +7,33 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import redis.asyncio as redis
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from pagemesh.summarizer.v1 import schema_service_pb2, summarizer_service_pb2
+from pagemesh.summarizer.v1 import job_service_pb2, schema_service_pb2, summarizer_service_pb2
+from pagemesh.summarizer.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
 from pagemesh.summarizer.v1.schema_service_pb2_grpc import add_SchemaServiceServicer_to_server
 from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import add_SummarizerServiceServicer_to_server
-from services.audit.service_trail import ServiceTrail
 from services.database.migrate import migrate
-from services.database.pool import Pool, open_pool, ping
-from services.runtime.breaker import Breaker
-from services.runtime.clients import MeshClient
 from services.runtime.command import run
 from services.runtime.config import DatabaseSettings, WrongSettingError, load_settings
-from services.runtime.errors import InvalidArgument, Unavailable
+from services.runtime.errors import InvalidArgument
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
-from services.summarizer import fields
+from services.summarizer import asking, fields
 from services.summarizer.adapters import signals
-from services.summarizer.adapters.acting import act_as, remaining_s, tenant
-from services.summarizer.adapters.extractor_client import ExtractorPages
-from services.summarizer.adapters.guarded import GuardedProvider
-from services.summarizer.adapters.ledger_client import LedgerBooks
-from services.summarizer.adapters.ledger_prices import LedgerPrices
-from services.summarizer.adapters.mistral import MistralProvider, tekken_counter
-from services.summarizer.adapters.model_registry import KNOWN, Endpoint, WrongModels, load_endpoints
-from services.summarizer.adapters.offline import OfflineProvider
-from services.summarizer.adapters.openai_compatible import OpenAiCompatibleProvider, counter_with_margin
+from services.summarizer.adapters.acting import act_as
+from services.summarizer.adapters.model_registry import KNOWN, load_endpoints
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
-from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
+from services.summarizer.api.job_servicer import JobServicer
 from services.summarizer.api.schema_servicer import SchemaServicer
 from services.summarizer.api.servicer import SummarizerServicer
-from services.summarizer.asking import questions
-from services.summarizer.config import SummarizerSettings
-from services.summarizer.domain.ask import AskFlights
+from services.summarizer.config import SummarizerSettings, WorkerSettings
 from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.estimate import EstimateSummary
-from services.summarizer.domain.extract_fields import FieldsFlights
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.outbox_feeder import OutboxFeeder
@@ -57,23 +42,23 @@ from services.summarizer.domain.ports import Provider
 from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.savings import Savings
 from services.summarizer.domain.single_flight import SingleFlight
-from services.summarizer.domain.summarize import Flights, StreamSummarize, Summarize, SummaryMaker
+from services.summarizer.domain.summarize import StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turns
+from services.summarizer.job_parts import bell_of, desk_of, worker_of
+from services.summarizer.outside import Outside, open_outside
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SERVICE = summarizer_service_pb2.DESCRIPTOR.services_by_name["SummarizerService"].full_name
-_SCHEMA_SERVICE = schema_service_pb2.DESCRIPTOR.services_by_name["SchemaService"].full_name
+_SCHEMAS = schema_service_pb2.DESCRIPTOR.services_by_name["SchemaService"].full_name
+_JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _READS = frozenset(
     f"{_SERVICE}/{method}"
     for method in ("Summarize", "StreamSummarize", "Estimate", "Ask", "StreamAsk", "ExtractFields")
 )
 """What they keep are copies of what they answer, and what they spend is in the ledger's books before."""
-_PEER_HEALTH_CAP_S = 1.0
 _TAILS_GRACE_S = 5.0
 _SAVINGS_GRACE_S = 2.0
-_CACHE_REST_S = 5.0
-"""A cache that kept failing is asked again so soon: asking costs 50 ms at most."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         database = load_settings(DatabaseSettings)
         migrate(database.database_url.get_secret_value(), directory=_MIGRATIONS, schema="summarizer")
         return 0
+    if options.command == "worker":
+        return run(work(load_settings(WorkerSettings)), name="services.summarizer worker")
     return run(serve(load_settings(SummarizerSettings)), name="services.summarizer")
 
 
@@ -90,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="services.summarizer", description=__doc__)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="answer calls until stopped (the default)")
+    commands.add_parser("worker", help="do jobs until stopped")
     commands.add_parser("migrate", help="bring the database schema to the newest revision")
     return parser
 
@@ -100,191 +88,81 @@ async def serve(
     """The whole service, until it is told to stop; see MeshServer.run for `started` and `stop`."""
     health = Health()
     async with contextlib.AsyncExitStack() as stack:
-        world = await stack.enter_async_context(_outside(settings, health))
+        world = await stack.enter_async_context(open_outside(settings, health, audit_reads=_READS))
         server = MeshServer(name="summarizer", settings=settings, health=health, audit=[world.audit.concern])
-        flights: Flights = SingleFlight(joined=signals.joined)
-        ask_flights: AskFlights = SingleFlight(joined=signals.joined)
-        fields_flights: FieldsFlights = SingleFlight(joined=signals.joined)
-        tails = Tails()
-        savings = Savings(books=world.books, act_as=act_as, dropped=signals.savings_dropped)
-        # Left in the opposite order: runs end first, then what they owe is written down, then told.
-        stack.push_async_callback(savings.flush, _SAVINGS_GRACE_S)
-        stack.push_async_callback(tails.close, _TAILS_GRACE_S)
-        stack.push_async_callback(flights.close)
-        stack.push_async_callback(ask_flights.close)
-        stack.push_async_callback(fields_flights.close)
-        parts = _parts(settings, world, tails)
-        stream = _use_case(world, parts, flights, savings)
+        making = _making(settings, world, stack)
         found = fields.compose(
             pool=world.pool,
             client=world.redis,
-            breaker=Breaker("redis_schemas", reset_timeout_s=_CACHE_REST_S),
-            models=parts.models,
+            models=making.models,
             pages=world.pages,
-            map_reduce=parts.map_reduce,
-            keeper=parts.keeper,
-            savings=savings,
-            flights=fields_flights,
+            map_reduce=making.map_reduce,
+            keeper=making.keeper,
+            savings=making.savings,
+            flights=_flights(stack),
         )
-        estimate = EstimateSummary(
-            models=parts.models,
-            pages=world.pages,
-            cache=world.cache,
-            results=parts.results,
-            prices=world.prices,
-            tails=tails,
-            new_id=_new_id,
-        )
-        asking = questions(
-            models=parts.models,
+        questions = asking.questions(
+            models=making.models,
             extractor=world.extractor,
-            results=parts.results,
-            paid=parts.paid,
-            flights=ask_flights,
-            savings=savings,
-            tails=tails,
+            results=making.results,
+            paid=making.paid,
+            flights=_flights(stack),
+            savings=making.savings,
+            tails=making.tails,
             new_id=_new_id,
         )
+        bell = bell_of(settings)
+        desk = desk_of(settings, pool=world.pool, pages=world.pages, models=making.models, bell=bell)
         servicer = SummarizerServicer(
-            summarize=Summarize(stream),
-            stream_summarize=stream,
+            summarize=Summarize(making.summaries),
+            stream_summarize=making.summaries,
             extract_fields=found.extract,
-            estimate=estimate,
-            purge=PurgeDocument(results=parts.results, cache=world.cache),
-            questions=asking,
+            estimate=_estimate(world, making),
+            purge=PurgeDocument(results=making.results, cache=world.cache, also=[desk.erase]),
+            questions=questions,
         )
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
-        server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMA_SERVICE)
-        feeder = OutboxFeeder(
-            outbox=PostgresOutbox(world.pool),
-            books=world.books,
-            act_as=act_as,
-            jitter=random.random,
-            signals=signals.feeder_signals(),
-        )
-        async with asyncio.TaskGroup() as background:
-            tasks = [background.create_task(work) for work in (feeder.run(), savings.run(), world.audit.run())]
-            try:
-                await server.run(started=started, stop=stop)
-            finally:
-                for task in tasks:
-                    task.cancel()
+        server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMAS)
+        server.add(add_JobServiceServicer_to_server, JobServicer(desk), _JOBS)
+        async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run()):
+            await server.run(started=started, stop=stop)
 
 
-@dataclass(frozen=True)
-class _Outside:
-    """Everything that the use case talks to."""
-
-    pool: Pool
-    redis: "redis.Redis"
-    cache: RedisSummaryCache
-    extractor: MeshClient
-    pages: ExtractorPages
-    books: LedgerBooks
-    prices: LedgerPrices
-    audit: ServiceTrail
-    providers: dict[str, Provider]
-
-
-@contextlib.asynccontextmanager
-async def _outside(settings: SummarizerSettings, health: Health) -> AsyncIterator[_Outside]:
-    """Opens it, watches its health, and closes it."""
+async def work(
+    settings: WorkerSettings, *, started: asyncio.Event | None = None, stop: asyncio.Event | None = None
+) -> None:
+    """A worker, until it is told to stop. Of the mesh it answers health alone."""
+    health, stop = Health(), stop or asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
-        pool = await open_pool(settings.database_url.get_secret_value(), name="summarizer", min_size=2)
-        stack.push_async_callback(pool.close)
-        client = connect(settings.redis_url.get_secret_value())
-        cache = RedisSummaryCache(
-            client,
-            ttl_s=settings.summary_ttl_s,
-            breaker=Breaker("redis", reset_timeout_s=_CACHE_REST_S),
-        )
-        stack.push_async_callback(cache.close)
-        extractor = MeshClient(peer="extractor", target=settings.extractor_target, settings=settings)
-        stack.push_async_callback(extractor.close)
-        ledger = MeshClient(peer="ledger", target=settings.ledger_target, settings=settings)
-        stack.push_async_callback(ledger.close)
-        audit = ServiceTrail(pool, schema="summarizer", ledger=ledger, reads=_READS)
-        stack.push_async_callback(audit.close)
-        health.add("database", lambda: ping(pool))
-        # Without it answers are slower, and nothing else is worse.
-        health.add("redis", cache.ping, required=False)
-        # Every replica would leave the edge at once if a peer were away: better a clear error from each call.
-        health.add("extractor", _peer_check(extractor), required=False)
-        health.add("ledger", _peer_check(ledger), required=False)
-        providers = await _providers(settings, stack)
-        yield _Outside(
-            pool=pool,
-            redis=client,
-            cache=cache,
-            extractor=extractor,
-            pages=ExtractorPages(extractor),
-            books=LedgerBooks(ledger),
-            prices=LedgerPrices(ledger),
-            audit=audit,
-            providers=providers,
-        )
-
-
-async def _providers(settings: SummarizerSettings, stack: contextlib.AsyncExitStack) -> dict[str, Provider]:
-    """Those that are configured; the one that needs no configuration is always there."""
-    offline = await stack.enter_async_context(OfflineProvider())
-    providers: list[Provider] = [offline]
-    endpoints = _endpoints(settings)
-    if settings.mistral_api_key is not None or endpoints:
-        # The tokenizer takes a second to load, and health checks are waiting.
-        count_text = await asyncio.to_thread(tekken_counter)
-    if settings.mistral_api_key is not None:
-        mistral = MistralProvider(
-            api_key=settings.mistral_api_key, url=str(settings.mistral_url), count_text=count_text
-        )
-        providers.append(await stack.enter_async_context(mistral))
-    for endpoint in endpoints:
-        compatible = OpenAiCompatibleProvider(
-            endpoint, api_key=settings.provider_keys[endpoint.name], count_text=counter_with_margin(count_text)
-        )
-        providers.append(await stack.enter_async_context(compatible))
-    return {provider.name: GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant) for provider in providers}
-
-
-def _endpoints(settings: SummarizerSettings) -> list[Endpoint]:
-    """Those that there is a key for, in the order of the keys. Raises WrongSettingError."""
-    try:
-        known = load_endpoints(*filter(None, (KNOWN, settings.models_file)))
-    except WrongModels as exc:
-        raise WrongSettingError(f"PAGEMESH_MODELS_FILE: {exc}") from exc
-    for setting, named in (("KEYS", settings.provider_keys), ("URLS", settings.provider_urls)):
-        if unknown := sorted(set(named) - set(known)):
-            raise WrongSettingError(
-                f"PAGEMESH_PROVIDER_{setting}: there is no provider {unknown[0]}; there are {', '.join(known)}"
-            )
-    return [known[name].at(str(settings.provider_urls.get(name, known[name].url))) for name in settings.provider_keys]
-
-
-def _peer_check(client: MeshClient) -> Callable[[], Awaitable[None]]:
-    stub = health_pb2_grpc.HealthStub(client.channel)
-
-    async def check() -> None:
-        request = health_pb2.HealthCheckRequest()
-        answer = await client.unary(stub.Check, request, cap_s=_PEER_HEALTH_CAP_S, guarded=False)
-        if answer.status != health_pb2.HealthCheckResponse.SERVING:
-            raise Unavailable("PEER_NOT_SERVING", "The peer says that it is not serving.")
-
-    return check
+        world = await stack.enter_async_context(open_outside(settings, health, audit_reads=_READS))
+        server = MeshServer(name="summarizer-worker", settings=settings, health=health)
+        making, bell = _making(settings, world, stack), bell_of(settings)
+        worker = worker_of(settings, pool=world.pool, pages=world.pages, stream=making.summaries, bell=bell)
+        async with _beside(_feeder(world).run(), making.savings.run(), bell.run()), asyncio.TaskGroup() as roles:
+            roles.create_task(worker.run(stop))
+            roles.create_task(server.run(started=started, stop=stop))
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """What every kind of answer is made with."""
+class _Making:
+    """What answers are made with, whoever asks."""
 
     models: Models
     results: PostgresResults
     paid: PaidCalls
     map_reduce: MapReduce
     keeper: Keeper
+    tails: Tails
+    savings: Savings
+    summaries: StreamSummarize
 
 
-def _parts(settings: SummarizerSettings, world: _Outside, tails: Tails) -> _Parts:
-    results = PostgresResults(world.pool)
+def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.AsyncExitStack) -> _Making:
+    """`stack` ends what it leaves running in the opposite order: runs, what they owe is written down, and then told."""
+    models, results, tails = _models(settings, world.providers), PostgresResults(world.pool), Tails()
+    savings = Savings(books=world.books, act_as=act_as, dropped=signals.savings_dropped)
+    stack.push_async_callback(savings.flush, _SAVINGS_GRACE_S)
+    stack.push_async_callback(tails.close, _TAILS_GRACE_S)
     paid = PaidCalls(
         books=world.books,
         results=results,
@@ -295,24 +173,62 @@ def _parts(settings: SummarizerSettings, world: _Outside, tails: Tails) -> _Part
         now_s=time.time,
         observe=signals.called,
     )
+    map_reduce = MapReduce(results=results, paid=paid)
     keeper = Keeper(pages=world.pages, results=results, cache=world.cache, tails=tails, act_as=act_as, new_id=_new_id)
-    models = _models(settings, world.providers)
-    return _Parts(models, results, paid, MapReduce(results=results, paid=paid), keeper)
-
-
-def _use_case(world: _Outside, parts: _Parts, flights: Flights, savings: Savings) -> StreamSummarize:
-    return StreamSummarize(
-        models=parts.models,
+    summaries = StreamSummarize(
+        models=models,
         pages=world.pages,
         cache=world.cache,
-        flights=flights,
-        maker=SummaryMaker(pages=world.pages, map_reduce=parts.map_reduce, act_as=act_as),
+        flights=_flights(stack),
+        maker=SummaryMaker(pages=world.pages, map_reduce=map_reduce, act_as=act_as),
         savings=savings,
-        keeper=parts.keeper,
+        keeper=keeper,
         new_id=_new_id,
         now_s=time.time,
         failed_over=signals.failed_over,
     )
+    return _Making(models, results, paid, map_reduce, keeper, tails, savings, summaries)
+
+
+def _estimate(world: Outside, making: _Making) -> EstimateSummary:
+    return EstimateSummary(
+        models=making.models,
+        pages=world.pages,
+        cache=world.cache,
+        results=making.results,
+        prices=world.prices,
+        tails=making.tails,
+        new_id=_new_id,
+    )
+
+
+def _flights(stack: contextlib.AsyncExitStack) -> SingleFlight[Any, Any]:
+    """Runs that `stack` ends."""
+    flights: SingleFlight[Any, Any] = SingleFlight(joined=signals.joined)
+    stack.push_async_callback(flights.close)
+    return flights
+
+
+def _feeder(world: Outside) -> OutboxFeeder:
+    return OutboxFeeder(
+        outbox=PostgresOutbox(world.pool),
+        books=world.books,
+        act_as=act_as,
+        jitter=random.random,
+        signals=signals.feeder_signals(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _beside(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Runs them while the block does; where one of them fails, so does the block."""
+    async with asyncio.TaskGroup() as background:
+        tasks = [background.create_task(work) for work in works]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
 def _models(settings: SummarizerSettings, providers: dict[str, Provider]) -> Models:

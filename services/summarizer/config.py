@@ -52,6 +52,13 @@ class SummarizerSettings(RuntimeSettings):
     summary_ttl_s: Annotated[int, Field(ge=1, le=30 * 86_400)] = 3_600
     """How long a summary is cached."""
 
+    job_queue_limit: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
+    """How many jobs of one tenant may wait."""
+    job_attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    """How often a job is tried, where its request does not say."""
+    job_retention_s: Annotated[int, Field(ge=60, le=400 * 86_400)] = 30 * 86_400
+    """How long a job that has ended can be looked at, with its events and its result."""
+
     @field_validator("mistral_api_key", mode="before")
     @classmethod
     def _empty_is_absent(cls, value: object) -> object:
@@ -63,3 +70,20 @@ class SummarizerSettings(RuntimeSettings):
         if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("write it as redis://host:port/db")
         return value
+
+
+class WorkerSettings(SummarizerSettings):
+    """Those of a worker, which answers no calls of the mesh but for its health."""
+
+    grpc_listen: Address = HostPort(host="127.0.0.1", port=7004)
+    http_listen: Address = HostPort(host="127.0.0.1", port=7104)
+    job_places: Annotated[int, Field(ge=1, le=100)] = 4
+    """Jobs that a worker does at the same time, besides an urgent one."""
+    job_tenant_places: Annotated[int, Field(ge=1, le=10_000)] = 8
+    """Jobs of one tenant that run at the same time, in all workers together. The same for each of them."""
+    job_lease_s: Annotated[float, Field(ge=0.5, le=300)] = 15.0
+    """A worker that was not heard of for so long loses its jobs."""
+    job_progress_s: Annotated[float, Field(ge=0.05, le=60)] = 0.5
+    """How often progress of one job is told at most."""
+    job_attempt_s: Annotated[float, Field(ge=1, le=86_400)] = 900.0
+    """How long one attempt may take: the document is held for as long."""

@@ -21,6 +21,7 @@ from services.summarizer.domain.models import Models
 from services.summarizer.domain.ports import PageSource
 from services.summarizer.domain.savings import Savings
 from services.summarizer.domain.schema_book import SchemaBook
+from services.summarizer.outside import CACHE_REST_S
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,6 @@ def compose(
     *,
     pool: Pool,
     client: "redis.Redis",
-    breaker: Breaker,
     models: Models,
     pages: PageSource,
     map_reduce: MapReduce,
@@ -45,9 +45,8 @@ def compose(
     new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
 ) -> Fields:
     """What extracts fields and keeps schemas, over what summaries have already."""
-    schemas = SchemaBook(
-        store=PostgresSchemas(pool), cache=RedisSchemaCache(client, breaker=breaker), counted=field_signals.schema_kept
-    )
+    cache = RedisSchemaCache(client, breaker=Breaker("redis_schemas", reset_timeout_s=CACHE_REST_S))
+    schemas = SchemaBook(store=PostgresSchemas(pool), cache=cache, counted=field_signals.schema_kept)
     extract = ExtractFields(
         models=models,
         pages=pages,

@@ -57,6 +57,32 @@ def _schema(edge: Edge, key: str) -> str:
     return str(kept.messages[0]["schema"]["name"])
 
 
+def _project(edge: Edge, key: str, project_id: str) -> str:
+    made = edge.grpc(CREATE_PROJECT, {"project_id": project_id, "display_name": project_id}, key)
+    assert made.code == "OK", made
+    return str(made.messages[0]["project"]["name"])
+
+
+def _user(edge: Edge, key: str, email: str, role: str) -> str:
+    made = edge.grpc(CREATE_USER, {"email": email, "display_name": "Ada", "role": role}, key)
+    assert made.code == "OK", made
+    return str(made.messages[0]["user"]["name"])
+
+
+def _uploaded(edge: Edge, key: str, content: bytes) -> str:
+    stored = edge.grpc(UPLOAD, chunks(content), key)
+    assert stored.code == "OK", stored
+    return str(stored.messages[0]["document"]["name"])
+
+
+def _job(edge: Edge, key: str) -> str:
+    """The name of a new job of that key, on a document that is not there."""
+    request = {"documents": [f"documents/{'0' * 32}"], "work": {"extract": {}}}
+    batch = edge.grpc("pagemesh.summarizer.v1.JobService/BatchCreateJobs", request, key).messages[0]["batch"]["name"]
+    listed = edge.grpc("pagemesh.summarizer.v1.JobService/ListJobs", {"batch": batch}, key)
+    return str(listed.messages[0]["jobs"][0]["name"])
+
+
 @pytest.fixture(scope="session")
 def world(stack: RunningStack) -> World:
     edge = Edge(stack.host, stack.port, stack.ca_file)
@@ -81,16 +107,6 @@ def world(stack: RunningStack) -> World:
     keys["revoked"] = revoked["secret"]
     assert edge.grpc(REVOKE_KEY, {"name": revoked["apiKey"]["name"]}, admin).code == "OK"
 
-    def project(project_id: str, key: str = admin) -> str:
-        made = edge.grpc(CREATE_PROJECT, {"project_id": project_id, "display_name": project_id}, key)
-        assert made.code == "OK", made
-        return str(made.messages[0]["project"]["name"])
-
-    def user(email: str, role: str, key: str = admin) -> str:
-        made = edge.grpc(CREATE_USER, {"email": email, "display_name": "Ada", "role": role}, key)
-        assert made.code == "OK", made
-        return str(made.messages[0]["user"]["name"])
-
     keys["people"] = create("people", ["keys.admin", "users.admin"])["secret"]
     sessions = {name: _session(edge, keys["reader"]) for name in ("session", "ended_session")}
     sessions["orphaned_session"] = _session(edge, doomed["secret"])
@@ -102,29 +118,25 @@ def world(stack: RunningStack) -> World:
     keys["forged_session"] = f"{signed}.{signature[::-1]}"
     keys["unsigned_session"] = f"{signed}."
 
-    def upload(content: bytes, key: str = admin) -> str:
-        stored = edge.grpc(UPLOAD, chunks(content), key)
-        assert stored.code == "OK", stored
-        return str(stored.messages[0]["document"]["name"])
-
     names = {
         "SCHEMA": "schemas/world",
         "SCHEMA_VERSION": _schema(edge, admin),
-        "GOOD": upload(files.good()),
-        "ENCRYPTED": upload(files.encrypted()),
-        "WITHOUT_PAGES": upload(files.without_pages()),
-        "HEADER_ONLY": upload(files.header_only()),
-        "TRUNCATED": upload(files.truncated()),
-        "OTHER": upload(files.good(2), other),
+        "GOOD": _uploaded(edge, admin, files.good()),
+        "ENCRYPTED": _uploaded(edge, admin, files.encrypted()),
+        "WITHOUT_PAGES": _uploaded(edge, admin, files.without_pages()),
+        "HEADER_ONLY": _uploaded(edge, admin, files.header_only()),
+        "TRUNCATED": _uploaded(edge, admin, files.truncated()),
+        "OTHER": _uploaded(edge, other, files.good(2)),
         "OTHER_KEY": create("theirs", ["documents.read"], other)["apiKey"]["name"],
         "KEY": create("mine", ["documents.read"])["apiKey"]["name"],
-        "PROJECT": project("red"),
-        "OTHER_PROJECT": project("theirs", other),
-        "USER": user("ada@acme.example", "ROLE_MEMBER"),
-        "LAST_ADMIN": user("eve@acme.example", "ROLE_ADMIN"),
-        "OTHER_USER": user("ada@acme.example", "ROLE_ADMIN", other),
+        "PROJECT": _project(edge, admin, "red"),
+        "OTHER_PROJECT": _project(edge, other, "theirs"),
+        "USER": _user(edge, admin, "ada@acme.example", "ROLE_MEMBER"),
+        "LAST_ADMIN": _user(edge, admin, "eve@acme.example", "ROLE_ADMIN"),
+        "OTHER_USER": _user(edge, other, "ada@acme.example", "ROLE_ADMIN"),
         "OTHER_SESSION": sessions["other_session"][0],
         "ENDED_SESSION": sessions["ended_session"][0],
+        "OTHER_JOB": _job(edge, other),
         "UNKNOWN": f"documents/{'0' * 32}",
         "LONG_TEXT": "x" * 501,
         "VERY_LONG_TEXT": "x" * 1001,

@@ -17,7 +17,7 @@ from tests.stack.running import Command, descendants
 
 # Whole stacks start and stop here, on machines that may be busy.
 pytestmark = pytest.mark.timeout(300)
-PARTS = ["postgres", "valkey", "ledger", "extractor", "summarizer", "edge"]
+PARTS = ["postgres", "valkey", "ledger", "extractor", "summarizer", "worker", "edge"]
 
 
 def test_from_an_empty_directory_through_kills_to_a_clean_end(short_dir: Path) -> None:

@@ -15,7 +15,7 @@ from pagemesh_cli.stack.settings import CLIENT_SETTINGS
 from services.extractor.config import ExtractorSettings
 from services.ledger.config import LedgerSettings
 from services.runtime.config import RuntimeSettings
-from services.summarizer.config import SummarizerSettings
+from services.summarizer.config import SummarizerSettings, WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 _ROW = re.compile(r"^\| `(PAGEMESH_[A-Z0-9_]+)` \| (.*?) ?\| (.+) \|$", re.MULTILINE)
@@ -53,12 +53,14 @@ def written(default: Any) -> str:
         ("Every service", RuntimeSettings),
         ("Extractor", ExtractorSettings),
         ("Summarizer", SummarizerSettings),
+        ("Worker", WorkerSettings),
         ("Ledger", LedgerSettings),
     ],
 )
 def test_every_setting_of_a_service_is_there_with_its_default(section: str, settings: type[BaseSettings]) -> None:
     # What every service has stands in its own section, and the database's URL with it.
-    known = {} if settings is RuntimeSettings else RuntimeSettings.model_fields
+    above = SummarizerSettings if settings is WorkerSettings else RuntimeSettings
+    known = {} if settings is RuntimeSettings else above.model_fields
     redefined = settings.__annotations__
     own = {name: f for name, f in settings.model_fields.items() if name not in known or name in redefined}
     expected = {f"PAGEMESH_{name.upper()}": written(field.default) for name, field in own.items()}

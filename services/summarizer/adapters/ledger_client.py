@@ -22,7 +22,7 @@ class LedgerBooks:
         self._client = client
         self._stub = ledger_service_pb2_grpc.LedgerServiceStub(client.channel)
 
-    async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float) -> Held:
+    async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float, *, job: str = "") -> Held:
         """Sets the highest possible price aside."""
         request = ledger_pb2.ReserveRequest(
             hold_id=hold_id,
@@ -30,6 +30,7 @@ class LedgerBooks:
             max_input_tokens=most.input_tokens,
             max_output_tokens=most.output_tokens,
             ttl=duration_pb2.Duration(seconds=math.ceil(ttl_s)),
+            job=job,
         )
         response: ledger_pb2.ReserveResponse = await self._client.unary(self._stub.Reserve, request, cap_s=CAP_S)
         return Held(response.hold.hold_id, _money(response.hold.amount))
@@ -63,6 +64,7 @@ def _event(event: UsageEvent) -> usage_pb2.UsageEvent:
         document=event.document,
         request_id=event.request_id,
         occur_time=occurred,
+        job=event.job,
         tags=dict(event.tags),
     )
 

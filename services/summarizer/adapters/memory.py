@@ -89,7 +89,7 @@ class Hold:
     """Money set aside, and the arguments it was asked for with."""
 
     tenant: str
-    asked: tuple[str, TokenCount, float]
+    asked: tuple[str, TokenCount, float, str]
     amount: Money
     state: HoldState = HoldState.HELD
     settled_by: UsageEvent | None = None
@@ -106,10 +106,10 @@ class MemoryBooks:
     events: dict[tuple[str, str], UsageEvent] = field(default_factory=dict)
     """By tenant and event id: what is in the books."""
 
-    async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float) -> Held:
+    async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float, *, job: str = "") -> Held:
         """Sets the highest possible price aside."""
         tenant = current_identity().tenant
-        asked = (model, most, ttl_s)
+        asked = (model, most, ttl_s, job)
         hold = self.holds.get(hold_id)
         if hold is None:
             amount = self._price(model, most)

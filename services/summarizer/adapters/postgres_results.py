@@ -256,6 +256,7 @@ def _encode_event(event: UsageEvent | None) -> str | None:
             "operation": event.operation,
             "document": event.document,
             "occurred_at_s": event.occurred_at_s,
+            "job": event.job,
             "tags": dict(event.tags),
         }
     )
@@ -272,5 +273,6 @@ def _decode_event(event: dict[str, Any] | None, request_id: str) -> UsageEvent |
         document=event["document"],
         request_id=request_id,
         occurred_at_s=event["occurred_at_s"],
+        job=event.get("job", ""),
         tags=event["tags"],
     )

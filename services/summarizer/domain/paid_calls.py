@@ -172,7 +172,7 @@ class PaidCalls:
     async def _reserve(self, order: Order, most: TokenCount) -> Held:
         hold_id = self._new_id()
         try:
-            return await self._books.reserve(hold_id, order.model.name, most, HOLD_TTL_S)
+            return await self._books.reserve(hold_id, order.model.name, most, HOLD_TTL_S, job=order.caller.job)
         except BaseException as exc:
             if _hold_may_stand(exc):
                 # Lost on the way, or cancelled: its call will certainly never be sent.
@@ -254,6 +254,7 @@ class PaidCalls:
             document=order.document,
             request_id=order.caller.request_id,
             occurred_at_s=self._now_s(),
+            job=order.caller.job,
         )
         return Delivery(held.hold_id, order.caller, event)
 

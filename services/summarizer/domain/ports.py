@@ -141,8 +141,8 @@ class Held:
 class Books(Protocol):
     """The ledger. Errors: ResourceExhausted (budget), FailedPrecondition (no price), Unavailable."""
 
-    async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float) -> Held:
-        """Sets the highest possible price aside. Idempotent by hold id."""
+    async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float, *, job: str = "") -> Held:
+        """Sets the highest possible price aside, on account of `job` too. Idempotent by hold id."""
         ...
 
     async def settle(self, hold_id: str, event: UsageEvent) -> Money:

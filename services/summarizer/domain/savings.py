@@ -37,6 +37,7 @@ def free_event(
         document=document,
         request_id=caller.request_id,
         occurred_at_s=now_s,
+        job=caller.job,
         tags={"saved_micros": str(saved.micros), "saved_currency": saved.currency},
     )
 

@@ -211,13 +211,15 @@ class UsageEvent:
     document: str
     request_id: str
     occurred_at_s: float
+    job: str = ""
+    """The job that the call was made for, `jobs/{id}`; empty where there is none."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """For whom something is done. `tenant` is the bare id, `actor` like `apiKeys/{id}`; `project` may be
-    empty.
+    empty. `job`, like `jobs/{id}`, is empty where somebody waits for the answer.
     """
 
     tenant: str
@@ -225,6 +227,7 @@ class Caller:
     project: str
     scopes: frozenset[str]
     request_id: str
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True)

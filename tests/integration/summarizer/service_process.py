@@ -23,10 +23,18 @@ def environment(settings: Mapping[str, Any], **changes: object) -> dict[str, str
 class ServiceProcess:
     """May be started, killed and started again."""
 
-    def __init__(self, settings: Mapping[str, str], *, http_port: int, log: Path, service: str = "summarizer") -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        *,
+        http_port: int,
+        log: Path,
+        service: str = "summarizer",
+        arguments: tuple[str, ...] = (),
+    ) -> None:
         self._spec = ProcessSpec(
             name=service,
-            command=(sys.executable, "-m", f"services.{service}"),
+            command=(sys.executable, "-m", f"services.{service}", *arguments),
             log=log,
             environment=settings,
             directory=ROOT,

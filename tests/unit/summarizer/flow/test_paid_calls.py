@@ -175,7 +175,7 @@ class BooksDown:
     def __init__(self, **metadata: str) -> None:
         self.error = Unavailable("LEDGER_UNAVAILABLE", "down", metadata=metadata)
 
-    async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float) -> Held:
+    async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float, *, job: str = "") -> Held:
         raise self.error
 
     async def settle(self, hold_id: str, event: UsageEvent) -> Money:
@@ -207,7 +207,7 @@ async def test_a_reservation_that_never_left_needs_no_release(flow: Flow) -> Non
 
 async def test_a_release_that_the_ledger_misses_is_kept(flow: Flow) -> None:
     class DownAfterReserve(BooksDown):
-        async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float) -> Held:
+        async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float, *, job: str = "") -> Held:
             return await flow.books.reserve(hold_id, model, most, ttl_s)
 
     failing(flow, Unavailable("CONNECT", "refused", metadata={"sent": "no"}))
@@ -219,7 +219,7 @@ async def test_a_release_that_the_ledger_misses_is_kept(flow: Flow) -> None:
 
 async def test_an_answer_stands_although_the_ledger_is_away(flow: Flow) -> None:
     class DownAfterReserve(BooksDown):
-        async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float) -> Held:
+        async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float, *, job: str = "") -> Held:
             return await flow.books.reserve(hold_id, model, most, ttl_s)
 
     paid = await flow.paid(books=DownAfterReserve()).make(order(flow))
@@ -307,7 +307,7 @@ async def test_cancelling_the_reservation_frees_it(flow: Flow) -> None:
     reached, go_on = asyncio.Event(), asyncio.Event()
 
     class Slow(BooksDown):
-        async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float) -> Held:
+        async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float, *, job: str = "") -> Held:
             held = await flow.books.reserve(hold_id, model, most, ttl_s)
             reached.set()
             await go_on.wait()

@@ -126,9 +126,9 @@ async def _spend(most: int, outputs: list[int], fails: set[int], chance: random.
 class _WatchedBooks(MemoryBooks):
     """A ledger whose answers take a turn of the loop, so that others come in between."""
 
-    async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float) -> Held:
+    async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float, *, job: str = "") -> Held:
         await asyncio.sleep(0)
-        return await super().reserve(hold_id, model, most, ttl_s)
+        return await super().reserve(hold_id, model, most, ttl_s, job=job)
 
 
 async def test_four_calls_at_once_take_no_more_than_there_is(flow: Flow) -> None:

@@ -1,0 +1,70 @@
+"""Orders and results of jobs as bytes: JSON, ASCII only."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+from services.summarizer.adapters.encoding import Undecodable, decode_summary, encode_summary
+from services.summarizer.domain.jobs import Extracted, ExtractWork, Order, Result, SummarizeWork, Work
+from services.summarizer.domain.values import Length, Options, Style, Summary
+
+_NO_KEY = bytes(32)
+
+
+def encode_work(work: Work) -> bytes:
+    """The work as bytes."""
+    match work:
+        case SummarizeWork(options, fallbacks):
+            asked = [options.length.name, options.style.value, options.language, options.focus, options.model]
+            return _dump(["summarize", asked, fallbacks])
+        case ExtractWork():
+            return _dump(["extract"])
+
+
+def decode_work(data: bytes) -> Work:
+    """The work that was encoded. Raises Undecodable, also for a kind that only another version knows."""
+    try:
+        kind, *rest = json.loads(data)
+        if kind == "extract":
+            return ExtractWork()
+        if kind != "summarize":
+            raise Undecodable(f"there is no work of the kind {kind!r}")
+        (length, style, language, focus, model), fallbacks = rest
+        return SummarizeWork(Options(Length[length], Style(style), language, focus, model), tuple(fallbacks))
+    except (ValueError, TypeError, KeyError) as exc:
+        raise Undecodable("the work of a job cannot be read") from exc
+
+
+def encode_result(tenant: str, result: Result) -> bytes:
+    """The result as bytes."""
+    if isinstance(result, Summary):
+        # The rest of a summary is what its cache keeps, and the same form.
+        head = _dump(["summary", result.cached, result.degraded_from])
+        return head + b"\n" + encode_summary(tenant, _NO_KEY, result)
+    return _dump(["extract", result.page_count, result.pages_read, result.failed_pages, result.words])
+
+
+def decode_result(tenant: str, data: bytes) -> Result:
+    """The result that was encoded. Raises Undecodable."""
+    head, _, body = data.partition(b"\n")
+    try:
+        kind, *rest = json.loads(head)
+        if kind == "summary":
+            cached, degraded_from = rest
+            return replace(decode_summary(tenant, _NO_KEY, body), cached=cached, degraded_from=degraded_from)
+        page_count, pages_read, failed, words = rest
+        return Extracted(page_count, pages_read, tuple(failed), words)
+    except (ValueError, TypeError) as exc:
+        raise Undecodable("the result of a job cannot be read") from exc
+
+
+def fingerprint(order: Order) -> bytes:
+    """32 bytes that are the same for the same order, whoever makes it."""
+    work = encode_work(order.work).decode()
+    when = order.schedule_time.isoformat() if order.schedule_time else ""
+    parts = [order.documents, work, int(order.priority), order.max_attempts, when, order.as_batch]
+    return hashlib.sha256(_dump(parts)).digest()
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode("ascii")

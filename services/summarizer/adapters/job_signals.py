@@ -1,0 +1,72 @@
+"""What workers tell operators: metrics and log lines."""
+
+from collections.abc import Sequence
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from services.runtime.errors import PagemeshError
+from services.summarizer.domain.job_worker import WorkerSignals
+from services.summarizer.domain.jobs import Claim, Forgotten, Waiting
+
+_QUEUED = Gauge("pagemesh_jobs_queued", "Jobs that wait, in the whole deployment.", ["priority"])
+_AT_WORK = Gauge("pagemesh_jobs_running", "Jobs that a worker is at, in the whole deployment.", ["priority"])
+_AGE = Gauge("pagemesh_jobs_oldest_seconds", "For how long the oldest job that could begin has waited.", ["priority"])
+_HERE = Gauge("pagemesh_jobs_here", "Jobs that this worker is at.")
+_STARTED = Counter("pagemesh_jobs_started", "Attempts that this worker began.", ["priority"])
+_ENDED = Counter("pagemesh_jobs_ended", "Attempts of this worker that ended, by outcome.", ["priority", "outcome"])
+_TRIES = Histogram("pagemesh_jobs_tries", "Which attempt it was that succeeded.", buckets=(1, 2, 3, 5, 10, 20))
+_RECOVERED = Counter("pagemesh_jobs_recovered", "Jobs that were taken from workers that were lost.")
+_FORGOTTEN = Counter("pagemesh_jobs_forgotten", "What the clean-up removed.", ["kind"])
+_BROKEN = Counter("pagemesh_jobs_worker_faults", "Faults of the worker itself; each is tried again.", ["step"])
+
+log = structlog.get_logger()
+
+
+def worker_signals() -> WorkerSignals:
+    """What a worker calls."""
+    return WorkerSignals(
+        started=_started,
+        ended=_ended,
+        recovered=_recovered,
+        forgotten=_forgotten,
+        waiting=_waiting,
+        broken=_broken,
+    )
+
+
+def _started(claim: Claim) -> None:
+    _HERE.inc()
+    _STARTED.labels(claim.priority.name).inc()
+
+
+def _ended(claim: Claim, outcome: str) -> None:
+    _HERE.dec()
+    _ENDED.labels(claim.priority.name, outcome).inc()
+    if outcome == "SUCCEEDED":
+        _TRIES.observe(claim.tries)
+    log.info("job_attempt_ended", job=claim.job_id, tenant=claim.caller.tenant, attempt=claim.attempt, outcome=outcome)
+
+
+def _recovered(count: int) -> None:
+    _RECOVERED.inc(count)
+    log.warning("jobs_recovered", count=count)
+
+
+def _forgotten(found: Forgotten) -> None:
+    for kind, count in (("jobs", found.jobs), ("events", found.events), ("batches", found.batches)):
+        _FORGOTTEN.labels(kind).inc(count)
+    log.info("jobs_forgotten", jobs=found.jobs, events=found.events, batches=found.batches)
+
+
+def _waiting(queues: Sequence[Waiting]) -> None:
+    for queue in queues:
+        _QUEUED.labels(queue.priority.name).set(queue.queued)
+        _AT_WORK.labels(queue.priority.name).set(queue.running)
+        _AGE.labels(queue.priority.name).set(queue.oldest_age_s)
+
+
+def _broken(step: str, error: Exception) -> None:
+    _BROKEN.labels(step).inc()
+    known = isinstance(error, PagemeshError)
+    log.error("job_worker_fault", step=step, error=type(error).__name__, exc_info=None if known else error)

@@ -1,0 +1,199 @@
+"""Jobs between the contract's messages and the domain's values."""
+
+from datetime import UTC, datetime
+
+from google.protobuf import timestamp_pb2
+from google.rpc import status_pb2
+
+from pagemesh.summarizer.v1 import job_pb2, summary_pb2
+from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
+from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
+from services.runtime import errors, status
+from services.summarizer.api.mapping import from_summary, to_options
+from services.summarizer.domain.events import Progress
+from services.summarizer.domain.job_desk import Silence, invalid
+from services.summarizer.domain.jobs import (
+    Batch,
+    EventKind,
+    Extracted,
+    ExtractWork,
+    Fault,
+    Job,
+    JobEvent,
+    JobState,
+    Order,
+    Priority,
+    SummarizeWork,
+    Work,
+)
+from services.summarizer.domain.values import Caller, Length, Options, Style
+
+_STATES = {state: job_pb2.JobState.Value(f"JOB_STATE_{state.value}") for state in JobState}
+_KINDS = {kind: job_pb2.JobEventKind.Value(f"JOB_EVENT_KIND_{kind.value}") for kind in EventKind}
+_PRIORITIES = {
+    job_pb2.JOB_PRIORITY_UNSPECIFIED: Priority.NORMAL,
+    job_pb2.JOB_PRIORITY_URGENT: Priority.URGENT,
+    job_pb2.JOB_PRIORITY_NORMAL: Priority.NORMAL,
+    job_pb2.JOB_PRIORITY_BATCH: Priority.BATCH,
+}
+_FROM_PRIORITY = {priority: job_pb2.JobPriority.Value(f"JOB_PRIORITY_{priority.name}") for priority in Priority}
+_LENGTHS = {length: summary_pb2.SummaryLength.Value(f"SUMMARY_LENGTH_{length.name}") for length in Length}
+_STYLES = {style: summary_pb2.SummaryStyle.Value(f"SUMMARY_STYLE_{style.name}") for style in Style}
+
+
+def to_order(
+    caller: Caller,
+    request: service_pb2.CreateJobRequest | service_pb2.BatchCreateJobsRequest,
+    documents: tuple[str, ...],
+) -> Order:
+    """What the caller asks for."""
+    try:
+        when = request.schedule_time.ToDatetime(tzinfo=UTC) if request.HasField("schedule_time") else None
+    except (ValueError, OverflowError) as exc:
+        raise invalid("schedule_time", "must be a time of the years 1 to 9999") from exc
+    return Order(
+        caller=caller,
+        documents=documents,
+        work=_to_work(request.work),
+        priority=_PRIORITIES[request.priority],
+        max_attempts=request.max_attempts,
+        schedule_time=when,
+        request_id=request.request_id,
+    )
+
+
+def to_state(state: "job_pb2.JobState.ValueType") -> JobState | None:
+    """The state that is asked for; None for all."""
+    return next((known for known, value in _STATES.items() if value == state), None)
+
+
+def from_job(job: Job) -> job_pb2.Job:
+    """The job."""
+    message = job_pb2.Job(
+        name=job.name,
+        document=job.document,
+        work=_from_work(job.work),
+        priority=_FROM_PRIORITY[job.priority],
+        state=_STATES[job.state],
+        batch=f"jobBatches/{job.batch}" if job.batch else "",
+        actor=job.actor,
+        progress=_from_progress(job.progress),
+        attempts=job.attempts,
+        max_attempts=job.max_attempts,
+        error=_from_fault(job.fault),
+        last_sequence=job.last_sequence,
+        create_time=_from_time(job.create_time),
+        schedule_time=_from_time(job.schedule_time),
+        start_time=_from_time(job.start_time),
+        end_time=_from_time(job.end_time),
+        expire_time=_from_time(job.expire_time),
+    )
+    if isinstance(job.result, Extracted):
+        message.result.extract.CopyFrom(_from_extracted(job.result))
+    elif job.result is not None:
+        message.result.summary.CopyFrom(from_summary(job.result))
+    return message
+
+
+def from_batch(batch: Batch) -> job_pb2.JobBatch:
+    """The batch."""
+    return job_pb2.JobBatch(
+        name=f"jobBatches/{batch.batch_id}",
+        counts=_from_counts(batch),
+        last_sequence=batch.last_sequence,
+        create_time=_from_time(batch.create_time),
+    )
+
+
+def from_watched(item: JobEvent | Silence | Batch) -> service_pb2.WatchJobResponse:
+    """One message of a job's watch."""
+    if isinstance(item, JobEvent):
+        return service_pb2.WatchJobResponse(event=_from_event(item, item.sequence))
+    known = item.last_sequence
+    return service_pb2.WatchJobResponse(heartbeat=service_pb2.Heartbeat(last_sequence=known))
+
+
+def from_watched_batch(item: JobEvent | Silence | Batch) -> service_pb2.WatchBatchResponse:
+    """One message of a batch's watch."""
+    match item:
+        case JobEvent():
+            return service_pb2.WatchBatchResponse(event=_from_event(item, item.batch_sequence))
+        case Batch():
+            return service_pb2.WatchBatchResponse(counts=_from_counts(item))
+        case Silence(known):
+            return service_pb2.WatchBatchResponse(heartbeat=service_pb2.Heartbeat(last_sequence=known))
+
+
+def _from_event(event: JobEvent, sequence: int) -> job_pb2.JobEvent:
+    return job_pb2.JobEvent(
+        sequence=sequence,
+        job=f"jobs/{event.job_id}",
+        kind=_KINDS[event.kind],
+        state=_STATES[event.state],
+        progress=_from_progress(event.progress),
+        attempt=event.attempt,
+        error=_from_fault(event.fault),
+        create_time=_from_time(event.create_time),
+    )
+
+
+def _to_work(message: job_pb2.JobWork) -> Work:
+    if message.WhichOneof("kind") == "extract":
+        return ExtractWork()
+    return SummarizeWork(to_options(message.summarize), tuple(message.summarize.fallback_models))
+
+
+def _from_work(work: Work) -> job_pb2.JobWork:
+    if isinstance(work, ExtractWork):
+        return job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
+    return job_pb2.JobWork(summarize=_from_options(work.options, work.fallbacks))
+
+
+def _from_options(options: Options, fallbacks: tuple[str, ...]) -> summarizer_pb2.SummaryOptions:
+    return summarizer_pb2.SummaryOptions(
+        length=_LENGTHS[options.length],
+        style=_STYLES[options.style],
+        language=options.language,
+        focus=options.focus,
+        model=options.model,
+        fallback_models=fallbacks,
+    )
+
+
+def _from_extracted(found: Extracted) -> job_pb2.ExtractedPages:
+    return job_pb2.ExtractedPages(
+        page_count=found.page_count,
+        pages_read=found.pages_read,
+        failed_pages=found.failed_pages,
+        words=found.words,
+    )
+
+
+def _from_counts(batch: Batch) -> job_pb2.JobCounts:
+    counts = {state.value.lower(): count for state, count in batch.counts.items()}
+    return job_pb2.JobCounts(total=sum(counts.values()), **counts)
+
+
+def _from_progress(progress: Progress) -> summarizer_pb2.SummaryProgress:
+    return summarizer_pb2.SummaryProgress(
+        pages_read=progress.pages_read,
+        page_count=progress.page_count,
+        chunks_done=progress.chunks_done,
+        chunk_count=progress.chunk_count,
+    )
+
+
+def _from_fault(fault: Fault | None) -> status_pb2.Status | None:
+    """As the call would have failed, had somebody waited for it."""
+    if fault is None:
+        return None
+    kind = getattr(errors, fault.kind, errors.InternalError)
+    return status.to_status(kind(fault.reason, fault.message))
+
+
+def _from_time(time: datetime | None) -> timestamp_pb2.Timestamp | None:
+    if time is None:
+        return None
+    message = timestamp_pb2.Timestamp()
+    message.FromDatetime(time)
+    return message

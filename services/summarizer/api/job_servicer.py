@@ -1,0 +1,123 @@
+"""JobService: requests in, use cases, answers out."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import grpc
+
+from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
+from pagemesh.summarizer.v1 import job_service_pb2_grpc
+from services.runtime.call import current_identity
+from services.runtime.stream_errors import with_error_event
+from services.summarizer.api import job_mapping as mapping
+from services.summarizer.api.caller import current_caller
+from services.summarizer.domain.job_desk import JobDesk, Silence
+from services.summarizer.domain.jobs import Batch, JobEvent, Selection
+
+Context = grpc.aio.ServicerContext
+Watched = AsyncGenerator[JobEvent | Silence | Batch, None]
+R = TypeVar("R")
+
+
+class JobServicer(job_service_pb2_grpc.JobServiceServicer):
+    """Translates; decides nothing."""
+
+    def __init__(self, desk: JobDesk) -> None:
+        self._desk = desk
+
+    async def CreateJob(
+        self, request: service_pb2.CreateJobRequest, context: "Context[Any, Any]"
+    ) -> service_pb2.CreateJobResponse:
+        """One job."""
+        job = await self._desk.create(mapping.to_order(current_caller(), request, (request.document,)))
+        return service_pb2.CreateJobResponse(job=mapping.from_job(job))
+
+    async def BatchCreateJobs(
+        self, request: service_pb2.BatchCreateJobsRequest, context: "Context[Any, Any]"
+    ) -> service_pb2.BatchCreateJobsResponse:
+        """Many jobs."""
+        order = mapping.to_order(current_caller(), request, tuple(request.documents))
+        return service_pb2.BatchCreateJobsResponse(batch=mapping.from_batch(await self._desk.create_batch(order)))
+
+    async def GetJob(
+        self, request: service_pb2.GetJobRequest, context: "Context[Any, Any]"
+    ) -> service_pb2.GetJobResponse:
+        """A job with its result."""
+        job = await self._desk.get(_tenant(), _id(request.name))
+        return service_pb2.GetJobResponse(job=mapping.from_job(job))
+
+    async def ListJobs(
+        self, request: service_pb2.ListJobsRequest, context: "Context[Any, Any]"
+    ) -> service_pb2.ListJobsResponse:
+        """A page of jobs."""
+        selection = Selection(mapping.to_state(request.state), _id(request.batch), request.document)
+        jobs, token = await self._desk.list(
+            _tenant(), selection, page_size=request.page_size, page_token=request.page_token
+        )
+        return service_pb2.ListJobsResponse(jobs=[mapping.from_job(job) for job in jobs], next_page_token=token)
+
+    async def GetBatch(
+        self, request: service_pb2.GetBatchRequest, context: "Context[Any, Any]"
+    ) -> service_pb2.GetBatchResponse:
+        """A batch."""
+        batch = await self._desk.batch(_tenant(), _id(request.name))
+        return service_pb2.GetBatchResponse(batch=mapping.from_batch(batch))
+
+    async def CancelJob(
+        self, request: service_pb2.CancelJobRequest, context: "Context[Any, Any]"
+    ) -> service_pb2.CancelJobResponse:
+        """Ends a job."""
+        job = await self._desk.cancel(_tenant(), _id(request.name))
+        return service_pb2.CancelJobResponse(job=mapping.from_job(job))
+
+    async def RetryJob(
+        self, request: service_pb2.RetryJobRequest, context: "Context[Any, Any]"
+    ) -> service_pb2.RetryJobResponse:
+        """Queues a job once more."""
+        job = await self._desk.retry(_tenant(), _id(request.name))
+        return service_pb2.RetryJobResponse(job=mapping.from_job(job))
+
+    async def WatchJob(
+        self, request: service_pb2.WatchJobRequest, context: "Context[Any, Any]"
+    ) -> AsyncIterator[service_pb2.WatchJobResponse]:
+        """The events of a job."""
+        watched = self._desk.watch(_tenant(), _id(request.name), after=request.after_sequence)
+        responses = with_error_event(
+            _translated(watched, mapping.from_watched),
+            make=lambda status: service_pb2.WatchJobResponse(error=status),
+        )
+        # Closed here, so that a caller who hangs up ends the watch at once; it closes the stream that it passes on.
+        async with aclosing(responses):
+            async for response in responses:
+                yield response
+
+    async def WatchBatch(
+        self, request: service_pb2.WatchBatchRequest, context: "Context[Any, Any]"
+    ) -> AsyncIterator[service_pb2.WatchBatchResponse]:
+        """The events of a batch."""
+        watched = self._desk.watch_batch(_tenant(), _id(request.name), after=request.after_sequence)
+        responses = with_error_event(
+            _translated(watched, mapping.from_watched_batch),
+            make=lambda status: service_pb2.WatchBatchResponse(error=status),
+        )
+        async with aclosing(responses):
+            async for response in responses:
+                yield response
+
+
+async def _translated(
+    watched: Watched, translate: Callable[[JobEvent | Silence | Batch], R]
+) -> AsyncGenerator[R, None]:
+    async with aclosing(watched):
+        async for item in watched:
+            yield translate(item)
+
+
+def _tenant() -> str:
+    return current_identity().tenant
+
+
+def _id(name: str) -> str:
+    """The id in a resource name; empty of an empty one."""
+    return name.rpartition("/")[2]

@@ -1,0 +1,136 @@
+"""Everything that the summarizer talks to, opened and watched; part of `__main__`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import redis.asyncio as redis
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.audit.service_trail import ServiceTrail
+from services.database.pool import Pool, open_pool, ping
+from services.runtime.breaker import Breaker
+from services.runtime.clients import MeshClient
+from services.runtime.config import WrongSettingError
+from services.runtime.errors import Unavailable
+from services.runtime.health import Health
+from services.summarizer.adapters.acting import remaining_s, tenant
+from services.summarizer.adapters.extractor_client import ExtractorPages
+from services.summarizer.adapters.guarded import GuardedProvider
+from services.summarizer.adapters.ledger_client import LedgerBooks
+from services.summarizer.adapters.ledger_prices import LedgerPrices
+from services.summarizer.adapters.mistral import MistralProvider, tekken_counter
+from services.summarizer.adapters.model_registry import KNOWN, Endpoint, WrongModels, load_endpoints
+from services.summarizer.adapters.offline import OfflineProvider
+from services.summarizer.adapters.openai_compatible import OpenAiCompatibleProvider, counter_with_margin
+from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
+from services.summarizer.config import SummarizerSettings
+from services.summarizer.domain.ports import Provider
+
+_PEER_HEALTH_CAP_S = 1.0
+CACHE_REST_S = 5.0
+"""A cache that kept failing is asked again so soon: asking costs 50 ms at most."""
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Everything that the use case talks to."""
+
+    pool: Pool
+    redis: "redis.Redis"
+    cache: RedisSummaryCache
+    extractor: MeshClient
+    pages: ExtractorPages
+    books: LedgerBooks
+    prices: LedgerPrices
+    audit: ServiceTrail
+    providers: dict[str, Provider]
+
+
+@contextlib.asynccontextmanager
+async def open_outside(
+    settings: SummarizerSettings, health: Health, *, audit_reads: frozenset[str]
+) -> AsyncIterator[Outside]:
+    """Opens it, watches its health, and closes it. `audit_reads` are the methods that the trail keeps as reading."""
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await open_pool(settings.database_url.get_secret_value(), name="summarizer", min_size=2)
+        stack.push_async_callback(pool.close)
+        client = connect(settings.redis_url.get_secret_value())
+        cache = RedisSummaryCache(
+            client,
+            ttl_s=settings.summary_ttl_s,
+            breaker=Breaker("redis", reset_timeout_s=CACHE_REST_S),
+        )
+        stack.push_async_callback(cache.close)
+        extractor = MeshClient(peer="extractor", target=settings.extractor_target, settings=settings)
+        stack.push_async_callback(extractor.close)
+        ledger = MeshClient(peer="ledger", target=settings.ledger_target, settings=settings)
+        stack.push_async_callback(ledger.close)
+        audit = ServiceTrail(pool, schema="summarizer", ledger=ledger, reads=audit_reads)
+        stack.push_async_callback(audit.close)
+        health.add("database", lambda: ping(pool))
+        # Without it answers are slower, and nothing else is worse.
+        health.add("redis", cache.ping, required=False)
+        # Every replica would leave the edge at once if a peer were away: better a clear error from each call.
+        health.add("extractor", _peer_check(extractor), required=False)
+        health.add("ledger", _peer_check(ledger), required=False)
+        providers = await _providers(settings, stack)
+        yield Outside(
+            pool=pool,
+            redis=client,
+            cache=cache,
+            extractor=extractor,
+            pages=ExtractorPages(extractor),
+            books=LedgerBooks(ledger),
+            prices=LedgerPrices(ledger),
+            audit=audit,
+            providers=providers,
+        )
+
+
+async def _providers(settings: SummarizerSettings, stack: contextlib.AsyncExitStack) -> dict[str, Provider]:
+    """Those that are configured; the one that needs no configuration is always there."""
+    offline = await stack.enter_async_context(OfflineProvider())
+    providers: list[Provider] = [offline]
+    endpoints = _endpoints(settings)
+    if settings.mistral_api_key is not None or endpoints:
+        # The tokenizer takes a second to load, and health checks are waiting.
+        count_text = await asyncio.to_thread(tekken_counter)
+    if settings.mistral_api_key is not None:
+        mistral = MistralProvider(
+            api_key=settings.mistral_api_key, url=str(settings.mistral_url), count_text=count_text
+        )
+        providers.append(await stack.enter_async_context(mistral))
+    for endpoint in endpoints:
+        compatible = OpenAiCompatibleProvider(
+            endpoint, api_key=settings.provider_keys[endpoint.name], count_text=counter_with_margin(count_text)
+        )
+        providers.append(await stack.enter_async_context(compatible))
+    return {provider.name: GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant) for provider in providers}
+
+
+def _endpoints(settings: SummarizerSettings) -> list[Endpoint]:
+    """Those that there is a key for, in the order of the keys. Raises WrongSettingError."""
+    try:
+        known = load_endpoints(*filter(None, (KNOWN, settings.models_file)))
+    except WrongModels as exc:
+        raise WrongSettingError(f"PAGEMESH_MODELS_FILE: {exc}") from exc
+    for setting, named in (("KEYS", settings.provider_keys), ("URLS", settings.provider_urls)):
+        if unknown := sorted(set(named) - set(known)):
+            raise WrongSettingError(
+                f"PAGEMESH_PROVIDER_{setting}: there is no provider {unknown[0]}; there are {', '.join(known)}"
+            )
+    return [known[name].at(str(settings.provider_urls.get(name, known[name].url))) for name in settings.provider_keys]
+
+
+def _peer_check(client: MeshClient) -> Callable[[], Awaitable[None]]:
+    stub = health_pb2_grpc.HealthStub(client.channel)
+
+    async def check() -> None:
+        request = health_pb2.HealthCheckRequest()
+        answer = await client.unary(stub.Check, request, cap_s=_PEER_HEALTH_CAP_S, guarded=False)
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            raise Unavailable("PEER_NOT_SERVING", "The peer says that it is not serving.")
+
+    return check

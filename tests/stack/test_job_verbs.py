@@ -1,0 +1,57 @@
+"""`pagemesh jobs` against the whole stack, whose worker does them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RunningStack
+from tests.edge import files
+from tests.stack.running import Command
+
+
+@pytest.fixture(scope="module")
+def pagemesh(stack: RunningStack) -> Command:
+    return Command.on(stack.data.root)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two that can be read, and one that cannot."""
+    folder = tmp_path_factory.mktemp("inbox")
+    for number in range(2):
+        (folder / f"{number}.pdf").write_bytes(files.good(2, f"Handed in as number {number}."))
+    (folder / "broken.pdf").write_bytes(files.encrypted())
+    return folder
+
+
+def test_a_folder_is_done_and_what_failed_is_in_the_dead_letters(pagemesh: Command, folder: Path) -> None:
+    ended = pagemesh("jobs", "submit", str(folder), "--priority", "urgent", "--watch")
+    assert ended.code == 8, ended.err
+    batch = ended.out.split()[0]
+    assert "2 of 3 jobs succeeded" in ended.err
+    dead = pagemesh("jobs", "dead", "--batch", batch)
+    assert "failed" in dead.out
+    (job,) = [word for word in dead.out.split() if word.startswith("jobs/")]
+    shown = pagemesh("jobs", "show", job, "--json").json
+    assert shown["state"] == "JOB_STATE_FAILED"
+    assert "password" in shown["error"]["message"].lower()
+    assert f"{job} queued" in pagemesh("jobs", "retry", job).out
+    watched = pagemesh("jobs", "watch", job)
+    assert watched.code == 1
+    assert "ended" in watched.out
+    assert len(pagemesh("jobs", "list", "--batch", batch, "--state", "succeeded").out.splitlines()) == 3
+    retried = pagemesh("jobs", "retry", "--dead", "--batch", batch)
+    assert f"{job} queued" in retried.out
+    assert pagemesh("jobs", "watch", batch).code == 8
+
+
+def test_a_job_is_shown_cancelled_and_refused(pagemesh: Command, folder: Path) -> None:
+    batch = pagemesh("jobs", "submit", str(folder / "0.pdf"), "--work", "extract", "--watch", "--json")
+    assert batch.code == 0, batch.err
+    listed = pagemesh("jobs", "list", "--limit", "1", "--json").json
+    assert "2 of 2 pages" in pagemesh("jobs", "show", listed["name"]).out
+    assert f"{listed['name']} succeeded" in pagemesh("jobs", "cancel", listed["name"]).out, "it had ended"
+    refused = pagemesh("jobs", "retry", listed["name"], "--json")
+    assert refused.error["reason"] == "JOB_NOT_RETRYABLE"
+    assert pagemesh("jobs", "show", "0" * 32, "--json").error["reason"] == "JOB_NOT_FOUND"
+    assert pagemesh("jobs", "retry", "--json").error["reason"] == "BAD_ARGUMENTS"
