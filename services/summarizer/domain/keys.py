@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from services.summarizer.domain.values import Claim, Options, Prompt
 
-PIPELINE_VERSION = "1"
+PIPELINE_VERSION = "2"
 """Changes whenever the way from pages to a summary does: the chunk plan, the tree of reductions, the citations."""
 
 

@@ -250,6 +250,7 @@ def _summary(job: Job, reading: Reading, sentences: tuple[Sentence, ...], bill: 
         cached=False,
         failed_pages=reading.failed_pages,
         consumption=bill.consumption(),
+        hidden=reading.hidden,
     )
 
 

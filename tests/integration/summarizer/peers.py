@@ -151,7 +151,7 @@ class ScriptedExtractor(ExtractorServiceServicer):
         self, request: extractor_pb2.ExtractPagesRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[extractor_pb2.ExtractPagesResponse]:
         script = self._find(request.name)
-        assert sorted(request.read_mask.paths) == ["text", "words"]
+        assert sorted(request.read_mask.paths) == ["flags", "text", "words"]
         self.reading += 1
         try:
             async for response in _responses(script):
