@@ -60,7 +60,7 @@ def encode_summary(tenant: str, key: bytes, summary: Summary) -> bytes:
             [used.tokens.input_tokens, used.tokens.output_tokens, used.provider_calls],
             [used.cost.currency, used.cost.micros, used.settled],
             used.usage_event_ids,
-            [summary.hidden.pages, summary.hidden.words],
+            [summary.hidden.pages, summary.hidden.words, summary.suspicious_passages],
         ]
     )
 
@@ -92,7 +92,8 @@ def decode_summary(tenant: str, key: bytes, data: bytes) -> Summary:
                 usage_event_ids=tuple(ids),
             ),
             # What was kept before there was such a count has none.
-            hidden=HiddenText(*more[0]) if more else HiddenText(),
+            hidden=HiddenText(*more[0][:2]) if more else HiddenText(),
+            suspicious_passages=more[0][2] if more else 0,
         )
     except (ValueError, TypeError, IndexError) as exc:
         raise Undecodable("a summary cannot be read") from exc

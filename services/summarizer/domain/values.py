@@ -199,6 +199,8 @@ class Summary:
     degraded_from: str = ""
     """The model that was asked for, where it could not answer and another one did."""
     hidden: HiddenText = NOTHING_HIDDEN
+    suspicious_passages: int = 0
+    """Passages that speak to a model; no sentence rests on them."""
 
     @property
     def grounded_share(self) -> float:
