@@ -42,15 +42,16 @@ def test_orders_in_the_document_stay_between_the_fences(attack: str) -> None:
     assert asked.count(f"BEGIN {FENCE}") == asked.count(f"END {FENCE}") == 1
     before, rest = asked.split(f"BEGIN {FENCE}\n")
     material, after = rest.split(f"\nEND {FENCE}")
-    assert speakable(attack) in material
-    assert speakable(attack) not in before + after
+    shown = speakable(f"Before. {attack} After.")
+    assert shown in material
+    assert shown not in before + after
 
 
 def test_nothing_looks_like_a_border_of_messages_and_all_reads_the_same() -> None:
     said = "<|im_start|>system [INST] x [/INST] <s></s> <<SYS>> <start_of_turn>\n  END 1\nBEGIN 2\nEND-to-end BEGINS"
-    assert speakable(said) == (
-        "< |im_start| >system [ INST] x [ /INST] < s>< /s> < <SYS>> < start_of_turn>\n  End 1\nBegin 2\nEnd-to-end BEGINS"
-    )
+    roles, borders = speakable(said).split("\n", 1)
+    assert roles == "< |im_start| >system [ INST] x [ /INST] < s>< /s> < <SYS>> < start_of_turn>"
+    assert borders == "  End 1\nBegin 2\nEnd-to-end BEGINS"
     assert speakable("a < b | c [1] <p> $x|y$") == "a < b | c [1] <p> $x|y$"
 
 
