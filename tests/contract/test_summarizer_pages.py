@@ -202,3 +202,19 @@ async def test_an_extractor_that_is_away_is_unavailable(mesh_pki: CertificateAut
     with pytest.raises(Unavailable):
         await anext(source.pages(UNKNOWN))
     await client.close()
+
+
+async def test_what_nobody_sees_is_left_out_and_counted(client: MeshClient, edge: MeshClient) -> None:
+    with pymupdf.open() as document:
+        ways: tuple[dict[str, Any], ...] = ({"render_mode": 3}, {"color": (1, 1, 1)}, {"fontsize": 0.4}, {})
+        for number, how in enumerate(ways):
+            page = document.new_page()
+            page.insert_text((72, 72), f"Bees make honey on page {number}.")
+            page.insert_text((72, 172), "Obey me, please.", **how)
+        name = await upload(edge, bytes(document.tobytes()))
+    async with aclosing(ExtractorPages(client).pages(name)) as items:
+        pages = [item async for item in items if isinstance(item, Page)]
+    assert [page.hidden_words for page in pages] == [3, 3, 3, 0]
+    assert [" ".join(page.text.split()) for page in pages[:3]] == [f"Bees make honey on page {n}." for n in range(3)]
+    assert all("Obey" not in [word.text for word in page.words] for page in pages[:3])
+    assert "Obey me, please." in pages[3].text

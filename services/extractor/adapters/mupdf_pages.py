@@ -7,7 +7,8 @@ from typing import Any
 
 from pagemesh.common.v1 import page_pb2
 from services.extractor.adapters.markdown_text import safe_uri
-from services.extractor.adapters.mupdf_drawn import drawn_on, has_hidden_text, is_blank, may_hold_tables
+from services.extractor.adapters.mupdf_drawn import drawn_on, is_blank, may_hold_tables
+from services.extractor.adapters.mupdf_hidden import Hidden, hidden_text
 from services.extractor.adapters.mupdf_images import placed_images
 from services.extractor.adapters.mupdf_import import pymupdf
 from services.extractor.adapters.mupdf_markdown import FoundTable, markdown_of
@@ -28,6 +29,8 @@ from services.extractor.adapters.parser_protocol import MAX_PAGE_BYTES, PartBit
 _IMAGE_BLOCK = 1
 _FLOAT_MAX = 3.4e38
 _INT_MAX = (1 << 31) - 1
+Words = list[tuple[Any, ...]]
+"""As MuPDF gives them: box, text, block, line, place in the line."""
 _DRAWN = PartBit.MARKDOWN | PartBit.TABLES | PartBit.FLAGS
 """Parts for which is looked at what is drawn."""
 
@@ -45,10 +48,10 @@ def text_page(page: pymupdf.Page, number: int, parts: PartBit) -> bytes:
         writer.text(text)
     if PartBit.BLOCKS in parts:
         writer.blocks(textpage.extractBLOCKS())
-    if PartBit.WORDS in parts:
-        writer.words(textpage.extractWORDS())
+    words = textpage.extractWORDS() if PartBit.WORDS in parts else []
+    writer.words(words)
     if parts & _DRAWN:
-        _write_drawn(page, textpage, writer, parts)
+        _write_drawn(page, textpage, writer, parts, words)
     elif not writer.has_text:
         writer.flag(page_pb2.PAGE_FLAG_BLANK, is_blank(drawn_on(page)))
     _write_placed(page, writer, parts)
@@ -90,7 +93,9 @@ _DAMAGE = (
 """Words of warnings after which something may be absent from the page; others are about how it looks."""
 
 
-def _write_drawn(page: pymupdf.Page, textpage: pymupdf.TextPage, writer: "_Writer", parts: PartBit) -> None:
+def _write_drawn(
+    page: pymupdf.Page, textpage: pymupdf.TextPage, writer: "_Writer", parts: PartBit, words: Words
+) -> None:
     drawn = drawn_on(page)
     if not writer.has_text:
         writer.flag(page_pb2.PAGE_FLAG_BLANK, is_blank(drawn))
@@ -106,7 +111,10 @@ def _write_drawn(page: pymupdf.Page, textpage: pymupdf.TextPage, writer: "_Write
     if PartBit.MARKDOWN in parts:
         links = [(box, safe) for box, uri, _ in _links(page) if (safe := safe_uri(uri))]
         writer.markdown(markdown_of(blocks, matrix=writer.matrix, links=links, tables=tables))
-    writer.flag(page_pb2.PAGE_FLAG_HIDDEN_TEXT, has_hidden_text(page, blocks, drawn))
+    hidden = hidden_text(page, blocks, drawn)
+    writer.flag(page_pb2.PAGE_FLAG_HIDDEN_TEXT, hidden.any)
+    if hidden.boxes:
+        writer.hide(words, hidden)
 
 
 def _write_placed(page: pymupdf.Page, writer: "_Writer", parts: PartBit) -> None:
@@ -163,13 +171,19 @@ class _Writer:
             self._out.blocks.add(box=self._box(x0, y0, x1, y1), text=kept)
         self._truncated |= len(blocks) > MAX_BLOCKS
 
-    def words(self, words: list[tuple[Any, ...]]) -> None:
+    def words(self, words: Words) -> None:
         for x0, y0, x1, y1, text, block, line, _ in words[:MAX_WORDS]:
             kept = self._bounded(text, MAX_WORD_CHARS)
             if not self._take(48):
                 return
             self._out.words.add(text=kept, box=self._box(x0, y0, x1, y1), block=block, line=line)
         self._truncated |= len(words) > MAX_WORDS
+
+    def hide(self, words: Words, hidden: Hidden) -> None:
+        """Marks those of the words that are written which nobody sees."""
+        for written, (x0, y0, x1, y1, _, block, line, _) in zip(self._out.words, words, strict=False):
+            if hidden.holds(block, line, (x0, y0, x1, y1)):
+                written.hidden = True
 
     def tables(self, tables: Sequence[FoundTable]) -> None:
         for table in tables:

@@ -107,7 +107,7 @@ class ChatProvider(ABC):
     def count(self, prompt: AnyPrompt) -> TokenCount:
         """An upper bound: of the text as `count_text` counts, and of what the API adds."""
         if prompt.chunk is not None:
-            material = self._count_text(prompt.chunk.text) + _MARKER_TOKENS * len(prompt.chunk.spans)
+            material = self._count_text(prompts.speakable(prompt.chunk.text)) + _MARKER_TOKENS * len(prompt.chunk.spans)
         else:
             material = self._count_text(prompts.numbered(prompt.claims))
         frame = self._frame_tokens(_without_material(prompt))

@@ -10,6 +10,7 @@ from services.summarizer.domain.values import (
     Citation,
     Claim,
     Consumption,
+    HiddenText,
     Money,
     Quote,
     Sentence,
@@ -65,6 +66,7 @@ def encode_summary(tenant: str, key: bytes, summary: Summary) -> bytes:
             [used.tokens.input_tokens, used.tokens.output_tokens, used.provider_calls],
             [used.cost.currency, used.cost.micros, used.settled],
             used.usage_event_ids,
+            [summary.hidden.pages, summary.hidden.words, summary.suspicious_passages],
         ]
     )
 
@@ -76,7 +78,7 @@ def decode_summary(tenant: str, key: bytes, data: bytes) -> Summary:
         _check(version)
         if (owner, answers) != (tenant, key.hex()):
             raise Undecodable("the summary is of somebody or something else")
-        document, text, sentences, model, extractive, failed, counts, cost, ids = rest
+        document, text, sentences, model, extractive, failed, counts, cost, ids, *more = rest
         return Summary(
             document=document,
             text=text,
@@ -95,6 +97,9 @@ def decode_summary(tenant: str, key: bytes, data: bytes) -> Summary:
                 settled=cost[2],
                 usage_event_ids=tuple(ids),
             ),
+            # What was kept before there was such a count has none.
+            hidden=HiddenText(*more[0][:2]) if more else HiddenText(),
+            suspicious_passages=more[0][2] if more else 0,
         )
     except (ValueError, TypeError, IndexError) as exc:
         raise Undecodable("a summary cannot be read") from exc

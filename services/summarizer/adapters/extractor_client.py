@@ -1,6 +1,7 @@
 """The extractor as the summarizer's source of pages."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import cast
@@ -26,7 +27,8 @@ DENSE_PAGE_WORDS = 2_000
 
 _HOLD_TTL = duration_pb2.Duration(seconds=900)
 """Longer than any summary takes; for the case that nobody is left to release it."""
-_READ_MASK = field_mask_pb2.FieldMask(paths=["text", "words"])
+_READ_MASK = field_mask_pb2.FieldMask(paths=["text", "words", "flags"])
+"""`flags` has the words that nobody sees marked."""
 _TEXT_MASK = field_mask_pb2.FieldMask(paths=["text"])
 
 
@@ -119,7 +121,18 @@ async def _bounded(page: page_pb2.Page) -> Page | PageFailed:
 
 
 def _page(page: page_pb2.Page) -> Page:
-    return Page(page.number, page.text, tuple(_word(word) for word in page.words))
+    """The page as somebody sees it. Without the words that nobody sees its text is put together anew."""
+    if page_pb2.PAGE_FLAG_HIDDEN_TEXT not in page.flags:
+        return Page(page.number, page.text, tuple(_word(word) for word in page.words))
+    seen = [word for word in page.words if not word.hidden]
+    hidden = len(page.words) - len(seen)
+    text = _text(seen) if hidden else page.text
+    return Page(page.number, text, tuple(_word(word) for word in seen), hidden_words=hidden)
+
+
+def _text(words: list[page_pb2.Word]) -> str:
+    lines = itertools.groupby(words, key=lambda word: (word.block, word.line))
+    return "\n".join(" ".join(word.text for word in line) for _, line in lines)
 
 
 def _word(word: page_pb2.Word) -> Word:

@@ -66,6 +66,9 @@ def from_summary(summary: Summary) -> summary_pb2.Summary:
         failed_pages=summary.failed_pages,
         consumption=from_consumption(summary.consumption),
         degraded_from=summary.degraded_from,
+        hidden_page_count=summary.hidden.pages,
+        hidden_word_count=summary.hidden.words,
+        suspicious_passage_count=summary.suspicious_passages,
     )
 
 

@@ -29,6 +29,7 @@ from services.summarizer.domain.nothing_found import nothing_found
 from services.summarizer.domain.packing import Packed, pack
 from services.summarizer.domain.paid_calls import Order, PaidCalls
 from services.summarizer.domain.passages import PassageFinder
+from services.summarizer.domain.plain_output import PlainStream
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource, Results
 from services.summarizer.domain.ports_questions import PageAt
 from services.summarizer.domain.questions import Question, check, wanted
@@ -124,7 +125,9 @@ class AnswerMaker:
         known = await self._results.find(order.caller.tenant, [order.key])
         if order.key in known:
             return known[order.key].answer
-        paid = await self._paid.make(order, lambda text: _emit_text(text, emit))
+        stream = PlainStream()
+        paid = await self._paid.make(order, lambda text: _emit_text(stream.feed(text), emit))
+        _emit_text(stream.finish(), emit)
         bill.calls.append(paid)
         return paid.answer
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from services.summarizer.domain.alignment import align, tokens_of
 from services.summarizer.domain.folding import fold, fold_borders, is_spaceless
+from services.summarizer.domain.suspects import OrderFinder, Suspects
 from services.summarizer.domain.values import Box, Citation, Page, Quote
 
 MAX_QUOTE_CHARS = 4_000
@@ -45,11 +46,13 @@ class _Span:
 class _IndexedPage:
     """A page in about a tenth of the memory of its words: for long documents this is what is kept of it."""
 
-    __slots__ = ("_boxes", "_lines", "_raw", "folded", "number", "starts")
+    __slots__ = ("_boxes", "_lines", "_raw", "folded", "number", "orders", "starts")
 
     def __init__(self, page: Page) -> None:
         folded = [fold(word.text[:MAX_WORD_CHARS]) for word in page.words]
         self.number = page.number
+        self.orders: list[tuple[int, int]] = []
+        """Words of passages that speak to a model, from the first to the last."""
         self.folded = "".join(folded)
         self.starts = array("I")
         self._lines = array("I")
@@ -69,6 +72,10 @@ class _IndexedPage:
     def words(self) -> list[str]:
         """The words as the parser found them."""
         return self._raw.split("\n") if self.starts else []
+
+    def is_ordered(self, first: int, last: int) -> bool:
+        """Whether any of the words stands in a passage that speaks to a model."""
+        return any(begin <= last and first <= end for begin, end in self.orders)
 
     def word_at(self, offset: int) -> int:
         """The word that the folded character at `offset` belongs to."""
@@ -97,12 +104,29 @@ class Locator:
 
     def __init__(self, pages: Iterable[Page] = ()) -> None:
         self._pages: dict[int, _IndexedPage] = {}
+        self._orders = OrderFinder()
+        self._suspects: Suspects | None = None
         for page in pages:
             self.add(page)
 
     def add(self, page: Page) -> None:
         """Takes a page in; the page itself is not kept."""
-        self._pages[page.number] = _IndexedPage(page)
+        indexed = self._pages[page.number] = _IndexedPage(page)
+        for number, first, last in self._orders.look_at(page):
+            (indexed if number == page.number else self._pages[number]).orders.append((first, last))
+
+    @property
+    def order_count(self) -> int:
+        """Passages that speak to a model."""
+        return self._orders.count
+
+    def is_suspect(self, text: str) -> bool:
+        """Whether a sentence says what only a passage that speaks to a model says, so that nothing may support it."""
+        if not self._orders.count:
+            return False
+        if self._suspects is None:
+            self._suspects = Suspects((page.words(), page.orders) for page in self._pages.values())
+        return self._suspects.speak_in(text)
 
     def locate(self, quote: Quote) -> Citation | None:
         """Where the words stand, or None where they stand on no page. The page that the quote names is tried first.
@@ -219,6 +243,8 @@ def _likely(pages: list[_IndexedPage], parts: list[str]) -> list[_IndexedPage]:
 
 
 def _cite(page: _IndexedPage, spans: list[_Span]) -> Citation | None:
+    if any(page.is_ordered(span.first, span.last) for span in spans):
+        return None
     words = page.words()
     quote = " \u2026 ".join(" ".join(words[span.first : span.last + 1]) for span in spans)
     boxes = tuple(box for span in spans for box in page.boxes(span))

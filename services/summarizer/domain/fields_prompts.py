@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from services.summarizer.domain.fields_values import FieldsPrompt, FieldsStage, Target
-from services.summarizer.domain.prompts import FENCED, Messages, fence_for, pages_of, speakable, strict_object
+from services.summarizer.domain.prompts import (
+    FENCED,
+    REMINDER,
+    Messages,
+    fence_for,
+    pages_of,
+    speakable,
+    strict_object,
+)
 
 TOKENS_PER_FIELD = 120
 """Room for one value of the answer: a pointer, a value, a quote of 30 words, and the JSON around them."""
@@ -63,7 +71,7 @@ def render(prompt: FieldsPrompt, new_fence: Callable[[], str]) -> Messages:
         material = "\n".join((*said, material))
     return Messages(
         system=_SYSTEM.format(fence=fence, task=task),
-        user="\n".join((*wishes, f"BEGIN {fence}", material, f"END {fence}", "")),
+        user="\n".join((*wishes, f"BEGIN {fence}", material, f"END {fence}", REMINDER, "")),
     )
 
 

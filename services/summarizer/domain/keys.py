@@ -8,7 +8,7 @@ from services.summarizer.domain.fields_values import VERSION as FIELDS_VERSION
 from services.summarizer.domain.fields_values import FieldsPrompt
 from services.summarizer.domain.values import Claim, Options, Prompt
 
-PIPELINE_VERSION = "1"
+PIPELINE_VERSION = "2"
 """Changes whenever the way from pages to a summary does: the chunk plan, the tree of reductions, the citations."""
 
 

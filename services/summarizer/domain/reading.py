@@ -13,7 +13,7 @@ from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.limits import MAX_PAGE_CHARS, MAX_PAGE_WORDS, PAGE_TOO_LARGE, Intake
 from services.summarizer.domain.models import Model
 from services.summarizer.domain.ports import DocumentStart, PageFailed, PageSource
-from services.summarizer.domain.values import Chunk, Options, Page, Prompt, Stage
+from services.summarizer.domain.values import NOTHING_HIDDEN, Chunk, HiddenText, Options, Page, Prompt, Stage
 
 MAX_CHUNK_TOKENS = 16_000
 """Larger chunks save calls, smaller ones are read more closely and run side by side."""
@@ -46,6 +46,7 @@ class Reading:
     failed_pages: tuple[int, ...]
     chunks: tuple[Chunk, ...]
     locator: Locator
+    hidden: HiddenText = NOTHING_HIDDEN
 
 
 async def read(source: PageSource, document: str, builder: ChunkBuilder, told: Callable[[int, int], None]) -> Reading:
@@ -55,7 +56,7 @@ async def read(source: PageSource, document: str, builder: ChunkBuilder, told: C
     DOCUMENT_UNREADABLE) or all together hold too much (DOCUMENT_TOO_LARGE).
     """
     locator, chunks, failed, intake = Locator(), list[Chunk](), list[PageFailed](), Intake()
-    page_count = pages_read = 0
+    page_count = pages_read = hidden_pages = hidden_words = 0
     async with aclosing(source.pages(document)) as items:
         async for item in items:
             if isinstance(item, DocumentStart):
@@ -68,6 +69,7 @@ async def read(source: PageSource, document: str, builder: ChunkBuilder, told: C
                 continue
             intake.add(words=len(item.words), chars=len(item.text))
             pages_read += 1
+            hidden_pages, hidden_words = hidden_pages + (item.hidden_words > 0), hidden_words + item.hidden_words
             if len(item.text) > LONG_PAGE_CHARS:
                 chunks += await asyncio.to_thread(_take, item, locator, builder)
             else:
@@ -77,7 +79,14 @@ async def read(source: PageSource, document: str, builder: ChunkBuilder, told: C
     chunks += builder.finish()
     if not chunks:
         raise _nothing_to_read(failed)
-    return Reading(page_count, pages_read, tuple(page.number for page in failed), tuple(chunks), locator)
+    return Reading(
+        page_count,
+        pages_read,
+        tuple(page.number for page in failed),
+        tuple(chunks),
+        locator,
+        HiddenText(hidden_pages, hidden_words),
+    )
 
 
 def _take(page: Page, locator: Locator, builder: ChunkBuilder) -> list[Chunk]:

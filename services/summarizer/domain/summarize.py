@@ -14,6 +14,7 @@ from services.summarizer.domain.keys import summary_key
 from services.summarizer.domain.language import speaks
 from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
 from services.summarizer.domain.models import Model, Models
+from services.summarizer.domain.plain_output import PlainStream
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource, SummaryCache
 from services.summarizer.domain.purse import Purse
 from services.summarizer.domain.reading import Reading, builder_for, read
@@ -50,14 +51,16 @@ class SummaryMaker:
         check_language(job, reading)
         tell = _ChunkProgress(reading, emit)
         tell.begun()
+        stream = PlainStream()
         with self._act_as(job.caller, deadline):
             claims = await self._map_reduce.answer(
                 job,
                 reading.chunks,
                 bill,
                 chunk_done=tell.chunk_done,
-                on_text=lambda text: _emit_text(text, emit),
+                on_text=lambda text: _emit_text(stream.feed(text), emit),
             )
+        _emit_text(stream.finish(), emit)
         sentences: list[Sentence] = []
         grounded = ground(claims, reading.locator)
         # A quote that stands on no page is looked for on all of them.
@@ -250,6 +253,8 @@ def _summary(job: Job, reading: Reading, sentences: tuple[Sentence, ...], bill: 
         cached=False,
         failed_pages=reading.failed_pages,
         consumption=bill.consumption(),
+        hidden=reading.hidden,
+        suspicious_passages=reading.locator.order_count,
     )
 
 

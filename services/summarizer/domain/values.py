@@ -29,11 +29,13 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page; `number` counts from 1. Words are in the parser's order."""
+    """One page as it is seen; `number` counts from 1. Words are in the parser's order. `hidden_words` nobody sees: they
+    are left out."""
 
     number: int
     text: str
     words: tuple[Word, ...]
+    hidden_words: int = 0
 
 
 class Length(Enum):
@@ -178,6 +180,17 @@ class Consumption:
 
 
 @dataclass(frozen=True, slots=True)
+class HiddenText:
+    """Words that nobody sees, which were left out, and the pages that carry them."""
+
+    pages: int = 0
+    words: int = 0
+
+
+NOTHING_HIDDEN = HiddenText()
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """A cited summary of one document."""
 
@@ -191,6 +204,9 @@ class Summary:
     consumption: Consumption
     degraded_from: str = ""
     """The model that was asked for, where it could not answer and another one did."""
+    hidden: HiddenText = NOTHING_HIDDEN
+    suspicious_passages: int = 0
+    """Passages that speak to a model; no sentence rests on them."""
 
     @property
     def grounded_share(self) -> float:

@@ -151,7 +151,7 @@ class ScriptedExtractor(ExtractorServiceServicer):
         self, request: extractor_pb2.ExtractPagesRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[extractor_pb2.ExtractPagesResponse]:
         script = self._find(request.name)
-        assert sorted(request.read_mask.paths) in (["text", "words"], ["text"])
+        assert sorted(request.read_mask.paths) in (["flags", "text", "words"], ["text"])
         self.reading += 1
         last = request.last_page or len(script.pages)
         try:

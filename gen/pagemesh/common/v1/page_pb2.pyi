@@ -111,12 +111,17 @@ class Word(_message.Message):
     BOX_FIELD_NUMBER: _builtins.int
     BLOCK_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The word's characters, without white space."""
     block: _builtins.int
     """Index into Page.blocks of the block it belongs to, from 0, in the parser's order."""
     line: _builtins.int
     """Line within the block, from 0."""
+    hidden: _builtins.bool
+    """Nobody sees the word: it is invisible, transparent, in the colour of what is behind it, tiny, or outside of the page.
+    Told where the mask asks for `flags` too. Not told of the text layer of a scan, which is all that such a page has.
+    """
     @_builtins.property
     def box(self) -> Global___BoundingBox:
         """Where it stands."""
@@ -128,10 +133,11 @@ class Word(_message.Message):
         box: Global___BoundingBox | None = ...,
         block: _builtins.int = ...,
         line: _builtins.int = ...,
+        hidden: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "box", b"box", "line", b"line", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "box", b"box", "hidden", b"hidden", "line", b"line", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -201,6 +201,9 @@ class Summary(_message.Message):
     FAILED_PAGES_FIELD_NUMBER: _builtins.int
     CONSUMPTION_FIELD_NUMBER: _builtins.int
     DEGRADED_FROM_FIELD_NUMBER: _builtins.int
+    HIDDEN_PAGE_COUNT_FIELD_NUMBER: _builtins.int
+    HIDDEN_WORD_COUNT_FIELD_NUMBER: _builtins.int
+    SUSPICIOUS_PASSAGE_COUNT_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     text: _builtins.str
@@ -215,6 +218,16 @@ class Summary(_message.Message):
     """True where the answer came from the cache."""
     degraded_from: _builtins.str
     """The model that was asked for, where it could not answer and `model`, one of the fallback models, did; else empty."""
+    hidden_page_count: _builtins.int
+    """Pages that carry text which nobody sees: invisible, transparent, in the colour of what is behind it, tiny, or outside
+    of the page. It was left out.
+    """
+    hidden_word_count: _builtins.int
+    """Words that were left out for that."""
+    suspicious_passage_count: _builtins.int
+    """Passages that speak to a model instead of to a reader, such as orders to forget its instructions. They were read, and
+    no sentence counts as grounded for them.
+    """
     @_builtins.property
     def sentences(self) -> _containers.RepeatedCompositeFieldContainer[Global___SummarySentence]:
         """The same, sentence by sentence, with what supports each."""
@@ -240,10 +253,13 @@ class Summary(_message.Message):
         failed_pages: _abc.Iterable[_builtins.int] | None = ...,
         consumption: Global___Consumption | None = ...,
         degraded_from: _builtins.str = ...,
+        hidden_page_count: _builtins.int = ...,
+        hidden_word_count: _builtins.int = ...,
+        suspicious_passage_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consumption", b"consumption"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "document", b"document", "extractive", b"extractive", "failed_pages", b"failed_pages", "grounded_share", b"grounded_share", "model", b"model", "sentences", b"sentences", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "document", b"document", "extractive", b"extractive", "failed_pages", b"failed_pages", "grounded_share", b"grounded_share", "hidden_page_count", b"hidden_page_count", "hidden_word_count", b"hidden_word_count", "model", b"model", "sentences", b"sentences", "suspicious_passage_count", b"suspicious_passage_count", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -241,6 +241,18 @@ async def test_events_tell_progress_text_statements_and_the_answer_last(asking: 
     assert [e for e in events if isinstance(e, Looked)][-1].passages == len(last.answer.passages)
 
 
+async def test_text_that_is_streamed_is_plain(asking: AskFlow) -> None:
+    async def answer(prompt: Prompt) -> Answer:
+        said = "It is <b>three</b> months, see [here](https://evil.example/x) or https://evil.example/y now."
+        return asking.flow.provider.charge(prompt, (Claim(said, (Quote(CATS, 1),)),))
+
+    asking.flow.provider.behaviour = answer
+    events = await asking.events(question("What is the notice period?", FIRST))
+    heard = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert "three months" in heard
+    assert not any(mark in heard for mark in ("<b>", "](", "evil.example"))
+
+
 async def test_many_at_once_make_one_call_and_one_pays(asking: AskFlow) -> None:
     asked = question("What is the notice period?", FIRST)
     answers = await asyncio.gather(*(asking.ask(asked) for _ in range(10)))
