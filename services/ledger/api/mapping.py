@@ -29,7 +29,9 @@ _STATES = {
 }
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NANOS = 1_000_000_000
+NANOS = 1_000_000_000
+FIRST_TIME = datetime.min.replace(tzinfo=UTC)
+LAST_TIME = datetime.max.replace(tzinfo=UTC)
 _NO_TIME = "is not a time between the years 1 and 9999"
 
 
@@ -65,7 +67,7 @@ def time_of(timestamp: Timestamp, path: str) -> datetime:
         time = _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=nanos // 1000)
     except OverflowError as exc:
         raise invalid_field(path, _NO_TIME) from exc
-    if not 0 <= nanos < _NANOS:
+    if not 0 <= nanos < NANOS:
         raise invalid_field(path, _NO_TIME)
     return time
 
