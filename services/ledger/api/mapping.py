@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pagemesh.common.v1 import money_pb2
 from pagemesh.ledger.v1 import hold_pb2, usage_pb2
 from services.ledger.domain.checks import invalid_field
+from services.ledger.domain.usage_batch import micros_of
 from services.ledger.domain.values import (
     CURRENCY,
     Caller,
@@ -74,9 +75,8 @@ def time_of(timestamp: Timestamp, path: str) -> datetime:
 
 def timestamp_of(time: datetime) -> Timestamp:
     """The same moment."""
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp
+    seconds, micros = divmod(micros_of(time), 1_000_000)
+    return Timestamp(seconds=seconds, nanos=micros * 1000)
 
 
 def ttl_of(duration: Duration) -> timedelta:
