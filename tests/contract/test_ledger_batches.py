@@ -1,6 +1,5 @@
 """What a batch of records does to budgets and months, in memory and in Postgres."""
 
-import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
@@ -47,14 +46,3 @@ async def test_a_batch_may_be_of_many_months(stores: Stores) -> None:
     report = await stores.reports.report(Selection("acme"), None, 10)
     newest_first = sorted(batch, key=lambda r: r.event.occur_time, reverse=True)
     assert list(report.records) == newest_first
-
-
-@pytest.mark.parametrize("cost", [0, 5])
-async def test_a_batch_that_comes_again_is_nothing_to_warn_of(
-    stores: Stores, caplog: pytest.LogCaptureFixture, cost: int
-) -> None:
-    batch = [a_record(an_event(), cost_micros=cost) for _ in range(3)]
-    await stores.usage.record(batch)
-    with caplog.at_level(logging.WARNING):
-        assert (await stores.usage.record(batch)).already_known == 3
-    assert not caplog.records

@@ -96,10 +96,10 @@ async def _record_new(
             await connection.execute(SHARE_TENANT, (TENANT_LOCK, batch.tenant))
             inserted = await connection.execute(_INSERT_NEW, values)
             await charge(connection, batch.tenant, spent, batch.record_time, opened=opened)
+            await connection.execute("COMMIT", prepare=False)
         except UniqueViolation:
             await connection.rollback()  # here, or the end of the pipeline warns of what the server left out
             raise
-        await connection.execute("COMMIT", prepare=False)
     if inserted.rowcount < len(batch):  # a tenant that is not there has no budgets either: nothing was written
         raise refusals.tenant_unknown()
     return len(batch)
