@@ -92,14 +92,10 @@ async def _record_new(
     # Begun by its first statement and ended by its last: transaction() in a pipeline makes a round trip of its
     # beginning, of its writes and of its end. What breaks it off is undone by the pool.
     async with connection.pipeline():
-        try:
-            await connection.execute(SHARE_TENANT, (TENANT_LOCK, batch.tenant))
-            inserted = await connection.execute(_INSERT_NEW, values)
-            await charge(connection, batch.tenant, spent, batch.record_time, opened=opened)
-            await connection.execute("COMMIT", prepare=False)
-        except UniqueViolation:
-            await connection.rollback()  # here, or the end of the pipeline warns of what the server left out
-            raise
+        await connection.execute(SHARE_TENANT, (TENANT_LOCK, batch.tenant))
+        inserted = await connection.execute(_INSERT_NEW, values)
+        await charge(connection, batch.tenant, spent, batch.record_time, opened=opened)
+        await connection.execute("COMMIT", prepare=False)
     if inserted.rowcount < len(batch):  # a tenant that is not there has no budgets either: nothing was written
         raise refusals.tenant_unknown()
     return len(batch)
