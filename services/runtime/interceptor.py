@@ -55,7 +55,7 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
     ) -> Exchange:
         metadata = {k: v for k, v in details.invocation_metadata if isinstance(v, str)}
         method = details.method
-        exchange = Exchange(self._access(method), context, metadata, Call(method, "", TraceContext.new()))
+        exchange = Exchange(self._access(method), context, metadata, Call(method, "", TraceContext("", "")))
         for concern in self._concerns:
             surrounding = concern(exchange, self._policy)
             if isinstance(surrounding, AbstractAsyncContextManager):

@@ -3,19 +3,20 @@ type, which is most of what a batch of records costs."""
 
 import struct
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from datetime import UTC, datetime
 
 import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
+from services.ledger.domain.usage_batch import micros_of
+
 _HEAD = struct.Struct(">iiIii")
 """Dimensions, whether there are nulls, type of the elements, length, and the number of the first one."""
 _UUID_SIZE = struct.pack(">i", 16)
-_TIMESTAMP_BEGIN = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+_BEGIN_MICROS = micros_of(datetime(2000, 1, 1, tzinfo=UTC))
+"""Postgres counts from there."""
 
 
 class TextArray(bytes):
@@ -23,18 +24,21 @@ class TextArray(bytes):
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "TextArray":
-        parts = [_head("text", len(texts))]
-        for data in map(str.encode, texts):
-            parts += (len(data).to_bytes(4, "big"), data)
-        return cls(b"".join(parts))
+        """Columns repeat themselves: each text is put into its form once."""
+        forms = {}
+        for text in set(texts):
+            data = text.encode()
+            forms[text] = len(data).to_bytes(4, "big") + data
+        return cls(_head("text", len(texts)) + b"".join(map(forms.__getitem__, texts)))
 
 
 class UuidArray(bytes):
     """uuid[]"""
 
     @classmethod
-    def of(cls, ids: Sequence[UUID]) -> "UuidArray":
-        return cls(_head("uuid", len(ids)) + b"".join([_UUID_SIZE + each.bytes for each in ids]))
+    def of(cls, ids: Sequence[bytes]) -> "UuidArray":
+        """Of 16 bytes each."""
+        return cls(_head("uuid", len(ids)) + b"".join([_UUID_SIZE + each for each in ids]))
 
 
 class BigintArray(bytes):
@@ -49,9 +53,9 @@ class TimeArray(bytes):
     """timestamptz[]"""
 
     @classmethod
-    def of(cls, times: Sequence[datetime]) -> "TimeArray":
-        micros = [(time - _TIMESTAMP_BEGIN) // _MICROSECOND for time in times]
-        return cls(_head("timestamptz", len(times)) + _eights(micros))
+    def of(cls, micros: Sequence[int]) -> "TimeArray":
+        """Of microseconds since 1970."""
+        return cls(_head("timestamptz", len(micros)) + _eights([each - _BEGIN_MICROS for each in micros]))
 
 
 def _eights(numbers: Sequence[int]) -> bytes:

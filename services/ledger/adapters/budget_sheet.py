@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,8 +11,8 @@ from psycopg import AsyncConnection
 
 from services.ledger.adapters.budget_alerts import Alert, tell_of
 from services.ledger.domain import refusals
-from services.ledger.domain.budgets import Budget, Limit, Period, crossed, reached, subjects_of_record
-from services.ledger.domain.values import Hold, UsageRecord
+from services.ledger.domain.budgets import Budget, Limit, Period, crossed, reached
+from services.ledger.domain.values import Hold
 
 Connection = AsyncConnection[tuple[Any, ...]]
 Wanted = Iterable[tuple[tuple[str, ...], datetime]]
@@ -147,11 +147,11 @@ class BudgetSheet:
             line.move(held=-hold.amount_micros, settled=spent_micros)
             self._alerts += line.cross(time)
 
-    def spend(self, record: UsageRecord) -> None:
-        """Counts what a call without a hold cost, in the periods in which it is recorded."""
-        for line in self._of(subjects_of_record(record), record.record_time):
-            line.move(settled=record.cost_micros)
-            self._alerts += line.cross(record.record_time)
+    def spend(self, of: tuple[str, ...], spent_micros: int, time: datetime) -> None:
+        """Counts what calls without holds cost, in the periods in which they are recorded."""
+        for line in self._of(of, time):
+            line.move(settled=spent_micros)
+            self._alerts += line.cross(time)
 
     async def write(self, connection: Connection) -> None:
         """Sends the totals that were moved, and the alerts."""
@@ -213,15 +213,28 @@ class _Pending:
         return self.sheet
 
 
-async def charge(connection: Connection, tenant: str, records: Sequence[UsageRecord]) -> None:
-    """Counts records without holds against the tenant's budgets, in the transaction that keeps them."""
-    priced = [record for record in records if record.cost_micros]
-    if not priced:  # answers from a cache cost nothing: they lock no budget
+async def charge(
+    connection: Connection,
+    tenant: str,
+    spent: Mapping[tuple[str, ...], int],
+    time: datetime,
+    *,
+    opened: OpenedPeriods | None = None,
+) -> None:
+    """Counts what calls without holds cost against the tenant's budgets, by the subjects of the calls, in the
+    transaction that keeps their records.
+
+    `opened` are the periods that need not be begun; what is charged here may be added to it after the commit.
+    """
+    # In a fixed order, and without answers from a cache, which cost nothing: they lock no budget.
+    priced = {subjects: spent[subjects] for subjects in sorted(spent) if spent[subjects]}
+    if not priced:
         return
     sheet = BudgetSheet(tenant)
-    await (await sheet.lock(connection, spending=[(subjects_of_record(r), r.record_time) for r in priced])).read()
-    for record in priced:
-        sheet.spend(record)
+    pending = await sheet.lock(connection, spending=[(subjects, time) for subjects in priced], opened=opened)
+    await pending.read()
+    for subjects, micros in priced.items():
+        sheet.spend(subjects, micros, time)
     await sheet.write(connection)
 
 

@@ -1,7 +1,7 @@
 """The stores in memory: the same promises as the ones in Postgres, and nothing survives the process."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -129,7 +129,7 @@ class MemoryUsage:
     def __init__(self, ledger: MemoryLedger) -> None:
         self._ledger = ledger
 
-    async def record(self, records: Sequence[UsageRecord]) -> Recorded:
+    async def record(self, records: Collection[UsageRecord]) -> Recorded:
         new = []
         for record in records:
             self._ledger.check_tenant(record.tenant)

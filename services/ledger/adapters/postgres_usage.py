@@ -1,7 +1,8 @@
 """Recording usage in Postgres, a batch in one statement."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -10,11 +11,14 @@ from psycopg.errors import UniqueViolation
 
 from services.database.pool import Pool, translate
 from services.ledger.adapters.binary_arrays import BigintArray, TextArray, TimeArray, UuidArray
-from services.ledger.adapters.budget_sheet import charge
+from services.ledger.adapters.budget_sheet import OpenedPeriods, charge
 from services.ledger.adapters.postgres_partitions import PostgresPartitions
 from services.ledger.adapters.postgres_rows import SHARE_TENANT, TENANT_LOCK, record_of, statement
 from services.ledger.adapters.postgres_usage_rows import RECORDS_OF_EVENTS
 from services.ledger.domain import refusals
+from services.ledger.domain.budgets import subjects
+from services.ledger.domain.usage_batch import RecordBatch, time_of
+from services.ledger.domain.usage_window import month_of
 from services.ledger.domain.values import Recorded, UsageRecord
 
 # One array for each column: one statement, whatever the size of the batch.
@@ -35,8 +39,10 @@ _RECORD: LiteralString = """
            occur_time, tags::jsonb, cost_micros, %(version)s, NULL, %(actor)s::text, %(record_time)s,
            %(project)s::text, job, (SELECT ledger.user_of(%(tenant)s::text, %(actor)s::text))
 """
+# In the order of the ids, so that two batches with common events cannot wait for each other.
 _IDS: LiteralString = """
     INSERT INTO ledger.usage_ids (tenant, event_id, occur_time) SELECT %(tenant)s::text, event_id, occur_time FROM e
+    ORDER BY event_id
 """
 # As a rule every id is new, and this fails where one is not; looking first would take a third longer.
 _INSERT_NEW = statement(f"{_EVENTS}, ids AS ({_IDS}) {_RECORD} FROM e")
@@ -56,77 +62,109 @@ class PostgresUsage:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._partitions = PostgresPartitions(pool)
+        self._opened = OpenedPeriods()
 
-    async def record(self, records: Sequence[UsageRecord]) -> Recorded:
-        await self._partitions.ensure(r.event.occur_time for r in records)
-        values = _columns(records)
+    async def record(self, records: Collection[UsageRecord]) -> Recorded:
+        batch = RecordBatch.of(records)
+        await self._partitions.ensure(_months(batch.events.occur_micros))
+        values, spent = _columns(batch), _spent(batch)
         with translate("record_usage"):
             async with self._pool.connection() as connection:
                 try:
-                    count = await _record_new(connection, records, values)
+                    count = await _record_new(connection, batch, values, spent, self._opened)
                 except UniqueViolation:
-                    count = await _record_unknown(connection, records, values)
-        return Recorded(count, len(records) - count)
+                    await connection.rollback()
+                    count = await _record_unknown(connection, batch, values)
+        if count == len(batch):
+            for whose in spent:
+                self._opened.add(batch.tenant, whose, batch.record_time)
+        return Recorded(count, len(batch) - count)
 
 
-async def _record_new(connection: Connection, records: Sequence[UsageRecord], values: dict[str, Any]) -> int:
+async def _record_new(
+    connection: Connection,
+    batch: RecordBatch,
+    values: dict[str, Any],
+    spent: Mapping[tuple[str, ...], int],
+    opened: OpenedPeriods,
+) -> int:
     """One transaction, for records whose ids are all new. Raises UniqueViolation where they are not."""
-    async with connection.pipeline(), connection.transaction():
-        await connection.execute(SHARE_TENANT, (TENANT_LOCK, values["tenant"]))
+    # Begun by its first statement and ended by its last: transaction() in a pipeline makes a round trip of its
+    # beginning, of its writes and of its end. What breaks it off is undone by the pool.
+    async with connection.pipeline():
+        await connection.execute(SHARE_TENANT, (TENANT_LOCK, batch.tenant))
         inserted = await connection.execute(_INSERT_NEW, values)
-        await charge(connection, values["tenant"], records)
-    if inserted.rowcount < len(records):
+        await charge(connection, batch.tenant, spent, batch.record_time, opened=opened)
+        await connection.execute("COMMIT", prepare=False)
+    if inserted.rowcount < len(batch):  # a tenant that is not there has no budgets either: nothing was written
         raise refusals.tenant_unknown()
-    return len(records)
+    return len(batch)
 
 
-async def _record_unknown(connection: Connection, records: Sequence[UsageRecord], values: dict[str, Any]) -> int:
+async def _record_unknown(connection: Connection, batch: RecordBatch, values: dict[str, Any]) -> int:
     """One transaction, for records of which some are known; answers how many were not."""
     async with connection.pipeline(), connection.transaction():
-        await connection.execute(SHARE_TENANT, (TENANT_LOCK, values["tenant"]))
+        await connection.execute(SHARE_TENANT, (TENANT_LOCK, batch.tenant))
         inserted = await connection.execute(_INSERT_UNKNOWN, values)
-        new = {event_id for (event_id,) in await inserted.fetchall()}
-        if len(new) < len(records):
-            await _check_known(connection, values["tenant"], records)
-        await charge(connection, values["tenant"], [r for r in records if r.event.event_id in new])
+        new = {event_id.bytes for (event_id,) in await inserted.fetchall()}
+        if len(new) < len(batch):
+            await _check_known(connection, batch)
+        await charge(connection, batch.tenant, _spent(batch, new), batch.record_time)
     return len(new)
 
 
-async def _check_known(connection: Connection, tenant: str, records: Sequence[UsageRecord]) -> None:
+async def _check_known(connection: Connection, batch: RecordBatch) -> None:
     """Raises where what was not inserted is not in the books as it is: the transaction is then undone."""
-    ids = [r.event.event_id for r in records]
-    cursor = await connection.execute(RECORDS_OF_EVENTS, {"tenant": tenant, "ids": ids})
+    ids = [event.event_id for event in batch.events]
+    cursor = await connection.execute(RECORDS_OF_EVENTS, {"tenant": batch.tenant, "ids": ids})
     books: dict[UUID, UsageRecord] = {r.event.event_id: r for r in map(record_of, await cursor.fetchall())}
     if not books:
         raise refusals.tenant_unknown()
-    if any(books[r.event.event_id].event != r.event for r in records):
+    if any(books[event.event_id].event != event for event in batch.events):
         raise refusals.event_id_reused()
 
 
-def _columns(records: Sequence[UsageRecord]) -> dict[str, Any]:
-    # Always in the order of the ids, so that two batches with common events cannot wait for each other.
-    ordered = sorted(records, key=lambda r: r.event.event_id.int)
-    events = [r.event for r in ordered]
-    first = ordered[0]
+def _months(occur_micros: Sequence[int]) -> Iterable[datetime]:
+    """A time in each month that has one of them."""
+    ends = [time_of(min(occur_micros)), time_of(max(occur_micros))]
+    return ends if month_of(ends[0]) == month_of(ends[1]) else map(time_of, occur_micros)
+
+
+def _spent(batch: RecordBatch, new: Container[bytes] | None = None) -> dict[tuple[str, ...], int]:
+    """What the records cost, or those with new ids, by the subjects whose budgets they count against."""
+    by_job: dict[str, int] = {}
+    events = batch.events
+    for event_id, job, cost in zip(events.event_ids, events.jobs, batch.costs_micros, strict=True):
+        if new is None or event_id in new:
+            by_job[job] = by_job.get(job, 0) + cost
     return {
-        "tenant": first.tenant,
-        "version": first.price_book_version,
-        "actor": first.actor,
-        "record_time": first.record_time,
-        "project": first.project,
-        "event_id": UuidArray.of([e.event_id for e in events]),
-        "model": TextArray.of([e.model for e in events]),
-        "sent": BigintArray.of([e.tokens.sent for e in events]),
-        "received": BigintArray.of([e.tokens.received for e in events]),
-        "operation": TextArray.of([e.operation for e in events]),
-        "document": TextArray.of([e.document for e in events]),
-        "request_id": TextArray.of([e.request_id for e in events]),
-        "occur_time": TimeArray.of([e.occur_time for e in events]),
-        "tags": TextArray.of([_json(e.tags) for e in events]),
-        "cost": BigintArray.of([r.cost_micros for r in ordered]),
-        "job": TextArray.of([e.job for e in events]),
+        subjects(batch.tenant, project=batch.project, actor=batch.actor, job=job): cost for job, cost in by_job.items()
     }
 
 
-def _json(tags: Mapping[str, str]) -> str:
-    return json.dumps(dict(tags)) if tags else "{}"
+def _columns(batch: RecordBatch) -> dict[str, Any]:
+    events = batch.events
+    return {
+        "tenant": batch.tenant,
+        "version": batch.price_book_version,
+        "actor": batch.actor,
+        "record_time": batch.record_time,
+        "project": batch.project,
+        "event_id": UuidArray.of(events.event_ids),
+        "model": TextArray.of(events.models),
+        "sent": BigintArray.of(events.sent),
+        "received": BigintArray.of(events.received),
+        "operation": TextArray.of(events.operations),
+        "document": TextArray.of(events.documents),
+        "request_id": TextArray.of(events.request_ids),
+        "occur_time": TimeArray.of(events.occur_micros),
+        "tags": TextArray.of(_json(events.tags)),
+        "cost": BigintArray.of(batch.costs_micros),
+        "job": TextArray.of(events.jobs),
+    }
+
+
+def _json(tags: Sequence[Mapping[str, str]]) -> list[str]:
+    """Mappings that are shared are written once."""
+    texts = {id(each): json.dumps(dict(each)) for each in {id(each): each for each in tags}.values()}
+    return [texts[id(each)] for each in tags]

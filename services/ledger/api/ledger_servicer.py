@@ -11,6 +11,7 @@ from prometheus_client import Counter
 from pagemesh.ledger.v1 import ledger_service_pb2 as pb
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import LedgerServiceServicer
 from services.ledger.api import budget_mapping, mapping, usage_mapping
+from services.ledger.api.event_batch import batch_of
 from services.ledger.domain import usage_export
 from services.ledger.domain.books import Books
 from services.ledger.domain.budgeting import Budgets
@@ -68,8 +69,7 @@ class LedgerServicer(LedgerServiceServicer):
 
     async def RecordUsage(self, request: pb.RecordUsageRequest, context: Context) -> pb.RecordUsageResponse:
         """Records events without holds."""
-        events = [mapping.event_of(event, f"events[{index}]") for index, event in enumerate(request.events)]
-        result = await self._books.record(mapping.caller(), events)
+        result = await self._books.record(mapping.caller(), batch_of(request.events))
         return pb.RecordUsageResponse(recorded=result.recorded, already_known=result.already_known)
 
     async def QueryUsage(self, request: pb.QueryUsageRequest, context: Context) -> pb.QueryUsageResponse:

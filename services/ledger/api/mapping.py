@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pagemesh.common.v1 import money_pb2
 from pagemesh.ledger.v1 import hold_pb2, usage_pb2
 from services.ledger.domain.checks import invalid_field
+from services.ledger.domain.usage_batch import micros_of
 from services.ledger.domain.values import (
     CURRENCY,
     Caller,
@@ -29,7 +30,9 @@ _STATES = {
 }
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NANOS = 1_000_000_000
+NANOS = 1_000_000_000
+FIRST_TIME = datetime.min.replace(tzinfo=UTC)
+LAST_TIME = datetime.max.replace(tzinfo=UTC)
 _NO_TIME = "is not a time between the years 1 and 9999"
 
 
@@ -65,16 +68,15 @@ def time_of(timestamp: Timestamp, path: str) -> datetime:
         time = _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=nanos // 1000)
     except OverflowError as exc:
         raise invalid_field(path, _NO_TIME) from exc
-    if not 0 <= nanos < _NANOS:
+    if not 0 <= nanos < NANOS:
         raise invalid_field(path, _NO_TIME)
     return time
 
 
 def timestamp_of(time: datetime) -> Timestamp:
     """The same moment."""
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp
+    seconds, micros = divmod(micros_of(time), 1_000_000)
+    return Timestamp(seconds=seconds, nanos=micros * 1000)
 
 
 def ttl_of(duration: Duration) -> timedelta:

@@ -1,6 +1,6 @@
 """The ledger's use cases: setting money aside, settling, recording and telling."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -8,7 +8,8 @@ from uuid import UUID
 from services.ledger.domain import refusals
 from services.ledger.domain.checks import check_text
 from services.ledger.domain.ports import Clock, HoldStore, PriceBooks, UsageStore
-from services.ledger.domain.pricing import cost_micros
+from services.ledger.domain.pricing import cost_micros, costs_micros
+from services.ledger.domain.usage_batch import EventBatch, RecordBatch, micros_of
 from services.ledger.domain.usage_window import UsageWindow, time_out_of_range
 from services.ledger.domain.values import (
     Caller,
@@ -133,7 +134,7 @@ class Books:
             )
         return hold
 
-    async def record(self, caller: Caller, events: Sequence[UsageEvent]) -> Recorded:
+    async def record(self, caller: Caller, events: Collection[UsageEvent]) -> Recorded:
         """Records events that had no hold, at the current prices: each id once, all or none.
 
         They are recorded whatever the budget, because they have happened.
@@ -142,24 +143,23 @@ class Books:
         TENANT_UNKNOWN, InvalidArgument OCCUR_TIME_OUT_OF_RANGE.
         """
         now = self._clock()
-        self._check_events(events, "events[{}]", now)
+        batch = EventBatch.of(events)
+        self._check_batch(batch, now)
         book = await self._prices.current(caller.tenant)
-        prices = {model: book.price(model) for model in {event.model for event in events}}
-        records = [
-            UsageRecord(
+        prices = {model: book.price(model) for model in set(batch.models)}
+        distinct = _distinct(batch)
+        kept = await self._usage.record(
+            RecordBatch(
                 tenant=caller.tenant,
-                event=event,
-                cost_micros=cost_micros(prices[event.model], event.tokens),
+                events=distinct,
+                costs_micros=costs_micros([prices[m] for m in distinct.models], distinct.sent, distinct.received),
                 price_book_version=book.version,
-                hold_id=None,
                 actor=caller.actor,
                 record_time=now,
                 project=caller.project,
             )
-            for event in _distinct(events)
-        ]
-        kept = await self._usage.record(records)
-        return replace(kept, already_known=kept.already_known + len(events) - len(records))
+        )
+        return replace(kept, already_known=kept.already_known + len(batch) - len(distinct))
 
     async def expire(self) -> int:
         """Turns holds past their time into UNKNOWN, in batches; answers how many."""
@@ -175,7 +175,16 @@ class Books:
         """What open holds of all tenants set aside."""
         return await self._holds.held_micros()
 
-    def _check_events(self, events: Sequence[UsageEvent], path: str, now: datetime) -> None:
+    def _check_batch(self, batch: EventBatch, now: datetime) -> None:
+        """The same as `_check_events`, which is asked only where something is wrong, and says what."""
+        first, last = (micros_of(time) for time in self._window.bounds(now))
+        texts = "".join(batch.request_ids) + "".join(
+            value for tags in {id(tags): tags for tags in batch.tags}.values() for value in tags.values()
+        )
+        if min(batch.occur_micros) < first or max(batch.occur_micros) > last or "\0" in texts:
+            self._check_events(batch, "events[{}]", now)
+
+    def _check_events(self, events: Iterable[UsageEvent], path: str, now: datetime) -> None:
         """`path` is where an event stands in the request, with its number for the braces."""
         first, last = self._window.bounds(now)
         for index, event in enumerate(events):
@@ -195,11 +204,13 @@ def _replayed(hold: Hold, model: str, most: Tokens, ttl: timedelta, job: str) ->
     return hold
 
 
-def _distinct(events: Sequence[UsageEvent]) -> list[UsageEvent]:
+def _distinct(events: EventBatch) -> EventBatch:
     """Each id once; one id with two events is refused."""
+    if len(set(events.event_ids)) == len(events):
+        return events
     by_id: dict[UUID, UsageEvent] = {}
     for event in events:
         known = by_id.setdefault(event.event_id, event)
         if known is not event and known != event:
             raise refusals.event_id_reused()
-    return list(by_id.values())
+    return EventBatch.of(by_id.values())

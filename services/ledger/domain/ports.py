@@ -1,6 +1,6 @@
 """What the use cases need from outside. Every method may also raise Unavailable or DeadlineExceeded."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -75,8 +75,9 @@ class HoldStore(Protocol):
 class UsageStore(Protocol):
     """The usage records: appended, never changed."""
 
-    async def record(self, records: Sequence[UsageRecord]) -> Recorded:
-        """Keeps the records of one tenant whose event ids are new, each id once; all or none.
+    async def record(self, records: Collection[UsageRecord]) -> Recorded:
+        """Keeps the records of one tenant whose event ids are new, each id once; all or none. They differ in nothing
+        but their events and costs, and have no holds.
 
         AlreadyExists EVENT_ID_REUSED where an id is known with another event; FailedPrecondition TENANT_UNKNOWN
         where the tenant does not exist.

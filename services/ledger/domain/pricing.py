@@ -1,6 +1,6 @@
 """What a call costs: integers only, rounded in one place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.ledger.domain.values import Tokens
@@ -27,7 +27,16 @@ def cost_micros(price: Price, tokens: Tokens) -> int:
     up once for each call. A call that used anything priced therefore never costs nothing, and the rounding
     adds less than one micro-unit to a call.
     """
-    parts = tokens.sent * price.input_micros_per_million + tokens.received * price.output_micros_per_million
+    return _cost_micros(price, tokens.sent, tokens.received)
+
+
+def costs_micros(prices: Sequence[Price], sent: Sequence[int], received: Sequence[int]) -> list[int]:
+    """The cost of each of several calls, as `cost_micros` says."""
+    return list(map(_cost_micros, prices, sent, received))
+
+
+def _cost_micros(price: Price, sent: int, received: int) -> int:
+    parts = sent * price.input_micros_per_million + received * price.output_micros_per_million
     return -(-parts // TOKENS_PER_PRICE)
 
 

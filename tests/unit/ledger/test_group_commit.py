@@ -29,6 +29,12 @@ class Door:
             raise GroupFailedError from LookupError("a large one")
         return [AlreadyExists("ODD", "odd") if move % 2 else move * 10 for move in moves]
 
+    async def reached(self, groups: int = 1) -> None:
+        """Waits for so many groups at the door."""
+        async with asyncio.timeout(60):
+            while len(self.groups) < groups:
+                await asyncio.sleep(0)
+
 
 def commits(run: Run, **limits: int) -> GroupCommit[int, int]:
     return GroupCommit(run, ids=lambda move: (move % 1000,), **limits)
@@ -42,6 +48,16 @@ async def test_what_arrives_while_a_group_is_under_way_travels_together() -> Non
     door.open.set()
     assert await asyncio.gather(*calls) == [0, 20, 40, 60, 80, 100]
     assert door.groups == [("t", [0, 2, 4, 6, 8, 10])]
+
+
+async def test_a_call_that_is_there_within_a_turn_travels_with_the_first() -> None:
+    door = Door()
+    group = commits(door.run)
+    first = asyncio.create_task(group.submit("t", 2))
+    await asyncio.sleep(0)
+    assert await group.submit("t", 4) == 40
+    assert await first == 20
+    assert [moves for _, moves in door.groups] == [[2, 4]]
 
 
 async def test_each_call_has_its_own_answer_and_refusal() -> None:
@@ -72,8 +88,7 @@ async def test_a_caller_who_gives_up_takes_nobody_along() -> None:
     door = Door(open_=False)
     group = commits(door.run, most_in_group=3)
     calls = [asyncio.create_task(group.submit("t", move)) for move in range(0, 12, 2)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await door.reached()
     calls[1].cancel()  # under way
     calls[4].cancel()  # still waiting
     door.open.set()
@@ -86,8 +101,7 @@ async def test_tenants_do_not_wait_for_each_other() -> None:
     door = Door(open_=False)
     group = commits(door.run)
     calls = [asyncio.create_task(group.submit(tenant, 2)) for tenant in ("a", "b")]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await door.reached(2)
     assert sorted(tenant for tenant, _ in door.groups) == ["a", "b"]
     door.open.set()
     assert await asyncio.gather(*calls) == [20, 20]
@@ -119,8 +133,7 @@ async def test_closing_tells_those_who_wait() -> None:
     door = Door(open_=False)
     group = commits(door.run, most_in_group=1)
     calls = [asyncio.create_task(group.submit("t", move)) for move in (2, 4)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await door.reached()
     await group.close()
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(r, Unavailable) for r in results)
