@@ -7,7 +7,10 @@ from pathlib import Path
 import pymupdf
 import pytest
 
+from services.extractor.adapters.mupdf_pages import text_page
+from services.extractor.adapters.mupdf_plain_page import plain_page
 from services.extractor.adapters.mupdf_text import plain_text
+from services.extractor.adapters.parser_protocol import PartBit
 
 CORPUS = Path(os.environ.get("PAGEMESH_CORPUS", Path(__file__).parents[4] / "shared" / "corpus"))
 PIECES = ("Hello world", "x", "\u00e9t\u00e9 \u4e2d", "two\nlines", "  ", "a \\u0041 back", "tab\tand\x0bmore")
@@ -56,7 +59,16 @@ def mapped_to(*code_points: int) -> pymupdf.Document:
 def check(document: pymupdf.Document) -> None:
     for page in document:
         textpage = page.get_textpage(flags=pymupdf.TEXTFLAGS_TEXT)
-        assert plain_text(textpage) == textpage.extractText() == page.get_text()
+        assert plain_text(textpage.this) == textpage.extractText() == page.get_text()
+        check_short_way(document, page.number + 1)
+
+
+def check_short_way(document: pymupdf.Document, number: int) -> None:
+    short = plain_page(document, number)
+    if short is not None:
+        assert short == text_page(document[number - 1], number, PartBit.TEXT)
+    page = document[number - 1]
+    assert (short is None) == (page.rotation != 0 or not page.get_text() or page.get_text().isspace())
 
 
 @pytest.mark.parametrize("seed", range(40))
