@@ -17,8 +17,8 @@ _LARGEST_PT = 1e6
 
 
 def plain_page(document: pymupdf.Document, number: int) -> bytes | None:
-    """What `mupdf_pages.text_page` says of page `number` of a PDF, counting from 1, for `PartBit.TEXT` alone. None where
-    it has to say it: of a page that is turned, has no text, or is out of the ordinary in another way."""
+    """What `mupdf_pages.text_page` says of page `number` of a PDF, counting from 1, for `PartBit.TEXT` alone. None
+    where it has to say it: of a page that is turned, has no text, or is out of the ordinary in another way."""
     page = _mupdf.fz_load_page(document.this, number - 1)
     pymupdf.TOOLS.reset_mupdf_warnings()
     if _is_turned(page):
