@@ -42,7 +42,7 @@ def text_page(page: pymupdf.Page, number: int, parts: PartBit) -> bytes:
     textpage = page.get_textpage(flags=pymupdf.TEXTFLAGS_TEXT)
     matrix = page.rotation_matrix if parts != PartBit.TEXT and page.rotation else None
     writer = _Writer(out, matrix)
-    text = plain_text(textpage)
+    text = plain_text(textpage.this)
     writer.has_text = bool(text) and not text.isspace()
     if PartBit.TEXT in parts:
         writer.text(text)

@@ -14,6 +14,7 @@ from services.extractor.adapters.mupdf_document import document_info, is_encrypt
 from services.extractor.adapters.mupdf_import import pymupdf
 from services.extractor.adapters.mupdf_pages import image_page, text_page
 from services.extractor.adapters.mupdf_pictures import TooManyPixelsError, picture_answer
+from services.extractor.adapters.mupdf_plain_page import plain_page
 from services.extractor.adapters.parser_protocol import Fault, FlagBit, Format, Order, OrderKind, PartBit
 from services.extractor.adapters.picture_protocol import PictureOrder
 
@@ -22,6 +23,8 @@ _OPEN_FILES = 16
 _SHRINK_PAGES = 200
 """Pages after which MuPDF's store is emptied. Built-in fonts are in it, and small documents that each load them anew
 take half as long again."""
+_SEEN_COLOURS = PartBit.MARKDOWN | PartBit.TABLES | PartBit.FLAGS
+"""Parts that depend on what can be told apart by its colour."""
 _OUT_OF_MEMORY = ("malloc", "calloc", "realloc", "out of memory", "exception_alloc")
 
 
@@ -81,6 +84,8 @@ class Worker:
             pymupdf.TOOLS.glyph_cache_empty()
 
     def _parse(self, order: Order, descriptor: int, password: str) -> None:
+        # Colour profiles are a fifth of the time that text takes, and say nothing about it.
+        pymupdf.TOOLS.set_icc(bool(order.parts & _SEEN_COLOURS))
         try:
             with _opened(descriptor, Format(order.format), order.max_pixels) as document:
                 self._send_document(document, order, password)
@@ -108,6 +113,7 @@ class Worker:
             self._socket.sendall(wire.done())
 
     def _picture(self, order: Order, wanted: PictureOrder, descriptor: int) -> None:
+        pymupdf.TOOLS.set_icc(True)
         try:
             with _opened(descriptor, Format(order.format), wanted.max_pixels) as document:
                 fault = _fault_of(document, order, wanted.password)
@@ -160,6 +166,10 @@ def _picture_answer(document: pymupdf.Document, number: int, wanted: PictureOrde
 
 def _page_answer(document: pymupdf.Document, number: int, order: Order) -> bytes:
     try:
+        if order.format == Format.PDF and order.parts == PartBit.TEXT:
+            plain = plain_page(document, number)
+            if plain is not None:
+                return wire.page(number, plain)
         page = document.load_page(number - 1)
         if order.format == Format.PDF:
             return wire.page(number, text_page(page, number, PartBit(order.parts)))
