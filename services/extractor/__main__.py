@@ -13,7 +13,6 @@ from pathlib import Path
 from pagemesh.extractor.v1.extractor_service_pb2 import DESCRIPTOR
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import add_ExtractorServiceServicer_to_server
 from services.audit.service_trail import ServiceTrail
-from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool, ping
 from services.extractor.adapters import lifecycle_signals, ocr_protocol
 from services.extractor.adapters.clock import SystemClock
@@ -94,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("serve", help="answer calls until stopped (the default)")
     commands.add_parser("migrate", help="bring the database schema to the newest revision")
     if parser.parse_args(arguments).command == "migrate":
+        # A service that serves has no use for what it loads.
+        from services.database.migrate import migrate  # noqa: PLC0415
+
         database = load_settings(DatabaseSettings)
         migrate(database.database_url.get_secret_value(), directory=_MIGRATIONS, schema="extractor")
         return 0

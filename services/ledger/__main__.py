@@ -18,7 +18,6 @@ from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer
 from pagemesh.ledger.v1.operator_service_pb2_grpc import add_OperatorServiceServicer_to_server
 from services.audit.concern import audited
 from services.audit.trail import Trail
-from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool, ping
 from services.ledger.adapters.anomaly_timer import AnomalyTimer
 from services.ledger.adapters.audit_timer import AuditTimer
@@ -88,6 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_line.parser(__doc__).parse_args(arguments)
     match options.command:
         case "migrate":
+            # A service that serves has no use for what it loads.
+            from services.database.migrate import migrate  # noqa: PLC0415
+
             database = load_settings(DatabaseSettings)
             migrate(database.database_url.get_secret_value(), directory=_MIGRATIONS, schema="ledger")
         case "bootstrap":

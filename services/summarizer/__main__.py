@@ -16,7 +16,6 @@ from pagemesh.summarizer.v1 import job_service_pb2, schema_service_pb2, summariz
 from pagemesh.summarizer.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
 from pagemesh.summarizer.v1.schema_service_pb2_grpc import add_SchemaServiceServicer_to_server
 from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import add_SummarizerServiceServicer_to_server
-from services.database.migrate import migrate
 from services.runtime.command import run
 from services.runtime.config import DatabaseSettings, WrongSettingError, load_settings
 from services.runtime.errors import InvalidArgument
@@ -65,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; answers the exit code."""
     options = _parser().parse_args(arguments)
     if options.command == "migrate":
+        # A service that serves has no use for what it loads.
+        from services.database.migrate import migrate  # noqa: PLC0415
+
         database = load_settings(DatabaseSettings)
         migrate(database.database_url.get_secret_value(), directory=_MIGRATIONS, schema="summarizer")
         return 0

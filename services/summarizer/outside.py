@@ -1,6 +1,5 @@
 """Everything that the summarizer talks to, opened and watched; part of `__main__`."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -20,10 +19,8 @@ from services.summarizer.adapters.extractor_client import ExtractorPages
 from services.summarizer.adapters.guarded import GuardedProvider
 from services.summarizer.adapters.ledger_client import LedgerBooks
 from services.summarizer.adapters.ledger_prices import LedgerPrices
-from services.summarizer.adapters.mistral import MistralProvider, tekken_counter
 from services.summarizer.adapters.model_registry import KNOWN, Endpoint, WrongModels, load_endpoints
 from services.summarizer.adapters.offline import OfflineProvider
-from services.summarizer.adapters.openai_compatible import OpenAiCompatibleProvider, counter_with_margin
 from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
 from services.summarizer.config import SummarizerSettings
 from services.summarizer.domain.ports import Provider
@@ -91,22 +88,13 @@ async def open_outside(
 
 async def _providers(settings: SummarizerSettings, stack: contextlib.AsyncExitStack) -> dict[str, Provider]:
     """Those that are configured; the one that needs no configuration is always there."""
-    offline = await stack.enter_async_context(OfflineProvider())
-    providers: list[Provider] = [offline]
+    providers: list[Provider] = [await stack.enter_async_context(OfflineProvider())]
     endpoints = _endpoints(settings)
     if settings.mistral_api_key is not None or endpoints:
-        # The tokenizer takes a second to load, and health checks are waiting.
-        count_text = await asyncio.to_thread(tekken_counter)
-    if settings.mistral_api_key is not None:
-        mistral = MistralProvider(
-            api_key=settings.mistral_api_key, url=str(settings.mistral_url), count_text=count_text
-        )
-        providers.append(await stack.enter_async_context(mistral))
-    for endpoint in endpoints:
-        compatible = OpenAiCompatibleProvider(
-            endpoint, api_key=settings.provider_keys[endpoint.name], count_text=counter_with_margin(count_text)
-        )
-        providers.append(await stack.enter_async_context(compatible))
+        # Their libraries take longer to load than all of the rest.
+        from services.summarizer.chat_providers import chat_providers  # noqa: PLC0415
+
+        providers += await chat_providers(settings, endpoints, stack)
     return {provider.name: GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant) for provider in providers}
 
 
