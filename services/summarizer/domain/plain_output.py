@@ -96,7 +96,9 @@ class PlainStream:
         self._held += piece
         cut = _settled(self._held)
         settled, self._held = self._held[:cut], self._held[cut:]
-        return plain(settled)
+        words = plain(settled)
+        # What comes could make a tag of it.
+        return f"{words[:-1]}\u2039" if words.endswith("<") else words
 
     def finish(self) -> str:
         """What was kept back."""

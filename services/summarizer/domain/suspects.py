@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from services.summarizer.domain.folding import fold
 from services.summarizer.domain.orders import MAX_PASSAGES, Line, decoded, passages
@@ -27,7 +28,6 @@ class OrderFinder:
         """Page, first and last word of each passage: on this page, or at the end of the one before."""
         lines = _lines(page)
         tail, (number, words) = self._tail, self._before
-        # The blocks of two pages have the same numbers; a passage goes on where the page begins.
         joined = [*tail, *lines]
         seen: set[tuple[int, int]] = set()
         for first, last in passages(joined):
@@ -40,7 +40,8 @@ class OrderFinder:
             if first < len(tail):
                 yield number, words - len(tail) + first, words - 1
             yield page.number, max(0, first - len(tail)), last - len(tail)
-        self._tail = lines[-_TAIL_WORDS:]
+        # Blocks of two pages are never the same, though they have the same numbers.
+        self._tail = [replace(line, block=-1 - line.block) for line in lines[-_TAIL_WORDS:]]
         self._before = page.number, len(page.words)
 
 

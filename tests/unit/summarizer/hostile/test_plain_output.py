@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.summarizer.domain.plain_output import PlainStream, plain
@@ -62,6 +62,7 @@ _PIECES = [
 
 
 @settings(max_examples=300, deadline=None)
+@example(["<", "![a](", "<img src=x "], 1)
 @given(st.lists(st.sampled_from(_PIECES) | st.text("ab<>[]()!/:. ", max_size=6), max_size=14), st.integers(1, 9))
 def test_nothing_gets_through_however_it_is_cut(parts: list[str], size: int) -> None:
     said = "".join(parts)
