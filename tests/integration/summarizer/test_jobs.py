@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psycopg
@@ -144,7 +145,9 @@ async def test_jobs_create_alone_has_nothing_done(world: World, jobs: Jobs, mist
     ask = job_pb2.JobWork(ask=job_work_pb2.AskWork(question="Who?"))
     fields = job_pb2.JobWork(extract_fields=job_work_pb2.ExtractFieldsWork(schema="schemas/any"))
     summarize = job_pb2.JobWork(summarize=summarizer_pb2.SummaryOptions())
-    calls = [("RetryJob", service_pb2.RetryJobRequest(name=queued.name), "summaries.create")]
+    calls: list[tuple[str, Any, str]] = [
+        ("RetryJob", service_pb2.RetryJobRequest(name=queued.name), "summaries.create")
+    ]
     for work, scope in (
         (summarize, "summaries.create"), (EXTRACT, "documents.read"), (fields, "fields.create"), (ask, "answers.create")
     ):  # fmt: skip
