@@ -51,7 +51,7 @@ def fields(
         if as_json:
             output.result({"extraction": message_json(extraction), "requestId": client.request_id})
         else:
-            _print(output, extraction)
+            print_extraction(output, extraction)
         _check(extraction, request_id=client.request_id)
 
 
@@ -76,7 +76,8 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _print(output: Output, extraction: fields_pb2.Extraction) -> None:
+def print_extraction(output: Output, extraction: fields_pb2.Extraction) -> None:
+    """Each value with the words that say it, what is wrong or missing, and what it cost."""
     for field in extraction.fields:
         output.write(f"{field.pointer}: {_shown(field.value)}  (confidence {field.confidence:.2f})\n")
         if field.grounded:

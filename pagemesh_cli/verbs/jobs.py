@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
+from google.protobuf import json_format
 
-from pagemesh.summarizer.v1 import job_pb2, job_service_pb2
+from pagemesh.summarizer.v1 import answer_pb2, fields_pb2, job_pb2, job_service_pb2, job_work_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.job_progress import JobProgress, progress_of
 from pagemesh_cli.output import Output, message_json
+from pagemesh_cli.verbs.fields import print_extraction, read_schema
 from pagemesh_cli.verbs.listing import Limit, named, print_list, read_list, time_cell
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
+from pagemesh_cli.verbs.questions import print_statements
 from pagemesh_cli.verbs.summaries import Length, Style, print_sentences, summary_options
 from pagemesh_cli.verbs.upload import DOCUMENT, files_of, upload_file
 
@@ -63,6 +66,10 @@ def submit(
     length: Annotated[Length, typer.Option(help="Of summaries.")] = Length.MEDIUM,
     style: Annotated[Style, typer.Option(help="Of summaries.")] = Style.PARAGRAPH,
     model: Annotated[str, typer.Option(help="`provider/model`; the stack's default otherwise.")] = "",
+    schema: Annotated[
+        str, typer.Option(metavar="FILE|NAME", help="Find what it describes: a file of JSON Schema, or `schemas/{id}`.")
+    ] = "",
+    ask: Annotated[str, typer.Option(metavar="QUESTION", help="Answer this question from each.")] = "",
     attempts: Annotated[int, typer.Option(min=0, max=20, help="Tries of each; 0: the stack's number.")] = 0,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until all have ended.")] = False,
     as_json: Json = False,
@@ -70,10 +77,13 @@ def submit(
 ) -> None:
     """Store files and queue a job for each; prints the batch."""
     output = Output(as_json=as_json)
-    kind = job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
-    if work is Work.SUMMARIZE:
-        kind = job_pb2.JobWork(summarize=summary_options(length, style, "", "", model))
     with connected(output, access) as client:
+        if schema or ask:
+            kind = _looking(schema, ask, model)
+        elif work is Work.SUMMARIZE:
+            kind = job_pb2.JobWork(summarize=summary_options(length, style, "", "", model))
+        else:
+            kind = job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
         titles = _stored(client, output, paths)
         request = job_service_pb2.BatchCreateJobsRequest(
             documents=titles,
@@ -139,6 +149,10 @@ def show(job: Name, *, as_json: Json = False, access: Access) -> None:
         print_list(output, ("what", ""), rows, more=False, limit=len(rows))
         if found.result.HasField("summary"):
             print_sentences(output, found.result.summary, Style.PARAGRAPH)
+        elif found.result.HasField("extraction"):
+            print_extraction(output, found.result.extraction)
+        elif found.result.HasField("answer"):
+            print_statements(output, found.result.answer)
         elif found.result.HasField("extract"):
             read = found.result.extract
             output.write(f"{read.pages_read} of {read.page_count} pages, {read.words} words\n")
@@ -192,6 +206,21 @@ def retry(
         for name in names:
             request = job_service_pb2.RetryJobRequest(name=name)
             _print_state(output, client.unary(client.jobs.RetryJob, request).job)
+
+
+def _looking(schema: str, ask: str, model: str) -> job_pb2.JobWork:
+    """The work of finding fields, or of answering a question."""
+    if schema and ask:
+        raise Failure("Say --schema or --ask, not both.", ExitCode.USAGE, "BAD_ARGUMENTS")
+    if ask:
+        options = answer_pb2.AnswerOptions(model=model)
+        return job_pb2.JobWork(ask=job_work_pb2.AskWork(question=ask, options=options))
+    fields = job_work_pb2.ExtractFieldsWork(options=fields_pb2.FieldOptions(model=model))
+    if schema.startswith("schemas/"):
+        fields.schema = schema
+    else:
+        json_format.ParseDict(read_schema(Path(schema)), fields.json_schema)
+    return job_pb2.JobWork(extract_fields=fields)
 
 
 def _stored(client: Client, output: Output, paths: list[str]) -> dict[str, str]:

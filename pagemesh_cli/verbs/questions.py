@@ -102,7 +102,7 @@ def _answer(
     if output.as_json:
         output.result({"answer": message_json(answer)})
     else:
-        _print_statements(output, answer)
+        print_statements(output, answer)
     return answer
 
 
@@ -131,12 +131,12 @@ def _streamed(client: Client, output: Output, request: answer_pb2.AskRequest, *,
             if kind == "answer":
                 if not output.as_json:
                     output.write("\n\n" if written else "")
-                    _print_statements(output, event.answer)
+                    print_statements(output, event.answer)
                 return event.answer
     raise Failure("The answer broke off before its end.", reason="CUT_OFF", request_id=client.request_id)
 
 
-def _print_statements(output: Output, answer: answer_pb2.Answer) -> None:
+def print_statements(output: Output, answer: answer_pb2.Answer) -> None:
     """Each statement with its citations; where there is no answer, that there is none."""
     if not answer.found:
         output.write(f"{answer.text}\n")

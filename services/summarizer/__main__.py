@@ -28,9 +28,11 @@ from services.summarizer.adapters.model_registry import KNOWN, load_endpoints
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
 from services.summarizer.api.job_servicer import JobServicer
+from services.summarizer.api.questions import Questions
 from services.summarizer.api.schema_servicer import SchemaServicer
 from services.summarizer.api.servicer import SummarizerServicer
 from services.summarizer.config import SummarizerSettings, WorkerSettings
+from services.summarizer.domain.ask import StreamAsk
 from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.estimate import EstimateSummary
 from services.summarizer.domain.map_reduce import MapReduce
@@ -93,35 +95,17 @@ async def serve(
         world = await stack.enter_async_context(open_outside(settings, health, audit_reads=_READS))
         server = MeshServer(name="summarizer", settings=settings, health=health, audit=[world.audit.concern])
         making = _making(settings, world, stack)
-        found = fields.compose(
-            pool=world.pool,
-            client=world.redis,
-            models=making.models,
-            pages=world.pages,
-            map_reduce=making.map_reduce,
-            keeper=making.keeper,
-            savings=making.savings,
-            flights=_flights(stack),
+        found, ask, bell = _fields(world, making, stack), _asking(world, making, stack), bell_of(settings)
+        desk = desk_of(
+            settings, pool=world.pool, pages=world.pages, models=making.models, schemas=found.schemas, bell=bell
         )
-        questions = asking.questions(
-            models=making.models,
-            extractor=world.extractor,
-            results=making.results,
-            paid=making.paid,
-            flights=_flights(stack),
-            savings=making.savings,
-            tails=making.tails,
-            new_id=_new_id,
-        )
-        bell = bell_of(settings)
-        desk = desk_of(settings, pool=world.pool, pages=world.pages, models=making.models, bell=bell)
         servicer = SummarizerServicer(
             summarize=Summarize(making.summaries),
             stream_summarize=making.summaries,
             extract_fields=found.extract,
             estimate=_estimate(world, making),
             purge=PurgeDocument(results=making.results, cache=world.cache, also=[desk.erase]),
-            questions=questions,
+            questions=Questions(ask),
         )
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
         server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMAS)
@@ -139,7 +123,15 @@ async def work(
         world = await stack.enter_async_context(open_outside(settings, health, audit_reads=_READS))
         server = MeshServer(name="summarizer-worker", settings=settings, health=health)
         making, bell = _making(settings, world, stack), bell_of(settings)
-        worker = worker_of(settings, pool=world.pool, pages=world.pages, stream=making.summaries, bell=bell)
+        worker = worker_of(
+            settings,
+            pool=world.pool,
+            pages=world.pages,
+            stream=making.summaries,
+            fields=_fields(world, making, stack).extract,
+            ask=_asking(world, making, stack),
+            bell=bell,
+        )
         async with _beside(_feeder(world).run(), making.savings.run(), bell.run()), asyncio.TaskGroup() as roles:
             roles.create_task(worker.run(stop))
             roles.create_task(server.run(started=started, stop=stop))
@@ -190,6 +182,32 @@ def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.Asyn
         failed_over=signals.failed_over,
     )
     return _Making(models, results, paid, map_reduce, keeper, tails, savings, summaries)
+
+
+def _fields(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -> fields.Fields:
+    return fields.compose(
+        pool=world.pool,
+        client=world.redis,
+        models=making.models,
+        pages=world.pages,
+        map_reduce=making.map_reduce,
+        keeper=making.keeper,
+        savings=making.savings,
+        flights=_flights(stack),
+    )
+
+
+def _asking(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -> StreamAsk:
+    return asking.compose(
+        models=making.models,
+        extractor=world.extractor,
+        results=making.results,
+        paid=making.paid,
+        flights=_flights(stack),
+        savings=making.savings,
+        tails=making.tails,
+        new_id=_new_id,
+    )
 
 
 def _estimate(world: Outside, making: _Making) -> EstimateSummary:

@@ -1,4 +1,4 @@
-"""Wires what answers questions."""
+"""Wires what answers questions; part of `__main__`."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from services.summarizer.adapters import signals
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.extractor_client import ExtractorPages
 from services.summarizer.adapters.extractor_search import ExtractorSearch
-from services.summarizer.api.questions import Questions
 from services.summarizer.domain.ask import AnswerMaker, AskFlights, StreamAsk
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.paid_calls import PaidCalls
@@ -18,7 +17,7 @@ from services.summarizer.domain.savings import Savings
 from services.summarizer.domain.tails import Tails
 
 
-def questions(
+def compose(
     *,
     models: Models,
     extractor: MeshClient,
@@ -28,10 +27,10 @@ def questions(
     savings: Savings,
     tails: Tails,
     new_id: Callable[[], str],
-) -> Questions:
-    """The part of the servicer that answers questions, over the same models, money and results as summaries."""
+) -> StreamAsk:
+    """What answers questions, over the same models, money and results as summaries."""
     pages = ExtractorPages(extractor)
-    stream = StreamAsk(
+    return StreamAsk(
         models=models,
         finder=PassageFinder(search=ExtractorSearch(extractor), reader=pages),
         pages=pages,
@@ -45,4 +44,3 @@ def questions(
         now_s=time.time,
         failed_over=signals.failed_over,
     )
-    return Questions(stream)

@@ -11,11 +11,15 @@ from services.summarizer.adapters.job_signals import worker_signals
 from services.summarizer.adapters.postgres_job_queue import PostgresJobQueue
 from services.summarizer.adapters.postgres_jobs import PostgresJobs
 from services.summarizer.config import SummarizerSettings, WorkerSettings
+from services.summarizer.domain.ask import StreamAsk
+from services.summarizer.domain.extract_fields import ExtractFields
 from services.summarizer.domain.job_desk import JobDesk, JobLimits
+from services.summarizer.domain.job_orders import Orders
 from services.summarizer.domain.job_work import JobWork
 from services.summarizer.domain.job_worker import JobWorker, WorkerLimits
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.ports import PageSource
+from services.summarizer.domain.schema_book import SchemaBook
 from services.summarizer.domain.summarize import StreamSummarize
 
 
@@ -25,17 +29,31 @@ def bell_of(settings: SummarizerSettings) -> PostgresJobBell:
 
 
 def desk_of(
-    settings: SummarizerSettings, *, pool: Pool, pages: PageSource, models: Models, bell: PostgresJobBell
+    settings: SummarizerSettings,
+    *,
+    pool: Pool,
+    pages: PageSource,
+    models: Models,
+    schemas: SchemaBook,
+    bell: PostgresJobBell,
 ) -> JobDesk:
     """Where jobs are handed in."""
     limits = JobLimits(settings.job_queue_limit, settings.job_attempts, float(settings.job_retention_s))
+    orders = Orders(models=models, schemas=schemas)
     return JobDesk(
-        store=PostgresJobs(pool), bell=bell, models=models, pages=pages, act_as=act_as, limits=limits, now=_now
+        store=PostgresJobs(pool), bell=bell, orders=orders, pages=pages, act_as=act_as, limits=limits, now=_now
     )
 
 
 def worker_of(
-    settings: WorkerSettings, *, pool: Pool, pages: PageSource, stream: StreamSummarize, bell: PostgresJobBell
+    settings: WorkerSettings,
+    *,
+    pool: Pool,
+    pages: PageSource,
+    stream: StreamSummarize,
+    fields: ExtractFields,
+    ask: StreamAsk,
+    bell: PostgresJobBell,
 ) -> JobWorker:
     """Who does them."""
     limits = WorkerLimits(
@@ -50,7 +68,7 @@ def worker_of(
     return JobWorker(
         queue=PostgresJobQueue(pool),
         bell=bell,
-        do=JobWork(stream=stream, pages=pages, act_as=act_as),
+        do=JobWork(stream=stream, fields=fields, ask=ask, pages=pages, act_as=act_as),
         limits=limits,
         signals=worker_signals(),
         name=str(uuid.uuid4()),

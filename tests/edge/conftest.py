@@ -101,7 +101,7 @@ def world(stack: RunningStack) -> World:
         return made.messages[0]
 
     single = {"reader": "documents.read", "summarist": "summaries.create", "asker": "answers.create"}
-    for name, scope in {**single, "fielder": "fields.create"}.items():
+    for name, scope in {**single, "fielder": "fields.create", "jobber": "jobs.create"}.items():
         keys[name] = create(name, [scope])["secret"]
     revoked, doomed = create("revoked", ["documents.read"]), create("doomed", ["documents.read"])
     keys["revoked"] = revoked["secret"]

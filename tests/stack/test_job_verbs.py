@@ -1,5 +1,6 @@
 """`pagemesh jobs` against the whole stack, whose worker does them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,19 @@ def test_a_job_is_shown_cancelled_and_refused(pagemesh: Command, folder: Path) -
     assert refused.error["reason"] == "JOB_NOT_RETRYABLE"
     assert pagemesh("jobs", "show", "0" * 32, "--json").error["reason"] == "JOB_NOT_FOUND"
     assert pagemesh("jobs", "retry", "--json").error["reason"] == "BAD_ARGUMENTS"
+
+
+def test_fields_are_found_and_questions_answered(pagemesh: Command, folder: Path, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps({"type": "object", "properties": {"number": {"type": "string"}}}))
+    source = str(folder / "0.pdf")
+    for wanted, shown in (
+        (("--schema", str(schema)), "of the fields are grounded"),
+        (("--ask", "Which number?"), "page"),
+    ):
+        ended = pagemesh("jobs", "submit", source, *wanted, "--watch")
+        assert ended.code == 0, ended.err
+        listed = pagemesh("jobs", "list", "--limit", "1", "--json").json
+        assert shown in pagemesh("jobs", "show", listed["name"]).out
+    both = pagemesh("jobs", "submit", source, "--ask", "Who?", "--schema", str(schema), "--json")
+    assert both.error["reason"] == "BAD_ARGUMENTS"

@@ -5,7 +5,24 @@ import json
 from dataclasses import replace
 
 from services.summarizer.adapters.encoding import Undecodable, decode_summary, encode_summary
-from services.summarizer.domain.jobs import Extracted, ExtractWork, Order, Result, SummarizeWork, Work
+from services.summarizer.adapters.job_result_encoding import (
+    decode_answer,
+    decode_extraction,
+    encode_answer,
+    encode_extraction,
+)
+from services.summarizer.domain.answer_values import CitedAnswer
+from services.summarizer.domain.fields_values import Extraction
+from services.summarizer.domain.jobs import (
+    AskWork,
+    Extracted,
+    ExtractWork,
+    FieldsWork,
+    Order,
+    Result,
+    SummarizeWork,
+    Work,
+)
 from services.summarizer.domain.values import Length, Options, Style, Summary
 
 _NO_KEY = bytes(32)
@@ -19,6 +36,10 @@ def encode_work(work: Work) -> bytes:
             return _dump(["summarize", asked, fallbacks])
         case ExtractWork():
             return _dump(["extract"])
+        case FieldsWork(schema, stored, model, fallbacks):
+            return _dump(["fields", schema, stored, model, fallbacks])
+        case AskWork(question, max_passages, language, model, fallbacks):
+            return _dump(["ask", question, max_passages, language, model, fallbacks])
 
 
 def decode_work(data: bytes) -> Work:
@@ -27,6 +48,12 @@ def decode_work(data: bytes) -> Work:
         kind, *rest = json.loads(data)
         if kind == "extract":
             return ExtractWork()
+        if kind == "fields":
+            schema, stored, model, fallbacks = rest
+            return FieldsWork(schema, stored, model, tuple(fallbacks))
+        if kind == "ask":
+            question, max_passages, language, model, fallbacks = rest
+            return AskWork(question, max_passages, language, model, tuple(fallbacks))
         if kind != "summarize":
             raise Undecodable(f"there is no work of the kind {kind!r}")
         (length, style, language, focus, model), fallbacks = rest
@@ -41,6 +68,10 @@ def encode_result(tenant: str, result: Result) -> bytes:
         # The rest of a summary is what its cache keeps, and the same form.
         head = _dump(["summary", result.cached, result.degraded_from])
         return head + b"\n" + encode_summary(tenant, _NO_KEY, result)
+    if isinstance(result, Extraction):
+        return _dump(["fields"]) + b"\n" + encode_extraction(result)
+    if isinstance(result, CitedAnswer):
+        return _dump(["answer"]) + b"\n" + encode_answer(result)
     return _dump(["extract", result.page_count, result.pages_read, result.failed_pages, result.words])
 
 
@@ -52,6 +83,10 @@ def decode_result(tenant: str, data: bytes) -> Result:
         if kind == "summary":
             cached, degraded_from = rest
             return replace(decode_summary(tenant, _NO_KEY, body), cached=cached, degraded_from=degraded_from)
+        if kind == "fields":
+            return decode_extraction(body)
+        if kind == "answer":
+            return decode_answer(body)
         page_count, pages_read, failed, words = rest
         return Extracted(page_count, pages_read, tuple(failed), words)
     except (ValueError, TypeError) as exc:
@@ -60,7 +95,7 @@ def decode_result(tenant: str, data: bytes) -> Result:
 
 def fingerprint(order: Order) -> bytes:
     """32 bytes that are the same for the same order, whoever makes it."""
-    work = encode_work(order.work).decode()
+    work = encode_work(order.asked or order.work).decode()
     when = order.schedule_time.isoformat() if order.schedule_time else ""
     parts = [order.documents, work, int(order.priority), order.max_attempts, when, order.as_batch]
     return hashlib.sha256(_dump(parts)).digest()

@@ -23,14 +23,14 @@ def to_wanted(request: fields_pb2.ExtractFieldsRequest) -> Wanted:
     return Wanted(stored=request.schema)
 
 
-def to_schema(message: struct_pb2.Struct) -> Mapping[str, object]:
+def to_schema(message: struct_pb2.Struct, *, field: str = "json_schema") -> Mapping[str, object]:
     """The schema as plain JSON. Raises InvalidArgument SCHEMA_INVALID where it holds what JSON cannot."""
     try:
         schema: Mapping[str, object] = json_format.MessageToDict(message)
     except (json_format.SerializeToJsonError, ValueError) as exc:
         text = "holds a number that JSON has not, or a value that is not set"
         raise InvalidArgument(
-            "SCHEMA_INVALID", f"The schema cannot be used. It {text}.", fields=[FieldViolation("json_schema", text)]
+            "SCHEMA_INVALID", f"The schema cannot be used. It {text}.", fields=[FieldViolation(field, text)]
         ) from exc
     return schema
 

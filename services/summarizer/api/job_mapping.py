@@ -2,30 +2,39 @@
 
 from datetime import UTC, datetime
 
-from google.protobuf import timestamp_pb2
+from google.protobuf import json_format, timestamp_pb2
 from google.rpc import status_pb2
 
-from pagemesh.summarizer.v1 import job_pb2, summary_pb2
+from pagemesh.summarizer.v1 import answer_pb2, fields_pb2, job_pb2, job_work_pb2, summary_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
 from services.runtime import errors, status
+from services.summarizer.api.fields_mapping import from_extraction, to_schema
 from services.summarizer.api.mapping import from_summary, to_options
+from services.summarizer.api.questions import from_answer
+from services.summarizer.domain.answer_values import CitedAnswer
 from services.summarizer.domain.events import Progress
+from services.summarizer.domain.fields_values import Extraction
 from services.summarizer.domain.job_desk import Silence, invalid
 from services.summarizer.domain.jobs import (
+    AskWork,
     Batch,
     EventKind,
     Extracted,
     ExtractWork,
     Fault,
+    FieldsWork,
     Job,
     JobEvent,
     JobState,
     Order,
     Priority,
+    Result,
     SummarizeWork,
     Work,
 )
+from services.summarizer.domain.json_schema import canonical
+from services.summarizer.domain.questions import DEFAULT_PASSAGES
 from services.summarizer.domain.values import Caller, Length, Options, Style
 
 _STATES = {state: job_pb2.JobState.Value(f"JOB_STATE_{state.value}") for state in JobState}
@@ -67,12 +76,12 @@ def to_state(state: "job_pb2.JobState.ValueType") -> JobState | None:
     return next((known for known, value in _STATES.items() if value == state), None)
 
 
-def from_job(job: Job) -> job_pb2.Job:
-    """The job."""
+def from_job(job: Job, *, listed: bool = False) -> job_pb2.Job:
+    """The job; one of a list is without what makes it large."""
     message = job_pb2.Job(
         name=job.name,
         document=job.document,
-        work=_from_work(job.work),
+        work=_from_work(job.work, listed=listed),
         priority=_FROM_PRIORITY[job.priority],
         state=_STATES[job.state],
         batch=f"jobBatches/{job.batch}" if job.batch else "",
@@ -88,10 +97,8 @@ def from_job(job: Job) -> job_pb2.Job:
         end_time=_from_time(job.end_time),
         expire_time=_from_time(job.expire_time),
     )
-    if isinstance(job.result, Extracted):
-        message.result.extract.CopyFrom(_from_extracted(job.result))
-    elif job.result is not None:
-        message.result.summary.CopyFrom(from_summary(job.result))
+    if job.result is not None:
+        message.result.CopyFrom(_from_result(job.result))
     return message
 
 
@@ -138,15 +145,57 @@ def _from_event(event: JobEvent, sequence: int) -> job_pb2.JobEvent:
 
 
 def _to_work(message: job_pb2.JobWork) -> Work:
-    if message.WhichOneof("kind") == "extract":
-        return ExtractWork()
+    match message.WhichOneof("kind"):
+        case "extract":
+            return ExtractWork()
+        case "extract_fields":
+            return _to_fields(message.extract_fields)
+        case "ask":
+            ask, options = message.ask, message.ask.options
+            most = options.max_passages or DEFAULT_PASSAGES
+            return AskWork(ask.question, most, options.language, options.model, tuple(options.fallback_models))
     return SummarizeWork(to_options(message.summarize), tuple(message.summarize.fallback_models))
 
 
-def _from_work(work: Work) -> job_pb2.JobWork:
-    if isinstance(work, ExtractWork):
-        return job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
-    return job_pb2.JobWork(summarize=_from_options(work.options, work.fallbacks))
+def _to_fields(message: job_work_pb2.ExtractFieldsWork) -> FieldsWork:
+    options = message.options
+    schema = ""
+    if message.HasField("json_schema"):
+        schema = canonical(to_schema(message.json_schema, field="work.extract_fields.json_schema"))
+    return FieldsWork(schema, message.schema, options.model, tuple(options.fallback_models))
+
+
+def _from_work(work: Work, *, listed: bool) -> job_pb2.JobWork:
+    match work:
+        case SummarizeWork(summary, fallbacks):
+            return job_pb2.JobWork(summarize=_from_options(summary, fallbacks))
+        case ExtractWork():
+            return job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
+        case FieldsWork(schema, stored, model, fallbacks):
+            looked = fields_pb2.FieldOptions(model=model, fallback_models=fallbacks)
+            fields = job_work_pb2.ExtractFieldsWork(options=looked)
+            if stored:
+                fields.schema = stored
+            elif not listed:
+                json_format.Parse(schema, fields.json_schema)
+            return job_pb2.JobWork(extract_fields=fields)
+        case AskWork(question, most, language, model, fallbacks):
+            asked = answer_pb2.AnswerOptions(
+                language=language, model=model, fallback_models=fallbacks, max_passages=most
+            )
+            return job_pb2.JobWork(ask=job_work_pb2.AskWork(question=question, options=asked))
+
+
+def _from_result(result: Result) -> job_pb2.JobResult:
+    match result:
+        case Extracted():
+            return job_pb2.JobResult(extract=_from_extracted(result))
+        case Extraction():
+            return job_pb2.JobResult(extraction=from_extraction(result))
+        case CitedAnswer():
+            return job_pb2.JobResult(answer=from_answer(result))
+        case _:
+            return job_pb2.JobResult(summary=from_summary(result))
 
 
 def _from_options(options: Options, fallbacks: tuple[str, ...]) -> summarizer_pb2.SummaryOptions:

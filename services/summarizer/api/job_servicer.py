@@ -55,7 +55,9 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         jobs, token = await self._desk.list(
             _tenant(), selection, page_size=request.page_size, page_token=request.page_token
         )
-        return service_pb2.ListJobsResponse(jobs=[mapping.from_job(job) for job in jobs], next_page_token=token)
+        return service_pb2.ListJobsResponse(
+            jobs=[mapping.from_job(job, listed=True) for job in jobs], next_page_token=token
+        )
 
     async def GetBatch(
         self, request: service_pb2.GetBatchRequest, context: "Context[Any, Any]"
@@ -75,7 +77,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self, request: service_pb2.RetryJobRequest, context: "Context[Any, Any]"
     ) -> service_pb2.RetryJobResponse:
         """Queues a job once more."""
-        job = await self._desk.retry(_tenant(), _id(request.name))
+        job = await self._desk.retry(current_caller(), _id(request.name))
         return service_pb2.RetryJobResponse(job=mapping.from_job(job))
 
     async def WatchJob(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from services.runtime.errors import InvalidArgument, PagemeshError
 from services.summarizer.domain.document_use import Keeper
+from services.summarizer.domain.events import Progress
 from services.summarizer.domain.failover import another_may_answer
 from services.summarizer.domain.field_maker import FieldMaker, FieldsJob
 from services.summarizer.domain.fields_values import Extraction
@@ -19,7 +20,7 @@ from services.summarizer.domain.single_flight import Emit, SingleFlight
 from services.summarizer.domain.values import Caller, Consumption, Length, Money, Options, Style, TokenCount
 
 FieldsFlightKey = tuple[str, str, str, str, str, str, tuple[str, ...]]
-FieldsFlights = SingleFlight[FieldsFlightKey, Extraction]
+FieldsFlights = SingleFlight[FieldsFlightKey, Progress | Extraction]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,9 @@ class ExtractFields:
         model: str = "",
         fallbacks: Sequence[str] = (),
         deadline: float | None = None,
+        told: Callable[[Progress], None] | None = None,
     ) -> Extraction:
-        """The fields. `deadline`, in the event loop's time, is until when the caller waits.
+        """The fields. `deadline`, in the event loop's time, is until when the caller waits; `told` hears how far it is.
 
         Raises InvalidArgument (unknown model, a schema that cannot be used), NotFound (document or schema),
         FailedPrecondition (no text, too much of it), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
@@ -82,11 +84,15 @@ class ExtractFields:
         job = FieldsJob(_job(caller, document, models[0]), schema, name)
         seat = self._flights.join(key, lambda emit, latest: self._run(job, models, emit, latest), deadline=deadline)
         with seat:
-            async for extraction in seat:
+            async for event in seat:
+                if isinstance(event, Progress):
+                    if told is not None:
+                        told(event)
+                    continue
                 if seat.leads:
-                    return extraction
-                self._record_saving(caller, extraction)
-                return replace(extraction, cached=True, consumption=_nothing(extraction.consumption.cost.currency))
+                    return event
+                self._record_saving(caller, event)
+                return replace(event, cached=True, consumption=_nothing(event.consumption.cost.currency))
         raise AssertionError("a run ended without an answer")
 
     async def _schema(self, caller: Caller, wanted: Wanted) -> tuple[str, CheckedSchema]:
@@ -96,18 +102,22 @@ class ExtractFields:
         stored = await self._schemas.get(caller.tenant, wanted.stored)
         return stored.name, await asyncio.to_thread(check, stored.content, field="schema")
 
-    async def _run(self, job: FieldsJob, models: Sequence[Model], emit: Emit[Extraction], deadline: Deadline) -> None:
+    async def _run(
+        self, job: FieldsJob, models: Sequence[Model], emit: Emit[Progress | Extraction], deadline: Deadline
+    ) -> None:
         async with self._keeper.working_on(job.job) as held:
-            emit(await self._first_that_can(replace(job, job=held), models, deadline))
+            emit(await self._first_that_can(replace(job, job=held), models, deadline, emit))
 
-    async def _first_that_can(self, job: FieldsJob, models: Sequence[Model], deadline: Deadline) -> Extraction:
+    async def _first_that_can(
+        self, job: FieldsJob, models: Sequence[Model], deadline: Deadline, told: Callable[[Progress], None]
+    ) -> Extraction:
         """As Failover, for answers that tell nothing before their end. What a model that failed was paid for is part of
         the consumption."""
         bill = Bill()
         first: PagemeshError | None = None
         for number, model in enumerate(models):
             try:
-                extraction = await self._maker.make(job.asking(model), deadline, bill)
+                extraction = await self._maker.make(job.asking(model), deadline, bill, told)
             except PagemeshError as exc:
                 passed_over = first is not None and isinstance(exc, InvalidArgument)
                 if not (passed_over or another_may_answer(exc, model)):

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from services.summarizer.domain.events import Progress
 from services.summarizer.domain.field_merge import Context, json_of, merge, replaced
 from services.summarizer.domain.fields_prompts import most_fields
 from services.summarizer.domain.fields_values import (
@@ -63,9 +64,13 @@ class FieldMaker:
         self._map_reduce = map_reduce
         self._act_as = act_as
 
-    async def make(self, asked: FieldsJob, deadline: Deadline, bill: Bill) -> Extraction:
-        """The extraction; `bill` is filled as calls are paid for. Raises what PageSource, Results, Books and Provider
-        raise."""
+    async def make(
+        self, asked: FieldsJob, deadline: Deadline, bill: Bill, told: Callable[[Progress], None]
+    ) -> Extraction:
+        """The extraction; `told` hears how far it is, `bill` is filled as calls are paid for.
+
+        Raises what PageSource, Results, Books and Provider raise.
+        """
         job, calls_before = asked.job, len(bill.calls)
         # Reading has one deadline that cannot move; see SummaryMaker.
         with self._act_as(job.caller):
@@ -73,10 +78,10 @@ class FieldMaker:
             largest = LIST_CHUNK_TOKENS if lists else MAX_CHUNK_TOKENS
             empty = _prompt(asked, EMPTY_CHUNK)
             builder = await asyncio.to_thread(builder_around, job.model, empty, max_tokens=largest)
-            reading = await read(self._pages, job.document, builder, _nobody)
+            reading = await read(self._pages, job.document, builder, lambda done, of: told(Progress(done, of, 0, 0)))
         with self._act_as(job.caller, deadline):
             prompts = [_prompt(asked, chunk) for chunk in reading.chunks]
-            answers = await self._ask(asked, prompts, bill)
+            answers = await self._ask(asked, prompts, bill, _Parts(reading, told).done)
             context = await asyncio.to_thread(_context, asked, reading)
             checked = await asyncio.to_thread(_first_answer, asked, answers, context)
             repaired = None
@@ -96,10 +101,12 @@ class FieldMaker:
         chunk = _chunk_of(reading, checked)
         complaints = tuple(_complaint(violation, checked.fields) for violation in checked.violations[:MAX_COMPLAINTS])
         prompt = replace(_prompt(asked, chunk), stage=FieldsStage.REPAIR, complaints=complaints)
-        (answer,) = await self._ask(asked, [prompt], bill)
+        (answer,) = await self._ask(asked, [prompt], bill, _nothing)
         return await asyncio.to_thread(_better, asked, checked, answer, context)
 
-    async def _ask(self, asked: FieldsJob, prompts: Sequence[FieldsPrompt], bill: Bill) -> list[Answer]:
+    async def _ask(
+        self, asked: FieldsJob, prompts: Sequence[FieldsPrompt], bill: Bill, done: Callable[[], None]
+    ) -> list[Answer]:
         job = asked.job
         keys = await asyncio.to_thread(
             lambda: [
@@ -112,7 +119,21 @@ class FieldMaker:
                 for prompt in prompts
             ]
         )
-        return await self._map_reduce.answers_to(job, prompts, keys, bill, done=_nothing, on_text=None)
+        return await self._map_reduce.answers_to(job, prompts, keys, bill, done=done, on_text=None)
+
+
+class _Parts:
+    """Counts the parts of the document that were looked through."""
+
+    def __init__(self, reading: Reading, told: Callable[[Progress], None]) -> None:
+        self._at = Progress(reading.pages_read, reading.page_count, 0, len(reading.chunks))
+        self._told = told
+        told(self._at)
+
+    def done(self) -> None:
+        """One more."""
+        self._at = replace(self._at, chunks_done=self._at.chunks_done + 1)
+        self._told(self._at)
 
 
 def _prompt(asked: FieldsJob, chunk: Chunk) -> FieldsPrompt:
@@ -209,9 +230,5 @@ def _order(path: Path) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, part, "") if isinstance(part, int) else (1, 0, part) for part in path)
 
 
-def _nobody(_: int, __: int) -> None:
-    """Hears how far the reading is."""
-
-
 def _nothing() -> None:
-    """Parts are not counted."""
+    """A second try is no part."""

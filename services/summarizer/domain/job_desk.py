@@ -16,7 +16,9 @@ from services.runtime.errors import (
     NotFound,
     PagemeshError,
 )
+from services.summarizer.domain.job_orders import Orders
 from services.summarizer.domain.job_ports import JobBell, JobStore
+from services.summarizer.domain.job_scopes import check_scope
 from services.summarizer.domain.jobs import (
     Batch,
     Fault,
@@ -24,10 +26,9 @@ from services.summarizer.domain.jobs import (
     JobEvent,
     Order,
     Selection,
-    SummarizeWork,
 )
-from services.summarizer.domain.models import Models
 from services.summarizer.domain.ports import ActAs, PageSource
+from services.summarizer.domain.values import Caller
 
 HEARTBEAT_S = 10.0
 """How long a watcher hears nothing at most."""
@@ -63,7 +64,7 @@ class JobDesk:
         *,
         store: JobStore,
         bell: JobBell,
-        models: Models,
+        orders: Orders,
         pages: PageSource,
         act_as: ActAs,
         limits: JobLimits,
@@ -71,22 +72,23 @@ class JobDesk:
     ) -> None:
         self._store = store
         self._bell = bell
-        self._models = models
+        self._orders = orders
         self._pages = pages
         self._act_as = act_as
         self._limits = limits
         self._now = now
 
     async def create(self, order: Order) -> Job:
-        """Accepts a job. Raises InvalidArgument, NotFound, and what JobStore.submit raises."""
-        self._check(order)
+        """Accepts a job. Raises PermissionDenied SCOPE_MISSING, InvalidArgument, NotFound, and what JobStore.submit
+        raises."""
+        order = await self._checked(order)
         await self._look(order)
         job, _ = await self._submit(order, batch="")
         return job
 
     async def create_batch(self, order: Order) -> Batch:
-        """Accepts a job for each document. Raises as `create`, but NotFound."""
-        self._check(order)
+        """Accepts a job for each document. Raises as `create`, but NotFound of a schema alone."""
+        order = await self._checked(order)
         _, batch_id = await self._submit(order, batch=new_id(self._now()))
         return await self.batch(order.caller.tenant, batch_id)
 
@@ -116,8 +118,12 @@ class JobDesk:
         """Ends the job, if it has not ended. Raises NotFound."""
         return _found(await self._store.cancel(tenant, job_id, keep_s=self._limits.keep_s))
 
-    async def retry(self, tenant: str, job_id: str) -> Job:
-        """Queues the job once more. Raises NotFound, FailedPrecondition JOB_NOT_RETRYABLE, ResourceExhausted."""
+    async def retry(self, caller: Caller, job_id: str) -> Job:
+        """Queues the job once more. Raises NotFound, PermissionDenied SCOPE_MISSING, FailedPrecondition
+        JOB_NOT_RETRYABLE, ResourceExhausted."""
+        tenant = caller.tenant
+        # Whoever has it done again spends what the one spent who handed it in.
+        check_scope(caller, (await self.get(tenant, job_id)).work)
         found = await self._store.retry(tenant, job_id, limit=self._limits.most_waiting)
         if found is None:
             raise _no_job()
@@ -195,12 +201,13 @@ class JobDesk:
         order = replace(order, max_attempts=order.max_attempts or self._limits.max_attempts, as_batch=bool(batch))
         return await self._store.submit(order, ids=ids, batch=batch, limit=self._limits.most_waiting)
 
-    def _check(self, order: Order) -> None:
-        if isinstance(order.work, SummarizeWork):
-            # An unknown model is told now, and not by a job that fails tomorrow.
-            self._models.lineup(order.work.options.model, order.work.fallbacks)
+    async def _checked(self, order: Order) -> Order:
+        """The order with its work settled."""
+        check_scope(order.caller, order.work)
         if order.schedule_time is not None and order.schedule_time > self._now() + LONGEST_AHEAD:
             raise invalid("schedule_time", f"must be at most {LONGEST_AHEAD.days} days ahead")
+        work = await self._orders.settled(order.caller.tenant, order.work)
+        return replace(order, work=work, asked=order.work)
 
     async def _look(self, order: Order) -> None:
         """A document that is not there is told now; where nobody can say, the job will find out."""

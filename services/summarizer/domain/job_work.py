@@ -1,13 +1,19 @@
 """What a worker does for each kind of work."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
+from services.summarizer.domain.answer_values import Answered, AskEvent, Looked
 from services.summarizer.domain.events import Event, Finished, Progress
-from services.summarizer.domain.jobs import Claim, Extracted, ExtractWork, Result, SummarizeWork
+from services.summarizer.domain.extract_fields import Wanted
+from services.summarizer.domain.fields_values import Extraction
+from services.summarizer.domain.jobs import AskWork, Claim, Extracted, ExtractWork, FieldsWork, Result, SummarizeWork
 from services.summarizer.domain.ports import ActAs, DocumentStart, PageFailed, PageSource
-from services.summarizer.domain.values import Caller, Options
+from services.summarizer.domain.ports_questions import Filters
+from services.summarizer.domain.questions import Question
+from services.summarizer.domain.values import Caller, Length, Options, Style
 
 Told = Callable[[Progress], None]
 Doer = Callable[[Claim, Told], Awaitable[Result]]
@@ -29,11 +35,47 @@ class Stream(Protocol):
         ...
 
 
+class Extracting(Protocol):
+    """ExtractFields."""
+
+    async def __call__(
+        self,
+        caller: Caller,
+        document: str,
+        wanted: Wanted,
+        *,
+        model: str = "",
+        fallbacks: Sequence[str] = (),
+        deadline: float | None = None,
+        told: Told | None = None,
+    ) -> Extraction:
+        """The fields; `told` hears of the progress."""
+        ...
+
+
+class Asking(Protocol):
+    """StreamAsk."""
+
+    def __call__(
+        self,
+        caller: Caller,
+        question: Question,
+        options: Options,
+        *,
+        fallbacks: Sequence[str] = (),
+        deadline: float | None = None,
+    ) -> AsyncGenerator[AskEvent, None]:
+        """Events of the answer, Answered last."""
+        ...
+
+
 class JobWork:
     """Does the work of one claim. Raises what its use case raises."""
 
-    def __init__(self, *, stream: Stream, pages: PageSource, act_as: ActAs) -> None:
+    def __init__(self, *, stream: Stream, fields: Extracting, ask: Asking, pages: PageSource, act_as: ActAs) -> None:
         self._stream = stream
+        self._fields = fields
+        self._ask = ask
         self._pages = pages
         self._act_as = act_as
 
@@ -44,6 +86,10 @@ class JobWork:
                 return await self._summarize(claim, options, fallbacks, told)
             case ExtractWork():
                 return await self._extract(claim, told)
+            case FieldsWork():
+                return await self._extract_fields(claim, claim.work, told)
+            case AskWork():
+                return await self._answer(claim, claim.work, told)
 
     async def _summarize(self, claim: Claim, options: Options, fallbacks: tuple[str, ...], told: Told) -> Result:
         stream = self._stream(claim.caller, claim.document, options, fallbacks=fallbacks)
@@ -71,3 +117,25 @@ class JobWork:
                         words += len(item.words)
                     told(Progress(pages_read, page_count, 0, 0))
         return Extracted(page_count, pages_read, tuple(failed), words)
+
+    async def _extract_fields(self, claim: Claim, work: FieldsWork, told: Told) -> Result:
+        wanted = Wanted(stored=work.stored) if work.stored else Wanted(schema=json.loads(work.schema))
+        with self._act_as(claim.caller):
+            return await self._fields(
+                claim.caller, claim.document, wanted, model=work.model, fallbacks=work.fallbacks, told=told
+            )
+
+    async def _answer(self, claim: Claim, work: AskWork, told: Told) -> Result:
+        question = Question(work.question, Filters(documents=(claim.document,)), work.max_passages)
+        # Of the options of summaries, language and model alone say something to answers.
+        options = Options(Length.MEDIUM, Style.PARAGRAPH, work.language, "", work.model)
+        stream = self._ask(claim.caller, question, options, fallbacks=work.fallbacks)
+        with self._act_as(claim.caller):
+            async with aclosing(stream) as events:
+                async for event in events:
+                    if isinstance(event, Looked):
+                        # The pages that were chosen are its one part; before, nobody knows how many will be read.
+                        told(Progress(event.pages_read, event.pages_read, 0, min(event.passages, 1)))
+                    elif isinstance(event, Answered):
+                        return event.answer
+        raise AssertionError("a stream of events ended without its last one")

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, IntEnum
 
+from services.summarizer.domain.answer_values import CitedAnswer
 from services.summarizer.domain.events import Progress
+from services.summarizer.domain.fields_values import Extraction
 from services.summarizer.domain.values import Caller, Options, Summary
 
 
@@ -56,7 +58,29 @@ class ExtractWork:
     """Read every page."""
 
 
-Work = SummarizeWork | ExtractWork
+@dataclass(frozen=True, slots=True)
+class FieldsWork:
+    """Look for what a schema describes: `schema` is one as canonical JSON, or else `stored` the name of one with its
+    version; before the job is accepted it may be without. `fallbacks` as in ExtractFields."""
+
+    schema: str = ""
+    stored: str = ""
+    model: str = ""
+    fallbacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AskWork:
+    """Answer a question from the document, from `max_passages` of its pages at most. `fallbacks` as in StreamAsk."""
+
+    question: str
+    max_passages: int
+    language: str = ""
+    model: str = ""
+    fallbacks: tuple[str, ...] = ()
+
+
+Work = SummarizeWork | ExtractWork | FieldsWork | AskWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +93,7 @@ class Extracted:
     words: int
 
 
-Result = Summary | Extracted
+Result = Summary | Extracted | Extraction | CitedAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +109,8 @@ class Fault:
 class Order:
     """What somebody asks for. `documents` each once; more than one make a batch, and so does `as_batch`.
 
-    `request_id` is the caller's own, empty for none. `schedule_time` None means now.
+    `request_id` is the caller's own, empty for none. `schedule_time` None means now. `asked` is the work as the caller
+    wrote it, where `work` says more: which version of a schema it is.
     """
 
     caller: Caller
@@ -96,6 +121,7 @@ class Order:
     schedule_time: datetime | None = None
     request_id: str = ""
     as_batch: bool = False
+    asked: Work | None = None
 
 
 NO_PROGRESS = Progress(0, 0, 0, 0)

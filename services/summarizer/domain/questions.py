@@ -77,13 +77,13 @@ class Wanted:
         return Terms(tuple(words), tuple(tuple(words_of(phrase)) for phrase in self.phrases))
 
 
-def check(question: Question) -> None:
-    """Raises InvalidArgument QUESTION_INVALID where nothing is asked."""
+def check(question: Question, *, field: str = "question") -> None:
+    """Raises InvalidArgument QUESTION_INVALID where nothing is asked; `field` is the request's."""
     if not any(char.isalnum() for char in question.text):
         raise InvalidArgument(
             "QUESTION_INVALID",
             "The question says nothing: write it in words.",
-            fields=[FieldViolation("question", "must have a letter or a digit")],
+            fields=[FieldViolation(field, "must have a letter or a digit")],
         )
 
 

@@ -35,7 +35,10 @@ from tests.integration.summarizer.peers import (
 from tests.integration.summarizer.tcp_proxy import TcpProxy
 
 DOCUMENT = "documents/" + "d" * 32
-SCOPES = "documents.read fields.create jobs.cancel jobs.create jobs.read schemas.read schemas.write summaries.create"
+SCOPES = (
+    "answers.create documents.read fields.create jobs.cancel jobs.create jobs.read schemas.read schemas.write "
+    "summaries.create"
+)
 MODEL = "mistral/mistral-small-latest"
 BEES = (
     "Bees make honey from the nectar of flowers. They live together in hives that they build. "

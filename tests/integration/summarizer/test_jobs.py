@@ -6,16 +6,18 @@ import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psycopg
 import pytest
-from google.protobuf import timestamp_pb2
+from google.protobuf import json_format, timestamp_pb2
 
-from pagemesh.summarizer.v1 import job_pb2
+from pagemesh.summarizer.v1 import job_pb2, job_work_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
-from services.runtime.errors import NotFound, ResourceExhausted, Unavailable
+from services.runtime import status
+from services.runtime.errors import NotFound, PermissionDenied, ResourceExhausted, Unavailable
 from tests.fakes.mistral_server import MistralServer
 from tests.integration.summarizer.conftest import (
     BEES,
@@ -100,6 +102,64 @@ async def test_a_job_is_done_paid_on_its_account_and_told(
     assert mistral.calls == 1
     (listed,) = await jobs.listed(document=DOCUMENT)
     assert (listed.name, listed.HasField("result")) == (job.name, False)
+
+
+async def test_fields_and_an_answer_are_made_by_a_worker_and_paid_on_their_jobs(
+    world: World, jobs: Jobs, mistral: MistralServer, paid: dict[str, object]
+) -> None:
+    schema = {"type": "object", "properties": {"maker": {"type": "string"}}}
+    fields = job_pb2.JobWork()
+    json_format.ParseDict(schema, fields.extract_fields.json_schema)
+    asked = job_pb2.JobWork(ask=job_work_pb2.AskWork(question="What do bees make of nectar?"))
+    mistral.script('say:{"fields": [{"pointer": "/maker", "value": "Bees", "quote": "Bees make honey", "page": 1}]}')
+    first = await jobs.create(DOCUMENT, work=fields)
+    async with worker_of(world, **paid):
+        found = await jobs.ended(first.name)
+        second = await jobs.create(DOCUMENT, work=asked)
+        answered = await jobs.ended(second.name)
+        again = await jobs.ended((await jobs.create(DOCUMENT, work=asked)).name)
+    assert found.state == SUCCEEDED, found.error
+    assert json_format.MessageToDict(found.result.extraction.json) == {"maker": "Bees"}
+    assert found.result.extraction.fields[0].grounded
+    assert json_format.MessageToDict(found.work.extract_fields.json_schema) == schema
+    assert found.progress.chunks_done == found.progress.chunk_count == 1
+    assert answered.state == SUCCEEDED, answered.error
+    assert answered.result.answer.found
+    assert again.result.answer.cached
+    cost = {
+        first.name: found.result.extraction.consumption.cost.micros,
+        second.name: answered.result.answer.consumption.cost.micros,
+    }
+    assert await usage_by_job(world) == cost
+    assert min(cost.values()) > 0
+    assert mistral.calls == 2
+    listed = {job.name: job.work for job in await jobs.listed(document=DOCUMENT)}
+    assert not listed[first.name].extract_fields.HasField("json_schema")
+    assert listed[second.name].ask.question == asked.ask.question
+
+
+async def test_jobs_create_alone_has_nothing_done(world: World, jobs: Jobs, mistral: MistralServer) -> None:
+    alone = tuple((k, "jobs.create" if k == "x-pagemesh-scopes" else v) for k, v in metadata(world.tenant))
+    queued = await jobs.create(DOCUMENT)
+    await jobs.cancel(queued.name)
+    ask = job_pb2.JobWork(ask=job_work_pb2.AskWork(question="Who?"))
+    fields = job_pb2.JobWork(extract_fields=job_work_pb2.ExtractFieldsWork(schema="schemas/any"))
+    summarize = job_pb2.JobWork(summarize=summarizer_pb2.SummaryOptions())
+    calls: list[tuple[str, Any, str]] = [
+        ("RetryJob", service_pb2.RetryJobRequest(name=queued.name), "summaries.create")
+    ]
+    for work, scope in (
+        (summarize, "summaries.create"), (EXTRACT, "documents.read"), (fields, "fields.create"), (ask, "answers.create")
+    ):  # fmt: skip
+        calls.append(("CreateJob", service_pb2.CreateJobRequest(document=DOCUMENT, work=work), scope))
+        calls.append(("BatchCreateJobs", service_pb2.BatchCreateJobsRequest(documents=[DOCUMENT], work=work), scope))
+    for method, request, scope in calls:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await getattr(jobs.stub, method)(request, timeout=30, metadata=alone)
+        error = status.from_rpc_error(refused.value, service="summarizer")
+        assert (type(error), error.reason, error.metadata["scope"]) == (PermissionDenied, "SCOPE_MISSING", scope)
+    (only,) = await jobs.listed()
+    assert (only.name, only.state) == (queued.name, CANCELLED)
 
 
 async def test_a_batch_its_dead_letter_and_its_retry(world: World, jobs: Jobs, paid: dict[str, object]) -> None:

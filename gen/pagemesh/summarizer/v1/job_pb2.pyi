@@ -10,6 +10,9 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from pagemesh.summarizer.v1 import answer_pb2 as _answer_pb2
+from pagemesh.summarizer.v1 import fields_pb2 as _fields_pb2
+from pagemesh.summarizer.v1 import job_work_pb2 as _job_work_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as _summarizer_service_pb2
 from pagemesh.summarizer.v1 import summary_pb2 as _summary_pb2
 import builtins as _builtins
@@ -133,31 +136,45 @@ Global___JobEventKind: _TypeAlias = JobEventKind  # noqa: Y015
 
 @_typing.final
 class JobWork(_message.Message):
-    """What to do with the document."""
+    """What to do with the document. Whoever hands it in needs the scope of the work too: what a key may not do directly, it
+    may not have done by a job.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SUMMARIZE_FIELD_NUMBER: _builtins.int
     EXTRACT_FIELD_NUMBER: _builtins.int
+    EXTRACT_FIELDS_FIELD_NUMBER: _builtins.int
+    ASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def summarize(self) -> _summarizer_service_pb2.SummaryOptions:
-        """Summarize it, as SummarizerService.Summarize does."""
+        """Summarize it, as SummarizerService.Summarize does, with the scope `summaries.create`."""
 
     @_builtins.property
     def extract(self) -> Global___ExtractPagesWork:
-        """Read all its pages, so that they are stored and found."""
+        """Read all its pages, so that they are stored and found; with the scope `documents.read`."""
+
+    @_builtins.property
+    def extract_fields(self) -> _job_work_pb2.ExtractFieldsWork:
+        """Look in it for what a schema describes, as SummarizerService.ExtractFields does, with the scope `fields.create`."""
+
+    @_builtins.property
+    def ask(self) -> _job_work_pb2.AskWork:
+        """Answer a question from it, as SummarizerService.Ask does, with the scope `answers.create`."""
 
     def __init__(
         self,
         *,
         summarize: _summarizer_service_pb2.SummaryOptions | None = ...,
         extract: Global___ExtractPagesWork | None = ...,
+        extract_fields: _job_work_pb2.ExtractFieldsWork | None = ...,
+        ask: _job_work_pb2.AskWork | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extract", b"extract", "kind", b"kind", "summarize", b"summarize"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "extract", b"extract", "extract_fields", b"extract_fields", "kind", b"kind", "summarize", b"summarize"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extract", b"extract", "kind", b"kind", "summarize", b"summarize"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "extract", b"extract", "extract_fields", b"extract_fields", "kind", b"kind", "summarize", b"summarize"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["summarize", "extract"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["summarize", "extract", "extract_fields", "ask"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -188,6 +205,8 @@ class JobResult(_message.Message):
 
     SUMMARY_FIELD_NUMBER: _builtins.int
     EXTRACT_FIELD_NUMBER: _builtins.int
+    EXTRACTION_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def summary(self) -> _summary_pb2.Summary:
         """The summary."""
@@ -196,17 +215,27 @@ class JobResult(_message.Message):
     def extract(self) -> Global___ExtractedPages:
         """What was read."""
 
+    @_builtins.property
+    def extraction(self) -> _fields_pb2.Extraction:
+        """What the schema describes."""
+
+    @_builtins.property
+    def answer(self) -> _answer_pb2.Answer:
+        """The answer to the question."""
+
     def __init__(
         self,
         *,
         summary: _summary_pb2.Summary | None = ...,
         extract: Global___ExtractedPages | None = ...,
+        extraction: _fields_pb2.Extraction | None = ...,
+        answer: _answer_pb2.Answer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extract", b"extract", "kind", b"kind", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "extract", b"extract", "extraction", b"extraction", "kind", b"kind", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extract", b"extract", "kind", b"kind", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "extract", b"extract", "extraction", b"extraction", "kind", b"kind", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["summary", "extract"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["summary", "extract", "extraction", "answer"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -292,7 +321,7 @@ class Job(_message.Message):
     """The sequence number of its newest event."""
     @_builtins.property
     def work(self) -> Global___JobWork:
-        """What is done."""
+        """What is done. A stored schema is named with its version. ListJobs leaves out schemas that are not stored."""
 
     @_builtins.property
     def progress(self) -> _summarizer_service_pb2.SummaryProgress:

@@ -42,9 +42,11 @@ PRICES = {MODEL: (1_000_000, 2_000_000)}
 OUTPUT_TOKENS = 100
 FRAME_TOKENS = 10
 
-ALICE = Caller("acme", "apiKeys/alice", "", frozenset({"summaries.create"}), "request-alice")
-BOB = Caller("acme", "apiKeys/bob", "", frozenset({"summaries.create"}), "request-bob")
-STRANGER = Caller("globex", "apiKeys/stranger", "", frozenset({"summaries.create"}), "request-stranger")
+ALICE = Caller("acme", "apiKeys/alice", "", frozenset({"summaries.create", "documents.read"}), "request-alice")
+BOB = Caller("acme", "apiKeys/bob", "", frozenset({"summaries.create", "documents.read"}), "request-bob")
+STRANGER = Caller(
+    "globex", "apiKeys/stranger", "", frozenset({"summaries.create", "documents.read"}), "request-stranger"
+)
 DOCUMENT = "documents/" + "0" * 32
 
 

@@ -11,9 +11,11 @@ import pytest
 from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory_jobs import MemoryJobs
+from services.summarizer.adapters.memory_schemas import MemorySchemaCache, MemorySchemas
 from services.summarizer.domain import job_desk
 from services.summarizer.domain.events import Progress
 from services.summarizer.domain.job_desk import JobDesk, JobLimits, Silence
+from services.summarizer.domain.job_orders import Orders
 from services.summarizer.domain.job_work import Doer, Told
 from services.summarizer.domain.job_worker import JobWorker, WorkerLimits, WorkerSignals
 from services.summarizer.domain.jobs import (
@@ -31,6 +33,7 @@ from services.summarizer.domain.jobs import (
     Selection,
 )
 from services.summarizer.domain.models import Models
+from services.summarizer.domain.schema_book import SchemaBook
 from tests.unit.summarizer.flow.parts import ALICE, DOCUMENT, STRANGER, Flow, page
 
 DONE = Extracted(1, 1, (), 3)
@@ -111,7 +114,10 @@ async def shop(flow: Flow) -> AsyncIterator[Shop]:
     desk = JobDesk(
         store=store,
         bell=store.bells,
-        models=Models({"scripted": flow.provider}, default="scripted/writer"),
+        orders=Orders(
+            models=Models({"scripted": flow.provider}, default="scripted/writer"),
+            schemas=SchemaBook(store=MemorySchemas(), cache=MemorySchemaCache(), counted=lambda _: None),
+        ),
         pages=flow.pages,
         act_as=act_as,
         limits=JobLimits(most_waiting=1000, max_attempts=3, keep_s=1000),
@@ -179,7 +185,7 @@ async def test_what_fails_for_good_is_a_dead_letter_with_its_reason(shop: Shop) 
     job = await shop.until(job_id, JobState.FAILED)
     assert job.fault is not None
     assert (job.fault.reason, job.attempts) == ("DOCUMENT_HAS_NO_TEXT", 1)
-    await shop.desk.retry("acme", job_id)
+    await shop.desk.retry(ALICE, job_id)
     assert (await shop.until(job_id, JobState.SUCCEEDED)).fault is None
 
 
@@ -363,10 +369,10 @@ async def test_what_cannot_be_is_told_at_the_desk(shop: Shop, flow: Flow) -> Non
     await refused(shop.desk.create(one), NotFound, "DOCUMENT_NOT_FOUND")
     await refused(shop.desk.get("acme", "0" * 32), NotFound, "JOB_NOT_FOUND")
     await refused(shop.desk.cancel("acme", "0" * 32), NotFound, "JOB_NOT_FOUND")
-    await refused(shop.desk.retry("acme", "0" * 32), NotFound, "JOB_NOT_FOUND")
+    await refused(shop.desk.retry(ALICE, "0" * 32), NotFound, "JOB_NOT_FOUND")
     await refused(shop.desk.batch("acme", "0" * 32), NotFound, "BATCH_NOT_FOUND")
     (job_id,) = await shop.submit()
-    await refused(shop.desk.retry("acme", job_id), FailedPrecondition, "JOB_NOT_RETRYABLE")
+    await refused(shop.desk.retry(ALICE, job_id), FailedPrecondition, "JOB_NOT_RETRYABLE")
     await refused(shop.submit(1001), ResourceExhausted, "JOB_QUEUE_FULL")
     for token in ("x", "a" * 32, "ä", job_id):
         listing = shop.desk.list("acme", Selection(), page_size=1, page_token=token)

@@ -1,0 +1,55 @@
+"""What is found out about work before it is accepted, so that no job fails tomorrow of what can be told today."""
+
+import asyncio
+import json
+from typing import Protocol
+
+from services.summarizer.domain import json_schema, questions
+from services.summarizer.domain.jobs import AskWork, ExtractWork, FieldsWork, SummarizeWork, Work
+from services.summarizer.domain.models import Models
+from services.summarizer.domain.questions import Question
+from services.summarizer.domain.schema_values import StoredSchema
+
+_FIELD = "work.extract_fields"
+
+
+class Schemas(Protocol):
+    """Stored schemas."""
+
+    async def get(self, tenant: str, name: str) -> StoredSchema:
+        """That version, or the latest. NotFound SCHEMA_NOT_FOUND."""
+        ...
+
+
+class Orders:
+    """Checks work and settles what may change until it is done."""
+
+    def __init__(self, *, models: Models, schemas: Schemas) -> None:
+        self._models = models
+        self._schemas = schemas
+
+    async def settled(self, tenant: str, work: Work) -> Work:
+        """The work with the version of its schema. Raises InvalidArgument (MODEL_UNKNOWN, QUESTION_INVALID,
+        SCHEMA_INVALID, SCHEMA_TOO_LARGE), NotFound SCHEMA_NOT_FOUND, Unavailable."""
+        match work:
+            case SummarizeWork(options, fallbacks):
+                self._models.lineup(options.model, fallbacks)
+            case ExtractWork():
+                pass
+            case AskWork(question, max_passages, _, model, fallbacks):
+                questions.check(Question(question, max_passages=max_passages), field="work.ask.question")
+                self._models.lineup(model, fallbacks)
+            case FieldsWork():
+                self._models.lineup(work.model, work.fallbacks)
+                return await self._with_schema(tenant, work)
+        return work
+
+    async def _with_schema(self, tenant: str, work: FieldsWork) -> FieldsWork:
+        if not work.stored:
+            plain = await asyncio.to_thread(json.loads, work.schema)
+            checked = await asyncio.to_thread(json_schema.check, plain, field=f"{_FIELD}.json_schema")
+            return FieldsWork(checked.text, "", work.model, work.fallbacks)
+        found = await self._schemas.get(tenant, work.stored)
+        # A bound may have been lowered since it was stored.
+        await asyncio.to_thread(json_schema.check, found.content, field=f"{_FIELD}.schema")
+        return FieldsWork("", found.name, work.model, work.fallbacks)
