@@ -24,6 +24,7 @@ from services.runtime.server import MeshServer
 from services.summarizer import asking, fields
 from services.summarizer.adapters import signals
 from services.summarizer.adapters.acting import act_as
+from services.summarizer.adapters.ledger_standing import LedgerStanding
 from services.summarizer.adapters.model_registry import KNOWN, load_endpoints
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
@@ -127,6 +128,7 @@ async def work(
             settings,
             pool=world.pool,
             pages=world.pages,
+            standing=LedgerStanding(world.ledger),
             stream=making.summaries,
             fields=_fields(world, making, stack).extract,
             ask=_asking(world, making, stack),

@@ -79,7 +79,7 @@ class WorkerSettings(SummarizerSettings):
     http_listen: Address = HostPort(host="127.0.0.1", port=7104)
     job_places: Annotated[int, Field(ge=1, le=100)] = 4
     """Jobs that a worker does at the same time, besides an urgent one."""
-    job_tenant_places: Annotated[int, Field(ge=1, le=10_000)] = 8
+    job_tenant_places: Annotated[int, Field(ge=1, le=10_000)] = 3
     """Jobs of one tenant that run at the same time, in all workers together. The same for each of them."""
     job_lease_s: Annotated[float, Field(ge=0.5, le=300)] = 15.0
     """A worker that was not heard of for so long loses its jobs."""

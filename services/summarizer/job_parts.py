@@ -15,6 +15,7 @@ from services.summarizer.domain.ask import StreamAsk
 from services.summarizer.domain.extract_fields import ExtractFields
 from services.summarizer.domain.job_desk import JobDesk, JobLimits
 from services.summarizer.domain.job_orders import Orders
+from services.summarizer.domain.job_standing import Standing
 from services.summarizer.domain.job_work import JobWork
 from services.summarizer.domain.job_worker import JobWorker, WorkerLimits
 from services.summarizer.domain.models import Models
@@ -50,6 +51,7 @@ def worker_of(
     *,
     pool: Pool,
     pages: PageSource,
+    standing: Standing,
     stream: StreamSummarize,
     fields: ExtractFields,
     ask: StreamAsk,
@@ -68,7 +70,7 @@ def worker_of(
     return JobWorker(
         queue=PostgresJobQueue(pool),
         bell=bell,
-        do=JobWork(stream=stream, fields=fields, ask=ask, pages=pages, act_as=act_as),
+        do=JobWork(standing=standing, stream=stream, fields=fields, ask=ask, pages=pages, act_as=act_as),
         limits=limits,
         signals=worker_signals(),
         name=str(uuid.uuid4()),

@@ -38,6 +38,7 @@ class Outside:
     redis: "redis.Redis"
     cache: RedisSummaryCache
     extractor: MeshClient
+    ledger: MeshClient
     pages: ExtractorPages
     books: LedgerBooks
     prices: LedgerPrices
@@ -78,6 +79,7 @@ async def open_outside(
             redis=client,
             cache=cache,
             extractor=extractor,
+            ledger=ledger,
             pages=ExtractorPages(extractor),
             books=LedgerBooks(ledger),
             prices=LedgerPrices(ledger),

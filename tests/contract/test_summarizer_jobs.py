@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,6 +41,9 @@ KEEP_S = 1000.0
 USED = Consumption(TokenCount(3, 4), 1, Money("EUR", 5), True, (str(uuid.UUID(int=1)),))
 SUMMARY = Summary(DOCUMENTS[0], "Text.", (), "a/b", False, False, (3,), USED, "c/d")
 Store = tuple[JobStore, JobQueue]
+
+
+RETRIER = Caller("acme", "apiKeys/bob", "films", frozenset({"jobs.create"}), "call-2")
 
 
 def order(tenant: str = "acme", *, documents: int = 1, **changes: Any) -> Order:
@@ -212,16 +216,18 @@ class TestEveryStore:
         (job_id,) = await submit(store, order())
         late = await claimed(store)
         await store[0].cancel("acme", job_id, keep_s=KEEP_S)
-        retried = await store[0].retry("acme", job_id, limit=10)
+        retried = await store[0].retry(RETRIER, job_id, limit=10)
         assert retried is not None
         assert retried[1]
         assert (retried[0].state, retried[0].end_time, retried[0].expire_time) == (JobState.QUEUED, None, None)
-        assert await store[0].retry("acme", job_id, limit=10) == (await job_of(store, job_id), False)
+        assert await store[0].retry(RETRIER, job_id, limit=10) == (await job_of(store, job_id), False)
         held = await claimed(store)
         assert (held.attempt, held.tries) == (2, 1)
+        assert held.caller == replace(RETRIER, scopes=frozenset(), job=f"jobs/{job_id}"), "whoever retries it pays"
+        assert retried[0].actor == RETRIER.actor
         assert not await finish(store, late)
         assert await finish(store, held)
-        assert await store[0].retry("acme", job_id, limit=10) == (await job_of(store, job_id), False)
+        assert await store[0].retry(RETRIER, job_id, limit=10) == (await job_of(store, job_id), False)
 
     async def test_a_full_queue_takes_nothing(self, store: Store) -> None:
         await submit(store, order(documents=3, as_batch=True), limit=4)
@@ -234,7 +240,7 @@ class TestEveryStore:
         await store[0].cancel("acme", job_id, keep_s=KEEP_S)
         await submit(store, order(), limit=4)
         with pytest.raises(ResourceExhausted):
-            await store[0].retry("acme", job_id, limit=4)
+            await store[0].retry(RETRIER, job_id, limit=4)
         assert (await job_of(store, job_id)).state is JobState.CANCELLED
 
     async def test_the_same_request_makes_one_job(self, store: Store) -> None:
@@ -297,7 +303,7 @@ class TestEveryStore:
         assert await store[0].get("globex", ids[0]) is None
         assert await store[0].cancel("globex", ids[0], keep_s=KEEP_S) is None
         await store[0].cancel("acme", ids[1], keep_s=KEEP_S)
-        assert await store[0].retry("globex", ids[1], limit=100) is None
+        assert await store[0].retry(replace(RETRIER, tenant="globex"), ids[1], limit=100) is None
         assert await store[0].erase("globex", DOCUMENTS[0], FAULT, keep_s=KEEP_S) == 0
         assert await store[0].list("globex", Selection(batch=batch), before="", limit=100) == []
         assert await store[0].events("globex", ids[0], after=0, limit=100) == []

@@ -1,5 +1,6 @@
 """Jobs through the edge to the real services and the stack's own worker."""
 
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tests.edge import files
 from tests.edge.conftest import UPLOAD, World
 
+IDENTITY = "pagemesh.ledger.v1.IdentityService/"
 JOBS = "pagemesh.summarizer.v1.JobService/"
 USAGE = "pagemesh.ledger.v1.LedgerService/QueryUsage"
 
@@ -50,5 +52,36 @@ def test_a_job_of_a_document_that_is_deleted_says_so(world: World) -> None:
     assert "deleted" in job["error"]["message"]
 
 
+@pytest.mark.parametrize("ends", ["key", "project"])
+def test_a_job_of_what_ended_meanwhile_is_not_done(world: World, ends: str) -> None:
+    admin = world.keys["admin"]
+    uploaded = world.edge.json(UPLOAD, {}, admin, body=files.good(2, f"Its {ends} ends first."))
+    document = uploaded.messages[0]["document"]["name"]
+    project = {"project_id": f"ends-{uuid.uuid4().hex[:12]}", "display_name": "It ends"}
+    made = world.edge.grpc(IDENTITY + "CreateProject", project, admin).messages[0]["project"]["name"]
+    scopes = ["jobs.create", "summaries.create"]
+    wanted = {"display_name": "It ends", "scopes": scopes, "project": made}
+    key = world.edge.grpc(IDENTITY + "CreateApiKey", wanted, admin).messages[0]
+    job = {"document": document, "work": {"summarize": {}}, "schedule_time": _in(timedelta(seconds=8))}
+    name = world.edge.grpc(JOBS + "CreateJob", job, key["secret"]).messages[0]["job"]["name"]
+    if ends == "key":
+        ended = world.edge.grpc(IDENTITY + "RevokeApiKey", {"name": key["apiKey"]["name"]}, admin)
+    else:
+        change = {"project": {"name": made, "active": False}, "update_mask": "active"}
+        ended = world.edge.grpc(IDENTITY + "UpdateProject", change, admin)
+    assert ended.code == "OK", ended
+    watched = world.edge.grpc(JOBS + "WatchJob", {"name": name}, admin)
+    assert watched.code == "OK", watched
+    found = world.edge.grpc(JOBS + "GetJob", {"name": name}, admin).messages[0]["job"]
+    assert found["state"] == "JOB_STATE_FAILED"
+    assert "its jobs are not done any more" in found["error"]["message"]
+    usage = world.edge.json(USAGE, {"document": document}, admin).messages[0]
+    assert usage["records"] == []
+
+
 def _in_an_hour() -> str:
-    return (datetime.now(UTC) + timedelta(hours=1)).isoformat().replace("+00:00", "Z")
+    return _in(timedelta(hours=1))
+
+
+def _in(time: timedelta) -> str:
+    return (datetime.now(UTC) + time).isoformat().replace("+00:00", "Z")

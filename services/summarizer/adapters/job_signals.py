@@ -38,14 +38,28 @@ def worker_signals() -> WorkerSignals:
 def _started(claim: Claim) -> None:
     _HERE.inc()
     _STARTED.labels(claim.priority.name).inc()
+    log.info("job_attempt_started", **_names(claim))
 
 
-def _ended(claim: Claim, outcome: str) -> None:
+def _ended(claim: Claim, outcome: str, reason: str) -> None:
     _HERE.dec()
     _ENDED.labels(claim.priority.name, outcome).inc()
     if outcome == "SUCCEEDED":
         _TRIES.observe(claim.tries)
-    log.info("job_attempt_ended", job=claim.job_id, tenant=claim.caller.tenant, attempt=claim.attempt, outcome=outcome)
+    tell = log.warning if outcome in ("FAILED", "UNWRITTEN") else log.info
+    tell("job_attempt_ended", **_names(claim), outcome=outcome, reason=reason)
+
+
+def _names(claim: Claim) -> dict[str, object]:
+    caller = claim.caller
+    return {
+        "job": claim.job_id,
+        "tenant": caller.tenant,
+        "actor": caller.actor,
+        "request_id": caller.request_id,
+        "document": claim.document,
+        "attempt": claim.attempt,
+    }
 
 
 def _recovered(count: int) -> None:

@@ -124,12 +124,15 @@ class MemoryJobs:
             self._move(tenant, job_id, EventKind.ENDED, JobState.CANCELLED, keep_s=keep_s)
         return self.jobs.get((tenant, job_id))
 
-    async def retry(self, tenant: str, job_id: str, *, limit: int) -> tuple[Job, bool] | None:
+    async def retry(self, caller: Caller, job_id: str, *, limit: int) -> tuple[Job, bool] | None:
+        tenant = caller.tenant
         job = self.jobs.get((tenant, job_id))
         if job is None or job.state not in (JobState.FAILED, JobState.CANCELLED):
             return None if job is None else (job, False)
         self._check_room(tenant, 1, limit)
         self.places[tenant, job_id] = _Place(tenant, job_id, job.priority, self.now(), job.attempts)
+        self.callers[tenant, job_id] = caller
+        self.jobs[tenant, job_id] = replace(job, actor=caller.actor)
         self._move(tenant, job_id, EventKind.QUEUED, JobState.QUEUED)
         self.bells.ring(QUEUED)
         return self.jobs[tenant, job_id], True

@@ -17,6 +17,7 @@ from services.summarizer.adapters.postgres_job_rows import (
     to_job,
 )
 from services.summarizer.domain.jobs import Batch, EventKind, Fault, Job, JobEvent, JobState, Order, Selection
+from services.summarizer.domain.values import Caller
 
 _Rows = list[tuple[Any, ...]]
 
@@ -92,6 +93,10 @@ _AGAIN = """
     SELECT id, tenant, priority, now(), attempts, max_attempts FROM summarizer.jobs
     WHERE tenant = %(tenant)s AND id = %(job)s AND state IN ('FAILED', 'CANCELLED')
     ON CONFLICT (job) DO NOTHING
+"""
+_OWNED = """
+    UPDATE summarizer.jobs SET actor = %(actor)s, project = %(project)s, call_id = %(call_id)s
+    WHERE tenant = %(tenant)s AND id = %(job)s
 """
 _EVENTS_OF_JOB = f"""
     SELECT {EVENT_COLUMNS} FROM summarizer.job_events
@@ -193,8 +198,9 @@ class PostgresJobs:
                 found = await (await connection.execute(_GET.encode(), row)).fetchone()
         return None if found is None else to_job(found, found[-1])
 
-    async def retry(self, tenant: str, job_id: str, *, limit: int) -> tuple[Job, bool] | None:
+    async def retry(self, caller: Caller, job_id: str, *, limit: int) -> tuple[Job, bool] | None:
         """Queues it once more; its next attempt has a number that no worker before it knew."""
+        tenant = caller.tenant
         row = {"tenant": tenant, "job": job_id, "limit": limit}
         with translate("jobs.retry"):
             async with self._pool.connection() as connection, connection.transaction():
@@ -205,6 +211,10 @@ class PostgresJobs:
                 if queued:
                     await _check_room(connection, row, 0)
                     await connection.execute(_TURN, row)
+                    await connection.execute(
+                        _OWNED,
+                        {**row, "actor": caller.actor, "project": caller.project, "call_id": caller.request_id},
+                    )
                     await move(connection, tenant, job_id, EventKind.QUEUED, JobState.QUEUED)
                     await connection.execute(RING.encode())
                 found = await (await connection.execute(_GET.encode(), row)).fetchone()

@@ -119,12 +119,11 @@ class JobDesk:
         return _found(await self._store.cancel(tenant, job_id, keep_s=self._limits.keep_s))
 
     async def retry(self, caller: Caller, job_id: str) -> Job:
-        """Queues the job once more. Raises NotFound, PermissionDenied SCOPE_MISSING, FailedPrecondition
-        JOB_NOT_RETRYABLE, ResourceExhausted."""
+        """Queues the job once more, as the caller's own: whoever has it done again pays for it. Raises NotFound,
+        PermissionDenied SCOPE_MISSING, FailedPrecondition JOB_NOT_RETRYABLE, ResourceExhausted."""
         tenant = caller.tenant
-        # Whoever has it done again spends what the one spent who handed it in.
         check_scope(caller, (await self.get(tenant, job_id)).work)
-        found = await self._store.retry(tenant, job_id, limit=self._limits.most_waiting)
+        found = await self._store.retry(caller, job_id, limit=self._limits.most_waiting)
         if found is None:
             raise _no_job()
         job, queued = found

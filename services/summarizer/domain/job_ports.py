@@ -21,6 +21,7 @@ from services.summarizer.domain.jobs import (
     Selection,
     Waiting,
 )
+from services.summarizer.domain.values import Caller
 
 
 class JobStore(Protocol):
@@ -51,9 +52,10 @@ class JobStore(Protocol):
         """Ends the job as CANCELLED unless it has ended; its worker, if any, is fenced off. Answers it as it is now."""
         ...
 
-    async def retry(self, tenant: str, job_id: str, *, limit: int) -> tuple[Job, bool] | None:
-        """Queues a job that FAILED or was CANCELLED; answers it as it is now, and False where it was in another state
-        and nothing was done. Raises ResourceExhausted as `submit`."""
+    async def retry(self, caller: Caller, job_id: str, *, limit: int) -> tuple[Job, bool] | None:
+        """Queues a job of the caller's tenant that FAILED or was CANCELLED; from now on the caller pays for it. Answers
+        it as it is now, and False where it was in another state and nothing was done. Raises ResourceExhausted as
+        `submit`."""
         ...
 
     async def events(self, tenant: str, job_id: str, *, after: int, limit: int) -> Sequence[JobEvent]:

@@ -9,6 +9,8 @@ from services.summarizer.domain.answer_values import Answered, AskEvent, Looked
 from services.summarizer.domain.events import Event, Finished, Progress
 from services.summarizer.domain.extract_fields import Wanted
 from services.summarizer.domain.fields_values import Extraction
+from services.summarizer.domain.job_scopes import SCOPES
+from services.summarizer.domain.job_standing import Standing
 from services.summarizer.domain.jobs import AskWork, Claim, Extracted, ExtractWork, FieldsWork, Result, SummarizeWork
 from services.summarizer.domain.ports import ActAs, DocumentStart, PageFailed, PageSource
 from services.summarizer.domain.ports_questions import Filters
@@ -72,7 +74,17 @@ class Asking(Protocol):
 class JobWork:
     """Does the work of one claim. Raises what its use case raises."""
 
-    def __init__(self, *, stream: Stream, fields: Extracting, ask: Asking, pages: PageSource, act_as: ActAs) -> None:
+    def __init__(
+        self,
+        *,
+        standing: Standing,
+        stream: Stream,
+        fields: Extracting,
+        ask: Asking,
+        pages: PageSource,
+        act_as: ActAs,
+    ) -> None:
+        self._standing = standing
         self._stream = stream
         self._fields = fields
         self._ask = ask
@@ -80,7 +92,10 @@ class JobWork:
         self._act_as = act_as
 
     async def __call__(self, claim: Claim, told: Told) -> Result:
-        """The result; `told` hears of the progress, as often as there is some."""
+        """The result; `told` hears of the progress, as often as there is some. Before anything is done, whoever handed
+        it in must still stand. Raises also what Standing raises."""
+        with self._act_as(claim.caller):
+            await self._standing.check(claim.caller, SCOPES[type(claim.work)])
         match claim.work:
             case SummarizeWork(options, fallbacks):
                 return await self._summarize(claim, options, fallbacks, told)

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from services.runtime.errors import DeadlineExceeded, PagemeshError
 from services.summarizer.domain.events import Progress
@@ -49,8 +50,8 @@ class WorkerSignals:
     """What a worker tells of itself."""
 
     started: Callable[[Claim], None]
-    ended: Callable[[Claim, str], None]
-    """With SUCCEEDED, FAILED, POSTPONED, HANDED_BACK or FENCED_OFF."""
+    ended: Callable[[Claim, str, str], None]
+    """With SUCCEEDED, FAILED, POSTPONED, HANDED_BACK, FENCED_OFF or UNWRITTEN, and the reason of what failed."""
     recovered: Callable[[int], None]
     forgotten: Callable[[Forgotten], None]
     waiting: Callable[[Sequence[Waiting]], None]
@@ -164,7 +165,7 @@ class JobWorker:
             beating.cancel()
             await asyncio.wait([beating])
         if not desk.holds:
-            self._signals.ended(claim, "FENCED_OFF")
+            self._signals.ended(claim, "FENCED_OFF", "")
         elif doing.cancelled():
             await self._settle(claim, "HANDED_BACK", lambda: self._queue.hand_back(claim))
         else:
@@ -194,14 +195,16 @@ class JobWorker:
         verdict = judge(error, tries=claim.tries, max_attempts=claim.max_attempts, jitter=self._jitter)
         delay_s, fault = verdict.delay_s, verdict.fault
         if delay_s is None:
-            await self._settle(claim, "FAILED", lambda: self._finish(claim, JobState.FAILED, None, fault))
+            fail = partial(self._finish, claim, JobState.FAILED, None, fault)
+            await self._settle(claim, "FAILED", fail, fault.reason)
         else:
-            await self._settle(claim, "POSTPONED", lambda: self._queue.postpone(claim, delay_s=delay_s, fault=fault))
+            postpone = partial(self._queue.postpone, claim, delay_s=delay_s, fault=fault)
+            await self._settle(claim, "POSTPONED", postpone, fault.reason)
 
     async def _finish(self, claim: Claim, state: JobState, result: Result | None, fault: Fault | None) -> bool:
         return await self._queue.finish(claim, state, result=result, fault=fault, keep_s=self._limits.keep_s)
 
-    async def _settle(self, claim: Claim, outcome: str, write: Callable[[], Awaitable[bool]]) -> None:
+    async def _settle(self, claim: Claim, outcome: str, write: Callable[[], Awaitable[bool]], reason: str = "") -> None:
         """Writes what became of it, and tries again while the database is away: what was made must not be lost."""
         for _ in range(_END_TRIES):
             try:
@@ -210,8 +213,9 @@ class JobWorker:
                 self._signals.broken("end", exc)
                 await asyncio.sleep(_PAUSE_S)
                 continue
-            self._signals.ended(claim, outcome if held else "FENCED_OFF")
+            self._signals.ended(claim, outcome if held else "FENCED_OFF", reason)
             return
+        self._signals.ended(claim, "UNWRITTEN", reason)
 
     async def _care(self) -> None:
         """Takes jobs from workers that are gone, removes what has expired, and counts."""

@@ -5,7 +5,7 @@ that the work for a value is at most the unrolled schema's, and patterns run in 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
@@ -22,6 +22,8 @@ MAX_BYTES = 32 * 1024
 """Of the canonical JSON. It stands in every prompt."""
 MAX_DEPTH = 24
 """Levels of objects and lists in the schema's JSON."""
+MAX_NESTED = 200
+"""Schemas within each other, with each reference replaced by what it refers to."""
 MAX_UNROLLED = 5_000
 """Schemas in it, with each reference replaced by what it refers to."""
 MAX_TARGETS = 300
@@ -77,8 +79,9 @@ def check(schema: Mapping[str, object], *, field: str = "json_schema") -> Checke
     except jsonschema_rs.ValidationError as exc:
         raise _invalid(_mistake(exc), tuple(exc.instance_path), field) from exc
     _check_root(plain, field)
+    known = {id(node) for _, node in _schemas(plain, ())}
     for path, node in _schemas(plain, ()):
-        _check_node(plain, node, path, field)
+        _check_node(plain, node, path, known, field)
     if _size(plain, plain, {}, set(), field) > MAX_UNROLLED:
         raise _too_large("refers to the same parts too often: name each part in fewer places", (), field)
     targets = targets_of(plain, lambda ref: _resolved(plain, ref), limit=MAX_TARGETS + 1)
@@ -126,7 +129,7 @@ def _check_root(schema: Mapping[str, Any], field: str) -> None:
         raise _invalid('must be "object": the answer is an object', ("type",), field)
 
 
-def _check_node(root: Mapping[str, Any], node: Mapping[str, Any], path: Path, field: str) -> None:
+def _check_node(root: Mapping[str, Any], node: Mapping[str, Any], path: Path, known: Set[int], field: str) -> None:
     for keyword in _REFUSED:
         if keyword in node:
             raise _invalid(
@@ -139,7 +142,9 @@ def _check_node(root: Mapping[str, Any], node: Mapping[str, Any], path: Path, fi
         raise _too_large(f"has a pattern of more than {MAX_PATTERN_CHARS} characters", path, field)
     if "$ref" in node:
         try:
-            _resolved(root, node["$ref"])
+            # What stands in no place of a schema was not checked as one.
+            if id(_resolved(root, node["$ref"])) not in known:
+                raise LookupError("no schema there")
         except (LookupError, ValueError) as exc:
             message = "must be a pointer into this schema, such as #/$defs/name; nothing is ever fetched"
             raise _invalid(message, (*path, "$ref"), field) from exc
@@ -188,6 +193,8 @@ def _size(root: Mapping[str, Any], node: object, known: dict[int, int], above: s
         return known[id(node)]
     if id(node) in above:
         raise _invalid("leads back to itself: a schema of fields cannot be recursive", ("$ref",), field)
+    if len(above) == MAX_NESTED:
+        raise _too_large(f"is deeper than {MAX_NESTED} schemas: refer to fewer parts that refer on", ("$ref",), field)
     above.add(id(node))
     size = 1 + sum(_size(root, child, known, above, field) for _, child in _children(node, ()))
     if "$ref" in node:

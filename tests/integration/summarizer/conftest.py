@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import grpc
@@ -33,6 +33,9 @@ from tests.integration.summarizer.peers import (
     serving,
 )
 from tests.integration.summarizer.tcp_proxy import TcpProxy
+
+if TYPE_CHECKING:
+    from tests.integration.summarizer.job_calls import Jobs
 
 DOCUMENT = "documents/" + "d" * 32
 SCOPES = (
@@ -76,7 +79,7 @@ class Client:
 def metadata(tenant: str) -> tuple[tuple[str, str], ...]:
     return (
         ("x-pagemesh-tenant", tenant),
-        ("x-pagemesh-actor", "apiKeys/test"),
+        ("x-pagemesh-actor", "apiKeys/0123456789abcdef"),
         ("x-pagemesh-project", ""),
         ("x-pagemesh-scopes", SCOPES),
     )
@@ -227,3 +230,18 @@ async def until_so(condition: Callable[[], Awaitable[bool]], *, timeout_s: float
     async with asyncio.timeout(timeout_s):
         while not await condition():
             await asyncio.sleep(poll_s)
+
+
+@pytest.fixture
+def paid(mistral: MistralServer) -> dict[str, object]:
+    """Settings of a summarizer that pays."""
+    return {"default_model": MODEL, "mistral_api_key": "a key", "mistral_url": mistral.url}
+
+
+@pytest.fixture
+async def jobs(world: World, start: Start, paid: dict[str, object]) -> AsyncIterator["Jobs"]:
+    from tests.integration.summarizer.job_calls import jobs_at
+
+    client = await start(**paid, job_queue_limit=100)
+    async with jobs_at(world, client.target) as calls:
+        yield calls

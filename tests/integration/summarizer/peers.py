@@ -17,6 +17,11 @@ from pagemesh.extractor.v1.extractor_service_pb2_grpc import (
     ExtractorServiceServicer,
     add_ExtractorServiceServicer_to_server,
 )
+from pagemesh.ledger.v1 import identity_pb2, identity_service_pb2, project_pb2, tenant_pb2
+from pagemesh.ledger.v1.identity_service_pb2_grpc import (
+    IdentityServiceServicer,
+    add_IdentityServiceServicer_to_server,
+)
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
 from services.database.pool import Pool, open_pool
 from services.ledger.adapters.postgres_identity import PostgresTenants
@@ -28,6 +33,7 @@ from services.runtime.health import Health
 from services.runtime.server import MeshServer
 from tests.unit.ledger.samples import a_servicer
 
+ALL_SCOPES = ("answers.create", "documents.read", "fields.create", "summaries.create")
 EXTRACTOR = "pagemesh.extractor.v1.ExtractorService"
 Registration = tuple[Callable[[Any, Any], None], object, str]
 
@@ -47,10 +53,11 @@ def settings(tls_dir: Path, **changes: Any) -> RuntimeSettings:
 
 
 @contextlib.asynccontextmanager
-async def serving(name: str, tls_dir: Path, registration: Registration) -> AsyncIterator[str]:
-    """A mesh server with one service; answers its target."""
+async def serving(name: str, tls_dir: Path, *registrations: Registration) -> AsyncIterator[str]:
+    """A mesh server with these services; answers its target."""
     server = MeshServer(name=name, settings=settings(tls_dir), health=Health())
-    server.add(*registration)
+    for registration in registrations:
+        server.add(*registration)
     started, stop = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(server.run(started=started, stop=stop))
     try:
@@ -69,6 +76,7 @@ class Ledger:
     target: str
     pool: Pool
     tenant: str
+    identity: "ScriptedIdentity"
 
     async def admit(self, tenant: str) -> None:
         """Makes a tenant."""
@@ -98,6 +106,34 @@ class Ledger:
             return await (await connection.execute(query, (self.tenant,))).fetchall()
 
 
+@dataclass
+class ScriptedIdentity(IdentityServiceServicer):
+    """Says of every caller that he stands, with every scope, until a test says otherwise."""
+
+    tenant_active: bool = True
+    project_active: bool = True
+    key: identity_pb2.ApiKey = field(default_factory=lambda: identity_pb2.ApiKey(scopes=ALL_SCOPES))
+
+    async def GetTenant(
+        self, request: identity_service_pb2.GetTenantRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> identity_service_pb2.GetTenantResponse:
+        return identity_service_pb2.GetTenantResponse(
+            tenant=tenant_pb2.Tenant(name=request.name, active=self.tenant_active)
+        )
+
+    async def GetApiKey(
+        self, request: identity_service_pb2.GetApiKeyRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> identity_service_pb2.GetApiKeyResponse:
+        return identity_service_pb2.GetApiKeyResponse(api_key=self.key)
+
+    async def GetProject(
+        self, request: identity_service_pb2.GetProjectRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> identity_service_pb2.GetProjectResponse:
+        return identity_service_pb2.GetProjectResponse(
+            project=project_pb2.Project(name=request.name, active=self.project_active)
+        )
+
+
 def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
@@ -107,8 +143,10 @@ async def running_ledger(dsn: str, tls_dir: Path, tenant: str) -> AsyncIterator[
     """The ledger's real service on a real database, with one tenant."""
     pool = await open_pool(dsn, name="ledger", max_size=4)
     registration = (add_LedgerServiceServicer_to_server, a_servicer(pool), contract.LEDGER)
-    async with serving("ledger", tls_dir, registration) as target:
-        ledger = Ledger(target, pool, tenant)
+    identity = ScriptedIdentity()  # type: ignore[abstract]
+    known = (add_IdentityServiceServicer_to_server, identity, contract.IDENTITY)
+    async with serving("ledger", tls_dir, registration, known) as target:
+        ledger = Ledger(target, pool, tenant, identity)
         await ledger.admit(tenant)
         yield ledger
     await pool.close()

@@ -39,6 +39,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {**with_properties(a={"$ref": "#/$defs/n"}), "$defs": {"n": with_properties(n={"$ref": "#/$defs/n"})}},
         "/$ref",
     ),
+    "a place that is no schema": (
+        {**with_properties(a={"$ref": "#/x"}), "x": {"properties": [1]}},
+        "/properties/a/$ref",
+    ),
+    "a default": (
+        with_properties(a={"$ref": "#/properties/b/default"}, b={"default": {"type": 5}}),
+        "/properties/a/$ref",
+    ),
     "the root": (with_properties(a={"$ref": "#"}), "/properties/a/$ref"),
     "an anchor": (with_properties(a={"$anchor": "x"}), "/properties/a/$anchor"),
     "a dynamic reference": (with_properties(a={"$dynamicRef": "#x"}), "/properties/a/$dynamicRef"),
@@ -58,6 +66,11 @@ def test_what_cannot_be_used_is_refused_with_its_place(case: str) -> None:
     assert [violation.field for violation in caught.value.fields] == ["json_schema"]
 
 
+def chain(links: int) -> dict[str, object]:
+    defs = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(links)} | {f"d{links}": {"type": "string"}}
+    return {**with_properties(a={"$ref": "#/$defs/d0"}), "$defs": defs}
+
+
 def billion() -> dict[str, Any]:
     """Thirty levels of which each refers twice to the next: a thousand million when unrolled."""
     two = [{"allOf": [{"$ref": f"#/$defs/d{n + 1}"}, {"$ref": f"#/$defs/d{n + 1}"}]} for n in range(30)]
@@ -72,6 +85,7 @@ TOO_LARGE = {
     "values": with_properties(**{f"p{n}": {} for n in range(MAX_TARGETS + 1)}),
     "pattern": with_properties(a={"pattern": "a" * 501}),
     "references": billion(),
+    "a chain of references": chain(1050),
 }
 
 

@@ -29,6 +29,7 @@ from services.summarizer.domain.job_desk import JobDesk, JobLimits
 from services.summarizer.domain.job_orders import Orders
 from services.summarizer.domain.job_policy import judge
 from services.summarizer.domain.job_scopes import SCOPES
+from services.summarizer.domain.job_standing import SUSPENDED_RETRY_S, ended, suspended
 from services.summarizer.domain.job_work import JobWork
 from services.summarizer.domain.jobs import (
     AskWork,
@@ -68,6 +69,19 @@ def order(work: Work, caller: Caller | None = None, **changes: Any) -> Order:
     return Order(caller or scoped(*EVERYTHING), (DOCUMENT,), work, Priority.NORMAL, 0, **changes)
 
 
+class Refusing:
+    """Lets everybody go on until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.asked: list[tuple[str, str]] = []
+
+    async def check(self, caller: Caller, scope: str) -> None:
+        self.asked.append((caller.actor, scope))
+        if self.error is not None:
+            raise self.error
+
+
 class Shop:
     """A desk, and what a worker does, over one flow."""
 
@@ -87,7 +101,9 @@ class Shop:
             now=lambda: datetime.now(UTC),
         )
         stream: StreamSummarize = None  # type: ignore[assignment]  # no summary is made here
+        self.standing = Refusing()
         self.do = JobWork(
+            standing=self.standing,
             stream=stream,
             fields=self.fields.extract,
             ask=AskFlow(self.flow).stream(),
@@ -224,3 +240,15 @@ def test_what_cannot_be_read_is_told() -> None:
     for result in (b'["fields"]\n[2]', b'["answer"]\n', b'["answer"]\n[1, []]', b'["fields"]\n{}'):
         with pytest.raises(Undecodable):
             decode_result("acme", result)
+
+
+@pytest.mark.parametrize("work", KINDS, ids=lambda work: type(work).__name__)
+async def test_nothing_is_done_for_one_who_may_not_any_more(shop: Shop, work: Work) -> None:
+    claim = await shop.claim(work)
+    shop.standing.error = ended("apiKeys/alice was revoked")
+    with pytest.raises(PermissionDenied, match="JOB_OWNER_INACTIVE"):
+        await shop.do(claim, shop.told.append)
+    assert shop.standing.asked == [(ALICE.actor, SCOPES[type(work)])]
+    assert (shop.told, shop.flow.books.holds) == ([], {})
+    assert judge(shop.standing.error, tries=1, max_attempts=5, jitter=lambda: 0.0).delay_s is None, "it fails for good"
+    assert judge(suspended(), tries=1, max_attempts=5, jitter=lambda: 0.0).delay_s == SUSPENDED_RETRY_S

@@ -59,7 +59,7 @@ class Shop:
         }  # fmt: skip
         signals = WorkerSignals(
             started=lambda _: None,
-            ended=lambda claim, outcome: self.ended.append((claim.job_id, outcome)),
+            ended=lambda claim, outcome, _: self.ended.append((claim.job_id, outcome)),
             recovered=lambda _: None,
             forgotten=lambda _: None,
             waiting=lambda _: None,
