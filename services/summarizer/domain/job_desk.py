@@ -3,9 +3,11 @@
 import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -15,6 +17,7 @@ from services.runtime.errors import (
     InvalidArgument,
     NotFound,
     PagemeshError,
+    ResourceExhausted,
 )
 from services.summarizer.domain.job_orders import Orders
 from services.summarizer.domain.job_ports import JobBell, JobStore
@@ -33,6 +36,8 @@ from services.summarizer.domain.values import Caller
 HEARTBEAT_S = 10.0
 """How long a watcher hears nothing at most."""
 EVENTS_AT_ONCE = 200
+MAX_WATCHES = 100
+"""Watches of one tenant that are open at one replica: each asks the database whenever something happens."""
 LONGEST_AHEAD = timedelta(days=30)
 DEFAULT_PAGE = 50
 _TOKEN_BYTES = 24
@@ -77,6 +82,7 @@ class JobDesk:
         self._act_as = act_as
         self._limits = limits
         self._now = now
+        self._watching: Counter[str] = Counter()
 
     async def create(self, order: Order) -> Job:
         """Accepts a job. Raises PermissionDenied SCOPE_MISSING, InvalidArgument, NotFound, and what JobStore.submit
@@ -147,7 +153,7 @@ class JobDesk:
             job = await self.get(tenant, job_id)
             return job.state.ended and known >= job.last_sequence, None
 
-        return self._watch(job_id, after, more, look, lambda event: event.sequence)
+        return self._watch(job_id, after, more, look, lambda event: event.sequence, tenant=tenant)
 
     def watch_batch(
         self, tenant: str, batch_id: str, *, after: int
@@ -161,7 +167,24 @@ class JobDesk:
             batch = await self.batch(tenant, batch_id)
             return batch.ended and known >= batch.last_sequence, batch
 
-        return self._watch(batch_id, after, more, look, lambda event: event.batch_sequence)
+        return self._watch(batch_id, after, more, look, lambda event: event.batch_sequence, tenant=tenant)
+
+    @contextlib.contextmanager
+    def _seat(self, tenant: str) -> Iterator[None]:
+        """One watch of the tenant's. Raises ResourceExhausted TOO_MANY_WATCHES."""
+        if self._watching[tenant] >= MAX_WATCHES:
+            raise ResourceExhausted(
+                "TOO_MANY_WATCHES",
+                f"{MAX_WATCHES} watches of this tenant are open here. Close some, or watch batches instead of jobs.",
+                retry_after_s=HEARTBEAT_S,
+            )
+        self._watching[tenant] += 1
+        try:
+            yield
+        finally:
+            self._watching[tenant] -= 1
+            if not self._watching[tenant]:
+                del self._watching[tenant]
 
     async def _watch(
         self,
@@ -170,9 +193,11 @@ class JobDesk:
         more: Callable[[int], Awaitable[Sequence[JobEvent]]],
         look: Callable[[int], Awaitable[tuple[bool, Batch | None]]],
         number: Callable[[JobEvent], int],
+        *,
+        tenant: str,
     ) -> AsyncGenerator[JobEvent | Silence | Batch, None]:
         known, told = after, None
-        with self._bell.listening(topic) as rung:
+        with self._seat(tenant), self._bell.listening(topic) as rung:
             while True:
                 # Cleared first: what happens from here on rings again.
                 rung.clear()
