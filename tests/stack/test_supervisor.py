@@ -19,7 +19,10 @@ from pagemesh_cli.stack.supervisor import LONGEST_RESTART_DELAY_S, Part, Supervi
 
 _TELLS_WHEN_IT_STOPS = """
 import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+def end(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would end the telling
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
 try:
     print("up", flush=True)
     while True:
