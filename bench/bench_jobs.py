@@ -9,22 +9,17 @@ all other places are taken, against the idle worker. One PostgreSQL with fsync o
 
 import asyncio
 import contextlib
-import secrets
 import statistics
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 
+from bench.own_postgres import own_postgres
 from bench.report import report
-from pagemesh_cli.stack.ports import pick_free_port
-from pagemesh_cli.stack.postgres import PostgresServer
-from pagemesh_cli.stack.process import Process
-from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool
 from services.summarizer.adapters.job_bell import PostgresJobBell
 from services.summarizer.adapters.job_signals import worker_signals
@@ -48,27 +43,6 @@ _TAKE = """
         SELECT id FROM bare WHERE NOT taken ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
     ) RETURNING id
 """
-
-
-@contextlib.contextmanager
-def own_postgres() -> Iterator[str]:
-    """The summarizer's database on a server of its own."""
-    with tempfile.TemporaryDirectory(prefix="pm-bench-") as directory, contextlib.ExitStack() as stack:
-        root = Path(directory)
-        server = PostgresServer(
-            directory=root / "pg", port=pick_free_port(), password=secrets.token_hex(8), log=root / "pg.log"
-        )
-        server.initialise()
-        stack.callback(server.close)
-        database = Process(server.spec())
-        stack.callback(database.stop)
-        database.wait_ready(server.check, timeout_s=60)
-        passwords = {name: secrets.token_hex(8) for name in ("extractor", "summarizer", "ledger")}
-        server.ensure_database("pagemesh")
-        server.apply_roles(_ROOT / "deploy" / "postgres" / "roles.sql", passwords, database="pagemesh")
-        dsn = server.dsn("summarizer", passwords["summarizer"], database="pagemesh")
-        migrate(dsn, directory=_ROOT / "services" / "summarizer" / "migrations", schema="summarizer")
-        yield dsn
 
 
 async def submit(pool: Pool, count: int, priority: Priority = Priority.NORMAL, tenant: str = "bench") -> list[str]:
@@ -156,7 +130,7 @@ async def worker(dsn: str, pool: Pool, do: Doer) -> AsyncIterator[None]:
 
 
 async def main() -> None:
-    with own_postgres() as dsn:
+    with own_postgres("summarizer") as dsn:
         pool = await open_pool(dsn, name="bench", min_size=4)
         rounds = [(await ours_us(pool), await bare_us(dsn)) for _ in range(5)]
         ours, bare = (statistics.median(values) for values in zip(*rounds, strict=True))

@@ -15,19 +15,14 @@ import hashlib
 import os
 import random
 import re
-import secrets
 import statistics
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.own_postgres import own_postgres
 from bench.report import report
-from pagemesh_cli.stack.ports import pick_free_port
-from pagemesh_cli.stack.postgres import PostgresServer
-from pagemesh_cli.stack.process import Process
-from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool
 from services.extractor.adapters.postgres_index import IndexablePage, index_pages
 from services.extractor.adapters.postgres_search import PostgresSearch
@@ -93,25 +88,8 @@ class Books:
 def main() -> None:
     """Prints the line."""
     texts = papers() or made_papers()
-    with tempfile.TemporaryDirectory(prefix="pagemesh-bench-") as directory:
-        root = Path(directory)
-        password, own = secrets.token_hex(16), secrets.token_hex(16)
-        server = PostgresServer(
-            directory=root / "postgres", port=pick_free_port(), password=password, log=root / "postgres.log"
-        )
-        server.initialise()
-        process = Process(server.spec())
-        try:
-            process.wait_ready(server.check, timeout_s=30)
-            server.ensure_database("bench")
-            passwords = dict.fromkeys(("extractor", "summarizer", "ledger"), own)
-            server.apply_roles(_ROOT / "deploy" / "postgres" / "roles.sql", passwords, database="bench")
-            dsn = server.dsn("extractor", own, database="bench")
-            migrate(dsn, directory=_ROOT / "services" / "extractor" / "migrations", schema="extractor")
-            asyncio.run(measure(dsn, texts))
-        finally:
-            process.stop()
-            server.close()
+    with own_postgres("extractor") as dsn:
+        asyncio.run(measure(dsn, texts))
 
 
 def papers() -> list[str]:

@@ -9,9 +9,7 @@ indexing a page of 1.4 KB costs, and what of it is the text's preparation in Pyt
 import asyncio
 import hashlib
 import random
-import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from itertools import accumulate
@@ -19,11 +17,8 @@ from pathlib import Path
 
 import psycopg
 
+from bench.own_postgres import own_postgres
 from bench.report import alternate_p50_us, report
-from pagemesh_cli.stack.ports import pick_free_port
-from pagemesh_cli.stack.postgres import PostgresServer
-from pagemesh_cli.stack.process import Process
-from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool
 from services.extractor.adapters import postgres_index
 from services.extractor.adapters.postgres_index import IndexablePage, index_pages
@@ -129,25 +124,8 @@ def asking(connection: "psycopg.AsyncConnection[tuple[object, ...]]", query: str
 
 def main() -> None:
     own, others = (int(given) for given in sys.argv[1:3]) if len(sys.argv) > 2 else (100_000, 400_000)
-    with tempfile.TemporaryDirectory(prefix="pagemesh-bench-") as directory:
-        root = Path(directory)
-        password, extractor = secrets.token_hex(16), secrets.token_hex(16)
-        server = PostgresServer(
-            directory=root / "postgres", port=pick_free_port(), password=password, log=root / "postgres.log"
-        )
-        server.initialise()
-        process = Process(server.spec())
-        try:
-            process.wait_ready(server.check, timeout_s=30)
-            server.ensure_database("bench")
-            passwords = {"extractor": extractor, "summarizer": extractor, "ledger": extractor}
-            server.apply_roles(_ROOT / "deploy" / "postgres" / "roles.sql", passwords, database="bench")
-            dsn = server.dsn("extractor", extractor, database="bench")
-            migrate(dsn, directory=_ROOT / "services" / "extractor" / "migrations", schema="extractor")
-            asyncio.run(measure(dsn, own, others))
-        finally:
-            process.stop()
-            server.close()
+    with own_postgres("extractor") as dsn:
+        asyncio.run(measure(dsn, own, others))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,10 @@ from pathlib import Path
 import grpc
 import psycopg
 
+from bench.own_postgres import own_postgres
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.ports import pick_free_port
-from pagemesh_cli.stack.postgres import PostgresServer
 from pagemesh_cli.stack.process import Process, ProcessSpec
-from services.database.migrate import migrate
 
 _ROOT = Path(__file__).parent.parent
 TENANT = "bench"
@@ -47,21 +46,9 @@ class OwnLedger:
 @contextlib.contextmanager
 def own_ledger() -> Iterator[OwnLedger]:
     """Up, with TENANT in its books, and down again whatever happens."""
-    with tempfile.TemporaryDirectory(prefix="pm-bench-") as directory, contextlib.ExitStack() as stack:
-        root = Path(directory)
-        server = PostgresServer(
-            directory=root / "pg", port=pick_free_port(), password=secrets.token_hex(8), log=root / "pg.log"
-        )
-        server.initialise()
-        stack.callback(server.close)
-        database = Process(server.spec())
-        stack.callback(database.stop)
-        database.wait_ready(server.check, timeout_s=60)
-        passwords = {name: secrets.token_hex(8) for name in ("extractor", "summarizer", "ledger")}
-        server.ensure_database("pagemesh")
-        server.apply_roles(_ROOT / "deploy" / "postgres" / "roles.sql", passwords, database="pagemesh")
-        dsn = server.dsn("ledger", passwords["ledger"], database="pagemesh")
-        migrate(dsn, directory=_ROOT / "services" / "ledger" / "migrations", schema="ledger")
+    with contextlib.ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pm-bench-")))
+        dsn = stack.enter_context(own_postgres("ledger"))
         with psycopg.connect(dsn) as connection:
             connection.execute("SELECT set_config('pagemesh.tenant', %s, true)", (TENANT,))
             connection.execute("INSERT INTO ledger.tenants VALUES (%s, 'bench', true, now())", (TENANT,))

@@ -1,8 +1,5 @@
 """`pagemesh estimate`."""
 
-from typing import Annotated
-
-import typer
 from google.protobuf import duration_pb2
 
 from pagemesh.summarizer.v1 import estimate_pb2, summarizer_service_pb2
@@ -10,7 +7,16 @@ from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.money import money
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
-from pagemesh_cli.verbs.summaries import Length, Style, summary_options
+from pagemesh_cli.verbs.summaries import (
+    FocusOption,
+    LanguageOption,
+    Length,
+    LengthOption,
+    ModelOption,
+    Style,
+    StyleOption,
+    summary_options,
+)
 from pagemesh_cli.verbs.upload import Source, document_name
 
 
@@ -18,13 +24,11 @@ from pagemesh_cli.verbs.upload import Source, document_name
 def estimate(
     source: Source,
     *,
-    length: Annotated[Length, typer.Option(help="About 3, 7 or 15 sentences.")] = Length.MEDIUM,
-    style: Annotated[Style, typer.Option(help="Running text, or a list.")] = Style.PARAGRAPH,
-    language: Annotated[
-        str, typer.Option(help="Language to write in, such as `de`; the document's own by default.")
-    ] = "",
-    focus: Annotated[str, typer.Option(help="What the reader cares about.")] = "",
-    model: Annotated[str, typer.Option(help="`provider/model`; the stack's default otherwise.")] = "",
+    length: LengthOption = Length.MEDIUM,
+    style: StyleOption = Style.PARAGRAPH,
+    language: LanguageOption = "",
+    focus: FocusOption = "",
+    model: ModelOption = "",
     as_json: Json = False,
     timeout: Timeout = STREAM_TIMEOUT_S,
     access: Access,

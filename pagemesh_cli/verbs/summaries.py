@@ -32,17 +32,22 @@ class Style(enum.StrEnum):
     BULLETS = "bullets"
 
 
+LengthOption = Annotated[Length, typer.Option(help="About 3, 7 or 15 sentences.")]
+StyleOption = Annotated[Style, typer.Option(help="Running text, or a list.")]
+LanguageOption = Annotated[str, typer.Option(help="Language to write in, such as `de`; the document's own by default.")]
+FocusOption = Annotated[str, typer.Option(help="What the reader cares about.")]
+ModelOption = Annotated[str, typer.Option(help="`provider/model`; the stack's default otherwise.")]
+
+
 @connecting
 def summarize(
     source: Source,
     *,
-    length: Annotated[Length, typer.Option(help="About 3, 7 or 15 sentences.")] = Length.MEDIUM,
-    style: Annotated[Style, typer.Option(help="Running text, or a list.")] = Style.PARAGRAPH,
-    language: Annotated[
-        str, typer.Option(help="Language to write in, such as `de`; the document's own by default.")
-    ] = "",
-    focus: Annotated[str, typer.Option(help="What the reader cares about.")] = "",
-    model: Annotated[str, typer.Option(help="`provider/model`; the stack's default otherwise.")] = "",
+    length: LengthOption = Length.MEDIUM,
+    style: StyleOption = Style.PARAGRAPH,
+    language: LanguageOption = "",
+    focus: FocusOption = "",
+    model: ModelOption = "",
     fallback: Annotated[
         list[str] | None,
         typer.Option(help="Another model that may answer where that one cannot; again for more, in their order."),

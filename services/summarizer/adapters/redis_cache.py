@@ -1,18 +1,17 @@
 """Summaries in Redis. Whatever Redis does, the service goes on without it."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from collections.abc import Awaitable
+from typing import cast
 
 import redis.asyncio as redis
 from prometheus_client import Counter
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from services.runtime.breaker import Breaker
-from services.runtime.errors import PagemeshError, Unavailable
+from services.runtime.errors import PagemeshError
 from services.summarizer.adapters.encoding import VERSION, Undecodable, decode_summary, encode_summary
+from services.summarizer.adapters.guarded_redis import GuardedRedis
 from services.summarizer.domain.values import Summary
 
 TIMEOUT_S = 0.05
@@ -23,7 +22,6 @@ MAX_VALUE_BYTES = 4 * 1024 * 1024
 _LOOKUPS = Counter("pagemesh_summarizer_cache", "Lookups of summaries, by outcome.", ["outcome"])
 _PURGE_TIMES = 20
 """Nobody's summary waits for a purge, and it has much to remove: so many times the usual time-out."""
-T = TypeVar("T")
 
 
 def connect(url: str) -> "redis.Redis":
@@ -48,8 +46,7 @@ class RedisSummaryCache:
     def __init__(self, client: "redis.Redis", *, ttl_s: int, breaker: Breaker, timeout_s: float = TIMEOUT_S) -> None:
         self._client = client
         self._ttl_s = ttl_s
-        self._breaker = breaker
-        self._timeout_s = timeout_s
+        self._guarded = GuardedRedis(breaker, timeout_s)
 
     async def get(self, tenant: str, key: bytes) -> Summary | None:
         """The summary, or None where there is none, it cannot be read, or Redis does not answer in time."""
@@ -78,7 +75,7 @@ class RedisSummaryCache:
     async def purge(self, tenant: str, document: str) -> int:
         """Forgets every summary of the document. Raises Unavailable where Redis does not answer."""
         names = _names(tenant, document)
-        return await self._guarded(lambda: self._purge(names), timeout_s=self._timeout_s * _PURGE_TIMES)
+        return await self._guarded(lambda: self._purge(names), times=_PURGE_TIMES)
 
     async def _put(self, name: str, names: str, data: bytes) -> None:
         async with self._client.pipeline(transaction=True) as together:
@@ -106,14 +103,6 @@ class RedisSummaryCache:
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.aclose()
-
-    async def _guarded(self, command: Callable[[], Awaitable[T]], *, timeout_s: float = 0.0) -> T:
-        async with self._breaker.guard():
-            try:
-                async with asyncio.timeout(timeout_s or self._timeout_s):
-                    return await command()
-            except (RedisError, OSError, TimeoutError) as exc:
-                raise Unavailable("CACHE_UNAVAILABLE", "The cache does not answer.") from exc
 
 
 def _name(tenant: str, key: bytes) -> str:

@@ -1,17 +1,16 @@
 """Versions of stored schemas in Redis: one hash for each schema, forgotten a day after it was used last."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import datetime
-from typing import TypeVar, cast
+from typing import cast
 
 import redis.asyncio as redis
 from prometheus_client import Counter
-from redis.exceptions import RedisError
 
 from services.runtime.breaker import Breaker
-from services.runtime.errors import PagemeshError, Unavailable
+from services.runtime.errors import PagemeshError
+from services.summarizer.adapters.guarded_redis import GuardedRedis
 from services.summarizer.adapters.redis_cache import TIMEOUT_S
 from services.summarizer.domain.schema_values import StoredSchema
 
@@ -20,7 +19,6 @@ TTL_S = 86_400
 _LOOKUPS = Counter("pagemesh_summarizer_schema_cache", "Lookups of stored schemas, by outcome.", ["outcome"])
 _FORGET_TIMES = 20
 """Nobody waits for a deletion as for an answer: so many times the usual time-out."""
-T = TypeVar("T")
 
 
 class RedisSchemaCache:
@@ -28,8 +26,7 @@ class RedisSchemaCache:
 
     def __init__(self, client: "redis.Redis", *, breaker: Breaker, timeout_s: float = TIMEOUT_S) -> None:
         self._client = client
-        self._breaker = breaker
-        self._timeout_s = timeout_s
+        self._guarded = GuardedRedis(breaker, timeout_s)
 
     async def get(self, tenant: str, schema_id: str, version: int) -> StoredSchema | None:
         """That version, or None where it is not known, cannot be read, or Redis does not answer in time."""
@@ -53,7 +50,7 @@ class RedisSchemaCache:
     async def forget(self, tenant: str, schema_id: str) -> None:
         """Forgets all versions. Raises Unavailable where Redis does not answer."""
         key = _key(tenant, schema_id)
-        await self._guarded(lambda: self._client.unlink(key), timeout_s=self._timeout_s * _FORGET_TIMES)
+        await self._guarded(lambda: self._client.unlink(key), times=_FORGET_TIMES)
 
     async def _put(self, tenant: str, schema: StoredSchema) -> None:
         key = _key(tenant, schema.schema_id)
@@ -61,14 +58,6 @@ class RedisSchemaCache:
             together.hset(key, str(schema.version), _encode(tenant, schema))
             together.expire(key, TTL_S)
             await together.execute()
-
-    async def _guarded(self, command: Callable[[], Awaitable[T]], *, timeout_s: float = 0.0) -> T:
-        async with self._breaker.guard():
-            try:
-                async with asyncio.timeout(timeout_s or self._timeout_s):
-                    return await command()
-            except (RedisError, OSError, TimeoutError) as exc:
-                raise Unavailable("CACHE_UNAVAILABLE", "The cache does not answer.") from exc
 
 
 def _key(tenant: str, schema_id: str) -> str:

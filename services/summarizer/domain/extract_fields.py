@@ -4,14 +4,13 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from services.runtime.errors import InvalidArgument, PagemeshError
 from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.events import Progress
-from services.summarizer.domain.failover import another_may_answer
+from services.summarizer.domain.failover import Failover
 from services.summarizer.domain.field_maker import FieldMaker, FieldsJob
 from services.summarizer.domain.fields_values import Extraction
 from services.summarizer.domain.json_schema import CheckedSchema, check
-from services.summarizer.domain.map_reduce import Bill, Job
+from services.summarizer.domain.map_reduce import Job
 from services.summarizer.domain.models import Model, Models
 from services.summarizer.domain.ports import Deadline, PageSource
 from services.summarizer.domain.savings import Savings, free_event
@@ -105,30 +104,12 @@ class ExtractFields:
     async def _run(
         self, job: FieldsJob, models: Sequence[Model], emit: Emit[Progress | Extraction], deadline: Deadline
     ) -> None:
+        failover = Failover[Extraction, Progress | Extraction](
+            lambda asked, told, bill: self._maker.make(replace(job, job=asked), deadline, bill, told),
+            observe=self._failed_over,
+        )
         async with self._keeper.working_on(job.job) as held:
-            emit(await self._first_that_can(replace(job, job=held), models, deadline, emit))
-
-    async def _first_that_can(
-        self, job: FieldsJob, models: Sequence[Model], deadline: Deadline, told: Callable[[Progress], None]
-    ) -> Extraction:
-        """As Failover, for answers that tell nothing before their end. What a model that failed was paid for is part of
-        the consumption."""
-        bill = Bill()
-        first: PagemeshError | None = None
-        for number, model in enumerate(models):
-            try:
-                extraction = await self._maker.make(job.asking(model), deadline, bill, told)
-            except PagemeshError as exc:
-                passed_over = first is not None and isinstance(exc, InvalidArgument)
-                if not (passed_over or another_may_answer(exc, model)):
-                    raise
-                first = first or exc
-                if number + 1 < len(models):
-                    self._failed_over(model, models[number + 1], exc.reason)
-                continue
-            return extraction if number == 0 else replace(extraction, degraded_from=models[0].name)
-        assert first is not None, "there is at least one model"
-        raise first
+            emit(await failover(held, models, emit))
 
     def _record_saving(self, caller: Caller, extraction: Extraction) -> None:
         event = free_event(

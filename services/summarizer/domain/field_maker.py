@@ -22,7 +22,6 @@ from services.summarizer.domain.fields_values import (
 from services.summarizer.domain.json_schema import CheckedSchema
 from services.summarizer.domain.keys import fields_key
 from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
-from services.summarizer.domain.models import Model
 from services.summarizer.domain.numbers_dates import customs_of
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource
 from services.summarizer.domain.reading import EMPTY_CHUNK, MAX_CHUNK_TOKENS, Reading, builder_around, read
@@ -41,10 +40,6 @@ class FieldsJob:
     job: Job
     schema: CheckedSchema
     schema_name: str
-
-    def asking(self, model: Model) -> "FieldsJob":
-        """The same of another model."""
-        return replace(self, job=replace(self.job, model=model, options=replace(self.job.options, model=model.name)))
 
 
 @dataclass(frozen=True, slots=True)
