@@ -177,12 +177,13 @@ class StreamAsk:
 
         Of the options `language` and `model` count. `fallbacks` and `deadline` are as for summaries.
 
-        Raises InvalidArgument (nothing is asked, unknown model, language that it does not write), NotFound (no such
-        document of this tenant), FailedPrecondition (DOCUMENTS_TOO_LARGE, or a named document cannot be read),
-        ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
+        Raises InvalidArgument (nothing is asked, unknown model, language that it does not write),
+        PermissionDenied (a model that the tenant does not allow), NotFound (no such document of this tenant),
+        FailedPrecondition (DOCUMENTS_TOO_LARGE, or a named document cannot be read), ResourceExhausted (budget, rate),
+        Unavailable, DeadlineExceeded.
         """
         check(question)
-        models = self._models.lineup(options.model, fallbacks)
+        models = await self._models.lineup(caller.tenant, options.model, fallbacks)
         options = replace(options, model=models[0].name)
         job = Job(caller, "", options, models[0])
         seat = self._flights.join(
