@@ -120,16 +120,16 @@ async def test_another_model_answers_from_what_is_left(flow: Flow) -> None:
     async def garbage(_: Prompt | FieldsPrompt) -> Answer:
         raise Unavailable("PROVIDER_INVALID_ANSWER", "x", metadata={"input_tokens": "30", "output_tokens": "50"})
 
-    flow.provider.behaviour = flow.provider.fields = garbage  # type: ignore[assignment]  # it answers nobody
+    flow.provider.behaviour = flow.provider.fields = garbage
     other = flow.others["other"]
     ask, fields = AskFlow(flow), Fields(flow)
     for make, asked in ((ask.ask, (ASKED,)), (fields, ())):
-        told = await refused(make(*asked, purse=purse(0), fallbacks=[OTHER]))  # type: ignore[operator]
+        told = await refused(make(*asked, purse=purse(0), fallbacks=[OTHER]))
         most = int(told["needed_micros"])
-        told = await refused(make(*asked, purse=purse(130 + most - 1), fallbacks=[OTHER]))  # type: ignore[operator]
+        told = await refused(make(*asked, purse=purse(130 + most - 1), fallbacks=[OTHER]))
         assert told["spent_micros"] == "130"
         assert (other.prompts, other.fields_prompts) == ([], []) if make == ask.ask else other.fields_prompts == []
-        made = await make(*asked, purse=purse(130 + most), fallbacks=[OTHER])  # type: ignore[operator]
+        made = await make(*asked, purse=purse(130 + most), fallbacks=[OTHER])
         assert made.degraded_from == MODEL
 
 
@@ -165,7 +165,7 @@ async def _spend(
         return Answer((), tokens, say(WRONG if wrong else RIGHT).fields if isinstance(prompt, FieldsPrompt) else ())
 
     for provider in (flow.provider, flow.others["other"]):
-        provider.behaviour = provider.fields = answer  # type: ignore[assignment]  # both kinds
+        provider.behaviour = provider.fields = answer
     # Several pages a part, so that several calls race.
     flow.pages.put("acme", DOCUMENT, *(page_of(number, f"w{number} " * 300) for number in range(1, 5)))
     own = purse(most)
