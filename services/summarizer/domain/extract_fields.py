@@ -71,8 +71,8 @@ class ExtractFields:
         deadline: float | None = None,
         told: Callable[[Progress], None] | None = None,
     ) -> Extraction:
-        """The fields. `purse` bounds what is spent. `deadline`, in the event loop's time, is until when the caller waits;
-        `told` hears how far it is.
+        """The fields. `purse` bounds what is spent. `deadline`, in the event loop's time, is until when the caller
+        waits; `told` hears how far it is.
 
         Raises InvalidArgument (unknown model, a schema that cannot be used), NotFound (document or schema),
         FailedPrecondition (no text, too much of it, MAX_COST_EXCEEDED), ResourceExhausted (budget, rate), Unavailable,
