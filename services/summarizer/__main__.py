@@ -47,7 +47,7 @@ from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turns
-from services.summarizer.job_parts import bell_of, desk_of, worker_of
+from services.summarizer.job_parts import bell_of, desk_of, notices_of, worker_of
 from services.summarizer.outside import Outside, open_outside
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -111,7 +111,8 @@ async def serve(
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
         server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMAS)
         server.add(add_JobServiceServicer_to_server, JobServicer(desk), _JOBS)
-        async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run()):
+        notices = notices_of(world.pool, world.ledger)
+        async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run(), notices.run()):
             await server.run(started=started, stop=stop)
 
 
@@ -134,7 +135,10 @@ async def work(
             ask=_asking(world, making, stack),
             bell=bell,
         )
-        async with _beside(_feeder(world).run(), making.savings.run(), bell.run()), asyncio.TaskGroup() as roles:
+        beside = _beside(
+            _feeder(world).run(), making.savings.run(), bell.run(), notices_of(world.pool, world.ledger).run()
+        )
+        async with beside, asyncio.TaskGroup() as roles:
             roles.create_task(worker.run(stop))
             roles.create_task(server.run(started=started, stop=stop))
 
