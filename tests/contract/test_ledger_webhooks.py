@@ -11,7 +11,7 @@ import pytest
 
 from services.database.pool import Pool, open_pool
 from services.ledger.adapters import postgres_deliveries, postgres_webhooks
-from services.ledger.adapters.memory import MemoryLedger, MemoryUsage
+from services.ledger.adapters.memory import MemoryLedger, MemoryUsage, TenantRow
 from services.ledger.adapters.memory_usage import MemoryUsageReports
 from services.ledger.adapters.memory_webhooks import MemoryDeliveries, MemoryWebhooks
 from services.ledger.adapters.postgres_deliveries import PostgresDeliveries
@@ -68,7 +68,7 @@ def desk(request: pytest.FixtureRequest) -> Desk:
     reports: UsageReports
     usage: UsageStore
     if request.param == "memory":
-        ledger, known = MemoryLedger(), MemoryWebhooks()
+        ledger, known = MemoryLedger(tenants={"acme": TenantRow("acme", NOW)}), MemoryWebhooks()
         hooks, deliveries, reports, usage = (
             known,
             MemoryDeliveries(known),
