@@ -31,6 +31,7 @@ from pagemesh_cli.verbs import (
     upload,
     usage,
     users,
+    webhooks,
 )
 
 app = typer.Typer(
@@ -86,4 +87,4 @@ app.add_typer(credentials.session, name="session", rich_help_panel="Account")
 app.add_typer(credentials.providers, name="idp", rich_help_panel="Account")
 account.keys.command("demand-signatures")(credentials.demand_signatures)
 app.add_typer(budgets.budgets, name="budgets", rich_help_panel="Account")
-app.add_typer(budgets.webhooks, name="webhooks", rich_help_panel="Account")
+app.add_typer(webhooks.webhooks, name="webhooks", rich_help_panel="Account")

@@ -52,7 +52,7 @@ from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turns
-from services.summarizer.job_parts import bell_of, desk_of, worker_of
+from services.summarizer.job_parts import bell_of, desk_of, notices_of, worker_of
 from services.summarizer.model_parts import models_of
 from services.summarizer.outside import Outside, open_outside
 
@@ -119,7 +119,8 @@ async def serve(
         server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMAS)
         server.add(add_JobServiceServicer_to_server, JobServicer(desk), _JOBS)
         server.add(add_ModelPolicyServiceServicer_to_server, ModelPolicyServicer(making.policies), _POLICIES)
-        async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run()):
+        notices = notices_of(world.pool, world.ledger)
+        async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run(), notices.run()):
             await server.run(started=started, stop=stop)
 
 
@@ -142,7 +143,10 @@ async def work(
             ask=_asking(world, making, stack),
             bell=bell,
         )
-        async with _beside(_feeder(world).run(), making.savings.run(), bell.run()), asyncio.TaskGroup() as roles:
+        beside = _beside(
+            _feeder(world).run(), making.savings.run(), bell.run(), notices_of(world.pool, world.ledger).run()
+        )
+        async with beside, asyncio.TaskGroup() as roles:
             roles.create_task(worker.run(stop))
             roles.create_task(server.run(started=started, stop=stop))
 
