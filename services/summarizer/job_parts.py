@@ -44,7 +44,7 @@ def desk_of(
 ) -> JobDesk:
     """Where jobs are handed in."""
     limits = JobLimits(settings.job_queue_limit, settings.job_attempts, float(settings.job_retention_s))
-    orders = Orders(models=models, schemas=schemas)
+    orders = Orders(models=models, schemas=schemas, policy=settings.personal_data())
     return JobDesk(
         store=PostgresJobs(pool), bell=bell, orders=orders, pages=pages, act_as=act_as, limits=limits, now=_now
     )

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from services.summarizer.domain.found_field import FoundField
+from services.summarizer.domain.personal_kinds import Counts, Kind
 from services.summarizer.domain.values import (
     Answer,
     Box,
@@ -67,6 +68,7 @@ def encode_summary(tenant: str, key: bytes, summary: Summary) -> bytes:
             [used.cost.currency, used.cost.micros, used.settled],
             used.usage_event_ids,
             [summary.hidden.pages, summary.hidden.words, summary.suspicious_passages],
+            *encode_counts(summary.anonymised),
         ]
     )
 
@@ -100,9 +102,20 @@ def decode_summary(tenant: str, key: bytes, data: bytes) -> Summary:
             # What was kept before there was such a count has none.
             hidden=HiddenText(*more[0][:2]) if more else HiddenText(),
             suspicious_passages=more[0][2] if more else 0,
+            anonymised=decode_counts(*more[1:]),
         )
     except (ValueError, TypeError, IndexError) as exc:
         raise Undecodable("a summary cannot be read") from exc
+
+
+def encode_counts(counts: Counts) -> list[dict[str, int]]:
+    """What was replaced, where anything was: other answers are written as they always were."""
+    return [{kind.value: count for kind, count in counts.items()}] if counts else []
+
+
+def decode_counts(counts: dict[str, int] | None = None) -> Counts:
+    """The same again."""
+    return {Kind(kind): count for kind, count in (counts or {}).items()}
 
 
 def _citation(citation: Citation) -> list[Any]:

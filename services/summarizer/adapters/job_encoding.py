@@ -23,6 +23,7 @@ from services.summarizer.domain.jobs import (
     SummarizeWork,
     Work,
 )
+from services.summarizer.domain.personal_kinds import Kind, Kinds
 from services.summarizer.domain.values import Length, Options, Style, Summary
 
 _NO_KEY = bytes(32)
@@ -33,13 +34,13 @@ def encode_work(work: Work) -> bytes:
     match work:
         case SummarizeWork(options, fallbacks):
             asked = [options.length.name, options.style.value, options.language, options.focus, options.model]
-            return _dump(["summarize", asked, fallbacks])
+            return _dump(["summarize", asked, fallbacks, *_kinds(options.anonymise)])
         case ExtractWork():
             return _dump(["extract"])
-        case FieldsWork(schema, stored, model, fallbacks):
-            return _dump(["fields", schema, stored, model, fallbacks])
-        case AskWork(question, max_passages, language, model, fallbacks):
-            return _dump(["ask", question, max_passages, language, model, fallbacks])
+        case FieldsWork(schema, stored, model, fallbacks, kinds):
+            return _dump(["fields", schema, stored, model, fallbacks, *_kinds(kinds)])
+        case AskWork(question, max_passages, language, model, fallbacks, kinds):
+            return _dump(["ask", question, max_passages, language, model, fallbacks, *_kinds(kinds)])
 
 
 def decode_work(data: bytes) -> Work:
@@ -49,15 +50,16 @@ def decode_work(data: bytes) -> Work:
         if kind == "extract":
             return ExtractWork()
         if kind == "fields":
-            schema, stored, model, fallbacks = rest
-            return FieldsWork(schema, stored, model, tuple(fallbacks))
+            schema, stored, model, fallbacks, *kinds = rest
+            return FieldsWork(schema, stored, model, tuple(fallbacks), _read_kinds(*kinds))
         if kind == "ask":
-            question, max_passages, language, model, fallbacks = rest
-            return AskWork(question, max_passages, language, model, tuple(fallbacks))
+            question, max_passages, language, model, fallbacks, *kinds = rest
+            return AskWork(question, max_passages, language, model, tuple(fallbacks), _read_kinds(*kinds))
         if kind != "summarize":
             raise Undecodable(f"there is no work of the kind {kind!r}")
-        (length, style, language, focus, model), fallbacks = rest
-        return SummarizeWork(Options(Length[length], Style(style), language, focus, model), tuple(fallbacks))
+        (length, style, language, focus, model), fallbacks, *kinds = rest
+        options = Options(Length[length], Style(style), language, focus, model, _read_kinds(*kinds))
+        return SummarizeWork(options, tuple(fallbacks))
     except (ValueError, TypeError, KeyError) as exc:
         raise Undecodable("the work of a job cannot be read") from exc
 
@@ -99,6 +101,15 @@ def fingerprint(order: Order) -> bytes:
     when = order.schedule_time.isoformat() if order.schedule_time else ""
     parts = [order.documents, work, int(order.priority), order.max_attempts, when, order.as_batch]
     return hashlib.sha256(_dump(parts)).digest()
+
+
+def _kinds(kinds: Kinds | None) -> list[list[str]]:
+    """What is replaced, where the work says so: other work is written as it always was."""
+    return [] if kinds is None else [[kind.value for kind in kinds]]
+
+
+def _read_kinds(kinds: list[str] | None = None) -> Kinds | None:
+    return None if kinds is None else tuple(Kind(kind) for kind in kinds)
 
 
 def _dump(value: object) -> bytes:

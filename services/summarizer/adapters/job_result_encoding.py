@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from services.summarizer.adapters.encoding import Undecodable
+from services.summarizer.adapters.encoding import Undecodable, decode_counts, encode_counts
 from services.summarizer.domain.answer_values import Cited, CitedAnswer, Statement
 from services.summarizer.domain.fields_values import Extraction, FieldValue, OtherValue, Path, Violation
 from services.summarizer.domain.ports_questions import PageAt
@@ -36,6 +36,7 @@ def encode_extraction(found: Extraction) -> bytes:
             found.missing,
             found.failed_pages,
             _used(found.consumption),
+            *encode_counts(found.anonymised),
         ]
     )
 
@@ -43,7 +44,7 @@ def encode_extraction(found: Extraction) -> bytes:
 def decode_extraction(data: bytes) -> Extraction:
     """The extraction that was encoded. Raises Undecodable."""
     try:
-        names, flags, found, fields, violations, missing, failed, used = _parts(data)
+        names, flags, found, fields, violations, missing, failed, used, *counts = _parts(data)
         document, schema, digest, model, degraded_from = names
         repaired, cached, *unaffordable = flags
         return Extraction(
@@ -59,6 +60,7 @@ def decode_extraction(data: bytes) -> Extraction:
             cached=cached,
             failed_pages=tuple(failed),
             consumption=_read_used(*used),
+            anonymised=decode_counts(*counts),
             degraded_from=degraded_from,
             repair_unaffordable=any(unaffordable),
         )
@@ -81,6 +83,7 @@ def encode_answer(answer: CitedAnswer) -> bytes:
             [_at(at) for at in answer.passages],
             [_at(at) for at in answer.failed_pages],
             _used(answer.consumption),
+            *encode_counts(answer.anonymised),
         ]
     )
 
@@ -88,7 +91,7 @@ def encode_answer(answer: CitedAnswer) -> bytes:
 def decode_answer(data: bytes) -> CitedAnswer:
     """The answer that was encoded. Raises Undecodable."""
     try:
-        flags, texts, statements, passages, failed, used = _parts(data)
+        flags, texts, statements, passages, failed, used, *counts = _parts(data)
         found, extractive, cached = flags
         text, model, degraded_from = texts
         return CitedAnswer(
@@ -101,6 +104,7 @@ def decode_answer(data: bytes) -> CitedAnswer:
             cached=cached,
             failed_pages=tuple(PageAt(document, number) for document, number in failed),
             consumption=_read_used(*used),
+            anonymised=decode_counts(*counts),
             degraded_from=degraded_from,
         )
     except (ValueError, TypeError) as exc:

@@ -11,6 +11,7 @@ from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
 from services.runtime import errors, status
 from services.summarizer.api.fields_mapping import from_extraction, to_schema
 from services.summarizer.api.mapping import from_summary, to_options
+from services.summarizer.api.personal_mapping import from_kinds, to_kinds
 from services.summarizer.api.questions import from_answer
 from services.summarizer.domain.answer_values import CitedAnswer
 from services.summarizer.domain.events import Progress
@@ -153,7 +154,8 @@ def _to_work(message: job_pb2.JobWork) -> Work:
         case "ask":
             ask, options = message.ask, message.ask.options
             most = options.max_passages or DEFAULT_PASSAGES
-            return AskWork(ask.question, most, options.language, options.model, tuple(options.fallback_models))
+            kinds = to_kinds(options.anonymise)
+            return AskWork(ask.question, most, options.language, options.model, tuple(options.fallback_models), kinds)
     return SummarizeWork(to_options(message.summarize), tuple(message.summarize.fallback_models))
 
 
@@ -162,7 +164,8 @@ def _to_fields(message: job_work_pb2.ExtractFieldsWork) -> FieldsWork:
     schema = ""
     if message.HasField("json_schema"):
         schema = canonical(to_schema(message.json_schema, field="work.extract_fields.json_schema"))
-    return FieldsWork(schema, message.schema, options.model, tuple(options.fallback_models))
+    kinds = to_kinds(options.anonymise)
+    return FieldsWork(schema, message.schema, options.model, tuple(options.fallback_models), kinds)
 
 
 def _from_work(work: Work, *, listed: bool) -> job_pb2.JobWork:
@@ -171,17 +174,21 @@ def _from_work(work: Work, *, listed: bool) -> job_pb2.JobWork:
             return job_pb2.JobWork(summarize=_from_options(summary, fallbacks))
         case ExtractWork():
             return job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
-        case FieldsWork(schema, stored, model, fallbacks):
-            looked = fields_pb2.FieldOptions(model=model, fallback_models=fallbacks)
+        case FieldsWork(schema, stored, model, fallbacks, kinds):
+            looked = fields_pb2.FieldOptions(model=model, fallback_models=fallbacks, anonymise=from_kinds(kinds))
             fields = job_work_pb2.ExtractFieldsWork(options=looked)
             if stored:
                 fields.schema = stored
             elif not listed:
                 json_format.Parse(schema, fields.json_schema)
             return job_pb2.JobWork(extract_fields=fields)
-        case AskWork(question, most, language, model, fallbacks):
+        case AskWork(question, most, language, model, fallbacks, kinds):
             asked = answer_pb2.AnswerOptions(
-                language=language, model=model, fallback_models=fallbacks, max_passages=most
+                language=language,
+                model=model,
+                fallback_models=fallbacks,
+                max_passages=most,
+                anonymise=from_kinds(kinds),
             )
             return job_pb2.JobWork(ask=job_work_pb2.AskWork(question=question, options=asked))
 
@@ -206,6 +213,7 @@ def _from_options(options: Options, fallbacks: tuple[str, ...]) -> summarizer_pb
         focus=options.focus,
         model=options.model,
         fallback_models=fallbacks,
+        anonymise=from_kinds(options.anonymise),
     )
 
 

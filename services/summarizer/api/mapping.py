@@ -3,6 +3,7 @@
 from pagemesh.common.v1 import money_pb2, page_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import summary_pb2
+from services.summarizer.api.personal_mapping import from_counts, to_kinds
 from services.summarizer.domain.events import Event, Finished, Progress, SentenceReady, TextDelta
 from services.summarizer.domain.values import (
     Box,
@@ -37,6 +38,7 @@ def to_options(message: service_pb2.SummaryOptions) -> Options:
         language=message.language,
         focus=message.focus,
         model=message.model,
+        anonymise=to_kinds(message.anonymise),
     )
 
 
@@ -69,6 +71,7 @@ def from_summary(summary: Summary) -> summary_pb2.Summary:
         hidden_page_count=summary.hidden.pages,
         hidden_word_count=summary.hidden.words,
         suspicious_passage_count=summary.suspicious_passages,
+        anonymised=from_counts(summary.anonymised),
     )
 
 

@@ -3,13 +3,14 @@
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from services.runtime.errors import FailedPrecondition, PagemeshError
 from services.summarizer.domain.expected_calls import Counted, ExpectedCalls, Guess
 from services.summarizer.domain.keys import summary_key
 from services.summarizer.domain.map_reduce import FAN_OUT, Bill, Job, MapReduce
 from services.summarizer.domain.models import Models
+from services.summarizer.domain.personal_kinds import REPLACING_NOTHING, Counts, Policy
 from services.summarizer.domain.ports import PageSource, Results, SummaryCache
 from services.summarizer.domain.prices import Prices
 from services.summarizer.domain.purse import CURRENCY
@@ -17,6 +18,8 @@ from services.summarizer.domain.reading import Reading, builder_for, read
 from services.summarizer.domain.summarize import check_language
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.values import Caller, Money, Options, Stage, TokenCount
+from services.summarizer.domain.veil import Veil
+from services.summarizer.domain.veiled import chunking_with, counts_of, hidden_job, veil_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Estimate:
     expected: Outlay = _NOTHING
     high: Outlay = _NOTHING
     price_book_version: int = 0
+    anonymised: Counts = field(default_factory=dict)
 
 
 class EstimateSummary:
@@ -63,7 +67,9 @@ class EstimateSummary:
         prices: Prices,
         tails: Tails,
         new_id: Callable[[], str],
+        policy: Policy = REPLACING_NOTHING,
     ) -> None:
+        self._policy = policy
         self._models = models
         self._pages = pages
         self._cache = cache
@@ -79,15 +85,17 @@ class EstimateSummary:
         Unavailable where the ledger cannot tell the price.
         """
         model = await self._models.chosen(caller.tenant, options.model, field="summary.model")
-        options = replace(options, model=model.name)
+        options = replace(options, model=model.name, anonymise=self._policy.kinds(options.anonymise))
         await self._pages.exists(document)
         key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
         if await self._cache.get(caller.tenant, key) is not None:
             return Estimate(document, model.name, cached=True)
         price = await self._prices.of(model.name)
         job = Job(caller, document, options, model)
-        reading = await self._read(job)
+        veil = veil_for(job)
+        reading = await self._read(job, veil)
         check_language(job, reading)
+        job = hidden_job(job, veil)
         counted: Counted = {}
         expected, asked = await self._outlay(job, reading, ExpectedCalls(price, Guess.EXPECTED, counted))
         low, _ = await self._outlay(job, reading, ExpectedCalls(price, Guess.LOW, counted))
@@ -103,14 +111,17 @@ class EstimateSummary:
             expected=expected,
             high=high,
             price_book_version=price.version,
+            anonymised=counts_of(veil),
         )
 
-    async def _read(self, job: Job) -> Reading:
+    async def _read(self, job: Job, veil: Veil | None) -> Reading:
         """The document's chunks. It is held meanwhile: reading it for an estimate is not its processing."""
         hold_id = self._new_id()
         await self._pages.hold(job.document, hold_id)
         try:
-            return await read(self._pages, job.document, builder_for(job.model, job.options), _untold)
+            builder = builder_for(job.model, job.options)
+            chunked = chunking_with(veil, [job.options.focus], builder)
+            return await read(self._pages, job.document, builder, _untold, chunked=chunked)
         finally:
             await self._tails.finish(self._release(job.document, hold_id))
 

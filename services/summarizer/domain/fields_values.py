@@ -1,9 +1,10 @@
 """What the extraction of fields speaks of: what is looked for, what was found, and what supports it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from services.summarizer.domain.found_field import Scalar
+from services.summarizer.domain.personal_kinds import Counts, Kinds
 from services.summarizer.domain.values import Chunk, Citation, Consumption, Prompt
 
 VERSION = "1"
@@ -69,6 +70,8 @@ class FieldsPrompt:
     max_fields: int
     chunk: Chunk
     complaints: tuple[Complaint, ...] = ()
+    anonymise: Kinds = ()
+    """What was replaced by placeholders."""
 
 
 AnyPrompt = Prompt | FieldsPrompt
@@ -127,6 +130,8 @@ class Extraction:
     degraded_from: str = ""
     repair_unaffordable: bool = False
     """It is not valid, and there was no room in the bound to ask about that once more."""
+    anonymised: Counts = field(default_factory=dict)
+    """Values that were replaced before text left, by kind."""
 
     @property
     def valid(self) -> bool:

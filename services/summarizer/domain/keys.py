@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from services.summarizer.domain.fields_values import VERSION as FIELDS_VERSION
 from services.summarizer.domain.fields_values import FieldsPrompt
+from services.summarizer.domain.personal_kinds import VERSION as ANONYMISE_VERSION
+from services.summarizer.domain.personal_kinds import Kinds
 from services.summarizer.domain.values import Claim, Options, Prompt
 
 PIPELINE_VERSION = "2"
@@ -19,7 +21,8 @@ sentences are chosen."""
 
 def summary_key(tenant: str, document: str, options: Options, *, provider_version: str) -> bytes:
     """32 bytes that name one summary of one tenant; `options.model` must be resolved."""
-    return _digest(["summary", PIPELINE_VERSION, provider_version, tenant, document, *_options(options), options.model])
+    asked = [*_options(options), options.model, *_hidden(options.anonymise)]
+    return _digest(["summary", PIPELINE_VERSION, provider_version, tenant, document, *asked])
 
 
 def content_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
@@ -40,6 +43,7 @@ def content_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
             chunk,
             _claims(prompt.claims),
             *asked,
+            *_hidden(prompt.options.anonymise),
         ]
     )
 
@@ -48,8 +52,13 @@ def fields_key(prompt: FieldsPrompt, *, digest: str, model: str, provider_versio
     """The same for an answer with fields; `digest` is the schema's."""
     complaints = [[complaint.pointer, complaint.problem, complaint.value] for complaint in prompt.complaints]
     chunk = [prompt.chunk.text, prompt.chunk.spans]
-    asked = [prompt.stage.value, digest, prompt.max_fields, chunk, complaints]
+    asked = [prompt.stage.value, digest, prompt.max_fields, chunk, complaints, *_hidden(prompt.anonymise)]
     return _digest(["fields", FIELDS_VERSION, provider_version, model, *asked])
+
+
+def _hidden(kinds: Kinds | None) -> list[object]:
+    """What was replaced. Where nothing was, keys are what they always were."""
+    return ["anonymise", ANONYMISE_VERSION, [kind.value for kind in kinds]] if kinds else []
 
 
 def _options(options: Options) -> list[object]:

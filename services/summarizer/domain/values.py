@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from services.summarizer.domain.found_field import FoundField
+from services.summarizer.domain.personal_kinds import Counts, Kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Style(Enum):
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the caller wants. Empty `language` and `focus` mean the document's own; `model`:
-    `{provider}/{model}`.
+    `{provider}/{model}`. `anonymise` is what to replace; None where the caller does not say.
     """
 
     length: Length
@@ -64,6 +65,7 @@ class Options:
     language: str
     focus: str
     model: str
+    anonymise: Kinds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,8 @@ class Summary:
     hidden: HiddenText = NOTHING_HIDDEN
     suspicious_passages: int = 0
     """Passages that speak to a model; no sentence rests on them."""
+    anonymised: Counts = field(default_factory=dict)
+    """Values that were replaced before text left, by kind."""
 
     @property
     def grounded_share(self) -> float:
