@@ -14,6 +14,7 @@ from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.job_progress import JobProgress, progress_of
 from pagemesh_cli.output import Output, message_json
+from pagemesh_cli.verbs.anonymising import Anonymise, Kinds
 from pagemesh_cli.verbs.fields import print_extraction, read_schema
 from pagemesh_cli.verbs.listing import Limit, named, print_list, read_list, time_cell
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
@@ -70,6 +71,7 @@ def submit(
         str, typer.Option(metavar="FILE|NAME", help="Find what it describes: a file of JSON Schema, or `schemas/{id}`.")
     ] = "",
     ask: Annotated[str, typer.Option(metavar="QUESTION", help="Answer this question from each.")] = "",
+    anonymise: Anonymise = None,
     attempts: Annotated[int, typer.Option(min=0, max=20, help="Tries of each; 0: the stack's number.")] = 0,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until all have ended.")] = False,
     as_json: Json = False,
@@ -79,9 +81,9 @@ def submit(
     output = Output(as_json=as_json)
     with connected(output, access) as client:
         if schema or ask:
-            kind = _looking(schema, ask, model)
+            kind = _looking(schema, ask, model, anonymise or ())
         elif work is Work.SUMMARIZE:
-            kind = job_pb2.JobWork(summarize=summary_options(length, style, "", "", model))
+            kind = job_pb2.JobWork(summarize=summary_options(length, style, "", "", model, anonymise=anonymise))
         else:
             kind = job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
         titles = _stored(client, output, paths)
@@ -208,14 +210,14 @@ def retry(
             _print_state(output, client.unary(client.jobs.RetryJob, request).job)
 
 
-def _looking(schema: str, ask: str, model: str) -> job_pb2.JobWork:
+def _looking(schema: str, ask: str, model: str, kinds: Kinds | tuple[()]) -> job_pb2.JobWork:
     """The work of finding fields, or of answering a question."""
     if schema and ask:
         raise Failure("Say --schema or --ask, not both.", ExitCode.USAGE, "BAD_ARGUMENTS")
     if ask:
-        options = answer_pb2.AnswerOptions(model=model)
+        options = answer_pb2.AnswerOptions(model=model, anonymise=kinds)
         return job_pb2.JobWork(ask=job_work_pb2.AskWork(question=ask, options=options))
-    fields = job_work_pb2.ExtractFieldsWork(options=fields_pb2.FieldOptions(model=model))
+    fields = job_work_pb2.ExtractFieldsWork(options=fields_pb2.FieldOptions(model=model, anonymise=kinds))
     if schema.startswith("schemas/"):
         fields.schema = schema
     else:

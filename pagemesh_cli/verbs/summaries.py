@@ -11,6 +11,7 @@ from pagemesh.summarizer.v1 import summarizer_service_pb2, summary_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.output import Output, message_json
+from pagemesh_cli.verbs.anonymising import Anonymise, Kinds
 from pagemesh_cli.verbs.bill import is_verbatim, print_consumption, print_usage, recorded_usage, sentence_text
 from pagemesh_cli.verbs.money import MaxCost
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
@@ -53,6 +54,7 @@ def summarize(
         typer.Option(help="Another model that may answer where that one cannot; again for more, in their order."),
     ] = None,
     max_cost: MaxCost = None,
+    anonymise: Anonymise = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print each sentence as soon as its citations are checked.")
     ] = False,
@@ -62,7 +64,7 @@ def summarize(
 ) -> None:
     """Summarise a document: every sentence with page, quote and boxes, then what it cost."""
     output = Output(as_json=as_json)
-    options = summary_options(length, style, language, focus, model, fallbacks=fallback or ())
+    options = summary_options(length, style, language, focus, model, fallbacks=fallback or (), anonymise=anonymise)
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
         if stream:
@@ -82,7 +84,14 @@ def summarize(
 
 
 def summary_options(
-    length: Length, style: Style, language: str, focus: str, model: str, *, fallbacks: Sequence[str] = ()
+    length: Length,
+    style: Style,
+    language: str,
+    focus: str,
+    model: str,
+    *,
+    fallbacks: Sequence[str] = (),
+    anonymise: Kinds | None = None,
 ) -> summarizer_service_pb2.SummaryOptions:
     """The options as the contract has them; the service checks what is free text."""
     return summarizer_service_pb2.SummaryOptions(
@@ -92,6 +101,7 @@ def summary_options(
         focus=focus,
         model=model,
         fallback_models=fallbacks,
+        anonymise=anonymise or (),
     )
 
 
