@@ -14,7 +14,8 @@ def upgrade() -> None:
     Each of their statements sees what was committed when it began, as if it had been sent alone.
     """
     _totals()
-    _moves()
+    _begin()
+    _end()
 
 
 def _totals() -> None:
@@ -60,7 +61,7 @@ def _totals() -> None:
     """)
 
 
-def _moves() -> None:
+def _begin() -> None:
     # Settlements: an id goes first into the table that keeps ids, and holds, unique in all months. Holds are locked by
     # id and ids inserted by event id, so that two groups cannot wait for each other. The lock reads a row as it is
     # then, whatever the statement saw when it began.
@@ -123,6 +124,9 @@ def _moves() -> None:
             totals := ledger.lock_totals(of_tenant, new_periods, periods);
         END $$
     """)
+
+
+def _end() -> None:
     op.execute("""
         CREATE FUNCTION ledger.end_moves(of_tenant text, removed uuid[], released uuid[], lines json) RETURNS void
         LANGUAGE plpgsql AS $$
