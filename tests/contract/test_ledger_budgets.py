@@ -6,15 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from services.database.pool import open_pool
-from services.ledger.adapters.postgres_budgets import PostgresBudgets, count_before
-from services.ledger.adapters.postgres_identity import PostgresTenants
-from services.ledger.adapters.postgres_rollups import PostgresRollups
-from services.ledger.adapters.postgres_usage import PostgresUsage
 from services.ledger.domain.budget_ports import NewLimits
 from services.ledger.domain.budgets import Budget, BudgetStatus, Limit, Period
 from services.ledger.domain.values import Hold
@@ -232,36 +226,6 @@ async def test_a_budget_that_comes_later_counts_its_period(stores: Stores, perio
     assert (made.settled_micros, made.held_micros) == (91 * times, 10 * times)
     by_key = await stores.budgets.create(a_budget("key", subject=KEY, period=period, hard=10**6))
     assert (by_key.settled_micros, by_key.held_micros) == (91 * times, 5010 * times)
-
-
-async def test_a_total_that_comes_later_is_what_the_sums_say(database: Callable[[str], str]) -> None:
-    async with await open_pool(database("ledger"), name="test") as pool:
-        usage, budgets = PostgresUsage(pool), PostgresBudgets(pool)
-        for tenant in ("acme", "other"):
-            await PostgresTenants(pool).ensure(tenant, tenant, NOW)
-        for number in range(4):
-            record = replace(
-                a_record(an_event(after_s=-7200 * number), cost_micros=10), project=f"projects/{number % 2}"
-            )
-            await usage.record([replace(record, event=replace(record.event, job=f"jobs/{number}"))])
-            await usage.record([a_record(an_event(), cost_micros=3, tenant="other")])
-            if number < 2:  # some are in the rollups, some are queued for them
-                assert await PostgresRollups(pool).fold(1000)
-        sums = {}
-        for number, subject in enumerate(("tenants/acme", "projects/1", "jobs/0", "jobs/3", "jobs/none")):
-            made = await budgets.create(a_budget(f"b{number}", subject=subject, hard=10**6))
-            sums[subject] = made.settled_micros
-        assert sums == {"tenants/acme": 40, "projects/1": 20, "jobs/0": 10, "jobs/3": 10, "jobs/none": 0}
-
-
-@pytest.mark.parametrize("subject", ["tenants/acme", "projects/p", "jobs/j"])
-def test_a_total_reads_no_records(subject: str, database: Callable[[str], str]) -> None:
-    values = {"tenant": "acme", "id": "b", "subject": subject, "start": NOW, "next": NOW}
-    with psycopg.connect(database("ledger")) as connection:
-        asked = f"EXPLAIN {count_before(subject, Period.TOTAL)}"
-        plan = "\n".join(row[0] for row in connection.execute(asked.encode(), values).fetchall())
-    assert "usage_rollups" in plan
-    assert "usage_records" not in plan
 
 
 async def test_what_was_held_before_the_first_period_is_closed_all_the_same(stores: Stores) -> None:
