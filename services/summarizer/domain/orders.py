@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 _BEFORE_WORDS = 40
 _AFTER_WORDS = 120
-"""So many words around an order, in its block, belong to it: what it wants to have said stands beside it. Sentences that
-ended before it began do not: they are words like any others, as if the order stood in a block of its own."""
+"""So many words around an order, in its block, belong to it: what it wants to have said stands beside it. Sentences
+that ended before it began do not: they are words like any others, as if the order stood in a block of its own."""
 MAX_PASSAGES = 1_000
 """Of a document; with more the rest is not looked for."""
 _ENDS = re.compile("\\w\\W?[.!?\u3002\uff01\uff1f\u061f]+[\"'\u201d\u2019\u00bb)\\]]*$")
