@@ -79,8 +79,8 @@ class TestEveryStore:
         for schema_id in ("a", "b", "c", "d"):
             await store.delete("acme", schema_id, most_deleted=1)
         # "a" is remembered, as the one with the highest number; behind the others nobody begins below 3.
-        versions = [(await add(store, schema_id, "anew"))[0].version for schema_id in ("a", "b", "e", "kept")]
-        assert versions == [4, 3, 3, 2]
+        numbers = [(await add(store, schema_id, "anew"))[0].version for schema_id in ("a", "b", "e", "kept")]
+        assert numbers == [4, 3, 3, 2]
         assert (await add(store, "a", "theirs", tenant="globex"))[0].version == 1
         assert [schema.schema_id for schema in await store.latest("acme", "", 9)] == ["a", "b", "e", "kept"]
 
