@@ -11,7 +11,7 @@ from pagemesh.summarizer.v1 import fields_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, json_text, message_json
-from pagemesh_cli.verbs.money import money
+from pagemesh_cli.verbs.money import MaxCost, money
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
 from pagemesh_cli.verbs.upload import Source, document_name
 
@@ -32,6 +32,7 @@ def fields(
         list[str] | None,
         typer.Option(help="Another model that may answer where that one cannot; again for more, in their order."),
     ] = None,
+    max_cost: MaxCost = None,
     as_json: Json = False,
     timeout: Timeout = STREAM_TIMEOUT_S,
     access: Access,
@@ -39,7 +40,7 @@ def fields(
     """Find what a JSON Schema describes: every value with page, quote and boxes, then what it cost."""
     output = Output(as_json=as_json)
     options = fields_pb2.FieldOptions(model=model, fallback_models=fallback or ())
-    request = fields_pb2.ExtractFieldsRequest(options=options)
+    request = fields_pb2.ExtractFieldsRequest(options=options, max_cost=max_cost)
     with connected(output, access) as client:
         if schema.startswith("schemas/"):
             request.schema = schema
@@ -93,6 +94,8 @@ def print_extraction(output: Output, extraction: fields_pb2.Extraction) -> None:
         output.write(f"! {violation.pointer or '(all)'} {violation.message}\n")
     for pointer in extraction.missing_required:
         output.write(f"! {pointer} is required and was not found\n")
+    if extraction.repair_unaffordable:
+        output.write("! max_cost had no room to ask about it once more\n")
     used = extraction.consumption
     instead = f" in place of {extraction.degraded_from}, which could not answer" if extraction.degraded_from else ""
     known = ", known before" if extraction.cached else ""

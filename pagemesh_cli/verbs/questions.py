@@ -10,6 +10,7 @@ from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.bill import is_verbatim, print_consumption, print_usage, recorded_usage
+from pagemesh_cli.verbs.money import MaxCost
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
 from pagemesh_cli.verbs.times import when
 from pagemesh_cli.verbs.upload import document_name
@@ -42,6 +43,7 @@ def ask(
         typer.Option(help="Another model that may answer where that one cannot; again for more, in their order."),
     ] = None,
     passages: Annotated[int, typer.Option(min=1, max=32, help="Pages that the model is given, at most.")] = 8,
+    max_cost: MaxCost = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print the text as it is written, then what it is from.")] = (
         False
     ),
@@ -58,6 +60,8 @@ def ask(
             language=language, model=model, fallback_models=fallback or [], max_passages=passages
         ),
     )
+    if max_cost is not None:
+        request.max_cost.CopyFrom(max_cost)
     if since is not None:
         request.stored_after.FromDatetime(since)
     if until is not None:
@@ -114,7 +118,7 @@ def _streamed(client: Client, output: Output, request: answer_pb2.AskRequest, *,
         languages=request.languages,
         options=request.options,
     )
-    for field in ("stored_after", "stored_before"):
+    for field in ("stored_after", "stored_before", "max_cost"):
         if request.HasField(field):
             getattr(streaming, field).CopyFrom(getattr(request, field))
     written = False

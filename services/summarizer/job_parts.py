@@ -5,15 +5,19 @@ import uuid
 from datetime import UTC, datetime
 
 from services.database.pool import Pool
+from services.runtime.clients import MeshClient
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.job_bell import PostgresJobBell
-from services.summarizer.adapters.job_signals import worker_signals
+from services.summarizer.adapters.job_signals import notice_signals, worker_signals
+from services.summarizer.adapters.ledger_events import LedgerAnnouncer
+from services.summarizer.adapters.postgres_job_notices import PostgresNoticeBook
 from services.summarizer.adapters.postgres_job_queue import PostgresJobQueue
 from services.summarizer.adapters.postgres_jobs import PostgresJobs
 from services.summarizer.config import SummarizerSettings, WorkerSettings
 from services.summarizer.domain.ask import StreamAsk
 from services.summarizer.domain.extract_fields import ExtractFields
 from services.summarizer.domain.job_desk import JobDesk, JobLimits
+from services.summarizer.domain.job_notices import NoticeFeeder
 from services.summarizer.domain.job_orders import Orders
 from services.summarizer.domain.job_standing import Standing
 from services.summarizer.domain.job_work import JobWork
@@ -76,6 +80,16 @@ def worker_of(
         name=str(uuid.uuid4()),
         now=_now,
         jitter=random.random,
+    )
+
+
+def notices_of(pool: Pool, ledger: MeshClient) -> NoticeFeeder:
+    """Who tells the ledger how jobs ended. In the service and in workers: whoever lives does it."""
+    return NoticeFeeder(
+        book=PostgresNoticeBook(pool),
+        announcer=LedgerAnnouncer(ledger),
+        jitter=random.random,
+        signals=notice_signals(),
     )
 
 

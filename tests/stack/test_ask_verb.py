@@ -35,6 +35,7 @@ def test_an_answer_is_printed_with_what_it_is_from_and_what_it_cost(edge: Edge, 
     asked = script()
     answer = edge(asked)(
         *("ask", "How long?", FIRST, SECOND, FIRST, "--language", "de", "--model", "mistral/m", "--passages", "3"),
+        *("--max-cost", "0.02"),
         *stream,
     )
     assert answer.code == 0, answer.err
@@ -48,6 +49,7 @@ def test_an_answer_is_printed_with_what_it_is_from_and_what_it_cost(edge: Edge, 
     assert (request.question, list(request.documents)) == ("How long?", [FIRST, SECOND])
     options = request.options
     assert (options.language, options.model, options.max_passages) == ("de", "mistral/m", 3)
+    assert (request.max_cost.currency, request.max_cost.micros) == ("USD", 20_000)
 
 
 @pytest.mark.parametrize("stream", [(), ("--stream",)], ids=["whole", "streamed"])
@@ -60,6 +62,7 @@ def test_all_documents_are_asked_where_none_is_named(edge: Edge, stream: tuple[s
     assert list(request.languages) == ["en", "de"]
     assert request.stored_after.ToJsonString() == "2026-01-31T00:00:00Z"
     assert not request.HasField("stored_before")
+    assert not request.HasField("max_cost")
 
 
 def test_where_there_is_no_answer_that_is_what_is_printed(edge: Edge) -> None:

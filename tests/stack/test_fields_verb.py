@@ -51,6 +51,15 @@ def test_json_and_a_schema_that_is_not_satisfied(pagemesh: Command, document: st
     assert "! /iban is required and was not found" in failed.out
 
 
+def test_a_bound_is_kept_to(pagemesh: Command, document: str, tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps({"type": "object", "properties": {f"p{uuid.uuid4().hex}": {"type": "string"}}}))
+    refused = pagemesh("fields", document, "--schema", str(path), "--max-cost", "0", "--json")
+    assert refused.error["reason"] == "MAX_COST_EXCEEDED"
+    found = pagemesh("fields", document, "--schema", str(path), "--max-cost", "1", "--json")
+    assert found.code == 0, found.err
+
+
 def test_schemas_are_kept_listed_used_and_deleted(pagemesh: Command, document: str, tmp_path: Path) -> None:
     schema_id = f"s{uuid.uuid4().hex}"
     assert pagemesh("schemas", "create", schema_id, SCHEMA).out == f"schemas/{schema_id}@1\n"

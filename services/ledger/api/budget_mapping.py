@@ -96,4 +96,9 @@ def price_message(book: PriceBook, model: str) -> price_pb2.Price:
 
 def webhook_message(webhook: Webhook) -> webhook_pb2.Webhook:
     """A webhook as its owner sees it."""
-    return webhook_pb2.Webhook(name=webhook.name, url=webhook.url, create_time=timestamp_of(webhook.create_time))
+    return webhook_pb2.Webhook(
+        name=webhook.name,
+        url=webhook.url,
+        create_time=timestamp_of(webhook.create_time),
+        event_types=webhook.event_types,
+    )

@@ -28,7 +28,8 @@ def encode_extraction(found: Extraction) -> bytes:
         [
             VERSION,
             [found.document, found.schema, found.schema_digest, found.model, found.degraded_from],
-            [found.repaired, found.cached],
+            # An older version reads two: the third is left out where it says nothing.
+            [found.repaired, found.cached, *([True] if found.repair_unaffordable else [])],
             found.json,
             fields,
             [[violation.path, violation.keyword, violation.message] for violation in found.violations],
@@ -44,7 +45,7 @@ def decode_extraction(data: bytes) -> Extraction:
     try:
         names, flags, found, fields, violations, missing, failed, used = _parts(data)
         document, schema, digest, model, degraded_from = names
-        repaired, cached = flags
+        repaired, cached, *unaffordable = flags
         return Extraction(
             document=document,
             schema=schema,
@@ -59,6 +60,7 @@ def decode_extraction(data: bytes) -> Extraction:
             failed_pages=tuple(failed),
             consumption=_read_used(*used),
             degraded_from=degraded_from,
+            repair_unaffordable=any(unaffordable),
         )
     except (ValueError, TypeError) as exc:
         raise Undecodable("an extraction cannot be read") from exc

@@ -1,8 +1,9 @@
 """Jobs in memory: JobStore and JobQueue as one, for tests. It keeps to the same contract as Postgres."""
 
+import itertools
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from services.runtime.errors import AlreadyExists, QuotaViolation, ResourceExhau
 from services.summarizer.adapters.job_bell import Bells
 from services.summarizer.adapters.job_encoding import fingerprint
 from services.summarizer.domain.events import Progress
+from services.summarizer.domain.job_notices import JobNotice
 from services.summarizer.domain.job_ports import QUEUED
 from services.summarizer.domain.jobs import (
     Batch,
@@ -59,6 +61,8 @@ class MemoryJobs:
     requests: dict[tuple[str, str, str], tuple[bytes, str, str]] = field(default_factory=dict)
     places: dict[_Key, _Place] = field(default_factory=dict)
     served: dict[str, int] = field(default_factory=dict)
+    notices: list[JobNotice] = field(default_factory=list)
+    noticed: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     async def submit(self, order: Order, *, ids: Sequence[str], batch: str, limit: int) -> tuple[Job, str]:
         caller, tenant = order.caller, order.caller.tenant
@@ -291,5 +295,25 @@ class MemoryJobs:
             self.batches[tenant, job.batch] = replace(batch, last_sequence=number)
         event = JobEvent(job_id, job.last_sequence, number, kind, state, job.attempts, now, job.progress, job.fault)
         self.told.setdefault(key, []).append(event)
+        if state.ended:
+            self.notices.append(_notice(next(self.noticed), job, now))
         self.bells.ring(job_id)
         self.bells.ring(job.batch or job_id)
+
+
+def _notice(position: int, job: Job, now: datetime) -> JobNotice:
+    return JobNotice(
+        position=position,
+        tenant=job.tenant,
+        job_id=job.job_id,
+        sequence=job.last_sequence,
+        batch=job.batch,
+        document=job.document,
+        state=job.state,
+        reason=job.fault.reason if job.fault else "",
+        attempts=job.attempts,
+        pages_read=job.progress.pages_read,
+        page_count=job.progress.page_count,
+        accept_time=job.create_time,
+        end_time=now,
+    )

@@ -3,15 +3,26 @@
 from google.protobuf import duration_pb2
 
 from pagemesh.common.v1 import money_pb2
-from pagemesh.summarizer.v1 import estimate_pb2
+from pagemesh.summarizer.v1 import answer_pb2, estimate_pb2, fields_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
 from services.summarizer.domain.estimate import Estimate
+from services.summarizer.domain.purse import Purse
 from services.summarizer.domain.values import Money
 
+_Bounded = (
+    service_pb2.SummarizeRequest
+    | service_pb2.StreamSummarizeRequest
+    | fields_pb2.ExtractFieldsRequest
+    | answer_pb2.AskRequest
+    | answer_pb2.StreamAskRequest
+)
 
-def to_max_cost(request: service_pb2.SummarizeRequest | service_pb2.StreamSummarizeRequest) -> Money | None:
-    """The bound, where the request has one."""
-    return Money(request.max_cost.currency, request.max_cost.micros) if request.HasField("max_cost") else None
+
+def to_purse(request: _Bounded) -> Purse | None:
+    """What the request may spend, where it has a bound. Raises InvalidArgument MAX_COST_CURRENCY."""
+    if not request.HasField("max_cost"):
+        return None
+    return Purse(Money(request.max_cost.currency, request.max_cost.micros))
 
 
 def from_estimate(estimate: Estimate) -> estimate_pb2.Estimate:

@@ -60,6 +60,7 @@ def from_extraction(extraction: Extraction) -> fields_pb2.Extraction:
         failed_pages=extraction.failed_pages,
         consumption=from_consumption(extraction.consumption),
         degraded_from=extraction.degraded_from,
+        repair_unaffordable=extraction.repair_unaffordable,
     )
     json_format.ParseDict(extraction.json, message.json)
     return message

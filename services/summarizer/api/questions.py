@@ -11,6 +11,7 @@ from pagemesh.summarizer.v1 import answer_pb2 as pb
 from services.runtime.errors import FieldViolation, InvalidArgument
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api.caller import current_caller, current_deadline
+from services.summarizer.api.estimate_mapping import to_purse
 from services.summarizer.api.mapping import from_box, from_consumption
 from services.summarizer.domain.answer_values import (
     Answered,
@@ -52,6 +53,7 @@ class Questions:
                 to_question(request),
                 _options(request.options),
                 fallbacks=request.options.fallback_models,
+                purse=to_purse(request),
                 deadline=current_deadline(),
             )
         _observe(answer)
@@ -70,6 +72,7 @@ class Questions:
             to_question(request),
             _options(request.options),
             fallbacks=request.options.fallback_models,
+            purse=to_purse(request),
             deadline=current_deadline(),
         )
         with _ACTIVE.track_inprogress():

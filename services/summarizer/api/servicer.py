@@ -13,7 +13,7 @@ from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
 from services.runtime.call import current_identity
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api.caller import current_caller, current_deadline
-from services.summarizer.api.estimate_mapping import from_estimate, to_max_cost
+from services.summarizer.api.estimate_mapping import from_estimate, to_purse
 from services.summarizer.api.fields_mapping import from_extraction, to_wanted
 from services.summarizer.api.mapping import from_event, from_summary, to_options
 from services.summarizer.api.questions import Questions
@@ -68,7 +68,7 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
                 request.document,
                 to_options(request.options),
                 fallbacks=request.options.fallback_models,
-                max_cost=to_max_cost(request),
+                purse=to_purse(request),
                 deadline=current_deadline(),
             )
         _observe(summary)
@@ -115,6 +115,7 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
                 to_wanted(request),
                 model=request.options.model,
                 fallbacks=request.options.fallback_models,
+                purse=to_purse(request),
                 deadline=current_deadline(),
             )
         _FIELDS_GROUNDED.observe(extraction.grounded_share)
@@ -135,7 +136,7 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
             request.document,
             to_options(request.options),
             fallbacks=request.options.fallback_models,
-            max_cost=to_max_cost(request),
+            purse=to_purse(request),
             deadline=current_deadline(),
         )
         with _ACTIVE.track_inprogress():

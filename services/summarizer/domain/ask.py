@@ -32,6 +32,7 @@ from services.summarizer.domain.passages import PassageFinder
 from services.summarizer.domain.plain_output import PlainStream
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource, Results
 from services.summarizer.domain.ports_questions import PageAt
+from services.summarizer.domain.purse import Purse
 from services.summarizer.domain.questions import Question, check, wanted
 from services.summarizer.domain.savings import Savings, free_event
 from services.summarizer.domain.single_flight import Emit, SingleFlight
@@ -116,9 +117,9 @@ class AnswerMaker:
         used = {source.document for source in packed.sources}
         quoted = tuple((name, number) for name, number in material.generations if name in used)
         if len(quoted) > 1:
-            return Order(job.caller, "", job.model, prompt, key, others=quoted)
+            return Order(job.caller, "", job.model, prompt, key, purse=job.purse, others=quoted)
         ((document, generation),) = quoted
-        return Order(job.caller, document, job.model, prompt, key, generation)
+        return Order(job.caller, document, job.model, prompt, key, generation, job.purse)
 
     async def _said(self, order: Order, bill: Bill, emit: Emit[AskEvent]) -> Answer:
         """What the model says: known, or bought now."""
@@ -171,20 +172,22 @@ class StreamAsk:
         options: Options,
         *,
         fallbacks: Sequence[str] = (),
+        purse: Purse | None = None,
         deadline: float | None = None,
     ) -> AsyncGenerator[AskEvent, None]:
         """Events of the answer, Answered last. Closing the iterator gives up; a run with no listener is cancelled.
 
-        Of the options `language` and `model` count. `fallbacks` and `deadline` are as for summaries.
+        Of the options `language` and `model` count. `fallbacks`, `purse` and `deadline` are as for summaries.
 
-        Raises InvalidArgument (nothing is asked, unknown model, language that it does not write), NotFound (no such
-        document of this tenant), FailedPrecondition (DOCUMENTS_TOO_LARGE, or a named document cannot be read),
+        Raises InvalidArgument (nothing is asked, unknown model, language that it does not write),
+        PermissionDenied (a model that the tenant does not allow), NotFound (no such document of this tenant),
+        FailedPrecondition (DOCUMENTS_TOO_LARGE, a named document cannot be read, or MAX_COST_EXCEEDED),
         ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
         check(question)
-        models = self._models.lineup(options.model, fallbacks)
+        models = await self._models.lineup(caller.tenant, options.model, fallbacks)
         options = replace(options, model=models[0].name)
-        job = Job(caller, "", options, models[0])
+        job = Job(caller, "", options, models[0], purse=purse)
         seat = self._flights.join(
             _flight_key(job, models, question),
             lambda emit, latest: self._run(job, models, question, emit, latest),
@@ -267,10 +270,13 @@ class Ask:
         options: Options,
         *,
         fallbacks: Sequence[str] = (),
+        purse: Purse | None = None,
         deadline: float | None = None,
     ) -> CitedAnswer:
         """The answer. Raises what StreamAsk raises."""
-        async with aclosing(self._stream(caller, question, options, fallbacks=fallbacks, deadline=deadline)) as events:
+        async with aclosing(
+            self._stream(caller, question, options, fallbacks=fallbacks, purse=purse, deadline=deadline)
+        ) as events:
             async for event in events:
                 if isinstance(event, Answered):
                     return event.answer
@@ -278,12 +284,13 @@ class Ask:
 
 
 def _flight_key(job: Job, models: Sequence[Model], question: Question) -> bytes:
-    """Who pays is part of it: a listener must not fail, or be served, on another one's budget."""
+    """Who pays, and how much, is part of it: a listener must not fail, or be served, on another one's budget."""
     filters = question.filters
-    parts = [
+    bound = None if job.purse is None else job.purse.key
+    parts: list[object] = [
         *(job.caller.tenant, job.caller.actor, job.caller.project, question.text, question.max_passages),
         *(filters.documents, sorted(filters.languages), str(filters.stored_after), str(filters.stored_before)),
-        *(job.options.language.lower(), [model.name for model in models]),
+        *(job.options.language.lower(), [model.name for model in models], bound),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 

@@ -1,7 +1,7 @@
 """The use case: what a schema describes, found in a document, checked, and supported by its words."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from services.summarizer.domain.document_use import Keeper
@@ -13,12 +13,13 @@ from services.summarizer.domain.json_schema import CheckedSchema, check
 from services.summarizer.domain.map_reduce import Job
 from services.summarizer.domain.models import Model, Models
 from services.summarizer.domain.ports import Deadline, PageSource
+from services.summarizer.domain.purse import Purse
 from services.summarizer.domain.savings import Savings, free_event
 from services.summarizer.domain.schema_book import SchemaBook
 from services.summarizer.domain.single_flight import Emit, SingleFlight
 from services.summarizer.domain.values import Caller, Consumption, Length, Money, Options, Style, TokenCount
 
-FieldsFlightKey = tuple[str, str, str, str, str, str, tuple[str, ...]]
+FieldsFlightKey = tuple[str, str, str, str, str, str, tuple[str, ...], Hashable]
 FieldsFlights = SingleFlight[FieldsFlightKey, Progress | Extraction]
 
 
@@ -66,21 +67,25 @@ class ExtractFields:
         *,
         model: str = "",
         fallbacks: Sequence[str] = (),
+        purse: Purse | None = None,
         deadline: float | None = None,
         told: Callable[[Progress], None] | None = None,
     ) -> Extraction:
-        """The fields. `deadline`, in the event loop's time, is until when the caller waits; `told` hears how far it is.
+        """The fields. `purse` bounds what is spent. `deadline`, in the event loop's time, is until when the caller
+        waits; `told` hears how far it is.
 
-        Raises InvalidArgument (unknown model, a schema that cannot be used), NotFound (document or schema),
-        FailedPrecondition (no text, too much of it), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
+        Raises InvalidArgument (unknown model, a schema that cannot be used), PermissionDenied (a model that the
+        tenant does not allow), NotFound (document or schema), FailedPrecondition (no text, too much of it,
+        MAX_COST_EXCEEDED), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
-        models = self._models.lineup(model, fallbacks)
+        models = await self._models.lineup(caller.tenant, model, fallbacks)
         name, schema = await self._schema(caller, wanted)
         await self._pages.exists(document)
-        # Who pays is part of the key, as for summaries.
+        # Who pays, and how much, is part of the key, as for summaries.
         payer = (caller.tenant, caller.actor, caller.project)
-        key = (*payer, document, schema.digest, name, tuple(one.name for one in models))
-        job = FieldsJob(_job(caller, document, models[0]), schema, name)
+        bound = None if purse is None else purse.key
+        key = (*payer, document, schema.digest, name, tuple(one.name for one in models), bound)
+        job = FieldsJob(_job(caller, document, models[0], purse), schema, name)
         seat = self._flights.join(key, lambda emit, latest: self._run(job, models, emit, latest), deadline=deadline)
         with seat:
             async for event in seat:
@@ -125,9 +130,9 @@ class ExtractFields:
         self._savings.add(caller, event)
 
 
-def _job(caller: Caller, document: str, model: Model) -> Job:
+def _job(caller: Caller, document: str, model: Model, purse: Purse | None) -> Job:
     # Options of summaries say nothing to fields but the model.
-    return Job(caller, document, Options(Length.SHORT, Style.PARAGRAPH, "", "", model.name), model)
+    return Job(caller, document, Options(Length.SHORT, Style.PARAGRAPH, "", "", model.name), model, purse=purse)
 
 
 def _nothing(currency: str) -> Consumption:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from services.runtime.errors import FailedPrecondition
 from services.summarizer.domain.events import Progress
 from services.summarizer.domain.field_merge import Context, json_of, merge, replaced
 from services.summarizer.domain.fields_prompts import most_fields
@@ -24,6 +25,7 @@ from services.summarizer.domain.keys import fields_key
 from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
 from services.summarizer.domain.numbers_dates import customs_of
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource
+from services.summarizer.domain.purse import MAX_COST_EXCEEDED
 from services.summarizer.domain.reading import EMPTY_CHUNK, MAX_CHUNK_TOKENS, Reading, builder_around, read
 from services.summarizer.domain.values import Answer, Chunk
 
@@ -79,11 +81,18 @@ class FieldMaker:
             answers = await self._ask(asked, prompts, bill, _Parts(reading, told).done)
             context = await asyncio.to_thread(_context, asked, reading)
             checked = await asyncio.to_thread(_first_answer, asked, answers, context)
-            repaired = None
+            repaired, unaffordable = None, False
             if checked.violations and job.model.abilities.writes:
-                repaired = await self._repair(asked, reading, checked, context, bill)
+                try:
+                    repaired = await self._repair(asked, reading, checked, context, bill)
+                except FailedPrecondition as exc:
+                    # What was bought so far is an answer, and it says what is wrong with it.
+                    if exc.reason != MAX_COST_EXCEEDED:
+                        raise
+                    unaffordable = True
         known = len(bill.calls) == calls_before
-        return _extraction(asked, reading, repaired or checked, bill, repaired=repaired is not None, cached=known)
+        made = _extraction(asked, reading, repaired or checked, bill, repaired=repaired is not None, cached=known)
+        return replace(made, repair_unaffordable=unaffordable)
 
     async def _repair(
         self, asked: FieldsJob, reading: Reading, checked: _Checked, context: Context, bill: Bill

@@ -125,6 +125,8 @@ class Extraction:
     failed_pages: tuple[int, ...]
     consumption: Consumption
     degraded_from: str = ""
+    repair_unaffordable: bool = False
+    """It is not valid, and there was no room in the bound to ask about that once more."""
 
     @property
     def valid(self) -> bool:

@@ -163,11 +163,25 @@ class PaidCalls:
         """A hold for which there is room in the purse."""
         while True:
             held = await self._reserve(order, most)
-            if order.purse is None or order.purse.take(held.hold_id, held.amount):
+            if order.purse is None:
+                return held
+            try:
+                taken = await order.purse.take(held.hold_id, held.amount)
+            except BaseException:
+                self._tails.start(self._unused(order, held))
+                raise
+            if taken:
                 return held
             # Others may need it now: it is given back before anything is waited for.
             await self._tails.finish(self._release(Delivery(held.hold_id, order.caller, None)))
             await order.purse.room_for(held.amount)
+
+    async def _unused(self, order: Order, held: Held) -> None:
+        """Gives back what nobody will call for."""
+        try:
+            await self._release(Delivery(held.hold_id, order.caller, None))
+        finally:
+            await _end(order, held, Money(held.amount.currency, 0))
 
     async def _reserve(self, order: Order, most: TokenCount) -> Held:
         hold_id = self._new_id()
@@ -204,7 +218,7 @@ class PaidCalls:
                 raise
             cost = await self._settle(delivery)
         finally:
-            _end(order, held, cost)
+            await _end(order, held, cost)
         return Paid(answer, held.hold_id, cost or held.amount, settled=cost is not None)
 
     async def _account_for_failure(self, order: Order, held: Held, error: BaseException) -> None:
@@ -220,7 +234,7 @@ class PaidCalls:
                 cost = await self._settle(delivery)
             # UNKNOWN: the hold stands until it runs out and is reconciled; money that may be spent is never freed.
         finally:
-            _end(order, held, cost)
+            await _end(order, held, cost)
 
     async def _settle(self, delivery: Delivery) -> Money | None:
         """What it cost; None where the ledger did not answer, which the outbox then goes on asking."""
@@ -272,10 +286,10 @@ def state_of(error: BaseException, *, bills_unanswered: bool) -> CallState:
     return CallState.UNKNOWN
 
 
-def _end(order: Order, held: Held, cost: Money | None) -> None:
+async def _end(order: Order, held: Held, cost: Money | None) -> None:
     """Tells the purse what the call cost; None where that is not known."""
     if order.purse is not None:
-        order.purse.end(held.hold_id, None if cost is None else cost.micros)
+        await order.purse.end(held.hold_id, None if cost is None else cost.micros)
 
 
 def _hold_may_stand(error: BaseException) -> bool:

@@ -1,12 +1,15 @@
 """What one request may spend: it never spends more, however many of its calls are under way at once."""
 
 import asyncio
+from collections.abc import Hashable
 
 from services.runtime.errors import FailedPrecondition, FieldViolation, InvalidArgument
 from services.summarizer.domain.values import Money
 
 CURRENCY = "USD"
 """Currency of every price, and so of every bound."""
+MAX_COST_EXCEEDED = "MAX_COST_EXCEEDED"
+"""The reason of a refusal."""
 
 
 class Purse:
@@ -20,16 +23,16 @@ class Purse:
 
     def __init__(self, most: Money, *, spent_micros: int = 0) -> None:
         """Raises InvalidArgument MAX_COST_CURRENCY for another currency than that of the prices."""
-        if most.currency != CURRENCY:
-            raise InvalidArgument(
-                "MAX_COST_CURRENCY",
-                f"Prices are in {CURRENCY}. Give max_cost in {CURRENCY}.",
-                fields=[FieldViolation("max_cost.currency", f"must be {CURRENCY}")],
-            )
+        check_currency(most)
         self._most = most.micros
         self._spent = spent_micros
         self._held: dict[str, int] = {}
         self._changed = asyncio.Event()
+
+    @property
+    def key(self) -> Hashable:
+        """Requests whose purses have the same may share a run: none of them fails on the bound of another."""
+        return self._most
 
     @property
     def spent_micros(self) -> int:
@@ -41,14 +44,14 @@ class Purse:
         """What calls under way can cost at most."""
         return sum(self._held.values())
 
-    def take(self, hold_id: str, amount: Money) -> bool:
+    async def take(self, hold_id: str, amount: Money) -> bool:
         """Takes the money for a call; False, with nothing taken, where it would be too much."""
         if self._spent + self.held_micros + amount.micros > self._most:
             return False
         self._held[hold_id] = amount.micros
         return True
 
-    def end(self, hold_id: str, cost_micros: int | None) -> None:
+    async def end(self, hold_id: str, cost_micros: int | None) -> None:
         """The call ended and cost this; None where nobody knows, and then it counts with what was taken for it. Again,
         nothing happens."""
         taken = self._held.pop(hold_id, None)
@@ -70,7 +73,7 @@ class Purse:
     def _exceeded(self, micros: int) -> FailedPrecondition:
         needed = self._spent + micros
         return FailedPrecondition(
-            "MAX_COST_EXCEEDED",
+            MAX_COST_EXCEEDED,
             f"The next call to the model can cost {micros} micro-units of {CURRENCY}, and {self._spent} of max_cost "
             f"{self._most} are spent. It needs {needed} at least, and more where further calls follow: Estimate tells "
             "how much all of it may cost. What was bought is kept and serves the next try.",
@@ -80,4 +83,14 @@ class Purse:
                 "spent_micros": str(self._spent),
                 "needed_micros": str(needed),
             },
+        )
+
+
+def check_currency(most: Money) -> None:
+    """Raises InvalidArgument MAX_COST_CURRENCY for a bound in another currency than that of the prices."""
+    if most.currency != CURRENCY:
+        raise InvalidArgument(
+            "MAX_COST_CURRENCY",
+            f"Prices are in {CURRENCY}. Give max_cost in {CURRENCY}.",
+            fields=[FieldViolation("max_cost.currency", f"must be {CURRENCY}")],
         )

@@ -1,7 +1,7 @@
 """The use case: a cited summary of a document, made once and told to everyone who asks for it at the time."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -25,7 +25,7 @@ from services.summarizer.domain.values import Caller, Consumption, Money, Option
 MAX_DELTA_CHARS = 100_000
 """The contract's bound of StreamSummarizeResponse.text_delta."""
 
-FlightKey = tuple[str, str, bytes, tuple[str, ...], int | None]
+FlightKey = tuple[str, str, bytes, tuple[str, ...], Hashable]
 Flights = SingleFlight[FlightKey, Event]
 
 
@@ -105,24 +105,23 @@ class StreamSummarize:
         options: Options,
         *,
         fallbacks: Sequence[str] = (),
-        max_cost: Money | None = None,
+        purse: Purse | None = None,
         deadline: float | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Events of the summary, Finished last. Closing the iterator gives up; a run with no listener is cancelled.
 
-        `fallbacks` are names of models that may answer where that of the options cannot; without any the deployment's
-        own. `max_cost` bounds what is spent. `deadline`, in the event loop's time, is until when the caller waits; a
-        run goes by its most patient listener.
+        `fallbacks` are names of models that may answer where that of the options cannot; without any the tenant's
+        or the deployment's. `purse` bounds what is spent. `deadline`, in the event loop's time, is until when the
+        caller waits; a run goes by its most patient listener.
 
-        Raises InvalidArgument (unknown model, language that it does not write), NotFound (no such document of this
-        tenant, whatever the cache holds), FailedPrecondition (no text, too much of it, MAX_COST_EXCEEDED),
-        ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
+        Raises InvalidArgument (unknown model, language that it does not write), PermissionDenied (a model that the
+        tenant does not allow), NotFound (no such document of this tenant, whatever the cache holds), FailedPrecondition
+        (no text, too much of it, MAX_COST_EXCEEDED), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
-        models = self._models.lineup(options.model, fallbacks)
+        models = await self._models.lineup(caller.tenant, options.model, fallbacks)
         model = models[0]
         options = replace(options, model=model.name)
         key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
-        purse = None if max_cost is None else Purse(max_cost)
         cached = await self._look(caller, document, key)
         if cached is not None:
             self._record_saving(caller, cached, "cache")
@@ -132,7 +131,7 @@ class StreamSummarize:
             return
         job = Job(caller, document, options, model, purse=purse)
         # Who pays, and how much, is part of the key: a listener must not fail, or be served, on another one's budget.
-        bound = None if max_cost is None else max_cost.micros
+        bound = None if purse is None else purse.key
         flight_key = (caller.actor, caller.project, key, tuple(model.name for model in models), bound)
         seat = self._flights.join(
             flight_key, lambda emit, latest: self._run(job, models, emit, latest), deadline=deadline
@@ -197,12 +196,12 @@ class Summarize:
         options: Options,
         *,
         fallbacks: Sequence[str] = (),
-        max_cost: Money | None = None,
+        purse: Purse | None = None,
         deadline: float | None = None,
     ) -> Summary:
         """The summary. Raises what StreamSummarize raises."""
         async with aclosing(
-            self._stream(caller, document, options, fallbacks=fallbacks, max_cost=max_cost, deadline=deadline)
+            self._stream(caller, document, options, fallbacks=fallbacks, purse=purse, deadline=deadline)
         ) as events:
             async for event in events:
                 if isinstance(event, Finished):

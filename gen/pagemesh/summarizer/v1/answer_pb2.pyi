@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from pagemesh.common.v1 import money_pb2 as _money_pb2
 from pagemesh.common.v1 import page_pb2 as _page_pb2
 from pagemesh.summarizer.v1 import summary_pb2 as _summary_pb2
 import builtins as _builtins
@@ -72,6 +73,7 @@ class AskRequest(_message.Message):
     STORED_AFTER_FIELD_NUMBER: _builtins.int
     STORED_BEFORE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question. Words `"in double quotes"` are looked for as they stand, one behind the other."""
     @_builtins.property
@@ -94,6 +96,13 @@ class AskRequest(_message.Message):
     def options(self) -> Global___AnswerOptions:
         """How to answer."""
 
+    @_builtins.property
+    def max_cost(self) -> _money_pb2.Money:
+        """The most that this request may spend, in USD. The model is called only where the most that the call can cost is not
+        more; else the request is refused with MAX_COST_EXCEEDED. Fallback models have what is left. Zero takes only what is
+        free. Absent means no bound but the budgets.
+        """
+
     def __init__(
         self,
         *,
@@ -103,10 +112,11 @@ class AskRequest(_message.Message):
         stored_after: _timestamp_pb2.Timestamp | None = ...,
         stored_before: _timestamp_pb2.Timestamp | None = ...,
         options: Global___AnswerOptions | None = ...,
+        max_cost: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "stored_after", b"stored_after", "stored_before", b"stored_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_cost", b"max_cost", "options", b"options", "stored_after", b"stored_after", "stored_before", b"stored_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "languages", b"languages", "options", b"options", "question", b"question", "stored_after", b"stored_after", "stored_before", b"stored_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "languages", b"languages", "max_cost", b"max_cost", "options", b"options", "question", b"question", "stored_after", b"stored_after", "stored_before", b"stored_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -148,6 +158,7 @@ class StreamAskRequest(_message.Message):
     STORED_AFTER_FIELD_NUMBER: _builtins.int
     STORED_BEFORE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question. Words `"in double quotes"` are looked for as they stand, one behind the other."""
     @_builtins.property
@@ -170,6 +181,13 @@ class StreamAskRequest(_message.Message):
     def options(self) -> Global___AnswerOptions:
         """How to answer."""
 
+    @_builtins.property
+    def max_cost(self) -> _money_pb2.Money:
+        """The most that this request may spend, in USD. The model is called only where the most that the call can cost is not
+        more; else the request is refused with MAX_COST_EXCEEDED. Fallback models have what is left. Zero takes only what is
+        free. Absent means no bound but the budgets.
+        """
+
     def __init__(
         self,
         *,
@@ -179,10 +197,11 @@ class StreamAskRequest(_message.Message):
         stored_after: _timestamp_pb2.Timestamp | None = ...,
         stored_before: _timestamp_pb2.Timestamp | None = ...,
         options: Global___AnswerOptions | None = ...,
+        max_cost: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "stored_after", b"stored_after", "stored_before", b"stored_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_cost", b"max_cost", "options", b"options", "stored_after", b"stored_after", "stored_before", b"stored_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "languages", b"languages", "options", b"options", "question", b"question", "stored_after", b"stored_after", "stored_before", b"stored_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "languages", b"languages", "max_cost", b"max_cost", "options", b"options", "question", b"question", "stored_after", b"stored_after", "stored_before", b"stored_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

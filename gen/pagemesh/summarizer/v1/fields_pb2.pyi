@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
+from pagemesh.common.v1 import money_pb2 as _money_pb2
 from pagemesh.summarizer.v1 import summary_pb2 as _summary_pb2
 import builtins as _builtins
 import sys
@@ -58,6 +59,7 @@ class ExtractFieldsRequest(_message.Message):
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
     SCHEMA_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     schema: _builtins.str
@@ -70,6 +72,15 @@ class ExtractFieldsRequest(_message.Message):
     def options(self) -> Global___FieldOptions:
         """How to look."""
 
+    @_builtins.property
+    def max_cost(self) -> _money_pb2.Money:
+        """The most that this request may spend, in USD. A call to a model is made only where what was spent, what is set aside
+        for calls under way and the most that this one can cost are not more together; else the request is refused with
+        MAX_COST_EXCEEDED, and what was bought so far serves the next try. Where there is no room to ask once more about
+        what violates the schema, the answer is told as it is, with `repair_unaffordable`. Zero takes only what is free.
+        Absent means no bound but the budgets.
+        """
+
     def __init__(
         self,
         *,
@@ -77,10 +88,11 @@ class ExtractFieldsRequest(_message.Message):
         json_schema: _struct_pb2.Struct | None = ...,
         schema: _builtins.str = ...,
         options: Global___FieldOptions | None = ...,
+        max_cost: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["json_schema", b"json_schema", "options", b"options", "schema", b"schema", "wanted", b"wanted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["json_schema", b"json_schema", "max_cost", b"max_cost", "options", b"options", "schema", b"schema", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "json_schema", b"json_schema", "options", b"options", "schema", b"schema", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "json_schema", b"json_schema", "max_cost", b"max_cost", "options", b"options", "schema", b"schema", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_wanted: _TypeAlias = _typing.Literal["json_schema", "schema"]  # noqa: Y015
     _WhichOneofArgType_wanted: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
@@ -241,6 +253,7 @@ class Extraction(_message.Message):
     FAILED_PAGES_FIELD_NUMBER: _builtins.int
     CONSUMPTION_FIELD_NUMBER: _builtins.int
     DEGRADED_FROM_FIELD_NUMBER: _builtins.int
+    REPAIR_UNAFFORDABLE_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     schema: _builtins.str
@@ -261,6 +274,8 @@ class Extraction(_message.Message):
     """
     degraded_from: _builtins.str
     """The model that was asked for, where it could not answer and `model`, one of the fallback models, did; else empty."""
+    repair_unaffordable: _builtins.bool
+    """True where something violates the schema and `max_cost` had no room to ask a model about it once more."""
     @_builtins.property
     def json(self) -> _struct_pb2.Struct:
         """The answer in the form of the schema."""
@@ -303,10 +318,11 @@ class Extraction(_message.Message):
         failed_pages: _abc.Iterable[_builtins.int] | None = ...,
         consumption: _summary_pb2.Consumption | None = ...,
         degraded_from: _builtins.str = ...,
+        repair_unaffordable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consumption", b"consumption", "json", b"json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "document", b"document", "failed_pages", b"failed_pages", "fields", b"fields", "grounded_share", b"grounded_share", "json", b"json", "missing_required", b"missing_required", "model", b"model", "repaired", b"repaired", "schema", b"schema", "schema_digest", b"schema_digest", "valid", b"valid", "violations", b"violations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "document", b"document", "failed_pages", b"failed_pages", "fields", b"fields", "grounded_share", b"grounded_share", "json", b"json", "missing_required", b"missing_required", "model", b"model", "repair_unaffordable", b"repair_unaffordable", "repaired", b"repaired", "schema", b"schema", "schema_digest", b"schema_digest", "valid", b"valid", "violations", b"violations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from services.summarizer.domain.answer_values import AskEvent, CitedAnswer
 from services.summarizer.domain.ask import AnswerMaker, Ask, AskFlights, StreamAsk
 from services.summarizer.domain.passages import PassageFinder
 from services.summarizer.domain.ports_questions import Filters
+from services.summarizer.domain.purse import Purse
 from services.summarizer.domain.questions import Question
 from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.values import Caller
@@ -53,10 +54,16 @@ class AskFlow:
         )
 
     async def ask(
-        self, asked: Question, caller: Caller = ALICE, *, fallbacks: Sequence[str] = (), **wanted: Any
+        self,
+        asked: Question,
+        caller: Caller = ALICE,
+        *,
+        fallbacks: Sequence[str] = (),
+        purse: Purse | None = None,
+        **wanted: Any,
     ) -> CitedAnswer:
         with act_as(caller):
-            return await Ask(self.stream())(caller, asked, options(**wanted), fallbacks=fallbacks)
+            return await Ask(self.stream())(caller, asked, options(**wanted), fallbacks=fallbacks, purse=purse)
 
     async def events(self, asked: Question, caller: Caller = ALICE) -> list[AskEvent]:
         with act_as(caller):

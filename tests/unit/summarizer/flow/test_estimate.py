@@ -15,6 +15,7 @@ from services.summarizer.adapters.mistral import MistralProvider, tekken_counter
 from services.summarizer.domain.map_reduce import MAX_PARTS
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.ports import PageFailed, Provider
+from services.summarizer.domain.purse import Purse
 from services.summarizer.domain.values import Length, Money, Page
 from tests.fakes.mistral_server import MistralServer
 from tests.fakes.writing_model import write
@@ -152,7 +153,7 @@ async def test_a_high_price_is_a_bound_that_no_call_meets(writer: Provider) -> N
     flow.pages.put(ALICE.tenant, DOCUMENT, *made_pages(90, 600, seed=3))
     wanted = options(model=SMALL)
     found = await estimate_of(flow, prices=MemoryPrices(PRICES))(ALICE, DOCUMENT, wanted)
-    summary = await flow.summarize()(ALICE, DOCUMENT, wanted, max_cost=found.high.cost)
+    summary = await flow.summarize()(ALICE, DOCUMENT, wanted, purse=Purse(found.high.cost))
     assert summary.consumption.cost.micros <= found.high.cost.micros
 
 

@@ -61,22 +61,22 @@ async def buy(flow: Flow, purse: Purse, count: int, bill: Bill | None = None) ->
     )
 
 
-def test_what_is_taken_is_there() -> None:
+async def test_what_is_taken_is_there() -> None:
     purse = Purse(usd(100))
-    assert purse.take("a", usd(60))
-    assert not purse.take("b", usd(41))
-    assert purse.take("b", usd(40))
-    purse.end("a", 10)
-    purse.end("a", 10)
+    assert await purse.take("a", usd(60))
+    assert not await purse.take("b", usd(41))
+    assert await purse.take("b", usd(40))
+    await purse.end("a", 10)
+    await purse.end("a", 10)
     assert (purse.spent_micros, purse.held_micros) == (10, 40)
-    purse.end("b", None)
+    await purse.end("b", None)
     assert (purse.spent_micros, purse.held_micros) == (50, 0)
 
 
-def test_what_was_spent_before_counts() -> None:
+async def test_what_was_spent_before_counts() -> None:
     purse = Purse(usd(100), spent_micros=90)
-    assert not purse.take("a", usd(11))
-    assert purse.take("a", usd(10))
+    assert not await purse.take("a", usd(11))
+    assert await purse.take("a", usd(10))
 
 
 def test_a_bound_in_another_currency_is_refused() -> None:
@@ -210,10 +210,10 @@ async def test_a_request_names_its_bound_and_another_model_has_what_is_left(flow
     hold = 30 + 2 * OUTPUT_TOKENS
     ask = flow.summarize()
     with pytest.raises(FailedPrecondition) as caught:
-        await ask(ALICE, DOCUMENT, options(), fallbacks=["other/writer"], max_cost=usd(130 + hold - 1))
+        await ask(ALICE, DOCUMENT, options(), fallbacks=["other/writer"], purse=Purse(usd(130 + hold - 1)))
     assert caught.value.metadata["spent_micros"] == "130"
     assert other.prompts == []
-    summary = await ask(ALICE, DOCUMENT, options(), fallbacks=["other/writer"], max_cost=usd(130 + hold))
+    summary = await ask(ALICE, DOCUMENT, options(), fallbacks=["other/writer"], purse=Purse(usd(130 + hold)))
     assert summary.degraded_from == MODEL
 
 
@@ -221,11 +221,11 @@ async def test_who_asks_with_another_bound_does_not_fail_with_the_first(flow: Fl
     flow.pages.put(ALICE.tenant, DOCUMENT, word_page(1, 20))
     ask = flow.summarize()
     poor, rich = await asyncio.gather(
-        ask(ALICE, DOCUMENT, options(), max_cost=usd(1)), ask(ALICE, DOCUMENT, options()), return_exceptions=True
+        ask(ALICE, DOCUMENT, options(), purse=Purse(usd(1))), ask(ALICE, DOCUMENT, options()), return_exceptions=True
     )
     assert isinstance(poor, FailedPrecondition)
     assert not isinstance(rich, BaseException)
     with act_as(BOB):
         # What is known already costs nothing and fits into an empty purse.
-        cached = await ask(BOB, DOCUMENT, options(), max_cost=usd(0))
+        cached = await ask(BOB, DOCUMENT, options(), purse=Purse(usd(0)))
     assert cached.cached
