@@ -20,7 +20,7 @@ from services.extractor.adapters.parser_protocol import (
 from services.extractor.adapters.process_meter import ProcessMeter
 
 _INBOX = bytearray(256 * 1024)
-"""What was read last, until it is cut into answers: bytes of its own for each read would be made so large and shrunk."""
+"""What was read last, until it is cut into answers: bytes of its own for each read would be made large and shrunk."""
 _COMPANY_S = 0.05
 """How long a page waits for others, unless it is the first or last one of its task: waking a reader, and telling its
 caller, costs a good part of what a page does."""
