@@ -9,6 +9,7 @@ from pagemesh_cli.verbs.anonymising import Anonymise, replaced
 from pagemesh_cli.verbs.money import money
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
 from pagemesh_cli.verbs.summaries import (
+    AudienceOption,
     FocusOption,
     LanguageOption,
     Length,
@@ -29,6 +30,7 @@ def estimate(
     style: StyleOption = Style.PARAGRAPH,
     language: LanguageOption = "",
     focus: FocusOption = "",
+    audience: AudienceOption = "",
     model: ModelOption = "",
     anonymise: Anonymise = None,
     as_json: Json = False,
@@ -37,7 +39,7 @@ def estimate(
 ) -> None:
     """Tell what a summary would use, cost and take. No model is called and nothing is spent."""
     output = Output(as_json=as_json)
-    options = summary_options(length, style, language, focus, model, anonymise=anonymise)
+    options = summary_options(length, style, language, focus, model, audience=audience, anonymise=anonymise)
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
         found = _fetch(client, output, document, options, timeout_s=timeout)

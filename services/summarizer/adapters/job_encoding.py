@@ -34,6 +34,8 @@ def encode_work(work: Work) -> bytes:
     match work:
         case SummarizeWork(options, fallbacks):
             asked = [options.length.name, options.style.value, options.language, options.focus, options.model]
+            # A worker of the version before can do all others.
+            asked += [options.audience] if options.audience else []
             return _dump(["summarize", asked, fallbacks, *_kinds(options.anonymise)])
         case ExtractWork():
             return _dump(["extract"])
@@ -57,8 +59,9 @@ def decode_work(data: bytes) -> Work:
             return AskWork(question, max_passages, language, model, tuple(fallbacks), _read_kinds(*kinds))
         if kind != "summarize":
             raise Undecodable(f"there is no work of the kind {kind!r}")
-        (length, style, language, focus, model), fallbacks, *kinds = rest
-        options = Options(Length[length], Style(style), language, focus, model, _read_kinds(*kinds))
+        (length, style, language, focus, model, *audience), fallbacks, *kinds = rest
+        options = Options(Length[length], Style(style), language, focus, model, *audience)
+        options = replace(options, anonymise=_read_kinds(*kinds))
         return SummarizeWork(options, tuple(fallbacks))
     except (ValueError, TypeError, KeyError) as exc:
         raise Undecodable("the work of a job cannot be read") from exc

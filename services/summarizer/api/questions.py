@@ -128,7 +128,9 @@ def from_answer(answer: CitedAnswer) -> pb.Answer:
 
 
 def _options(options: pb.AnswerOptions) -> Options:
-    return Options(Length.MEDIUM, Style.PARAGRAPH, options.language, "", options.model, to_kinds(options.anonymise))
+    return Options(
+        Length.MEDIUM, Style.PARAGRAPH, options.language, "", options.model, anonymise=to_kinds(options.anonymise)
+    )
 
 
 def _statement(statement: Statement) -> pb.AnswerStatement:

@@ -120,7 +120,7 @@ class EstimateSummary:
         await self._pages.hold(job.document, hold_id)
         try:
             builder = builder_for(job.model, job.options)
-            chunked = chunking_with(veil, [job.options.focus], builder)
+            chunked = chunking_with(veil, [job.options.focus, job.options.audience], builder)
             return await read(self._pages, job.document, builder, _untold, chunked=chunked)
         finally:
             await self._tails.finish(self._release(job.document, hold_id))

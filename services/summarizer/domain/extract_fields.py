@@ -137,7 +137,7 @@ class ExtractFields:
 
 def _job(caller: Caller, document: str, model: Model, kinds: Kinds, purse: Purse | None) -> Job:
     # Options of summaries say nothing to fields but these two.
-    options = Options(Length.SHORT, Style.PARAGRAPH, "", "", model.name, kinds)
+    options = Options(Length.SHORT, Style.PARAGRAPH, "", "", model.name, anonymise=kinds)
     return Job(caller, document, options, model, purse=purse)
 
 

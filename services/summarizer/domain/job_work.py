@@ -151,7 +151,7 @@ class JobWork:
     async def _answer(self, claim: Claim, work: AskWork, told: Told) -> Result:
         question = Question(work.question, Filters(documents=(claim.document,)), work.max_passages)
         # Of the options of summaries, language and model alone say something to answers.
-        options = Options(Length.MEDIUM, Style.PARAGRAPH, work.language, "", work.model, work.anonymise)
+        options = Options(Length.MEDIUM, Style.PARAGRAPH, work.language, "", work.model, anonymise=work.anonymise)
         stream = self._ask(claim.caller, question, options, fallbacks=work.fallbacks)
         with self._act_as(claim.caller):
             async with aclosing(stream) as events:

@@ -29,7 +29,7 @@ def sealed(prompt: AnyPrompt) -> AnyPrompt:
         return replace(prompt, schema=schema, complaints=complaints, chunk=_sealed_chunk(prompt.chunk, hide))
     return replace(
         prompt,
-        options=replace(prompt.options, focus=hide(prompt.options.focus)),
+        options=replace(prompt.options, focus=hide(prompt.options.focus), audience=hide(prompt.options.audience)),
         question=hide(prompt.question),
         chunk=_sealed_chunk(prompt.chunk, hide) if prompt.chunk is not None else None,
         claims=tuple(replace(claim, text=hide(claim.text)) for claim in prompt.claims),

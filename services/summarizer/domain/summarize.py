@@ -60,7 +60,7 @@ class SummaryMaker:
                 job.document,
                 builder,
                 lambda done, of: emit(Progress(done, of, 0, 0)),
-                chunked=chunking_with(veil, [job.options.focus], builder),
+                chunked=chunking_with(veil, [job.options.focus, job.options.audience], builder),
             )
         check_language(job, reading)
         tell = _ChunkProgress(reading, emit)

@@ -57,7 +57,8 @@ class Style(Enum):
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the caller wants. Empty `language` and `focus` mean the document's own; `model`:
-    `{provider}/{model}`. `anonymise` is what to replace; None where the caller does not say.
+    `{provider}/{model}`. Empty `audience`, who will read it, means nobody in particular. `anonymise` is what to
+    replace; None where the caller does not say.
     """
 
     length: Length
@@ -65,6 +66,7 @@ class Options:
     language: str
     focus: str
     model: str
+    audience: str = ""
     anonymise: Kinds | None = None
 
 

@@ -32,7 +32,7 @@ def hidden_job(job: Job, veil: Veil | None) -> Job:
     if veil is None:
         # Nothing was replaced: the answer is the same as without.
         return replace(job, options=replace(options, anonymise=()))
-    return replace(job, options=replace(options, focus=veil.hide(options.focus)))
+    return replace(job, options=replace(options, focus=veil.hide(options.focus), audience=veil.hide(options.audience)))
 
 
 def hidden_chunks(pages: Iterable[Page], asked: Sequence[str], builder: ChunkBuilder, veil: Veil) -> list[Chunk]:

@@ -99,7 +99,11 @@ def assert_restored(text: str, *, streamed: bool = False) -> None:
 
 
 async def test_a_summary_and_its_stream(client: Client, world: World, mistral: MistralServer) -> None:
-    wanted: dict[str, Any] = {"anonymise": [ALL], "focus": "what max.mueller@example.org owes"}
+    wanted: dict[str, Any] = {
+        "anonymise": [ALL],
+        "focus": "what max.mueller@example.org owes",
+        "audience": "the friends of Herr Max Müller",
+    }
     request = service_pb2.EstimateRequest(document=DOCUMENT, summary=service_pb2.SummaryOptions(**wanted))
     expected = (await client.stub.Estimate(request, metadata=metadata(client.tenant))).estimate
     events = [event async for event in client.stream(**wanted)]
