@@ -47,7 +47,7 @@ from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turns
-from services.summarizer.job_parts import bell_of, desk_of, notices_of, worker_of
+from services.summarizer.job_parts import batches_of, bell_of, desk_of, notices_of, worker_of
 from services.summarizer.outside import Outside, open_outside
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -110,7 +110,7 @@ async def serve(
         )
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
         server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMAS)
-        server.add(add_JobServiceServicer_to_server, JobServicer(desk), _JOBS)
+        server.add(add_JobServiceServicer_to_server, JobServicer(desk, batches_of(settings, world.pool)), _JOBS)
         notices = notices_of(world.pool, world.ledger)
         async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run(), notices.run()):
             await server.run(started=started, stop=stop)

@@ -10,12 +10,14 @@ from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.job_bell import PostgresJobBell
 from services.summarizer.adapters.job_signals import notice_signals, worker_signals
 from services.summarizer.adapters.ledger_events import LedgerAnnouncer
+from services.summarizer.adapters.postgres_job_batches import PostgresBatches
 from services.summarizer.adapters.postgres_job_notices import PostgresNoticeBook
 from services.summarizer.adapters.postgres_job_queue import PostgresJobQueue
 from services.summarizer.adapters.postgres_jobs import PostgresJobs
 from services.summarizer.config import SummarizerSettings, WorkerSettings
 from services.summarizer.domain.ask import StreamAsk
 from services.summarizer.domain.extract_fields import ExtractFields
+from services.summarizer.domain.job_batches import BatchDesk
 from services.summarizer.domain.job_desk import JobDesk, JobLimits
 from services.summarizer.domain.job_notices import NoticeFeeder
 from services.summarizer.domain.job_orders import Orders
@@ -43,11 +45,21 @@ def desk_of(
     bell: PostgresJobBell,
 ) -> JobDesk:
     """Where jobs are handed in."""
-    limits = JobLimits(settings.job_queue_limit, settings.job_attempts, float(settings.job_retention_s))
     orders = Orders(models=models, schemas=schemas)
     return JobDesk(
-        store=PostgresJobs(pool), bell=bell, orders=orders, pages=pages, act_as=act_as, limits=limits, now=_now
+        store=PostgresJobs(pool),
+        bell=bell,
+        orders=orders,
+        pages=pages,
+        act_as=act_as,
+        limits=_limits(settings),
+        now=_now,
     )
+
+
+def batches_of(settings: SummarizerSettings, pool: Pool) -> BatchDesk:
+    """Where batches are looked after."""
+    return BatchDesk(store=PostgresBatches(pool), limits=_limits(settings))
 
 
 def worker_of(
@@ -91,6 +103,10 @@ def notices_of(pool: Pool, ledger: MeshClient) -> NoticeFeeder:
         jitter=random.random,
         signals=notice_signals(),
     )
+
+
+def _limits(settings: SummarizerSettings) -> JobLimits:
+    return JobLimits(settings.job_queue_limit, settings.job_attempts, float(settings.job_retention_s))
 
 
 def _now() -> datetime:

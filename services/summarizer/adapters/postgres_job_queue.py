@@ -162,13 +162,24 @@ class PostgresJobQueue:
         return await self._move(claim, "jobs.beat", _TELL, {**moved, "lease_s": lease_s})
 
     async def finish(
-        self, claim: Claim, state: JobState, *, result: Result | None, fault: Fault | None, keep_s: float
+        self,
+        claim: Claim,
+        state: JobState,
+        *,
+        result: Result | None,
+        fault: Fault | None,
+        keep_s: float,
+        progress: Progress | None = None,
     ) -> bool:
         """Whoever deletes the row in the queue ends the job."""
         tenant = claim.caller.tenant
         encoded = None if result is None else encode_result(tenant, result)
         moved = moved_to(tenant, EventKind.ENDED, state, fault=fault, result=encoded, keep_s=keep_s)
-        return await self._move(claim, "jobs.finish", _FINISH, moved)
+        last = None
+        if progress is not None:
+            # The lease is over with the next statement.
+            last = {**moved_to(tenant, EventKind.PROGRESS, JobState.RUNNING, progress=progress), "lease_s": 1.0}
+        return await self._move(claim, "jobs.finish", _FINISH, moved, before=last)
 
     async def postpone(self, claim: Claim, *, delay_s: float, fault: Fault) -> bool:
         """Queued again, to be due later."""
@@ -227,14 +238,25 @@ class PostgresJobQueue:
         moved = moved_to(claim.caller.tenant, kind, JobState.QUEUED, fault=fault)
         return await self._move(claim, "jobs.give_back", _GIVE_BACK, {**moved, "delay_s": delay_s, "untried": untried})
 
-    async def _move(self, claim: Claim, operation: str, statement: bytes, row: dict[str, Any]) -> bool:
-        """One round trip, and one transaction: what is sent between two syncs of a pipeline."""
-        row = {**row, "job": claim.job_id, "attempt": claim.attempt}
+    async def _move(
+        self,
+        claim: Claim,
+        operation: str,
+        statement: bytes,
+        row: dict[str, Any],
+        *,
+        before: dict[str, Any] | None = None,
+    ) -> bool:
+        """One round trip, and one transaction: what is sent between two syncs of a pipeline. `before` is progress that
+        is told first."""
+        held = {"job": claim.job_id, "attempt": claim.attempt}
         with translate(operation):
             async with single(self._pool) as connection:
                 async with connection.pipeline():
                     await bind(connection, claim.caller.tenant)
-                    cursor = await connection.execute(statement, row)
+                    if before is not None:
+                        await connection.execute(_TELL, {**before, **held})
+                    cursor = await connection.execute(statement, {**row, **held})
                 return await cursor.fetchone() is not None
 
 

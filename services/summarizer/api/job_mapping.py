@@ -1,11 +1,13 @@
 """Jobs between the contract's messages and the domain's values."""
 
 from datetime import UTC, datetime
+from typing import Literal
 
 from google.protobuf import json_format, timestamp_pb2
 from google.rpc import status_pb2
 
 from pagemesh.summarizer.v1 import answer_pb2, fields_pb2, job_pb2, job_work_pb2, summary_pb2
+from pagemesh.summarizer.v1 import job_batches_pb2 as batches_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
 from services.runtime import errors, status
@@ -15,6 +17,7 @@ from services.summarizer.api.questions import from_answer
 from services.summarizer.domain.answer_values import CitedAnswer
 from services.summarizer.domain.events import Progress
 from services.summarizer.domain.fields_values import Extraction
+from services.summarizer.domain.job_batches import BatchSelection
 from services.summarizer.domain.job_desk import Silence, invalid
 from services.summarizer.domain.jobs import (
     AskWork,
@@ -110,6 +113,18 @@ def from_batch(batch: Batch) -> job_pb2.JobBatch:
         last_sequence=batch.last_sequence,
         create_time=_from_time(batch.create_time),
     )
+
+
+def to_batch_selection(request: batches_pb2.ListBatchesRequest) -> BatchSelection:
+    """Which batches are meant. Raises InvalidArgument where a time is none."""
+    return BatchSelection(request.open_only, _to_time(request, "start_time"), _to_time(request, "end_time"))
+
+
+def _to_time(request: batches_pb2.ListBatchesRequest, field: Literal["start_time", "end_time"]) -> datetime | None:
+    try:
+        return getattr(request, field).ToDatetime(tzinfo=UTC) if request.HasField(field) else None
+    except (ValueError, OverflowError) as exc:
+        raise invalid(field, "must be a time of the years 1 to 9999") from exc
 
 
 def from_watched(item: JobEvent | Silence | Batch) -> service_pb2.WatchJobResponse:

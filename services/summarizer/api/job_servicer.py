@@ -6,12 +6,14 @@ from typing import Any, TypeVar
 
 import grpc
 
+from pagemesh.summarizer.v1 import job_batches_pb2 as batches_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import job_service_pb2_grpc
 from services.runtime.call import current_identity
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api import job_mapping as mapping
 from services.summarizer.api.caller import current_caller
+from services.summarizer.domain.job_batches import BatchDesk
 from services.summarizer.domain.job_desk import JobDesk, Silence
 from services.summarizer.domain.jobs import Batch, JobEvent, Selection
 
@@ -23,8 +25,9 @@ R = TypeVar("R")
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     """Translates; decides nothing."""
 
-    def __init__(self, desk: JobDesk) -> None:
+    def __init__(self, desk: JobDesk, batches: BatchDesk) -> None:
         self._desk = desk
+        self._batches = batches
 
     async def CreateJob(
         self, request: service_pb2.CreateJobRequest, context: "Context[Any, Any]"
@@ -65,6 +68,34 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         """A batch."""
         batch = await self._desk.batch(_tenant(), _id(request.name))
         return service_pb2.GetBatchResponse(batch=mapping.from_batch(batch))
+
+    async def ListBatches(
+        self, request: batches_pb2.ListBatchesRequest, context: "Context[Any, Any]"
+    ) -> batches_pb2.ListBatchesResponse:
+        """A page of batches."""
+        batches, token = await self._batches.list(
+            _tenant(),
+            mapping.to_batch_selection(request),
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return batches_pb2.ListBatchesResponse(batches=map(mapping.from_batch, batches), next_page_token=token)
+
+    async def CancelBatch(
+        self, request: batches_pb2.CancelBatchRequest, context: "Context[Any, Any]"
+    ) -> batches_pb2.CancelBatchResponse:
+        """Ends the jobs of a batch."""
+        batch, count = await self._batches.cancel(_tenant(), _id(request.name))
+        return batches_pb2.CancelBatchResponse(batch=mapping.from_batch(batch), cancelled_count=count)
+
+    async def RetryBatch(
+        self, request: batches_pb2.RetryBatchRequest, context: "Context[Any, Any]"
+    ) -> batches_pb2.RetryBatchResponse:
+        """Queues jobs of a batch once more."""
+        batch, count = await self._batches.retry(
+            current_caller(), _id(request.name), cancelled=request.include_cancelled
+        )
+        return batches_pb2.RetryBatchResponse(batch=mapping.from_batch(batch), queued_count=count)
 
     async def CancelJob(
         self, request: service_pb2.CancelJobRequest, context: "Context[Any, Any]"

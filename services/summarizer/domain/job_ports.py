@@ -88,9 +88,17 @@ class JobQueue(Protocol):
         ...
 
     async def finish(
-        self, claim: Claim, state: JobState, *, result: Result | None, fault: Fault | None, keep_s: float
+        self,
+        claim: Claim,
+        state: JobState,
+        *,
+        result: Result | None,
+        fault: Fault | None,
+        keep_s: float,
+        progress: Progress | None = None,
     ) -> bool:
-        """Ends the job. False, and nothing changed, where the claim does not hold any more."""
+        """Ends the job; progress that was not told yet is told before, in the same transaction. False, and nothing
+        changed, where the claim does not hold any more."""
         ...
 
     async def postpone(self, claim: Claim, *, delay_s: float, fault: Fault) -> bool:

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from pagemesh.summarizer.v1 import job_batches_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -59,6 +60,21 @@ class JobServiceStub:
                 '/pagemesh.summarizer.v1.JobService/GetBatch',
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.GetBatchRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.GetBatchResponse.FromString,
+                _registered_method=True)
+        self.ListBatches = channel.unary_unary(
+                '/pagemesh.summarizer.v1.JobService/ListBatches',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.ListBatchesRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.ListBatchesResponse.FromString,
+                _registered_method=True)
+        self.CancelBatch = channel.unary_unary(
+                '/pagemesh.summarizer.v1.JobService/CancelBatch',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.CancelBatchRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.CancelBatchResponse.FromString,
+                _registered_method=True)
+        self.RetryBatch = channel.unary_unary(
+                '/pagemesh.summarizer.v1.JobService/RetryBatch',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.RetryBatchRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.RetryBatchResponse.FromString,
                 _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/pagemesh.summarizer.v1.JobService/CancelJob',
@@ -123,6 +139,29 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBatches(self, request, context):
+        """Lists the tenant's batches, newest first. Batches that are made meanwhile move no page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelBatch(self, request, context):
+        """Cancels the jobs of a batch that have not ended, some hundreds at a time: a call that breaks off has cancelled some of
+        them, and the next one goes on. Those that have ended stay as they are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryBatch(self, request, context):
+        """Queues the jobs of a batch that FAILED once more, some hundreds at a time. Those that have not ended or SUCCEEDED stay
+        as they are. RESOURCE_EXHAUSTED where too many jobs would wait: some may be queued by then, and the next call goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelJob(self, request, context):
         """Cancels a job, whether it waits or runs. What its calls have cost so far stays paid. A job that has ended stays as
         it is, and is answered.
@@ -182,6 +221,21 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.GetBatch,
                     request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.GetBatchRequest.FromString,
                     response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.GetBatchResponse.SerializeToString,
+            ),
+            'ListBatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBatches,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.ListBatchesRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.ListBatchesResponse.SerializeToString,
+            ),
+            'CancelBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelBatch,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.CancelBatchRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.CancelBatchResponse.SerializeToString,
+            ),
+            'RetryBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryBatch,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.RetryBatchRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.RetryBatchResponse.SerializeToString,
             ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
@@ -340,6 +394,87 @@ class JobService:
             '/pagemesh.summarizer.v1.JobService/GetBatch',
             pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.GetBatchRequest.SerializeToString,
             pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.GetBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.JobService/ListBatches',
+            pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.ListBatchesRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.ListBatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.JobService/CancelBatch',
+            pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.CancelBatchRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.CancelBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.JobService/RetryBatch',
+            pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.RetryBatchRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.RetryBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,
