@@ -19,6 +19,7 @@ from pagemesh_cli.verbs import (
     fields,
     jobs,
     ledger,
+    models,
     pictures,
     projects,
     questions,
@@ -76,6 +77,7 @@ for panel, verbs in _VERBS.items():
 app.add_typer(documents.documents, name="documents", rich_help_panel="Documents")
 app.add_typer(schemas.schemas, name="schemas", rich_help_panel="Documents")
 app.add_typer(jobs.jobs, name="jobs", rich_help_panel="Documents")
+app.add_typer(models.models, name="models", rich_help_panel="Account")
 app.add_typer(account.keys, name="keys", rich_help_panel="Account")
 app.add_typer(projects.projects, name="projects", rich_help_panel="Account")
 app.add_typer(users.users, name="users", rich_help_panel="Account")

@@ -21,7 +21,12 @@ from pagemesh.ledger.v1 import (
     ledger_service_pb2_grpc,
     usage_pb2,
 )
-from pagemesh.summarizer.v1 import job_service_pb2_grpc, schema_service_pb2_grpc, summarizer_service_pb2_grpc
+from pagemesh.summarizer.v1 import (
+    job_service_pb2_grpc,
+    model_policy_service_pb2_grpc,
+    schema_service_pb2_grpc,
+    summarizer_service_pb2_grpc,
+)
 from pagemesh_cli.connection import Connection
 from pagemesh_cli.failures import ExitCode, Failure, from_rpc_error
 from pagemesh_cli.request_signing import SignedCalls, load_signer
@@ -68,6 +73,7 @@ class Client:
         self.extractor = extractor_service_pb2_grpc.ExtractorServiceStub(self._channel)
         self.summarizer = summarizer_service_pb2_grpc.SummarizerServiceStub(self._channel)
         self.schemas = schema_service_pb2_grpc.SchemaServiceStub(self._channel)
+        self.model_policy = model_policy_service_pb2_grpc.ModelPolicyServiceStub(self._channel)
         self.jobs = job_service_pb2_grpc.JobServiceStub(self._channel)
         self.identity = identity_service_pb2_grpc.IdentityServiceStub(self._channel)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(self._channel)

@@ -12,23 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pagemesh.summarizer.v1 import job_service_pb2, schema_service_pb2, summarizer_service_pb2
+from pagemesh.summarizer.v1 import (
+    job_service_pb2,
+    model_policy_service_pb2,
+    schema_service_pb2,
+    summarizer_service_pb2,
+)
 from pagemesh.summarizer.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
+from pagemesh.summarizer.v1.model_policy_service_pb2_grpc import add_ModelPolicyServiceServicer_to_server
 from pagemesh.summarizer.v1.schema_service_pb2_grpc import add_SchemaServiceServicer_to_server
 from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import add_SummarizerServiceServicer_to_server
 from services.runtime.command import run
-from services.runtime.config import DatabaseSettings, WrongSettingError, load_settings
-from services.runtime.errors import InvalidArgument
+from services.runtime.config import DatabaseSettings, load_settings
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
 from services.summarizer import asking, fields
 from services.summarizer.adapters import signals
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.ledger_standing import LedgerStanding
-from services.summarizer.adapters.model_registry import KNOWN, load_endpoints
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
 from services.summarizer.api.job_servicer import JobServicer
+from services.summarizer.api.policy_servicer import ModelPolicyServicer
 from services.summarizer.api.questions import Questions
 from services.summarizer.api.schema_servicer import SchemaServicer
 from services.summarizer.api.servicer import SummarizerServicer
@@ -40,7 +45,7 @@ from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.outbox_feeder import OutboxFeeder
 from services.summarizer.domain.paid_calls import PaidCalls
-from services.summarizer.domain.ports import Provider
+from services.summarizer.domain.policy_book import PolicyBook
 from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.savings import Savings
 from services.summarizer.domain.single_flight import SingleFlight
@@ -48,11 +53,13 @@ from services.summarizer.domain.summarize import StreamSummarize, Summarize, Sum
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turns
 from services.summarizer.job_parts import batches_of, bell_of, desk_of, notices_of, worker_of
+from services.summarizer.model_parts import models_of
 from services.summarizer.outside import Outside, open_outside
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SERVICE = summarizer_service_pb2.DESCRIPTOR.services_by_name["SummarizerService"].full_name
 _SCHEMAS = schema_service_pb2.DESCRIPTOR.services_by_name["SchemaService"].full_name
+_POLICIES = model_policy_service_pb2.DESCRIPTOR.services_by_name["ModelPolicyService"].full_name
 _JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _READS = frozenset(
     f"{_SERVICE}/{method}"
@@ -111,6 +118,7 @@ async def serve(
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
         server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMAS)
         server.add(add_JobServiceServicer_to_server, JobServicer(desk, batches_of(settings, world.pool)), _JOBS)
+        server.add(add_ModelPolicyServiceServicer_to_server, ModelPolicyServicer(making.policies), _POLICIES)
         notices = notices_of(world.pool, world.ledger)
         async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run(), notices.run()):
             await server.run(started=started, stop=stop)
@@ -148,6 +156,7 @@ class _Making:
     """What answers are made with, whoever asks."""
 
     models: Models
+    policies: PolicyBook
     results: PostgresResults
     paid: PaidCalls
     map_reduce: MapReduce
@@ -159,7 +168,8 @@ class _Making:
 
 def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.AsyncExitStack) -> _Making:
     """`stack` ends what it leaves running in the opposite order: runs, what they owe is written down, and then told."""
-    models, results, tails = _models(settings, world.providers), PostgresResults(world.pool), Tails()
+    chosen = models_of(settings, pool=world.pool, providers=world.providers, stack=stack)
+    models, results, tails = chosen.models, PostgresResults(world.pool), Tails()
     savings = Savings(books=world.books, act_as=act_as, dropped=signals.savings_dropped)
     stack.push_async_callback(savings.flush, _SAVINGS_GRACE_S)
     stack.push_async_callback(tails.close, _TAILS_GRACE_S)
@@ -187,7 +197,7 @@ def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.Asyn
         now_s=time.time,
         failed_over=signals.failed_over,
     )
-    return _Making(models, results, paid, map_reduce, keeper, tails, savings, summaries)
+    return _Making(models, chosen.policies, results, paid, map_reduce, keeper, tails, savings, summaries)
 
 
 def _fields(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -> fields.Fields:
@@ -255,24 +265,6 @@ async def _beside(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
         finally:
             for task in tasks:
                 task.cancel()
-
-
-def _models(settings: SummarizerSettings, providers: dict[str, Provider]) -> Models:
-    """The models; one that is named by a setting and not served is a wrong configuration, found at the start."""
-    missing = dict.fromkeys(load_endpoints(KNOWN), "a key in PAGEMESH_PROVIDER_KEYS")
-    models = Models(
-        providers,
-        default=settings.default_model,
-        fallbacks=settings.fallback_models,
-        missing={"mistral": "PAGEMESH_MISTRAL_API_KEY", **missing},
-    )
-    for setting, names in (("DEFAULT_MODEL", [""]), ("FALLBACK_MODELS", settings.fallback_models)):
-        try:
-            for name in names:
-                models.resolve(name)
-        except InvalidArgument as exc:
-            raise WrongSettingError(f"PAGEMESH_{setting}: {exc.message}") from exc
-    return models
 
 
 def _new_id() -> str:

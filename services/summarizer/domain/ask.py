@@ -179,13 +179,13 @@ class StreamAsk:
 
         Of the options `language` and `model` count. `fallbacks`, `purse` and `deadline` are as for summaries.
 
-        Raises InvalidArgument (nothing is asked, unknown model, language that it does not write), NotFound (no such
-        document of this tenant), FailedPrecondition (DOCUMENTS_TOO_LARGE, a named document cannot be read, or
-        MAX_COST_EXCEEDED),
+        Raises InvalidArgument (nothing is asked, unknown model, language that it does not write),
+        PermissionDenied (a model that the tenant does not allow), NotFound (no such document of this tenant),
+        FailedPrecondition (DOCUMENTS_TOO_LARGE, a named document cannot be read, or MAX_COST_EXCEEDED),
         ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
         check(question)
-        models = self._models.lineup(options.model, fallbacks)
+        models = await self._models.lineup(caller.tenant, options.model, fallbacks)
         options = replace(options, model=models[0].name)
         job = Job(caller, "", options, models[0], purse=purse)
         seat = self._flights.join(

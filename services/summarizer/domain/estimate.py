@@ -78,7 +78,7 @@ class EstimateSummary:
         Raises what StreamSummarize raises before its first call to a model, FailedPrecondition MODEL_UNPRICED, and
         Unavailable where the ledger cannot tell the price.
         """
-        model = self._models.resolve(options.model, field="summary.model")
+        model = await self._models.chosen(caller.tenant, options.model, field="summary.model")
         options = replace(options, model=model.name)
         await self._pages.exists(document)
         key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)

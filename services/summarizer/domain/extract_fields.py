@@ -74,11 +74,11 @@ class ExtractFields:
         """The fields. `purse` bounds what is spent. `deadline`, in the event loop's time, is until when the caller
         waits; `told` hears how far it is.
 
-        Raises InvalidArgument (unknown model, a schema that cannot be used), NotFound (document or schema),
-        FailedPrecondition (no text, too much of it, MAX_COST_EXCEEDED), ResourceExhausted (budget, rate), Unavailable,
-        DeadlineExceeded.
+        Raises InvalidArgument (unknown model, a schema that cannot be used), PermissionDenied (a model that the
+        tenant does not allow), NotFound (document or schema), FailedPrecondition (no text, too much of it,
+        MAX_COST_EXCEEDED), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
-        models = self._models.lineup(model, fallbacks)
+        models = await self._models.lineup(caller.tenant, model, fallbacks)
         name, schema = await self._schema(caller, wanted)
         await self._pages.exists(document)
         # Who pays, and how much, is part of the key, as for summaries.

@@ -30,17 +30,18 @@ class Orders:
 
     async def settled(self, tenant: str, work: Work) -> Work:
         """The work with the version of its schema. Raises InvalidArgument (MODEL_UNKNOWN, QUESTION_INVALID,
-        SCHEMA_INVALID, SCHEMA_TOO_LARGE), NotFound SCHEMA_NOT_FOUND, Unavailable."""
+        SCHEMA_INVALID, SCHEMA_TOO_LARGE), PermissionDenied MODEL_NOT_ALLOWED, NotFound SCHEMA_NOT_FOUND, and
+        Unavailable."""
         match work:
             case SummarizeWork(options, fallbacks):
-                self._models.lineup(options.model, fallbacks)
+                await self._models.lineup(tenant, options.model, fallbacks)
             case ExtractWork():
                 pass
             case AskWork(question, max_passages, _, model, fallbacks):
                 questions.check(Question(question, max_passages=max_passages), field="work.ask.question")
-                self._models.lineup(model, fallbacks)
+                await self._models.lineup(tenant, model, fallbacks)
             case FieldsWork():
-                self._models.lineup(work.model, work.fallbacks)
+                await self._models.lineup(tenant, work.model, work.fallbacks)
                 return await self._with_schema(tenant, work)
         return work
 

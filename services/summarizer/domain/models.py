@@ -1,9 +1,11 @@
 """Which models there are, and which one a request means."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.runtime.errors import FieldViolation, InvalidArgument, NotFound
+from services.runtime.errors import FieldViolation, InvalidArgument, NotFound, PermissionDenied
+from services.summarizer.domain.model_policy import ModelPolicy, NoPolicies, Policies
 from services.summarizer.domain.ports import Abilities, Provider
 
 _NAMES_SHOWN = 50
@@ -22,7 +24,7 @@ class Model:
 
 class Models:
     """The models of all providers that are configured. `missing` are those that are not: the setting that each needs,
-    by its name."""
+    by its name. `policies` are the tenants'."""
 
     def __init__(
         self,
@@ -31,10 +33,12 @@ class Models:
         default: str,
         fallbacks: Sequence[str] = (),
         missing: Mapping[str, str] | None = None,
+        policies: Policies | None = None,
     ) -> None:
         self._providers = dict(providers)
         self._default = default
         self._fallbacks = tuple(fallbacks)
+        self._policies = policies or NoPolicies()
         self._missing = {name: setting for name, setting in (missing or {}).items() if name not in self._providers}
 
     def names(self) -> tuple[str, ...]:
@@ -54,12 +58,41 @@ class Models:
             raise self._unknown(name, field) from exc
         return Model(name, short_name, provider, abilities)
 
-    def lineup(self, name: str, fallbacks: Sequence[str]) -> tuple[Model, ...]:
-        """The model of that name and those that may answer in its place, in order, each once; the deployment's own
-        where none are named. Raises InvalidArgument MODEL_UNKNOWN."""
-        first = self.resolve(name)
-        others = [self.resolve(other, field="options.fallback_models") for other in fallbacks or self._fallbacks]
+    async def chosen(self, tenant: str, name: str, *, field: str = "options.model") -> Model:
+        """The model that answers a request of the tenant that names this one, or none. Raises InvalidArgument
+        MODEL_UNKNOWN, PermissionDenied MODEL_NOT_ALLOWED, Unavailable."""
+        return self._first(await self._policies.of(tenant), name, field)
+
+    async def lineup(self, tenant: str, name: str, fallbacks: Sequence[str]) -> tuple[Model, ...]:
+        """The model of that name and those that may answer in its place, in order, each once. What the request does not
+        name the tenant's policy does, and what that does not the deployment. Raises as `chosen`."""
+        policy = await self._policies.of(tenant)
+        first = self._first(policy, name, "options.model")
+        if fallbacks:
+            field = "options.fallback_models"
+            others = [_allowed(policy, self.resolve(other, field=field), field) for other in fallbacks]
+        else:
+            others = self._others(policy)
         return tuple({model.name: model for model in (first, *others)}.values())
+
+    def check_entry(self, entry: str, *, field: str) -> None:
+        """Raises InvalidArgument MODEL_UNKNOWN where an entry of a policy names no model and no provider's all."""
+        provider_name, _, model = entry.partition("/")
+        if model != "*":
+            self.resolve(entry, field=field)
+        elif provider_name not in self._providers:
+            raise self._unknown(entry, field)
+
+    def _first(self, policy: ModelPolicy, name: str, field: str) -> Model:
+        return _allowed(policy, self.resolve(name or policy.default_model, field=field), field)
+
+    def _others(self, policy: ModelPolicy) -> list[Model]:
+        """Those that nobody asked for by name: one that is not allowed, or not served any more, is passed over."""
+        others: list[Model] = []
+        for name in policy.fallback_models or self._fallbacks:
+            with contextlib.suppress(InvalidArgument):
+                others += [self.resolve(name)] if policy.allows(name) else []
+        return others
 
     def _unknown(self, name: str, field: str) -> InvalidArgument:
         known = ", ".join(self.names()[:_NAMES_SHOWN])
@@ -71,3 +104,14 @@ class Models:
             f"There is no model {name!r} here.{why} Choose one of: {known}.",
             fields=[FieldViolation(field, f"must be one of: {known}")],
         )
+
+
+def _allowed(policy: ModelPolicy, model: Model, field: str) -> Model:
+    if policy.allows(model.name):
+        return model
+    allowed = ", ".join(policy.allowed_models[:_NAMES_SHOWN])
+    raise PermissionDenied(
+        "MODEL_NOT_ALLOWED",
+        f"This tenant does not let {model.name} see its documents. Name one of: {allowed}.",
+        fields=[FieldViolation(field, f"must be one of: {allowed}")],
+    )

@@ -110,15 +110,15 @@ class StreamSummarize:
     ) -> AsyncGenerator[Event, None]:
         """Events of the summary, Finished last. Closing the iterator gives up; a run with no listener is cancelled.
 
-        `fallbacks` are names of models that may answer where that of the options cannot; without any the deployment's
-        own. `purse` bounds what is spent. `deadline`, in the event loop's time, is until when the caller waits; a
-        run goes by its most patient listener.
+        `fallbacks` are names of models that may answer where that of the options cannot; without any the tenant's
+        or the deployment's. `purse` bounds what is spent. `deadline`, in the event loop's time, is until when the
+        caller waits; a run goes by its most patient listener.
 
-        Raises InvalidArgument (unknown model, language that it does not write), NotFound (no such document of this
-        tenant, whatever the cache holds), FailedPrecondition (no text, too much of it, MAX_COST_EXCEEDED),
-        ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
+        Raises InvalidArgument (unknown model, language that it does not write), PermissionDenied (a model that the
+        tenant does not allow), NotFound (no such document of this tenant, whatever the cache holds), FailedPrecondition
+        (no text, too much of it, MAX_COST_EXCEEDED), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
-        models = self._models.lineup(options.model, fallbacks)
+        models = await self._models.lineup(caller.tenant, options.model, fallbacks)
         model = models[0]
         options = replace(options, model=model.name)
         key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)

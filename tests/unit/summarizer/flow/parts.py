@@ -13,6 +13,7 @@ from services.summarizer.adapters.memory_turns import MemoryTurns
 from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.fields_values import AnyPrompt, FieldsPrompt
 from services.summarizer.domain.map_reduce import MapReduce
+from services.summarizer.domain.model_policy import NoPolicies, Policies
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.paid_calls import PaidCalls
 from services.summarizer.domain.ports import Abilities, Books, Outbox, PageSource, Results, SummaryCache
@@ -185,6 +186,8 @@ class Flow:
 
     others: dict[str, ScriptedProvider] = field(default_factory=dict)
     """Further providers, by name."""
+    fallbacks: tuple[str, ...] = ()
+    policies: Policies = field(default_factory=NoPolicies)
     failovers: list[tuple[str, str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -211,7 +214,8 @@ class Flow:
         return Savings(books=books or self.books, act_as=act_as, dropped=self.dropped.append)
 
     def models(self) -> Models:
-        return Models({self.provider.name: self.provider, **self.others}, default=MODEL)
+        providers = {self.provider.name: self.provider, **self.others}
+        return Models(providers, default=MODEL, fallbacks=self.fallbacks, policies=self.policies)
 
     def stream(
         self,
