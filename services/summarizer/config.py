@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from services.runtime.config import Address, CommaList, HostPort, RuntimeSettings
+from services.summarizer.domain.rates import Rate
 
 Target = Annotated[str, Field(pattern=r"^([a-z0-9+.-]+:///?)?[^\s/]+:\d{1,5}$")]
 """A gRPC target, such as `127.0.0.1:7001` or `dns:///ledger.internal:7001`."""
@@ -24,6 +25,16 @@ def _named(value: object) -> object:
     if not all(name.strip() and text.strip() for name, _, text in pairs):
         raise ValueError("write it as name=value,name=value")
     return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+def _rate(value: object) -> object:
+    """`tokens:requests` of a minute, or the tokens alone."""
+    if not isinstance(value, str):
+        return value
+    parts = value.split(":")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and len(part) <= 12 for part in parts):
+        raise ValueError("write it as TOKENS:REQUESTS of a minute; 0 for no limit")
+    return Rate(*map(int, parts))
 
 
 class SummarizerSettings(RuntimeSettings):
@@ -49,6 +60,16 @@ class SummarizerSettings(RuntimeSettings):
     """Other addresses for them, `openai=https://proxy.internal/v1`."""
     models_file: Path | None = None
     """A file in the form of models.toml with further providers, or with others under the same names."""
+    model_rates: Annotated[
+        Mapping[
+            Annotated[str, Field(pattern=r"^[a-z0-9-]+/([A-Za-z0-9._:/-]+|\*)$")],
+            Annotated[Rate, BeforeValidator(_rate)],
+        ],
+        NoDecode,
+        BeforeValidator(_named),
+    ] = {}
+    """What models may be sent in a minute, by all replicas together, `openai/gpt-4.1=30000:500,mistral/*=500000`:
+    tokens and requests, each 0 for no limit; it goes before what models.toml says."""
     summary_ttl_s: Annotated[int, Field(ge=1, le=30 * 86_400)] = 3_600
     """How long a summary is cached."""
 

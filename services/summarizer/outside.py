@@ -24,6 +24,7 @@ from services.summarizer.adapters.offline import OfflineProvider
 from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
 from services.summarizer.config import SummarizerSettings
 from services.summarizer.domain.ports import Provider
+from services.summarizer.model_rates import tolls_of
 
 _PEER_HEALTH_CAP_S = 1.0
 CACHE_REST_S = 5.0
@@ -73,7 +74,7 @@ async def open_outside(
         # Every replica would leave the edge at once if a peer were away: better a clear error from each call.
         health.add("extractor", _peer_check(extractor), required=False)
         health.add("ledger", _peer_check(ledger), required=False)
-        providers = await _providers(settings, stack)
+        providers = await _providers(settings, client, stack)
         yield Outside(
             pool=pool,
             redis=client,
@@ -88,16 +89,21 @@ async def open_outside(
         )
 
 
-async def _providers(settings: SummarizerSettings, stack: contextlib.AsyncExitStack) -> dict[str, Provider]:
+async def _providers(
+    settings: SummarizerSettings, client: "redis.Redis", stack: contextlib.AsyncExitStack
+) -> dict[str, Provider]:
     """Those that are configured; the one that needs no configuration is always there."""
-    providers: list[Provider] = [await stack.enter_async_context(OfflineProvider())]
+    offline = await stack.enter_async_context(OfflineProvider())
+    guarded = {offline.name: GuardedProvider(offline, remaining_s=remaining_s, tenant=tenant)}
     endpoints = _endpoints(settings)
+    tolls = tolls_of(settings, endpoints, client)
     if settings.mistral_api_key is not None or endpoints:
         # Their libraries take longer to load than all of the rest.
         from services.summarizer.chat_providers import chat_providers  # noqa: PLC0415
 
-        providers += await chat_providers(settings, endpoints, stack)
-    return {provider.name: GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant) for provider in providers}
+        for provider in await chat_providers(settings, endpoints, stack):
+            guarded[provider.name] = GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant, tolls=tolls)
+    return dict(guarded)
 
 
 def _endpoints(settings: SummarizerSettings) -> list[Endpoint]:

@@ -6,7 +6,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pagemesh.summarizer.v1 import job_pb2, model_policy_pb2
 from pagemesh.summarizer.v1 import model_policy_service_pb2 as pb
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
-from services.runtime.errors import PermissionDenied
+from services.runtime.errors import PermissionDenied, ResourceExhausted
 from tests.fakes.mistral_server import MistralServer
 from tests.integration.summarizer.conftest import DOCUMENT, MODEL, Client, Start, World, metadata
 from tests.integration.summarizer.job_calls import FAILED, Jobs, worker_of
@@ -60,3 +60,17 @@ async def test_a_job_that_waits_goes_by_the_policy_of_the_day_it_is_done(
     assert ended.state == FAILED
     assert "does not let" in ended.error.message
     assert mistral.calls == 0
+
+
+@pytest.mark.usefixtures("document")
+async def test_replicas_share_what_a_model_takes_in_a_minute(
+    start: Start, paid: dict[str, object], mistral: MistralServer
+) -> None:
+    first, second = [await start(**paid, model_rates="mistral/*=0:1") for _ in range(2)]
+    assert (await first.summarize()).model == MODEL
+    with pytest.raises(ResourceExhausted, match="PROVIDER_RATE_LIMITED") as refused:
+        await second.summarize(focus="honey", timeout_s=20)
+    assert 0 < (refused.value.retry_after_s or 0) <= 60
+    assert mistral.calls == 1
+    summary = await second.summarize(focus="honey", timeout_s=20, fallback_models=[OFFLINE])
+    assert (summary.model, summary.degraded_from) == (OFFLINE, MODEL)
