@@ -301,19 +301,16 @@ async def test_progress_is_told_now_and_then_and_the_newest_is_never_lost(shop: 
 
 async def test_the_last_progress_of_a_quick_job_comes_before_its_end(shop: Shop) -> None:
     async def do(claim: Claim, told: Told) -> Result:
-        told(Progress(1, 9, 0, 0))
-        async with asyncio.timeout(30):
-            while (await shop.job(claim.job_id)).progress.pages_read < 1:
-                await asyncio.sleep(0.005)
         told(Progress(9, 9, 3, 3))
         return DONE
 
     (job_id,) = await shop.submit()
     shop.worker(do)
-    await shop.until(job_id, JobState.SUCCEEDED)
     events = await watched(shop, job_id, 0)
-    assert [event.kind for event in events][-3:] == [EventKind.PROGRESS, EventKind.PROGRESS, EventKind.ENDED]
-    assert events[-2].progress == Progress(9, 9, 3, 3)
+    assert [(event.kind, event.progress.pages_read) for event in events][-2:] == [
+        (EventKind.PROGRESS, 9),
+        (EventKind.ENDED, 9),
+    ]
 
 
 async def watched(shop: Shop, job_id: str, after: int, most: int = 10_000) -> list[JobEvent]:
