@@ -299,20 +299,6 @@ async def test_progress_is_told_now_and_then_and_the_newest_is_never_lost(shop: 
     assert 1 <= (await shop.kinds(job_id)).count(EventKind.PROGRESS) <= 12
 
 
-async def test_the_last_progress_of_a_quick_job_comes_before_its_end(shop: Shop) -> None:
-    async def do(claim: Claim, told: Told) -> Result:
-        told(Progress(9, 9, 3, 3))
-        return DONE
-
-    (job_id,) = await shop.submit()
-    shop.worker(do)
-    events = await watched(shop, job_id, 0)
-    assert [(event.kind, event.progress.pages_read) for event in events][-2:] == [
-        (EventKind.PROGRESS, 9),
-        (EventKind.ENDED, 9),
-    ]
-
-
 async def watched(shop: Shop, job_id: str, after: int, most: int = 10_000) -> list[JobEvent]:
     events: list[JobEvent] = []
     async with contextlib.aclosing(shop.desk.watch("acme", job_id, after=after)) as stream:
