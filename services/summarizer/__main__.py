@@ -32,7 +32,6 @@ from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.ledger_standing import LedgerStanding
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
-from services.summarizer.api.job_servicer import JobServicer
 from services.summarizer.api.policy_servicer import ModelPolicyServicer
 from services.summarizer.api.questions import Questions
 from services.summarizer.api.schema_servicer import SchemaServicer
@@ -52,7 +51,7 @@ from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turns
-from services.summarizer.job_parts import batches_of, bell_of, desk_of, notices_of, worker_of
+from services.summarizer.job_parts import bell_of, desk_of, limits_of, notices_of, servicer_of, worker_of
 from services.summarizer.model_parts import models_of
 from services.summarizer.outside import Outside, open_outside
 
@@ -117,7 +116,7 @@ async def serve(
         )
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
         server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMAS)
-        server.add(add_JobServiceServicer_to_server, JobServicer(desk, batches_of(settings, world.pool)), _JOBS)
+        server.add(add_JobServiceServicer_to_server, servicer_of(desk, settings, world.pool), _JOBS)
         server.add(add_ModelPolicyServiceServicer_to_server, ModelPolicyServicer(making.policies), _POLICIES)
         notices = notices_of(world.pool, world.ledger)
         async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run(), notices.run()):
@@ -144,7 +143,11 @@ async def work(
             bell=bell,
         )
         beside = _beside(
-            _feeder(world).run(), making.savings.run(), bell.run(), notices_of(world.pool, world.ledger).run()
+            _feeder(world).run(),
+            making.savings.run(),
+            bell.run(),
+            limits_of(world.pool, world.ledger).run(),
+            notices_of(world.pool, world.ledger).run(),
         )
         async with beside, asyncio.TaskGroup() as roles:
             roles.create_task(worker.run(stop))

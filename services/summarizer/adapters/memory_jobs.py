@@ -61,6 +61,7 @@ class MemoryJobs:
     requests: dict[tuple[str, str, str], tuple[bytes, str, str]] = field(default_factory=dict)
     places: dict[_Key, _Place] = field(default_factory=dict)
     served: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, int | None] = field(default_factory=dict)
     notices: list[JobNotice] = field(default_factory=list)
     noticed: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -176,7 +177,7 @@ class MemoryJobs:
             if not place.worker
             and place.due <= now
             and place.priority in order
-            and working[place.tenant] < most_of_tenant
+            and working[place.tenant] < self._most(place.tenant, most_of_tenant)
         ]
         if not due:
             return None
@@ -252,6 +253,10 @@ class MemoryJobs:
         for key in gone:
             del self.batches[key]
         return Forgotten(len(old), events, len(gone))
+
+    def _most(self, tenant: str, deployment: int) -> int:
+        own = self.limits.get(tenant)
+        return deployment if own is None else own
 
     def _waiting(self, priority: Priority) -> Waiting:
         now, places = self.now(), [place for place in self.places.values() if place.priority == priority]

@@ -32,14 +32,14 @@ from services.summarizer.domain.values import Caller
 # A claim holds the row of the tenant's turn until it is done: so each tenant's claims follow each other, and its
 # running jobs are counted right.
 _TENANT = """
-    SELECT turn.tenant, class.priority
+    SELECT turn.tenant, class.priority, coalesce(turn.most_running, %(most)s)
     FROM unnest(%(order)s::smallint[]) WITH ORDINALITY AS class (priority, place), summarizer.job_turns AS turn
     WHERE EXISTS (
         SELECT FROM summarizer.job_queue AS q
         WHERE q.tenant = turn.tenant AND q.priority = class.priority AND q.worker IS NULL AND q.due_time <= now()
     ) AND (
         SELECT count(*) FROM summarizer.job_queue AS r WHERE r.tenant = turn.tenant AND r.worker IS NOT NULL
-    ) < %(most)s
+    ) < coalesce(turn.most_running, %(most)s)
     ORDER BY class.place, turn.serve_time
     LIMIT 1
     FOR UPDATE OF turn
@@ -146,7 +146,9 @@ class PostgresJobQueue:
                     found = await (await connection.execute(_TENANT, row)).fetchone()
                     if found is None:
                         return None
-                    claim = await _claim(connection, {**row, "tenant": found[0], "priority": found[1]})
+                    claim = await _claim(
+                        connection, {**row, "tenant": found[0], "priority": found[1], "most": found[2]}
+                    )
                 if claim is not None:
                     return claim
         return None

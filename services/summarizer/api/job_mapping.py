@@ -3,11 +3,12 @@
 from datetime import UTC, datetime
 from typing import Literal
 
-from google.protobuf import json_format, timestamp_pb2
+from google.protobuf import duration_pb2, json_format, timestamp_pb2
 from google.rpc import status_pb2
 
 from pagemesh.summarizer.v1 import answer_pb2, fields_pb2, job_pb2, job_work_pb2, summary_pb2
 from pagemesh.summarizer.v1 import job_batches_pb2 as batches_pb2
+from pagemesh.summarizer.v1 import job_queues_pb2 as queues_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
 from services.runtime import errors, status
@@ -19,6 +20,7 @@ from services.summarizer.domain.events import Progress
 from services.summarizer.domain.fields_values import Extraction
 from services.summarizer.domain.job_batches import BatchSelection
 from services.summarizer.domain.job_desk import Silence, invalid
+from services.summarizer.domain.job_limits import TenantQueue
 from services.summarizer.domain.jobs import (
     AskWork,
     Batch,
@@ -112,6 +114,20 @@ def from_batch(batch: Batch) -> job_pb2.JobBatch:
         counts=_from_counts(batch),
         last_sequence=batch.last_sequence,
         create_time=_from_time(batch.create_time),
+    )
+
+
+def from_queue(queue: TenantQueue) -> queues_pb2.TenantQueue:
+    """The queue of one tenant."""
+    age = duration_pb2.Duration()
+    age.FromNanoseconds(max(0, int(queue.oldest_age_s * 1_000_000_000)))
+    return queues_pb2.TenantQueue(
+        tenant=f"tenants/{queue.tenant}",
+        queued=queue.queued,
+        due=queue.due,
+        running=queue.running,
+        oldest_age=age,
+        max_running=queue.most_running,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import grpc
 
 from pagemesh.summarizer.v1 import job_batches_pb2 as batches_pb2
+from pagemesh.summarizer.v1 import job_queues_pb2 as queues_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import job_service_pb2_grpc
 from services.runtime.call import current_identity
@@ -15,19 +16,22 @@ from services.summarizer.api import job_mapping as mapping
 from services.summarizer.api.caller import current_caller
 from services.summarizer.domain.job_batches import BatchDesk
 from services.summarizer.domain.job_desk import JobDesk, Silence
+from services.summarizer.domain.job_limits import LimitBook
 from services.summarizer.domain.jobs import Batch, JobEvent, Selection
 
 Context = grpc.aio.ServicerContext
 Watched = AsyncGenerator[JobEvent | Silence | Batch, None]
 R = TypeVar("R")
+_TOP = 20
 
 
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     """Translates; decides nothing."""
 
-    def __init__(self, desk: JobDesk, batches: BatchDesk) -> None:
+    def __init__(self, desk: JobDesk, batches: BatchDesk, queues: LimitBook) -> None:
         self._desk = desk
         self._batches = batches
+        self._queues = queues
 
     async def CreateJob(
         self, request: service_pb2.CreateJobRequest, context: "Context[Any, Any]"
@@ -110,6 +114,13 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         """Queues a job once more."""
         job = await self._desk.retry(current_caller(), _id(request.name))
         return service_pb2.RetryJobResponse(job=mapping.from_job(job))
+
+    async def TopTenantQueues(
+        self, request: queues_pb2.TopTenantQueuesRequest, context: "Context[Any, Any]"
+    ) -> queues_pb2.TopTenantQueuesResponse:
+        """Whose jobs wait."""
+        found = await self._queues.top(request.limit or _TOP)
+        return queues_pb2.TopTenantQueuesResponse(queues=map(mapping.from_queue, found))
 
     async def WatchJob(
         self, request: service_pb2.WatchJobRequest, context: "Context[Any, Any]"

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from pagemesh.summarizer.v1 import job_batches_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2
+from pagemesh.summarizer.v1 import job_queues_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -95,6 +96,11 @@ class JobServiceStub:
                 '/pagemesh.summarizer.v1.JobService/WatchBatch',
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.WatchBatchRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.WatchBatchResponse.FromString,
+                _registered_method=True)
+        self.TopTenantQueues = channel.unary_unary(
+                '/pagemesh.summarizer.v1.JobService/TopTenantQueues',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2.TopTenantQueuesRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2.TopTenantQueuesResponse.FromString,
                 _registered_method=True)
 
 
@@ -194,6 +200,13 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TopTenantQueues(self, request, context):
+        """Tells the operator whose jobs wait: the tenants with the longest queues. Not for tenants, and not at the edge.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -256,6 +269,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchBatch,
                     request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.WatchBatchRequest.FromString,
                     response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.WatchBatchResponse.SerializeToString,
+            ),
+            'TopTenantQueues': grpc.unary_unary_rpc_method_handler(
+                    servicer.TopTenantQueues,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2.TopTenantQueuesRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2.TopTenantQueuesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -583,6 +601,33 @@ class JobService:
             '/pagemesh.summarizer.v1.JobService/WatchBatch',
             pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.WatchBatchRequest.SerializeToString,
             pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.WatchBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TopTenantQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.JobService/TopTenantQueues',
+            pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2.TopTenantQueuesRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2.TopTenantQueuesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from pagemesh.summarizer.v1 import job_batches_pb2 as _job_batches_pb2
+from pagemesh.summarizer.v1 import job_queues_pb2 as _job_queues_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as _job_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -73,6 +74,8 @@ class JobServiceStub:
     """
     WatchBatch: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchBatchRequest, _job_service_pb2.WatchBatchResponse]
     """The same for all jobs of a batch, without their progress; ends when all of them have ended."""
+    TopTenantQueues: _grpc.UnaryUnaryMultiCallable[_job_queues_pb2.TopTenantQueuesRequest, _job_queues_pb2.TopTenantQueuesResponse]
+    """Tells the operator whose jobs wait: the tenants with the longest queues. Not for tenants, and not at the edge."""
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -118,6 +121,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     WatchBatch: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchBatchRequest, _job_service_pb2.WatchBatchResponse]  # type: ignore[assignment]
     """The same for all jobs of a batch, without their progress; ends when all of them have ended."""
+    TopTenantQueues: _aio.UnaryUnaryMultiCallable[_job_queues_pb2.TopTenantQueuesRequest, _job_queues_pb2.TopTenantQueuesResponse]  # type: ignore[assignment]
+    """Tells the operator whose jobs wait: the tenants with the longest queues. Not for tenants, and not at the edge."""
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Work that goes on when nobody waits: accepted once, finished once."""
@@ -232,5 +237,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchBatchResponse], _abc.AsyncIterator[_job_service_pb2.WatchBatchResponse]]:
         """The same for all jobs of a batch, without their progress; ends when all of them have ended."""
+
+    @_abc_1.abstractmethod
+    def TopTenantQueues(
+        self,
+        request: _job_queues_pb2.TopTenantQueuesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_queues_pb2.TopTenantQueuesResponse, _abc.Awaitable[_job_queues_pb2.TopTenantQueuesResponse]]:
+        """Tells the operator whose jobs wait: the tenants with the longest queues. Not for tenants, and not at the edge."""
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
