@@ -19,7 +19,7 @@ from pagemesh_cli.verbs.job_batches import cancel_batch, list_batches, retry_bat
 from pagemesh_cli.verbs.listing import Limit, named, print_list, read_list, time_cell
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
 from pagemesh_cli.verbs.questions import print_statements
-from pagemesh_cli.verbs.summaries import Length, Style, print_sentences, summary_options
+from pagemesh_cli.verbs.summaries import Length, OcrModelOption, Style, print_sentences, summary_options
 from pagemesh_cli.verbs.upload import DOCUMENT, files_of, upload_file
 
 jobs = typer.Typer(no_args_is_help=True, help="Hand in work, watch it, and see what became of it.")
@@ -68,6 +68,7 @@ def submit(
     length: Annotated[Length, typer.Option(help="Of summaries.")] = Length.MEDIUM,
     style: Annotated[Style, typer.Option(help="Of summaries.")] = Style.PARAGRAPH,
     model: Annotated[str, typer.Option(help="`provider/model`; the stack's default otherwise.")] = "",
+    ocr_model: OcrModelOption = "",
     schema: Annotated[
         str, typer.Option(metavar="FILE|NAME", help="Find what it describes: a file of JSON Schema, or `schemas/{id}`.")
     ] = "",
@@ -81,9 +82,9 @@ def submit(
     output = Output(as_json=as_json)
     with connected(output, access) as client:
         if schema or ask:
-            kind = _looking(schema, ask, model)
+            kind = _looking(schema, ask, model, ocr_model)
         elif work is Work.SUMMARIZE:
-            kind = job_pb2.JobWork(summarize=summary_options(length, style, "", "", model))
+            kind = job_pb2.JobWork(summarize=summary_options(length, style, "", "", model, ocr_model=ocr_model))
         else:
             kind = job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
         titles = _stored(client, output, paths)
@@ -217,14 +218,14 @@ def retry(
             _print_state(output, client.unary(client.jobs.RetryJob, request).job)
 
 
-def _looking(schema: str, ask: str, model: str) -> job_pb2.JobWork:
+def _looking(schema: str, ask: str, model: str, ocr_model: str) -> job_pb2.JobWork:
     """The work of finding fields, or of answering a question."""
     if schema and ask:
         raise Failure("Say --schema or --ask, not both.", ExitCode.USAGE, "BAD_ARGUMENTS")
     if ask:
         options = answer_pb2.AnswerOptions(model=model)
         return job_pb2.JobWork(ask=job_work_pb2.AskWork(question=ask, options=options))
-    fields = job_work_pb2.ExtractFieldsWork(options=fields_pb2.FieldOptions(model=model))
+    fields = job_work_pb2.ExtractFieldsWork(options=fields_pb2.FieldOptions(model=model, ocr_model=ocr_model))
     if schema.startswith("schemas/"):
         fields.schema = schema
     else:

@@ -47,6 +47,7 @@ from services.summarizer.domain.paid_calls import PaidCalls
 from services.summarizer.domain.policy_book import PolicyBook
 from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.savings import Savings
+from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
@@ -163,6 +164,7 @@ class _Making:
     results: PostgresResults
     paid: PaidCalls
     map_reduce: MapReduce
+    scans: Scans
     keeper: Keeper
     tails: Tails
     savings: Savings
@@ -171,7 +173,7 @@ class _Making:
 
 def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.AsyncExitStack) -> _Making:
     """`stack` ends what it leaves running in the opposite order: runs, what they owe is written down, and then told."""
-    chosen = models_of(settings, pool=world.pool, providers=world.providers, stack=stack)
+    chosen = models_of(settings, world, stack=stack)
     models, results, tails = chosen.models, PostgresResults(world.pool), Tails()
     savings = Savings(books=world.books, act_as=act_as, dropped=signals.savings_dropped)
     stack.push_async_callback(savings.flush, _SAVINGS_GRACE_S)
@@ -187,20 +189,21 @@ def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.Asyn
         observe=signals.called,
     )
     map_reduce = MapReduce(results=results, paid=paid)
+    scans = Scans(world.pages, world.pictures, map_reduce)
     keeper = Keeper(pages=world.pages, results=results, cache=world.cache, tails=tails, act_as=act_as, new_id=_new_id)
     summaries = StreamSummarize(
         models=models,
         pages=world.pages,
         cache=world.cache,
         flights=_flights(stack),
-        maker=SummaryMaker(pages=world.pages, map_reduce=map_reduce, act_as=act_as),
+        maker=SummaryMaker(scans=scans, map_reduce=map_reduce, act_as=act_as),
         savings=savings,
         keeper=keeper,
         new_id=_new_id,
         now_s=time.time,
         failed_over=signals.failed_over,
     )
-    return _Making(models, chosen.policies, results, paid, map_reduce, keeper, tails, savings, summaries)
+    return _Making(models, chosen.policies, results, paid, map_reduce, scans, keeper, tails, savings, summaries)
 
 
 def _fields(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -> fields.Fields:
@@ -208,7 +211,7 @@ def _fields(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -
         pool=world.pool,
         client=world.redis,
         models=making.models,
-        pages=world.pages,
+        scans=making.scans,
         map_reduce=making.map_reduce,
         keeper=making.keeper,
         savings=making.savings,
@@ -233,6 +236,7 @@ def _estimate(world: Outside, making: _Making) -> EstimateSummary:
     return EstimateSummary(
         models=making.models,
         pages=world.pages,
+        pictures=world.pictures,
         cache=world.cache,
         results=making.results,
         prices=world.prices,

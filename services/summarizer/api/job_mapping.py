@@ -193,7 +193,7 @@ def _to_fields(message: job_work_pb2.ExtractFieldsWork) -> FieldsWork:
     schema = ""
     if message.HasField("json_schema"):
         schema = canonical(to_schema(message.json_schema, field="work.extract_fields.json_schema"))
-    return FieldsWork(schema, message.schema, options.model, tuple(options.fallback_models))
+    return FieldsWork(schema, message.schema, options.model, tuple(options.fallback_models), options.ocr_model)
 
 
 def _from_work(work: Work, *, listed: bool) -> job_pb2.JobWork:
@@ -202,8 +202,8 @@ def _from_work(work: Work, *, listed: bool) -> job_pb2.JobWork:
             return job_pb2.JobWork(summarize=_from_options(summary, fallbacks))
         case ExtractWork():
             return job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
-        case FieldsWork(schema, stored, model, fallbacks):
-            looked = fields_pb2.FieldOptions(model=model, fallback_models=fallbacks)
+        case FieldsWork(schema, stored, model, fallbacks, ocr_model):
+            looked = fields_pb2.FieldOptions(model=model, fallback_models=fallbacks, ocr_model=ocr_model)
             fields = job_work_pb2.ExtractFieldsWork(options=looked)
             if stored:
                 fields.schema = stored
@@ -237,6 +237,7 @@ def _from_options(options: Options, fallbacks: tuple[str, ...]) -> summarizer_pb
         focus=options.focus,
         model=options.model,
         fallback_models=fallbacks,
+        ocr_model=options.ocr_model,
         audience=options.audience,
     )
 
