@@ -60,6 +60,8 @@ class SummarizerSettings(RuntimeSettings):
     """Other addresses for them, `openai=https://proxy.internal/v1`."""
     models_file: Path | None = None
     """A file in the form of models.toml with further providers, or with others under the same names."""
+    ocr_model: Annotated[str, Field(pattern=r"^([a-z0-9-]+/[A-Za-z0-9._:/-]+)?$")] = ""
+    """Who reads pages that have no text of their own, where the request does not say; nobody unless set."""
     model_rates: Annotated[
         Mapping[
             Annotated[str, Field(pattern=r"^[a-z0-9-]+/([A-Za-z0-9._:/-]+|\*)$")],
