@@ -77,6 +77,8 @@ class SummarizerSettings(RuntimeSettings):
     """Other addresses for them, `openai=https://proxy.internal/v1`."""
     models_file: Path | None = None
     """A file in the form of models.toml with further providers, or with others under the same names."""
+    ocr_model: Annotated[str, Field(pattern=r"^([a-z0-9-]+/[A-Za-z0-9._:/-]+)?$")] = ""
+    """Who reads pages that have no text of their own, where the request does not say; nobody unless set."""
     anonymise: PersonalData = ()
     """Personal data that is replaced before text leaves for a provider, where a request says nothing of it."""
     anonymise_always: PersonalData = ()

@@ -19,8 +19,8 @@ from services.summarizer.domain.field_maker import FieldMaker
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.personal_kinds import Policy
-from services.summarizer.domain.ports import PageSource
 from services.summarizer.domain.savings import Savings
+from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.schema_book import SchemaBook
 from services.summarizer.outside import CACHE_REST_S
 
@@ -39,7 +39,7 @@ def compose(
     pool: Pool,
     client: "redis.Redis",
     models: Models,
-    pages: PageSource,
+    scans: Scans,
     map_reduce: MapReduce,
     keeper: Keeper,
     savings: Savings,
@@ -51,10 +51,10 @@ def compose(
     schemas = SchemaBook(store=PostgresSchemas(pool), cache=cache, counted=field_signals.schema_kept)
     extract = ExtractFields(
         models=models,
-        pages=pages,
+        pages=scans.pages,
         schemas=schemas,
         flights=flights,
-        maker=FieldMaker(anonymised=signals.anonymised, pages=pages, map_reduce=map_reduce, act_as=act_as),
+        maker=FieldMaker(anonymised=signals.anonymised, scans=scans, map_reduce=map_reduce, act_as=act_as),
         keeper=keeper,
         savings=savings,
         new_id=new_id,

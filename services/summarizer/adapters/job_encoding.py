@@ -36,11 +36,11 @@ def encode_work(work: Work) -> bytes:
             asked = [options.length.name, options.style.value, options.language, options.focus, options.model]
             # A worker of the version before can do all others.
             asked += [options.audience] if options.audience else []
-            return _dump(["summarize", asked, fallbacks, *_kinds(options.anonymise)])
+            return _dump(["summarize", asked, fallbacks, *_named(options.ocr_model), *_kinds(options.anonymise)])
         case ExtractWork():
             return _dump(["extract"])
-        case FieldsWork(schema, stored, model, fallbacks, kinds):
-            return _dump(["fields", schema, stored, model, fallbacks, *_kinds(kinds)])
+        case FieldsWork(schema, stored, model, fallbacks, ocr_model, kinds):
+            return _dump(["fields", schema, stored, model, fallbacks, *_named(ocr_model), *_kinds(kinds)])
         case AskWork(question, max_passages, language, model, fallbacks, kinds):
             return _dump(["ask", question, max_passages, language, model, fallbacks, *_kinds(kinds)])
 
@@ -52,19 +52,25 @@ def decode_work(data: bytes) -> Work:
         if kind == "extract":
             return ExtractWork()
         if kind == "fields":
-            schema, stored, model, fallbacks, *kinds = rest
-            return FieldsWork(schema, stored, model, tuple(fallbacks), _read_kinds(*kinds))
+            schema, stored, model, fallbacks, *more = rest
+            return FieldsWork(schema, stored, model, tuple(fallbacks), *_read_more(more))
         if kind == "ask":
             question, max_passages, language, model, fallbacks, *kinds = rest
             return AskWork(question, max_passages, language, model, tuple(fallbacks), _read_kinds(*kinds))
         if kind != "summarize":
             raise Undecodable(f"there is no work of the kind {kind!r}")
-        (length, style, language, focus, model, *audience), fallbacks, *kinds = rest
+        (length, style, language, focus, model, *audience), fallbacks, *more = rest
+        ocr_model, kinds = _read_more(more)
         options = Options(Length[length], Style(style), language, focus, model, *audience)
-        options = replace(options, anonymise=_read_kinds(*kinds))
+        options = replace(options, ocr_model=ocr_model, anonymise=kinds)
         return SummarizeWork(options, tuple(fallbacks))
     except (ValueError, TypeError, KeyError) as exc:
         raise Undecodable("the work of a job cannot be read") from exc
+
+
+def _named(ocr_model: str) -> list[str]:
+    """Only where there is one: work without it is written as it always was."""
+    return [ocr_model] if ocr_model else []
 
 
 def encode_result(tenant: str, result: Result) -> bytes:
@@ -109,6 +115,12 @@ def fingerprint(order: Order) -> bytes:
 def _kinds(kinds: Kinds | None) -> list[list[str]]:
     """What is replaced, where the work says so: other work is written as it always was."""
     return [] if kinds is None else [[kind.value for kind in kinds]]
+
+
+def _read_more(more: list[str | list[str]]) -> tuple[str, Kinds | None]:
+    """Who reads scans, and what is replaced; each is there only where the work says so."""
+    named = [item for item in more if isinstance(item, str)]
+    return "".join(named), _read_kinds(*(item for item in more if isinstance(item, list)))
 
 
 def _read_kinds(kinds: list[str] | None = None) -> Kinds | None:

@@ -115,6 +115,7 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
                 request.document,
                 to_wanted(request),
                 model=request.options.model,
+                ocr_model=request.options.ocr_model,
                 fallbacks=request.options.fallback_models,
                 anonymise=to_kinds(request.options.anonymise),
                 purse=to_purse(request),

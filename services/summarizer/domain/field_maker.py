@@ -26,9 +26,10 @@ from services.summarizer.domain.keys import fields_key
 from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
 from services.summarizer.domain.numbers_dates import customs_of
 from services.summarizer.domain.personal_kinds import Counts
-from services.summarizer.domain.ports import ActAs, Deadline, PageSource
+from services.summarizer.domain.ports import ActAs, Deadline
 from services.summarizer.domain.purse import MAX_COST_EXCEEDED
-from services.summarizer.domain.reading import EMPTY_CHUNK, MAX_CHUNK_TOKENS, Reading, builder_around, read
+from services.summarizer.domain.reading import EMPTY_CHUNK, MAX_CHUNK_TOKENS, Reading, builder_around
+from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.sealed_prompts import hidden_schema, texts_of
 from services.summarizer.domain.values import Answer, Chunk
 from services.summarizer.domain.veil import Veil
@@ -62,11 +63,11 @@ class FieldMaker:
     """The way from pages to checked fields."""
 
     def __init__(
-        self, *, pages: PageSource, map_reduce: MapReduce, act_as: ActAs, anonymised: Callable[[Counts], None] = untold
+        self, *, scans: Scans, map_reduce: MapReduce, act_as: ActAs, anonymised: Callable[[Counts], None] = untold
     ) -> None:
         """`anonymised` hears what was replaced, by kind."""
         self._anonymised = anonymised
-        self._pages = pages
+        self._scans = scans
         self._map_reduce = map_reduce
         self._act_as = act_as
 
@@ -86,11 +87,12 @@ class FieldMaker:
             builder = await asyncio.to_thread(builder_around, job.model, empty, max_tokens=largest)
             veil = veil_for(job)
             wanted = list(texts_of(json.loads(asked.schema.text))) if veil is not None else []
-            reading = await read(
-                self._pages,
-                job.document,
+            reading = await self._scans.read(
+                job,
                 builder,
                 lambda done, of: told(Progress(done, of, 0, 0)),
+                bill,
+                lambda: self._act_as(job.caller, deadline),
                 chunked=chunking_with(veil, wanted, builder),
             )
         with self._act_as(job.caller, deadline):
@@ -271,6 +273,7 @@ def _extraction(
         cached=cached and not bill.calls,
         failed_pages=reading.failed_pages,
         consumption=bill.consumption(),
+        scans=reading.scans,
     )
 
 

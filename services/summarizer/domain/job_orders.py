@@ -38,6 +38,7 @@ class Orders:
         match work:
             case SummarizeWork(options, fallbacks):
                 await self._models.lineup(tenant, options.model, fallbacks)
+                await self._models.reader(tenant, options.ocr_model)
                 return replace(work, options=replace(options, anonymise=self._policy.settled(options.anonymise)))
             case ExtractWork():
                 pass
@@ -47,6 +48,7 @@ class Orders:
                 return replace(work, anonymise=self._policy.settled(work.anonymise))
             case FieldsWork():
                 await self._models.lineup(tenant, work.model, work.fallbacks)
+                await self._models.reader(tenant, work.ocr_model)
                 asked = replace(work, anonymise=self._policy.settled(work.anonymise))
                 return await self._with_schema(tenant, asked)
         return work
@@ -55,8 +57,8 @@ class Orders:
         if not work.stored:
             plain = await asyncio.to_thread(json.loads, work.schema)
             checked = await asyncio.to_thread(json_schema.check, plain, field=f"{_FIELD}.json_schema")
-            return replace(work, schema=checked.text)
+            return replace(work, schema=checked.text, stored="")
         found = await self._schemas.get(tenant, work.stored)
         # A bound may have been lowered since it was stored.
         await asyncio.to_thread(json_schema.check, found.content, field=f"{_FIELD}.schema")
-        return replace(work, stored=found.name)
+        return replace(work, schema="", stored=found.name)

@@ -68,6 +68,7 @@ class FieldsWork:
     stored: str = ""
     model: str = ""
     fallbacks: tuple[str, ...] = ()
+    ocr_model: str = ""
     anonymise: Kinds | None = None
 
 

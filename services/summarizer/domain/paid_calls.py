@@ -313,4 +313,5 @@ def _metadata_of(error: BaseException) -> Mapping[str, str]:
 
 
 def _tokens_of(metadata: Mapping[str, str]) -> TokenCount:
-    return TokenCount(int(metadata["input_tokens"]), int(metadata["output_tokens"]))
+    tokens = TokenCount(int(metadata["input_tokens"]), int(metadata["output_tokens"]))
+    return replace(tokens, pages=int(metadata.get("pages", "0")))

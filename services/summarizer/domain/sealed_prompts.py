@@ -7,6 +7,7 @@ from dataclasses import replace
 from services.summarizer.domain.fields_values import AnyPrompt, FieldsPrompt
 from services.summarizer.domain.personal_data import Finder
 from services.summarizer.domain.personal_kinds import Kinds
+from services.summarizer.domain.pictures import PagePrompt
 from services.summarizer.domain.prompts import speakable
 from services.summarizer.domain.values import Chunk
 
@@ -16,6 +17,9 @@ _Hide = Callable[[str], str]
 def sealed(prompt: AnyPrompt) -> AnyPrompt:
     """The prompt as it may be sent. Where its makers did their work, nothing is found here: what is, comes into no
     answer. It depends on nothing but the prompt, and so its key stands for it. For threads."""
+    if isinstance(prompt, PagePrompt):
+        # A picture, in which nothing can be replaced: scans.py has none drawn where that was asked for.
+        return prompt
     kinds = prompt.anonymise if isinstance(prompt, FieldsPrompt) else prompt.options.anonymise
     if not kinds:
         return prompt
