@@ -16,6 +16,7 @@ from services.runtime.errors import Unavailable
 from services.runtime.health import Health
 from services.summarizer.adapters.acting import remaining_s, tenant
 from services.summarizer.adapters.extractor_client import ExtractorPages
+from services.summarizer.adapters.extractor_pictures import ExtractorPictures
 from services.summarizer.adapters.guarded import GuardedProvider
 from services.summarizer.adapters.ledger_client import LedgerBooks
 from services.summarizer.adapters.ledger_prices import LedgerPrices
@@ -45,6 +46,8 @@ class Outside:
     prices: LedgerPrices
     audit: ServiceTrail
     providers: dict[str, Provider]
+    ocr_providers: dict[str, Provider]
+    pictures: ExtractorPictures
 
 
 @contextlib.asynccontextmanager
@@ -74,7 +77,7 @@ async def open_outside(
         # Every replica would leave the edge at once if a peer were away: better a clear error from each call.
         health.add("extractor", _peer_check(extractor), required=False)
         health.add("ledger", _peer_check(ledger), required=False)
-        providers = await _providers(settings, client, stack)
+        providers, ocr_providers = await _providers(settings, client, stack)
         yield Outside(
             pool=pool,
             redis=client,
@@ -86,24 +89,29 @@ async def open_outside(
             prices=LedgerPrices(ledger),
             audit=audit,
             providers=providers,
+            ocr_providers=ocr_providers,
+            pictures=ExtractorPictures(extractor),
         )
 
 
 async def _providers(
     settings: SummarizerSettings, client: "redis.Redis", stack: contextlib.AsyncExitStack
-) -> dict[str, Provider]:
-    """Those that are configured; the one that needs no configuration is always there."""
+) -> tuple[dict[str, Provider], dict[str, Provider]]:
+    """Those that are configured, for text and for pictures; the one that needs no configuration is always there."""
     offline = await stack.enter_async_context(OfflineProvider())
     guarded = {offline.name: GuardedProvider(offline, remaining_s=remaining_s, tenant=tenant)}
+    readers: dict[str, Provider] = {}
     endpoints = _endpoints(settings)
     tolls = tolls_of(settings, endpoints, client)
     if settings.mistral_api_key is not None or endpoints:
         # Their libraries take longer to load than all of the rest.
-        from services.summarizer.chat_providers import chat_providers  # noqa: PLC0415
+        from services.summarizer.chat_providers import chat_providers, ocr_providers  # noqa: PLC0415
 
         for provider in await chat_providers(settings, endpoints, stack):
             guarded[provider.name] = GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant, tolls=tolls)
-    return dict(guarded)
+        for reader in await ocr_providers(settings, stack):
+            readers[reader.name] = GuardedProvider(reader, remaining_s=remaining_s, tenant=tenant, tolls=tolls)
+    return dict(guarded), readers
 
 
 def _endpoints(settings: SummarizerSettings) -> list[Endpoint]:
