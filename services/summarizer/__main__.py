@@ -32,7 +32,6 @@ from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.ledger_standing import LedgerStanding
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
-from services.summarizer.api.job_servicer import JobServicer
 from services.summarizer.api.policy_servicer import ModelPolicyServicer
 from services.summarizer.api.questions import Questions
 from services.summarizer.api.schema_servicer import SchemaServicer
@@ -53,7 +52,7 @@ from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turns
-from services.summarizer.job_parts import bell_of, desk_of, notices_of, worker_of
+from services.summarizer.job_parts import bell_of, desk_of, limits_of, notices_of, servicer_of, worker_of
 from services.summarizer.model_parts import models_of
 from services.summarizer.outside import Outside, open_outside
 
@@ -104,7 +103,11 @@ async def serve(
         world = await stack.enter_async_context(open_outside(settings, health, audit_reads=_READS))
         server = MeshServer(name="summarizer", settings=settings, health=health, audit=[world.audit.concern])
         making = _making(settings, world, stack)
-        found, ask, bell = _fields(world, making, stack), _asking(world, making, stack), bell_of(settings)
+        found, ask, bell = (
+            _fields(settings, world, making, stack),
+            _asking(settings, world, making, stack),
+            bell_of(settings),
+        )
         desk = desk_of(
             settings, pool=world.pool, pages=world.pages, models=making.models, schemas=found.schemas, bell=bell
         )
@@ -112,13 +115,13 @@ async def serve(
             summarize=Summarize(making.summaries),
             stream_summarize=making.summaries,
             extract_fields=found.extract,
-            estimate=_estimate(world, making),
+            estimate=_estimate(settings, world, making),
             purge=PurgeDocument(results=making.results, cache=world.cache, also=[desk.erase]),
             questions=Questions(ask),
         )
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
         server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMAS)
-        server.add(add_JobServiceServicer_to_server, JobServicer(desk), _JOBS)
+        server.add(add_JobServiceServicer_to_server, servicer_of(desk, settings, world.pool), _JOBS)
         server.add(add_ModelPolicyServiceServicer_to_server, ModelPolicyServicer(making.policies), _POLICIES)
         notices = notices_of(world.pool, world.ledger)
         async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run(), notices.run()):
@@ -140,12 +143,16 @@ async def work(
             pages=world.pages,
             standing=LedgerStanding(world.ledger),
             stream=making.summaries,
-            fields=_fields(world, making, stack).extract,
-            ask=_asking(world, making, stack),
+            fields=_fields(settings, world, making, stack).extract,
+            ask=_asking(settings, world, making, stack),
             bell=bell,
         )
         beside = _beside(
-            _feeder(world).run(), making.savings.run(), bell.run(), notices_of(world.pool, world.ledger).run()
+            _feeder(world).run(),
+            making.savings.run(),
+            bell.run(),
+            limits_of(world.pool, world.ledger).run(),
+            notices_of(world.pool, world.ledger).run(),
         )
         async with beside, asyncio.TaskGroup() as roles:
             roles.create_task(worker.run(stop))
@@ -193,18 +200,22 @@ def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.Asyn
         pages=world.pages,
         cache=world.cache,
         flights=_flights(stack),
-        maker=SummaryMaker(scans=scans, map_reduce=map_reduce, act_as=act_as),
+        maker=SummaryMaker(scans=scans, map_reduce=map_reduce, act_as=act_as, anonymised=signals.anonymised),
         savings=savings,
         keeper=keeper,
         new_id=_new_id,
         now_s=time.time,
         failed_over=signals.failed_over,
+        policy=settings.personal_data(),
     )
     return _Making(models, chosen.policies, results, paid, map_reduce, scans, keeper, tails, savings, summaries)
 
 
-def _fields(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -> fields.Fields:
+def _fields(
+    settings: SummarizerSettings, world: Outside, making: _Making, stack: contextlib.AsyncExitStack
+) -> fields.Fields:
     return fields.compose(
+        policy=settings.personal_data(),
         pool=world.pool,
         client=world.redis,
         models=making.models,
@@ -216,8 +227,11 @@ def _fields(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -
     )
 
 
-def _asking(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -> StreamAsk:
+def _asking(
+    settings: SummarizerSettings, world: Outside, making: _Making, stack: contextlib.AsyncExitStack
+) -> StreamAsk:
     return asking.compose(
+        policy=settings.personal_data(),
         models=making.models,
         extractor=world.extractor,
         results=making.results,
@@ -229,8 +243,9 @@ def _asking(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -
     )
 
 
-def _estimate(world: Outside, making: _Making) -> EstimateSummary:
+def _estimate(settings: SummarizerSettings, world: Outside, making: _Making) -> EstimateSummary:
     return EstimateSummary(
+        policy=settings.personal_data(),
         models=making.models,
         pages=world.pages,
         pictures=world.pictures,
