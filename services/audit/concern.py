@@ -5,6 +5,7 @@ import functools
 import re
 import time
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from types import TracebackType
 
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -41,6 +42,14 @@ def audited(trail: Trail, *, reads: frozenset[str] = frozenset()) -> Concern:
     return concern
 
 
+def changed_nothing() -> None:
+    """Said by a call that might have changed something and did not, such as one that is answered out of a cache: its
+    answer does not wait for its event. Without a call under way, nothing happens."""
+    audited = _CURRENT.get()
+    if audited is not None:
+        audited.changes = False
+
+
 def _changes(reads: frozenset[str], path: str) -> bool:
     """Whether a method may change something, as far as its contract knows."""
     action = path.removeprefix("/")
@@ -57,18 +66,19 @@ def _changes(reads: frozenset[str], path: str) -> bool:
 class _Audited(AbstractAsyncContextManager[None]):
     """Around one call. A class, because that costs a third of what a generator does."""
 
-    __slots__ = ("_begun", "_changes", "_exchange", "_resource", "_seen", "_trail")
+    __slots__ = ("_begun", "_exchange", "_resource", "_seen", "_trail", "changes")
 
     def __init__(self, exchange: Exchange, trail: Trail, changes: bool) -> None:
         self._exchange = exchange
         self._trail = trail
-        self._changes = changes
+        self.changes = changes
         self._seen = False
         self._resource = ""
         self._begun = time.perf_counter()
 
     async def __aenter__(self) -> None:
         self._exchange.checks.append(self._note)
+        _CURRENT.set(self)
 
     def _note(self, message: Message) -> None:
         if not self._seen:  # of a stream, the first message says what it is about
@@ -98,11 +108,14 @@ class _Audited(AbstractAsyncContextManager[None]):
         )
         remaining_s = call.remaining_s()
         try:
-            await self._trail.record(event, durable=self._changes, within_s=(remaining_s or 0.0) + _LATE_S)
+            await self._trail.record(event, durable=self.changes, within_s=(remaining_s or 0.0) + _LATE_S)
         except PagemeshError:
             if error is None:
                 raise
             # The call is refused anyway, and why is the better answer; the trail has counted and told it.
+
+
+_CURRENT: ContextVar[_Audited | None] = ContextVar("pagemesh_audited", default=None)
 
 
 def _outcome(error: BaseException | None) -> tuple[int, str]:
