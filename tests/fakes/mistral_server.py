@@ -1,4 +1,4 @@
-"""A server that speaks Mistral's /v1/chat/completions and misbehaves as it is told.
+"""A server that speaks Mistral's /v1/chat/completions and /v1/embeddings and misbehaves as it is told.
 
 In a test: `with MistralServer() as server: server.script("429:1", "ok")`. Each call takes the next behaviour of the
 script, and "ok" when there is none left. By hand, or for a service in another process:
@@ -9,12 +9,14 @@ script, and "ok" when there is none left. By hand, or for a service in another p
 
 Behaviours: ok, slow:SECONDS, hang, hang_midway, STATUS or STATUS:RETRY_AFTER (such as 401, 422, 429:2, 500, 503:1),
 cut, quiet_end, not_http, invalid_json, schema, schema_sentence, empty, no_choice, length, over_long, wrong_usage,
-no_usage, say:JSON.
+no_usage, say:JSON. Of an embedding: ok, slow, hang, STATUS, not_http, cut, over_long, wrong_usage, no_usage, fewer,
+ragged, zero.
 """
 
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import json
 import math
 import re
@@ -31,6 +33,8 @@ _CHARS_PER_TOKEN = 6
 _TEMPLATE_TOKENS = 12
 _OVER_LONG_BYTES = 20 * 2**20
 _START_TIMEOUT_S = 10.0
+DIMENSIONS = 64
+ALIKE = {"automobile": "car", "automobiles": "car", "cars": "car"}
 
 _MATERIAL = re.compile(r"^BEGIN (?P<fence>\S+)\n(?P<material>.*)\nEND (?P=fence)$", re.DOTALL | re.MULTILINE)
 _WANTED = re.compile(r"at most (\d+) sentences")
@@ -149,7 +153,7 @@ class MistralServer:
             books = self.books
             told = {"calls": len(books.calls), "input_tokens": books.input_tokens, "output_tokens": books.output_tokens}
             return await _send(writer, 200, told)
-        if (method, path) != ("POST", "/v1/chat/completions"):
+        if (method, path) not in (("POST", "/v1/chat/completions"), ("POST", "/v1/embeddings")):
             return await _send(writer, 404, {"message": "no such route"})
         self.books.calls.append(body | {"authorization": headers.get("authorization", "")})
         with self._lock:
@@ -172,6 +176,8 @@ class MistralServer:
             await writer.drain()
             return False
         usage = self._charge(name, body)
+        if "input" in body:
+            return await self._embed(name, body, usage, writer)
         content = self._content(name, detail, body)
         if body.get("stream"):
             finish_reason = "length" if name == "length" else "stop"
@@ -187,6 +193,24 @@ class MistralServer:
         if name == "cut":
             writer.write(_head(200, {"content-type": "application/json", "content-length": "100000"}))
             writer.write(json.dumps(answer).encode()[:50])
+            await writer.drain()
+            return False
+        return await _send(writer, 200, answer)
+
+    async def _embed(
+        self, name: str, body: dict[str, Any], usage: dict[str, int], writer: asyncio.StreamWriter
+    ) -> bool:
+        vectors = [vector_of(text) for text in body["input"]]
+        if name == "ragged":
+            vectors[0] = [1.0]
+        elif name == "zero":
+            vectors[0] = [0.0] * DIMENSIONS
+        data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+        answer = {"object": "list", "model": body["model"], "data": data[name == "fewer" :], "usage": usage}
+        if name == "over_long":
+            answer["padding"] = "x" * _OVER_LONG_BYTES
+        if name == "cut":
+            writer.write(_head(200, {"content-type": "application/json", "content-length": "100000"}) + b'{"data')
             await writer.drain()
             return False
         return await _send(writer, 200, answer)
@@ -232,13 +256,7 @@ class MistralServer:
         raise ConnectionAbortedError
 
     def _charge(self, name: str, body: dict[str, Any]) -> dict[str, int]:
-        said = self._content(name, "", body)
-        asked = "".join(message["content"] for message in body["messages"])
-        around = _TEMPLATE_TOKENS + self._count_text(json.dumps(_schema(body))) if self._charges_all else 0
-        usage = {
-            "prompt_tokens": self._count_text(asked) + around,
-            "completion_tokens": min(self._count_text(said), body.get("max_tokens") or body["max_completion_tokens"]),
-        }
+        usage = self._used(name, body)
         self.books.input_tokens += usage["prompt_tokens"]
         self.books.output_tokens += usage["completion_tokens"]
         if name == "wrong_usage":
@@ -247,10 +265,31 @@ class MistralServer:
             return {}
         return usage | {"total_tokens": sum(usage.values())}
 
+    def _used(self, name: str, body: dict[str, Any]) -> dict[str, int]:
+        if "input" in body:
+            return {"prompt_tokens": sum(map(self._count_text, body["input"])), "completion_tokens": 0}
+        said = self._content(name, "", body)
+        asked = "".join(message["content"] for message in body["messages"])
+        around = _TEMPLATE_TOKENS + self._count_text(json.dumps(_schema(body))) if self._charges_all else 0
+        most = body.get("max_tokens") or body["max_completion_tokens"]
+        return {
+            "prompt_tokens": self._count_text(asked) + around,
+            "completion_tokens": min(self._count_text(said), most),
+        }
+
 
 def _schema(body: dict[str, Any]) -> Any:
     named = body["response_format"].get("json_schema", {})
     return named.get("schema") or named.get("schema_definition") or {}
+
+
+def vector_of(text: str) -> list[float]:
+    """Texts that share words are near; words of ALIKE count as the same."""
+    numbers = [0.0] * DIMENSIONS
+    for word in re.findall(r"\w+", text.lower()):
+        digest = hashlib.sha256(ALIKE.get(word, word).encode()).digest()
+        numbers[int.from_bytes(digest[:2], "big") % DIMENSIONS] += 1.0
+    return numbers if any(numbers) else [1.0] * DIMENSIONS
 
 
 def answer_of(body: dict[str, Any]) -> dict[str, Any]:

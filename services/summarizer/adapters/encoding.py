@@ -1,5 +1,6 @@
 """Answers and summaries as bytes: JSON arrays in a fixed order, ASCII only, with a version in front."""
 
+import base64
 import json
 from typing import Any
 
@@ -29,21 +30,22 @@ def encode_answer(answer: Answer) -> bytes:
     """The answer as bytes."""
     claims = [[claim.text, [[quote.text, quote.page] for quote in claim.quotes]] for claim in answer.claims]
     fields = [[field.pointer, field.value, field.quote, field.page] for field in answer.fields]
+    vectors = [base64.b64encode(vector).decode() for vector in answer.vectors]
     # Only where there are any: other answers are written as they always were.
-    return _dump(
-        [VERSION, claims, answer.tokens.input_tokens, answer.tokens.output_tokens, *([fields] if fields else [])]
-    )
+    more = [fields, vectors] if vectors else [fields] if fields else []
+    return _dump([VERSION, claims, answer.tokens.input_tokens, answer.tokens.output_tokens, *more])
 
 
 def decode_answer(data: bytes) -> Answer:
     """The answer that was encoded. Raises Undecodable."""
     try:
-        version, claims, input_tokens, output_tokens, *fields = json.loads(data)
+        version, claims, input_tokens, output_tokens, *more = json.loads(data)
         _check(version)
         return Answer(
             tuple(Claim(text, tuple(Quote(words, page) for words, page in quotes)) for text, quotes in claims),
             TokenCount(input_tokens, output_tokens),
-            tuple(FoundField(*field) for found in fields for field in found),
+            tuple(FoundField(*field) for field in (more[0] if more else ())),
+            tuple(base64.b64decode(vector, validate=True) for vector in (more[1] if len(more) > 1 else ())),
         )
     except (ValueError, TypeError) as exc:
         raise Undecodable("an answer cannot be read") from exc

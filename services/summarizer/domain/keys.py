@@ -52,6 +52,11 @@ def fields_key(prompt: FieldsPrompt, *, digest: str, model: str, provider_versio
     return _digest(["fields", FIELDS_VERSION, provider_version, model, *asked])
 
 
+def embedding_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
+    """The same for the vectors of texts."""
+    return _digest(["vectors", provider_version, model, list(prompt.texts)])
+
+
 def _options(options: Options) -> list[object]:
     return [options.length.name, options.style.value, options.language.lower(), options.focus]
 

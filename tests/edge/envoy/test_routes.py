@@ -129,7 +129,7 @@ def test_every_public_method_speaks_json(rendered: dict[str, Any]) -> None:
 def test_no_internal_method_speaks_json() -> None:
     internal = [m for m in methods() if not is_public(m)]
     of_ledger = {"Reserve", "Settle", "Release", "RecordUsage", "PublishEvents", "RecordEvents"}
-    wanted = {*of_ledger, "HoldDocument", "ReleaseDocument", "PurgeDocument"}
+    wanted = {*of_ledger, "HoldDocument", "ReleaseDocument", "PurgeDocument", "StorePageVectors", "EmbedQuery"}
     assert {m.name for m in internal} == wanted
     assert [m.name for m in internal if m.GetOptions().HasExtension(annotations_pb2.http)] == []
 
