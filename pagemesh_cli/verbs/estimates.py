@@ -8,6 +8,7 @@ from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.money import money
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
 from pagemesh_cli.verbs.summaries import (
+    AudienceOption,
     FocusOption,
     LanguageOption,
     Length,
@@ -28,6 +29,7 @@ def estimate(
     style: StyleOption = Style.PARAGRAPH,
     language: LanguageOption = "",
     focus: FocusOption = "",
+    audience: AudienceOption = "",
     model: ModelOption = "",
     as_json: Json = False,
     timeout: Timeout = STREAM_TIMEOUT_S,
@@ -35,7 +37,7 @@ def estimate(
 ) -> None:
     """Tell what a summary would use, cost and take. No model is called and nothing is spent."""
     output = Output(as_json=as_json)
-    options = summary_options(length, style, language, focus, model)
+    options = summary_options(length, style, language, focus, model, audience=audience)
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
         found = _fetch(client, output, document, options, timeout_s=timeout)

@@ -36,6 +36,7 @@ LengthOption = Annotated[Length, typer.Option(help="About 3, 7 or 15 sentences."
 StyleOption = Annotated[Style, typer.Option(help="Running text, or a list.")]
 LanguageOption = Annotated[str, typer.Option(help="Language to write in, such as `de`; the document's own by default.")]
 FocusOption = Annotated[str, typer.Option(help="What the reader cares about.")]
+AudienceOption = Annotated[str, typer.Option(help="Who will read it; a model that writes puts it accordingly.")]
 ModelOption = Annotated[str, typer.Option(help="`provider/model`; the stack's default otherwise.")]
 
 
@@ -47,6 +48,7 @@ def summarize(
     style: StyleOption = Style.PARAGRAPH,
     language: LanguageOption = "",
     focus: FocusOption = "",
+    audience: AudienceOption = "",
     model: ModelOption = "",
     fallback: Annotated[
         list[str] | None,
@@ -62,7 +64,7 @@ def summarize(
 ) -> None:
     """Summarise a document: every sentence with page, quote and boxes, then what it cost."""
     output = Output(as_json=as_json)
-    options = summary_options(length, style, language, focus, model, fallbacks=fallback or ())
+    options = summary_options(length, style, language, focus, model, fallbacks=fallback or (), audience=audience)
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
         if stream:
@@ -82,7 +84,14 @@ def summarize(
 
 
 def summary_options(
-    length: Length, style: Style, language: str, focus: str, model: str, *, fallbacks: Sequence[str] = ()
+    length: Length,
+    style: Style,
+    language: str,
+    focus: str,
+    model: str,
+    *,
+    fallbacks: Sequence[str] = (),
+    audience: str = "",
 ) -> summarizer_service_pb2.SummaryOptions:
     """The options as the contract has them; the service checks what is free text."""
     return summarizer_service_pb2.SummaryOptions(
@@ -92,6 +101,7 @@ def summary_options(
         focus=focus,
         model=model,
         fallback_models=fallbacks,
+        audience=audience,
     )
 
 

@@ -33,7 +33,7 @@ from services.summarizer.domain.jobs import (
 from services.summarizer.domain.values import Caller, Consumption, Length, Money, Options, Style, Summary, TokenCount
 
 DOCUMENTS = tuple(f"documents/{number:032x}" for number in range(20))
-OPTIONS = Options(Length.SHORT, Style.BULLETS, "de", "bees \x00\ud800", "offline/lexrank")
+OPTIONS = Options(Length.SHORT, Style.BULLETS, "de", "bees \x00\ud800", "offline/lexrank", "bears")
 WORK = SummarizeWork(OPTIONS, ("offline/lexrank",))
 FAULT = Fault("Unavailable", "PEER_DOWN", "It is down.")
 ALL = (Priority.URGENT, Priority.NORMAL, Priority.BATCH)

@@ -234,6 +234,8 @@ def test_whoami(pagemesh: Command) -> None:
         (["extract", "no/such/file.pdf"], 2, "BAD_FILE"),
         (["extract", UNKNOWN, "--pages", "5-1"], 2, "BAD_PAGES"),
         (["summarize", "DOCUMENT", "--focus", "x" * 501], 2, None),
+        (["summarize", "DOCUMENT", "--audience", "x" * 201], 2, None),
+        (["estimate", "DOCUMENT", "--audience", "x" * 201], 2, None),
         (["summarize", "DOCUMENT", "--language", "not a language"], 2, None),
         (["keys", "create", "robot", "--scope", "everything"], 2, None),
         (["keys", "create", "robot", "--scope", "usage.read", "--expires-in", "soon"], 2, "BAD_DURATION"),

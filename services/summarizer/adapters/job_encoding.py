@@ -33,6 +33,8 @@ def encode_work(work: Work) -> bytes:
     match work:
         case SummarizeWork(options, fallbacks):
             asked = [options.length.name, options.style.value, options.language, options.focus, options.model]
+            # A worker of the version before can do all others.
+            asked += [options.audience] if options.audience else []
             return _dump(["summarize", asked, fallbacks])
         case ExtractWork():
             return _dump(["extract"])
@@ -56,8 +58,9 @@ def decode_work(data: bytes) -> Work:
             return AskWork(question, max_passages, language, model, tuple(fallbacks))
         if kind != "summarize":
             raise Undecodable(f"there is no work of the kind {kind!r}")
-        (length, style, language, focus, model), fallbacks = rest
-        return SummarizeWork(Options(Length[length], Style(style), language, focus, model), tuple(fallbacks))
+        (length, style, language, focus, model, *audience), fallbacks = rest
+        options = Options(Length[length], Style(style), language, focus, model, *audience)
+        return SummarizeWork(options, tuple(fallbacks))
     except (ValueError, TypeError, KeyError) as exc:
         raise Undecodable("the work of a job cannot be read") from exc
 

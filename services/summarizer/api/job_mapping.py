@@ -206,6 +206,7 @@ def _from_options(options: Options, fallbacks: tuple[str, ...]) -> summarizer_pb
         focus=options.focus,
         model=options.model,
         fallback_models=fallbacks,
+        audience=options.audience,
     )
 
 

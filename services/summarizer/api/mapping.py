@@ -37,6 +37,7 @@ def to_options(message: service_pb2.SummaryOptions) -> Options:
         language=message.language,
         focus=message.focus,
         model=message.model,
+        audience=message.audience,
     )
 
 

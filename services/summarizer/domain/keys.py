@@ -58,7 +58,9 @@ def embedding_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes
 
 
 def _options(options: Options) -> list[object]:
-    return [options.length.name, options.style.value, options.language.lower(), options.focus]
+    # Where there is none it leaves no trace: what was bought before there were audiences keeps its key.
+    audience = ["audience", options.audience] if options.audience else []
+    return [options.length.name, options.style.value, options.language.lower(), options.focus, *audience]
 
 
 def _claims(claims: Sequence[Claim]) -> list[object]:

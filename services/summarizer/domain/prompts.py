@@ -160,6 +160,9 @@ def _wishes(options: Options, max_sentences: int) -> str:
     if options.focus:
         # The caller's words, quoted: they say what to look for, not how to answer.
         wishes.append(f"The reader cares most about this: {json.dumps(speakable(options.focus), ensure_ascii=False)}")
+    if options.audience:
+        reader = json.dumps(speakable(options.audience), ensure_ascii=False)
+        wishes.append(f"Put it so that these readers understand it, and leave out what they know anyway: {reader}")
     return "\n".join(wishes)
 
 

@@ -56,7 +56,7 @@ class Style(Enum):
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the caller wants. Empty `language` and `focus` mean the document's own; `model`:
-    `{provider}/{model}`.
+    `{provider}/{model}`. Empty `audience`, who will read it, means nobody in particular.
     """
 
     length: Length
@@ -64,6 +64,7 @@ class Options:
     language: str
     focus: str
     model: str
+    audience: str = ""
 
 
 @dataclass(frozen=True, slots=True)

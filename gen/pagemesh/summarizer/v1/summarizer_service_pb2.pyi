@@ -34,6 +34,7 @@ class SummaryOptions(_message.Message):
     FOCUS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     FALLBACK_MODELS_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
     length: _summary_pb2.SummaryLength.ValueType
     """How long; medium where it is not said."""
     style: _summary_pb2.SummaryStyle.ValueType
@@ -46,6 +47,11 @@ class SummaryOptions(_message.Message):
     """What the reader cares about, in a few words; empty means the document as a whole."""
     model: _builtins.str
     """Which model, as `{provider}/{model}`; empty means the deployment's default."""
+    audience: _builtins.str
+    """Who will read it, in a few words, such as "engineers who are new to the field"; empty means nobody in particular. It
+    says how things are put, not which of them: that is what `focus` is for. Models that choose sentences instead of
+    writing them take no notice of it.
+    """
     @_builtins.property
     def fallback_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models that may answer, in this order, where `model` cannot: its provider is down, overloaded, refuses this
@@ -63,10 +69,11 @@ class SummaryOptions(_message.Message):
         focus: _builtins.str = ...,
         model: _builtins.str = ...,
         fallback_models: _abc.Iterable[_builtins.str] | None = ...,
+        audience: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_models", b"fallback_models", "focus", b"focus", "language", b"language", "length", b"length", "model", b"model", "style", b"style"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "fallback_models", b"fallback_models", "focus", b"focus", "language", b"language", "length", b"length", "model", b"model", "style", b"style"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
