@@ -132,7 +132,7 @@ def prices(
     as_json: Json = False,
     access: Access,
 ) -> None:
-    """Print what a million tokens of each model cost."""
+    """Print what a million tokens of each model cost, or a page of those that are priced by page."""
     output = Output(as_json=as_json)
     request = ledger_service_pb2.ListPricesRequest(price_book_version=version, page_size=_PAGE)
     with connected(output, access) as client:
@@ -147,12 +147,14 @@ def prices(
             for price in found:
                 output.result(message_json(price))
             return
-        table = Table("model", "sent", "received", "", box=None, pad_edge=False)
+        table = Table("model", "sent", "received", "page", "", box=None, pad_edge=False)
         for price in found:
-            cells = (price.model, money(price.input_per_million), money(price.output_per_million))
+            by_page = price.HasField("per_page")
+            tokens = ("", "") if by_page else (money(price.input_per_million), money(price.output_per_million))
+            cells = (price.model, *tokens, money(price.per_page) if by_page else "")
             table.add_row(*(Text(printable(cell)) for cell in cells), "your own" if price.tenant_override else "")
         output.print(table)
-        output.note(f"version {page.price_book_version}, for a million tokens")
+        output.note(f"version {page.price_book_version}, for a million tokens, or for a page")
 
 
 def _budget_name(name: str) -> str:

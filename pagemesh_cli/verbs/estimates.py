@@ -14,6 +14,7 @@ from pagemesh_cli.verbs.summaries import (
     Length,
     LengthOption,
     ModelOption,
+    OcrModelOption,
     Style,
     StyleOption,
     summary_options,
@@ -31,13 +32,14 @@ def estimate(
     focus: FocusOption = "",
     audience: AudienceOption = "",
     model: ModelOption = "",
+    ocr_model: OcrModelOption = "",
     as_json: Json = False,
     timeout: Timeout = STREAM_TIMEOUT_S,
     access: Access,
 ) -> None:
     """Tell what a summary would use, cost and take. No model is called and nothing is spent."""
     output = Output(as_json=as_json)
-    options = summary_options(length, style, language, focus, model, audience=audience)
+    options = summary_options(length, style, language, focus, model, audience=audience, ocr_model=ocr_model)
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
         found = _fetch(client, output, document, options, timeout_s=timeout)
@@ -67,12 +69,13 @@ def print_estimate(output: Output, found: estimate_pb2.Estimate) -> None:
         return
     free = f", {found.free_chunk_count} of them paid for before" if found.free_chunk_count else ""
     failed = f" ({found.failed_page_count} cannot be read)" if found.failed_page_count else ""
+    scans = f"scans    {found.ocr_page_count} to be read by {found.ocr_model}\n" if found.ocr_model else ""
     sent, received, price, time = found.input_tokens, found.output_tokens, found.price, found.duration
     output.write(
         f"price    {money(price.expected)}  ({money(price.low)} to {money(price.high)})\n"
         f"model    {found.model}, price book {found.price_book_version}\n"
         f"pages    {found.page_count}{failed} in {found.chunk_count} parts{free}\n"
-        f"calls    {found.provider_calls}\n"
+        f"{scans}calls    {found.provider_calls}\n"
         f"tokens   {sent.expected} to the model  ({sent.low} to {sent.high}), "
         f"{received.expected} back  ({received.low} to {received.high})\n"
         f"time     {_seconds(time.expected)} s  ({_seconds(time.low)} to {_seconds(time.high)})\n"

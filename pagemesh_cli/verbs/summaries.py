@@ -39,6 +39,14 @@ FocusOption = Annotated[str, typer.Option(help="What the reader cares about.")]
 AudienceOption = Annotated[str, typer.Option(help="Who will read it; a model that writes puts it accordingly.")]
 ModelOption = Annotated[str, typer.Option(help="`provider/model`; the stack's default otherwise.")]
 
+OcrModelOption = Annotated[
+    str,
+    typer.Option(
+        help="`provider/model` that reads pages without text of their own, such as mistral/mistral-ocr-latest; `none` "
+        "for nobody; the stack's default otherwise."
+    ),
+]
+
 
 @connecting
 def summarize(
@@ -54,6 +62,7 @@ def summarize(
         list[str] | None,
         typer.Option(help="Another model that may answer where that one cannot; again for more, in their order."),
     ] = None,
+    ocr_model: OcrModelOption = "",
     max_cost: MaxCost = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print each sentence as soon as its citations are checked.")
@@ -64,7 +73,9 @@ def summarize(
 ) -> None:
     """Summarise a document: every sentence with page, quote and boxes, then what it cost."""
     output = Output(as_json=as_json)
-    options = summary_options(length, style, language, focus, model, fallbacks=fallback or (), audience=audience)
+    options = summary_options(
+        length, style, language, focus, model, fallbacks=fallback or (), audience=audience, ocr_model=ocr_model
+    )
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
         if stream:
@@ -91,6 +102,7 @@ def summary_options(
     model: str,
     *,
     fallbacks: Sequence[str] = (),
+    ocr_model: str = "",
     audience: str = "",
 ) -> summarizer_service_pb2.SummaryOptions:
     """The options as the contract has them; the service checks what is free text."""
@@ -101,6 +113,7 @@ def summary_options(
         focus=focus,
         model=model,
         fallback_models=fallbacks,
+        ocr_model=ocr_model,
         audience=audience,
     )
 
@@ -183,7 +196,7 @@ def print_sentence(output: Output, number: int, sentence: summary_pb2.SummarySen
     output.write(f"{mark}{sentence_text(sentence)}\n")
     for citation in sentence.citations:
         boxes = " ".join(f"[{box.x0:.1f} {box.y0:.1f} {box.x1:.1f} {box.y1:.1f}]" for box in citation.boxes)
-        output.write(f"     page {citation.page}, {boxes}\n")
+        output.write(f"     page {citation.page}, {boxes or 'as a model read it'}\n")
         if not is_verbatim(sentence, citation):
             output.write(f"       \u201c{citation.quote}\u201d\n")
     if not sentence.grounded:

@@ -33,7 +33,6 @@ from services.summarizer.adapters.ledger_standing import LedgerStanding
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
 from services.summarizer.api.embeddings import Embeddings
-from services.summarizer.api.job_servicer import JobServicer
 from services.summarizer.api.policy_servicer import ModelPolicyServicer
 from services.summarizer.api.questions import Questions
 from services.summarizer.api.schema_servicer import SchemaServicer
@@ -49,11 +48,12 @@ from services.summarizer.domain.paid_calls import PaidCalls
 from services.summarizer.domain.policy_book import PolicyBook
 from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.savings import Savings
+from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turns
-from services.summarizer.job_parts import bell_of, desk_of, notices_of, worker_of
+from services.summarizer.job_parts import bell_of, desk_of, limits_of, notices_of, servicer_of, worker_of
 from services.summarizer.model_parts import models_of
 from services.summarizer.outside import Outside, open_outside
 
@@ -128,7 +128,7 @@ async def serve(
         )
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
         server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMAS)
-        server.add(add_JobServiceServicer_to_server, JobServicer(desk), _JOBS)
+        server.add(add_JobServiceServicer_to_server, servicer_of(desk, settings, world.pool), _JOBS)
         server.add(add_ModelPolicyServiceServicer_to_server, ModelPolicyServicer(making.policies), _POLICIES)
         notices = notices_of(world.pool, world.ledger)
         async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run(), notices.run()):
@@ -155,7 +155,11 @@ async def work(
             bell=bell,
         )
         beside = _beside(
-            _feeder(world).run(), making.savings.run(), bell.run(), notices_of(world.pool, world.ledger).run()
+            _feeder(world).run(),
+            making.savings.run(),
+            bell.run(),
+            limits_of(world.pool, world.ledger).run(),
+            notices_of(world.pool, world.ledger).run(),
         )
         async with beside, asyncio.TaskGroup() as roles:
             roles.create_task(worker.run(stop))
@@ -171,6 +175,7 @@ class _Making:
     results: PostgresResults
     paid: PaidCalls
     map_reduce: MapReduce
+    scans: Scans
     keeper: Keeper
     tails: Tails
     savings: Savings
@@ -179,7 +184,7 @@ class _Making:
 
 def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.AsyncExitStack) -> _Making:
     """`stack` ends what it leaves running in the opposite order: runs, what they owe is written down, and then told."""
-    chosen = models_of(settings, pool=world.pool, providers=world.providers, stack=stack)
+    chosen = models_of(settings, world, stack=stack)
     models, results, tails = chosen.models, PostgresResults(world.pool), Tails()
     savings = Savings(books=world.books, act_as=act_as, dropped=signals.savings_dropped)
     stack.push_async_callback(savings.flush, _SAVINGS_GRACE_S)
@@ -195,20 +200,21 @@ def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.Asyn
         observe=signals.called,
     )
     map_reduce = MapReduce(results=results, paid=paid)
+    scans = Scans(world.pages, world.pictures, map_reduce)
     keeper = Keeper(pages=world.pages, results=results, cache=world.cache, tails=tails, act_as=act_as, new_id=_new_id)
     summaries = StreamSummarize(
         models=models,
         pages=world.pages,
         cache=world.cache,
         flights=_flights(stack),
-        maker=SummaryMaker(pages=world.pages, map_reduce=map_reduce, act_as=act_as),
+        maker=SummaryMaker(scans=scans, map_reduce=map_reduce, act_as=act_as),
         savings=savings,
         keeper=keeper,
         new_id=_new_id,
         now_s=time.time,
         failed_over=signals.failed_over,
     )
-    return _Making(models, chosen.policies, results, paid, map_reduce, keeper, tails, savings, summaries)
+    return _Making(models, chosen.policies, results, paid, map_reduce, scans, keeper, tails, savings, summaries)
 
 
 def _fields(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -> fields.Fields:
@@ -216,7 +222,7 @@ def _fields(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -
         pool=world.pool,
         client=world.redis,
         models=making.models,
-        pages=world.pages,
+        scans=making.scans,
         map_reduce=making.map_reduce,
         keeper=making.keeper,
         savings=making.savings,
@@ -253,6 +259,7 @@ def _estimate(world: Outside, making: _Making) -> EstimateSummary:
     return EstimateSummary(
         models=making.models,
         pages=world.pages,
+        pictures=world.pictures,
         cache=world.cache,
         results=making.results,
         prices=world.prices,

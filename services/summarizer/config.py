@@ -63,6 +63,8 @@ class SummarizerSettings(RuntimeSettings):
     embedding_model: Annotated[str, Field(pattern=r"^([a-z0-9-]+/[A-Za-z0-9._:/-]+)?$")] = ""
     """The model that makes vectors of pages and of queries, such as `mistral/mistral-embed` or
     `openai/text-embedding-3-small`; its provider needs its key as for text. Without one nothing is found by meaning."""
+    ocr_model: Annotated[str, Field(pattern=r"^([a-z0-9-]+/[A-Za-z0-9._:/-]+)?$")] = ""
+    """Who reads pages that have no text of their own, where the request does not say; nobody unless set."""
     model_rates: Annotated[
         Mapping[
             Annotated[str, Field(pattern=r"^[a-z0-9-]+/([A-Za-z0-9._:/-]+|\*)$")],

@@ -18,8 +18,8 @@ from services.summarizer.domain.extract_fields import ExtractFields, FieldsFligh
 from services.summarizer.domain.field_maker import FieldMaker
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
-from services.summarizer.domain.ports import PageSource
 from services.summarizer.domain.savings import Savings
+from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.schema_book import SchemaBook
 from services.summarizer.outside import CACHE_REST_S
 
@@ -37,7 +37,7 @@ def compose(
     pool: Pool,
     client: "redis.Redis",
     models: Models,
-    pages: PageSource,
+    scans: Scans,
     map_reduce: MapReduce,
     keeper: Keeper,
     savings: Savings,
@@ -49,10 +49,10 @@ def compose(
     schemas = SchemaBook(store=PostgresSchemas(pool), cache=cache, counted=field_signals.schema_kept)
     extract = ExtractFields(
         models=models,
-        pages=pages,
+        pages=scans.pages,
         schemas=schemas,
         flights=flights,
-        maker=FieldMaker(pages=pages, map_reduce=map_reduce, act_as=act_as),
+        maker=FieldMaker(scans=scans, map_reduce=map_reduce, act_as=act_as),
         keeper=keeper,
         savings=savings,
         new_id=new_id,

@@ -16,6 +16,7 @@ from services.runtime.errors import Unavailable
 from services.runtime.health import Health
 from services.summarizer.adapters.acting import remaining_s, tenant
 from services.summarizer.adapters.extractor_client import ExtractorPages
+from services.summarizer.adapters.extractor_pictures import ExtractorPictures
 from services.summarizer.adapters.guarded import GuardedProvider
 from services.summarizer.adapters.ledger_client import LedgerBooks
 from services.summarizer.adapters.ledger_prices import LedgerPrices
@@ -50,6 +51,8 @@ class Outside:
     providers: dict[str, Provider]
     embedder: Model | None
     """What makes vectors; not among the models that write."""
+    ocr_providers: dict[str, Provider]
+    pictures: ExtractorPictures
 
 
 @contextlib.asynccontextmanager
@@ -81,7 +84,7 @@ async def open_outside(
         health.add("ledger", _peer_check(ledger), required=False)
         endpoints = _endpoints(settings)
         tolls = tolls_of(settings, endpoints, client)
-        providers = await _providers(settings, endpoints, tolls, stack)
+        providers, ocr_providers = await _providers(settings, endpoints, tolls, stack)
         embedder = await stack.enter_async_context(open_model(settings, endpoints, tolls))
         yield Outside(
             pool=pool,
@@ -95,22 +98,27 @@ async def open_outside(
             audit=audit,
             providers=providers,
             embedder=embedder,
+            ocr_providers=ocr_providers,
+            pictures=ExtractorPictures(extractor),
         )
 
 
 async def _providers(
     settings: SummarizerSettings, endpoints: list[Endpoint], tolls: Tolls, stack: contextlib.AsyncExitStack
-) -> dict[str, Provider]:
-    """Those that are configured; the one that needs no configuration is always there."""
+) -> tuple[dict[str, Provider], dict[str, Provider]]:
+    """Those that are configured, for text and for pictures; the one that needs no configuration is always there."""
     offline = await stack.enter_async_context(OfflineProvider())
     guarded = {offline.name: GuardedProvider(offline, remaining_s=remaining_s, tenant=tenant)}
+    readers: dict[str, Provider] = {}
     if settings.mistral_api_key is not None or endpoints:
         # Their libraries take longer to load than all of the rest.
-        from services.summarizer.chat_providers import chat_providers  # noqa: PLC0415
+        from services.summarizer.chat_providers import chat_providers, ocr_providers  # noqa: PLC0415
 
         for provider in await chat_providers(settings, endpoints, stack):
             guarded[provider.name] = GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant, tolls=tolls)
-    return dict(guarded)
+        for reader in await ocr_providers(settings, stack):
+            readers[reader.name] = GuardedProvider(reader, remaining_s=remaining_s, tenant=tenant, tolls=tolls)
+    return dict(guarded), readers
 
 
 def _endpoints(settings: SummarizerSettings) -> list[Endpoint]:

@@ -13,7 +13,8 @@ from services.summarizer.adapters.embeddings import EmbeddingsProvider
 from services.summarizer.adapters.guarded import GuardedProvider
 from services.summarizer.domain.paid_calls import CallState, state_of
 from services.summarizer.domain.values import Length, Options, Prompt, Stage, Style
-from tests.fakes.mistral_server import DIMENSIONS, MistralServer
+from tests.fakes.embedding import DIMENSIONS
+from tests.fakes.mistral_server import MistralServer
 
 OPTIONS = Options(Length.SHORT, Style.PARAGRAPH, "", "", "")
 TEXTS = ("Cars are fast.", "An automobile is fast.", "Bees make honey.")

@@ -1,4 +1,4 @@
-"""A server that speaks Mistral's /v1/chat/completions and /v1/embeddings and misbehaves as it is told.
+"""A server that speaks Mistral's /v1/chat/completions, /v1/ocr and /v1/embeddings and misbehaves as it is told.
 
 In a test: `with MistralServer() as server: server.script("429:1", "ok")`. Each call takes the next behaviour of the
 script, and "ok" when there is none left. By hand, or for a service in another process:
@@ -9,14 +9,15 @@ script, and "ok" when there is none left. By hand, or for a service in another p
 
 Behaviours: ok, slow:SECONDS, hang, hang_midway, STATUS or STATUS:RETRY_AFTER (such as 401, 422, 429:2, 500, 503:1),
 cut, quiet_end, not_http, invalid_json, schema, schema_sentence, empty, no_choice, length, over_long, wrong_usage,
-no_usage, say:JSON. Of an embedding: ok, slow, hang, STATUS, not_http, cut, over_long, wrong_usage, no_usage, fewer,
-ragged, zero.
+no_usage, say:JSON. Of an embedding also fewer, ragged, zero. Of /v1/ocr, whose "ok" says that the bytes of the picture
+are the page's Markdown: ok, slow, hang, STATUS, cut, not_http, over_long, garbage, invalid_json, no_pages, two_pages,
+no_usage, empty, say:MARKDOWN.
 """
 
 import argparse
 import asyncio
+import base64
 import contextlib
-import hashlib
 import json
 import math
 import re
@@ -26,6 +27,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.fakes.embedding import embedded
+
 _MAX_BODY_BYTES = 32 * 2**20
 _PIECE_CHARS = 7
 _CHARS_PER_TOKEN = 6
@@ -33,8 +36,6 @@ _CHARS_PER_TOKEN = 6
 _TEMPLATE_TOKENS = 12
 _OVER_LONG_BYTES = 20 * 2**20
 _START_TIMEOUT_S = 10.0
-DIMENSIONS = 64
-ALIKE = {"automobile": "car", "automobiles": "car", "cars": "car"}
 
 _MATERIAL = re.compile(r"^BEGIN (?P<fence>\S+)\n(?P<material>.*)\nEND (?P=fence)$", re.DOTALL | re.MULTILINE)
 _WANTED = re.compile(r"at most (\d+) sentences")
@@ -49,6 +50,8 @@ class Books:
     input_tokens: int = 0
     output_tokens: int = 0
     cancelled: int = 0
+    pages: int = 0
+    """Of pictures that were read; they are in `calls`."""
 
 
 class MistralServer:
@@ -153,11 +156,13 @@ class MistralServer:
             books = self.books
             told = {"calls": len(books.calls), "input_tokens": books.input_tokens, "output_tokens": books.output_tokens}
             return await _send(writer, 200, told)
-        if (method, path) not in (("POST", "/v1/chat/completions"), ("POST", "/v1/embeddings")):
+        if method != "POST" or path not in ("/v1/chat/completions", "/v1/ocr", "/v1/embeddings"):
             return await _send(writer, 404, {"message": "no such route"})
         self.books.calls.append(body | {"authorization": headers.get("authorization", "")})
         with self._lock:
             behaviour = self._script.pop(0) if self._script else "ok"
+        if path == "/v1/ocr":
+            return await self._read_picture(behaviour, body, reader, writer)
         return await self._behave(behaviour, body, reader, writer)
 
     async def _behave(
@@ -177,7 +182,12 @@ class MistralServer:
             return False
         usage = self._charge(name, body)
         if "input" in body:
-            return await self._embed(name, body, usage, writer)
+            if name == "cut":
+                writer.write(_head(200, {"content-type": "application/json", "content-length": "100000"}) + b'{"data')
+                await writer.drain()
+                return False
+            padding = {"padding": "x" * _OVER_LONG_BYTES} if name == "over_long" else {}
+            return await _send(writer, 200, embedded(name, body) | {"usage": usage} | padding)
         content = self._content(name, detail, body)
         if body.get("stream"):
             finish_reason = "length" if name == "length" else "stop"
@@ -197,23 +207,33 @@ class MistralServer:
             return False
         return await _send(writer, 200, answer)
 
-    async def _embed(
-        self, name: str, body: dict[str, Any], usage: dict[str, int], writer: asyncio.StreamWriter
+    async def _read_picture(
+        self, behaviour: str, body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
-        vectors = [vector_of(text) for text in body["input"]]
-        if name == "ragged":
-            vectors[0] = [1.0]
-        elif name == "zero":
-            vectors[0] = [0.0] * DIMENSIONS
-        data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
-        answer = {"object": "list", "model": body["model"], "data": data[name == "fewer" :], "usage": usage}
+        name, _, detail = behaviour.partition(":")
+        if name.isdigit() or name in ("hang", "not_http"):
+            return await self._behave(behaviour, body, reader, writer)
+        if name == "slow":
+            await asyncio.sleep(float(detail))
+        document = body["document"]
+        assert (document["type"], body["include_blocks"]) == ("image_url", False)
+        kind, _, data = document["image_url"].partition(";base64,")
+        assert kind == "data:image/jpeg"
+        self.books.pages += 1
         if name == "over_long":
-            answer["padding"] = "x" * _OVER_LONG_BYTES
-        if name == "cut":
-            writer.write(_head(200, {"content-type": "application/json", "content-length": "100000"}) + b'{"data')
-            await writer.drain()
-            return False
-        return await _send(writer, 200, answer)
+            return await _send(writer, 200, {"padding": "x" * _OVER_LONG_BYTES})
+        picture = base64.b64decode(data, validate=True)
+        said = {"say": detail, "empty": ""}.get(name, picture.decode(errors="replace"))
+        page = {"index": 0, "markdown": said, "images": [], "dimensions": {"dpi": 200, "height": 2200, "width": 1700}}
+        pages = {"no_pages": [], "two_pages": [page, page | {"index": 1}]}.get(name, [page])
+        answer = {"pages": pages, "model": body["model"], "usage_info": {"pages_processed": max(1, len(pages))}}
+        if name == "no_usage":
+            del answer["usage_info"]
+        whole = {"garbage": b"[1, 2", "invalid_json": b'{"pages": "none"}'}.get(name, json.dumps(answer).encode())
+        size = 100_000 if name == "cut" else len(whole)
+        writer.write(_head(200, {"content-type": "application/json", "content-length": str(size)}) + whole)
+        await writer.drain()
+        return name != "cut"
 
     async def _stream(
         self,
@@ -281,15 +301,6 @@ class MistralServer:
 def _schema(body: dict[str, Any]) -> Any:
     named = body["response_format"].get("json_schema", {})
     return named.get("schema") or named.get("schema_definition") or {}
-
-
-def vector_of(text: str) -> list[float]:
-    """Texts that share words are near; words of ALIKE count as the same."""
-    numbers = [0.0] * DIMENSIONS
-    for word in re.findall(r"\w+", text.lower()):
-        digest = hashlib.sha256(ALIKE.get(word, word).encode()).digest()
-        numbers[int.from_bytes(digest[:2], "big") % DIMENSIONS] += 1.0
-    return numbers if any(numbers) else [1.0] * DIMENSIONS
 
 
 def answer_of(body: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,9 @@ def test_prices_are_listed(pagemesh: Command) -> None:
     told = pagemesh("prices")
     assert "offline/lexrank" in told.out
     assert "0.020000 USD" in told.out
-    assert "version 2" in told.err
+    (by_page,) = (line for line in told.out.splitlines() if "mistral-ocr-latest" in line)
+    assert by_page.split()[1:] == ["0.004000", "USD"]
+    assert "version 3" in told.err
     assert pagemesh("prices", "--version", "999", "--json").error["reason"] == "PRICE_BOOK_NOT_FOUND"
 
 

@@ -122,6 +122,9 @@ def test_an_estimate_spends_nothing_and_bounds_what_follows(pagemesh: Command, d
     answer = pagemesh("summarize", document, *wanted, "--max-cost", enough, "--json")
     assert answer.code == 0, answer.err
     assert pagemesh("estimate", document, *wanted).out.startswith("free: ")
+    for verb in (("estimate",), ("summarize",), ("fields", "--schema", "schemas/any")):
+        unknown = pagemesh(verb[0], document, *verb[1:], "--ocr-model", "nobody/nothing", "--json")
+        assert unknown.error["reason"] == "MODEL_UNKNOWN", verb
     assert pagemesh("summarize", document, "--max-cost", "much").code == 2
 
 

@@ -91,6 +91,7 @@ def price_message(book: PriceBook, model: str) -> price_pb2.Price:
         input_per_million=money(price.input_micros_per_million),
         output_per_million=money(price.output_micros_per_million),
         tenant_override=own,
+        per_page=money(price.page_micros) if price.page_micros else None,
     )
 
 

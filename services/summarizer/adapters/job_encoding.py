@@ -35,11 +35,11 @@ def encode_work(work: Work) -> bytes:
             asked = [options.length.name, options.style.value, options.language, options.focus, options.model]
             # A worker of the version before can do all others.
             asked += [options.audience] if options.audience else []
-            return _dump(["summarize", asked, fallbacks])
+            return _dump(["summarize", asked, fallbacks, *_named(options.ocr_model)])
         case ExtractWork():
             return _dump(["extract"])
-        case FieldsWork(schema, stored, model, fallbacks):
-            return _dump(["fields", schema, stored, model, fallbacks])
+        case FieldsWork(schema, stored, model, fallbacks, ocr_model):
+            return _dump(["fields", schema, stored, model, fallbacks, *_named(ocr_model)])
         case AskWork(question, max_passages, language, model, fallbacks):
             return _dump(["ask", question, max_passages, language, model, fallbacks])
 
@@ -51,18 +51,24 @@ def decode_work(data: bytes) -> Work:
         if kind == "extract":
             return ExtractWork()
         if kind == "fields":
-            schema, stored, model, fallbacks = rest
-            return FieldsWork(schema, stored, model, tuple(fallbacks))
+            schema, stored, model, fallbacks, *named = rest
+            return FieldsWork(schema, stored, model, tuple(fallbacks), *named)
         if kind == "ask":
             question, max_passages, language, model, fallbacks = rest
             return AskWork(question, max_passages, language, model, tuple(fallbacks))
         if kind != "summarize":
             raise Undecodable(f"there is no work of the kind {kind!r}")
-        (length, style, language, focus, model, *audience), fallbacks = rest
+        (length, style, language, focus, model, *audience), fallbacks, *named = rest
         options = Options(Length[length], Style(style), language, focus, model, *audience)
+        options = replace(options, ocr_model="".join(named))
         return SummarizeWork(options, tuple(fallbacks))
     except (ValueError, TypeError, KeyError) as exc:
         raise Undecodable("the work of a job cannot be read") from exc
+
+
+def _named(ocr_model: str) -> list[str]:
+    """Only where there is one: work without it is written as it always was."""
+    return [ocr_model] if ocr_model else []
 
 
 def encode_result(tenant: str, result: Result) -> bytes:

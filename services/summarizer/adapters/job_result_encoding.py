@@ -3,11 +3,17 @@
 import json
 from typing import Any
 
-from services.summarizer.adapters.encoding import Undecodable
+from services.summarizer.adapters.encoding import (
+    Undecodable,
+    decode_citation,
+    decode_scans,
+    encode_citation,
+    encode_scans,
+)
 from services.summarizer.domain.answer_values import Cited, CitedAnswer, Statement
 from services.summarizer.domain.fields_values import Extraction, FieldValue, OtherValue, Path, Violation
 from services.summarizer.domain.ports_questions import PageAt
-from services.summarizer.domain.values import Box, Citation, Consumption, Money, TokenCount
+from services.summarizer.domain.values import NO_SCANS, Box, Consumption, Money, TokenCount
 
 VERSION = 1
 
@@ -18,9 +24,9 @@ def encode_extraction(found: Extraction) -> bytes:
         [
             field.path,
             field.value,
-            field.citation and _citation(field.citation),
+            field.citation and encode_citation(field.citation),
             field.confidence,
-            [[other.value, _citation(other.citation)] for other in field.others],
+            [[other.value, encode_citation(other.citation)] for other in field.others],
         ]
         for field in found.fields
     ]
@@ -36,6 +42,7 @@ def encode_extraction(found: Extraction) -> bytes:
             found.missing,
             found.failed_pages,
             _used(found.consumption),
+            *([encode_scans(found.scans)] if found.scans.model else []),
         ]
     )
 
@@ -43,7 +50,7 @@ def encode_extraction(found: Extraction) -> bytes:
 def decode_extraction(data: bytes) -> Extraction:
     """The extraction that was encoded. Raises Undecodable."""
     try:
-        names, flags, found, fields, violations, missing, failed, used = _parts(data)
+        names, flags, found, fields, violations, missing, failed, used, *scans = _parts(data)
         document, schema, digest, model, degraded_from = names
         repaired, cached, *unaffordable = flags
         return Extraction(
@@ -60,6 +67,7 @@ def decode_extraction(data: bytes) -> Extraction:
             failed_pages=tuple(failed),
             consumption=_read_used(*used),
             degraded_from=degraded_from,
+            scans=decode_scans(*scans[0]) if scans else NO_SCANS,
             repair_unaffordable=any(unaffordable),
         )
     except (ValueError, TypeError) as exc:
@@ -108,17 +116,9 @@ def decode_answer(data: bytes) -> CitedAnswer:
 
 
 def _read_field(path: list[str | int], value: Any, citation: Any, confidence: float, others: list[Any]) -> FieldValue:
-    said = tuple(OtherValue(other, _read_citation(*cited)) for other, cited in others)
+    said = tuple(OtherValue(other, decode_citation(*cited)) for other, cited in others)
     where: Path = tuple(path)
-    return FieldValue(where, value, citation and _read_citation(*citation), confidence, said)
-
-
-def _citation(citation: Citation) -> list[Any]:
-    return [citation.page, citation.quote, _boxes(citation.boxes)]
-
-
-def _read_citation(page: int, quote: str, boxes: list[list[float]]) -> Citation:
-    return Citation(page, quote, tuple(Box(*box) for box in boxes))
+    return FieldValue(where, value, citation and decode_citation(*citation), confidence, said)
 
 
 def _read_cited(document: str, number: int, quote: str, boxes: list[list[float]]) -> Cited:
@@ -135,13 +135,13 @@ def _boxes(boxes: tuple[Box, ...]) -> list[list[float]]:
 
 def _used(used: Consumption) -> list[Any]:
     tokens, cost = used.tokens, used.cost
-    counts = [tokens.input_tokens, tokens.output_tokens, used.provider_calls]
+    counts = [tokens.input_tokens, tokens.output_tokens, used.provider_calls, *([tokens.pages] if tokens.pages else [])]
     return [counts, [cost.currency, cost.micros], used.settled, used.usage_event_ids]
 
 
 def _read_used(counts: list[int], cost: list[Any], settled: bool, ids: list[str]) -> Consumption:
-    input_tokens, output_tokens, calls = counts
-    return Consumption(TokenCount(input_tokens, output_tokens), calls, Money(*cost), settled, tuple(ids))
+    input_tokens, output_tokens, calls, *pages = counts
+    return Consumption(TokenCount(input_tokens, output_tokens, *pages), calls, Money(*cost), settled, tuple(ids))
 
 
 def _parts(data: bytes) -> list[Any]:

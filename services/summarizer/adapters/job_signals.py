@@ -91,6 +91,13 @@ def _broken(step: str, error: Exception) -> None:
     log.error("job_worker_fault", step=step, error=type(error).__name__, exc_info=None if known else error)
 
 
+def limit_unknown(tenant: str, error: Exception) -> None:
+    """The plan of a tenant could not be asked for; nothing of it where no limit could be kept."""
+    known = isinstance(error, PagemeshError)
+    reason = getattr(error, "reason", type(error).__name__)
+    log.warning("job_limit_unknown", tenant=tenant, reason=reason, exc_info=None if known else error)
+
+
 def notice_signals() -> NoticeSignals:
     """What the feeder of notices calls."""
     return NoticeSignals(told=_TOLD.inc, parked=_notice_parked, broken=_notices_broken, backlog=_notices_backlog)

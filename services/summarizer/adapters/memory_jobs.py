@@ -61,6 +61,7 @@ class MemoryJobs:
     requests: dict[tuple[str, str, str], tuple[bytes, str, str]] = field(default_factory=dict)
     places: dict[_Key, _Place] = field(default_factory=dict)
     served: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, int | None] = field(default_factory=dict)
     notices: list[JobNotice] = field(default_factory=list)
     noticed: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -72,7 +73,7 @@ class MemoryJobs:
             if print_of_it != fingerprint(order):
                 raise AlreadyExists("REQUEST_ID_REUSED", "This request id was used for another request.")
             return replace(self.jobs[tenant, job_id], result=None), known_batch
-        self._check_room(tenant, len(ids), limit)
+        self.check_room(tenant, len(ids), limit)
         if order.request_id:
             self.requests[request] = (fingerprint(order), ids[0], batch)
         now = self.now()
@@ -133,7 +134,7 @@ class MemoryJobs:
         job = self.jobs.get((tenant, job_id))
         if job is None or job.state not in (JobState.FAILED, JobState.CANCELLED):
             return None if job is None else (job, False)
-        self._check_room(tenant, 1, limit)
+        self.check_room(tenant, 1, limit)
         self.places[tenant, job_id] = _Place(tenant, job_id, job.priority, self.now(), job.attempts)
         self.callers[tenant, job_id] = caller
         self.jobs[tenant, job_id] = replace(job, actor=caller.actor)
@@ -176,7 +177,7 @@ class MemoryJobs:
             if not place.worker
             and place.due <= now
             and place.priority in order
-            and working[place.tenant] < most_of_tenant
+            and working[place.tenant] < self._most(place.tenant, most_of_tenant)
         ]
         if not due:
             return None
@@ -201,11 +202,20 @@ class MemoryJobs:
         return True
 
     async def finish(
-        self, claim: Claim, state: JobState, *, result: Result | None, fault: Fault | None, keep_s: float
+        self,
+        claim: Claim,
+        state: JobState,
+        *,
+        result: Result | None,
+        fault: Fault | None,
+        keep_s: float,
+        progress: Progress | None = None,
     ) -> bool:
         place = self._held(claim)
         if place is None:
             return False
+        if progress is not None:
+            self._move(place.tenant, place.job_id, EventKind.PROGRESS, JobState.RUNNING, progress=progress)
         del self.places[place.tenant, place.job_id]
         self._move(place.tenant, place.job_id, EventKind.ENDED, state, keep_s=keep_s, fault=fault, result=result)
         self.bells.ring(QUEUED)
@@ -244,6 +254,10 @@ class MemoryJobs:
             del self.batches[key]
         return Forgotten(len(old), events, len(gone))
 
+    def _most(self, tenant: str, deployment: int) -> int:
+        own = self.limits.get(tenant)
+        return deployment if own is None else own
+
     def _waiting(self, priority: Priority) -> Waiting:
         now, places = self.now(), [place for place in self.places.values() if place.priority == priority]
         ages = [(now - place.due).total_seconds() for place in places if not place.worker and place.due <= now]
@@ -264,7 +278,8 @@ class MemoryJobs:
         self.bells.ring(QUEUED)
         return True
 
-    def _check_room(self, tenant: str, more: int, limit: int) -> None:
+    def check_room(self, tenant: str, more: int, limit: int) -> None:
+        """Raises ResourceExhausted JOB_QUEUE_FULL."""
         waiting = sum(place.tenant == tenant and not place.worker for place in self.places.values())
         if waiting + more > limit:
             raise ResourceExhausted(

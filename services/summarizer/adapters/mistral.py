@@ -6,7 +6,7 @@ event loop for each word that is written (`bench/bench_mesh_overhead.py`)."""
 import functools
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from importlib import resources
 from typing import Any
 
@@ -19,7 +19,7 @@ from services.summarizer.adapters.chat import ChatProvider, Piece, new_fence
 from services.summarizer.adapters.chat_http import ChatHttp, Refused
 from services.summarizer.adapters.provider_faults import cut_off, no_connection, refused, timed_out, unreadable
 from services.summarizer.domain import prompt_forms
-from services.summarizer.domain.fields_values import AnyPrompt
+from services.summarizer.domain.fields_values import ChatPrompt
 from services.summarizer.domain.ports import Abilities
 from services.summarizer.domain.values import TokenCount
 
@@ -59,7 +59,7 @@ class MistralProvider(ChatProvider):
         self._now_s = now_s
         self._api = ChatHttp(self._http, url=url, api_key=api_key)
 
-    async def _ask(self, prompt: AnyPrompt) -> Piece:
+    async def _ask(self, prompt: ChatPrompt) -> Piece:
         answer = await self._api.post(_PATH, self._request(prompt))
         choice = _first(answer.get("choices"))
         usage = _tokens(answer.get("usage"))
@@ -67,7 +67,7 @@ class MistralProvider(ChatProvider):
             return Piece("", usage=usage, has_choice=False)
         return Piece(_text_of(choice.get("message")), choice.get("finish_reason"), usage)
 
-    async def _pieces(self, prompt: AnyPrompt) -> AsyncGenerator[Piece, None]:
+    async def _pieces(self, prompt: ChatPrompt) -> AsyncGenerator[Piece, None]:
         async with aclosing(self._api.events(_PATH, self._request(prompt) | {"stream": True})) as events:
             async for event in events:
                 choice = _first(event.get("choices"))
@@ -77,7 +77,7 @@ class MistralProvider(ChatProvider):
                 else:
                     yield Piece(_text_of(choice.get("delta")), choice.get("finish_reason"), usage)
 
-    def _request(self, prompt: AnyPrompt) -> dict[str, Any]:
+    def _request(self, prompt: ChatPrompt) -> dict[str, Any]:
         return {
             "model": prompt.model,
             "messages": self._messages(prompt),
@@ -93,23 +93,28 @@ class MistralProvider(ChatProvider):
             },
         }
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as exc:
-            raise no_connection(_NAME) from exc
-        except (TimeoutError, httpx2.TimeoutException) as exc:
-            raise timed_out(_NAME, self._timeout_s) from exc
-        except TooLong as exc:
-            raise unreadable(_NAME, "it is too long", None) from exc
-        except ValueError as exc:
-            # json.JSONDecodeError and UnicodeDecodeError are among them.
-            raise unreadable(_NAME, "it is not in the form of the API", None) from exc
-        except Refused as exc:
-            raise refused(_NAME, exc.status, exc.headers, now_s=self._now_s) from exc
-        except httpx2.RequestError as exc:
-            raise cut_off(_NAME) from exc
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(timeout_s=self._timeout_s, now_s=self._now_s)
+
+
+@contextmanager
+def translated(*, timeout_s: float, now_s: Callable[[], float]) -> Iterator[None]:
+    """What ChatHttp raises, as the port says it, for every API of Mistral's."""
+    try:
+        yield
+    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as exc:
+        raise no_connection(_NAME) from exc
+    except (TimeoutError, httpx2.TimeoutException) as exc:
+        raise timed_out(_NAME, timeout_s) from exc
+    except TooLong as exc:
+        raise unreadable(_NAME, "it is too long", None) from exc
+    except ValueError as exc:
+        # json.JSONDecodeError and UnicodeDecodeError are among them.
+        raise unreadable(_NAME, "it is not in the form of the API", None) from exc
+    except Refused as exc:
+        raise refused(_NAME, exc.status, exc.headers, now_s=now_s) from exc
+    except httpx2.RequestError as exc:
+        raise cut_off(_NAME) from exc
 
 
 @functools.cache

@@ -46,6 +46,8 @@ def from_estimate(estimate: Estimate) -> estimate_pb2.Estimate:
         ),
         price=estimate_pb2.PriceRange(low=_money(low.cost), expected=_money(expected.cost), high=_money(high.cost)),
         price_book_version=estimate.price_book_version,
+        ocr_model=estimate.ocr_model,
+        ocr_page_count=estimate.ocr_page_count,
         duration=estimate_pb2.DurationRange(
             low=_duration(low.duration_s), expected=_duration(expected.duration_s), high=_duration(high.duration_s)
         ),

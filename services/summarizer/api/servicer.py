@@ -117,6 +117,7 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
                 request.document,
                 to_wanted(request),
                 model=request.options.model,
+                ocr_model=request.options.ocr_model,
                 fallbacks=request.options.fallback_models,
                 purse=to_purse(request),
                 deadline=current_deadline(),

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from services.runtime.errors import FailedPrecondition, PagemeshError
-from services.summarizer.domain.expected_calls import Counted, ExpectedCalls, Guess
+from services.summarizer.domain.expected_calls import UNREAD_PAGE, Counted, ExpectedCalls, ExpectedScans, Guess
 from services.summarizer.domain.keys import summary_key
 from services.summarizer.domain.map_reduce import FAN_OUT, Bill, Job, MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.ports import PageSource, Results, SummaryCache
+from services.summarizer.domain.ports_pictures import PagePictures
 from services.summarizer.domain.prices import Prices
 from services.summarizer.domain.purse import CURRENCY
-from services.summarizer.domain.reading import Reading, builder_for, read
+from services.summarizer.domain.reading import Reading, builder_for
+from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.summarize import check_language
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.values import Caller, Money, Options, Stage, TokenCount
@@ -48,6 +50,8 @@ class Estimate:
     expected: Outlay = _NOTHING
     high: Outlay = _NOTHING
     price_book_version: int = 0
+    ocr_model: str = ""
+    ocr_page_count: int = 0
 
 
 class EstimateSummary:
@@ -58,6 +62,7 @@ class EstimateSummary:
         *,
         models: Models,
         pages: PageSource,
+        pictures: PagePictures,
         cache: SummaryCache,
         results: Results,
         prices: Prices,
@@ -66,6 +71,7 @@ class EstimateSummary:
     ) -> None:
         self._models = models
         self._pages = pages
+        self._pictures = pictures
         self._cache = cache
         self._results = results
         self._prices = prices
@@ -79,19 +85,24 @@ class EstimateSummary:
         Unavailable where the ledger cannot tell the price.
         """
         model = await self._models.chosen(caller.tenant, options.model, field="summary.model")
-        options = replace(options, model=model.name)
+        ocr = await self._models.reader(caller.tenant, options.ocr_model, field="summary.ocr_model")
+        options = replace(options, model=model.name, ocr_model="" if ocr is None else ocr.name)
         await self._pages.exists(document)
         key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
         if await self._cache.get(caller.tenant, key) is not None:
             return Estimate(document, model.name, cached=True)
         price = await self._prices.of(model.name)
-        job = Job(caller, document, options, model)
-        reading = await self._read(job)
+        job, scanned = Job(caller, document, options, model, ocr=ocr), Bill()
+        reading = await self._read(job, scanned)
         check_language(job, reading)
         counted: Counted = {}
         expected, asked = await self._outlay(job, reading, ExpectedCalls(price, Guess.EXPECTED, counted))
         low, _ = await self._outlay(job, reading, ExpectedCalls(price, Guess.LOW, counted))
         high, _ = await self._outlay(job, reading, ExpectedCalls(price, Guess.HIGH, counted))
+        low, expected, high = (
+            _with_scans(outlay, scanned, guess)
+            for outlay, guess in ((low, Guess.LOW), (expected, Guess.EXPECTED), (high, Guess.HIGH))
+        )
         return Estimate(
             document,
             model.name,
@@ -103,16 +114,27 @@ class EstimateSummary:
             expected=expected,
             high=high,
             price_book_version=price.version,
+            ocr_model=options.ocr_model,
+            ocr_page_count=len(scanned.calls),
         )
 
-    async def _read(self, job: Job) -> Reading:
-        """The document's chunks. It is held meanwhile: reading it for an estimate is not its processing."""
+    async def _read(self, job: Job, scanned: Bill) -> Reading:
+        """The document's chunks, with what reading its scans would take in `scanned`. It is held meanwhile: reading it
+        for an estimate is not its processing."""
         hold_id = self._new_id()
         await self._pages.hold(job.document, hold_id)
         try:
-            return await read(self._pages, job.document, builder_for(job.model, job.options), _untold)
+            scans = Scans(self._pages, self._pictures, await self._scan_calls(job), stand_in=UNREAD_PAGE)
+            builder = builder_for(job.model, job.options)
+            # In the caller's own call, with its deadline.
+            return await scans.read(job, builder, _untold, scanned, contextlib.nullcontext)
         finally:
             await self._tails.finish(self._release(job.document, hold_id))
+
+    async def _scan_calls(self, job: Job) -> MapReduce:
+        """Calls that read pictures in thought."""
+        price = await self._prices.of((job.ocr or job.model).name)
+        return MapReduce(results=self._results, paid=ExpectedScans(price))
 
     async def _release(self, document: str, hold_id: str) -> None:
         # Where the extractor is away the hold runs out by itself.
@@ -132,6 +154,18 @@ class EstimateSummary:
         used = bill.consumption()
         outlay = Outlay(used.provider_calls, used.tokens, used.cost, _duration(calls.seconds))
         return outlay, len(calls.seconds.get(Stage.MAP, ()))
+
+
+def _with_scans(outlay: Outlay, scanned: Bill, guess: Guess) -> Outlay:
+    """The same with the pages that a model has to read first, FAN_OUT at a time."""
+    used = scanned.consumption()
+    taken = math.ceil(used.provider_calls / FAN_OUT) * guess.value.scan_s
+    return Outlay(
+        calls=outlay.calls + used.provider_calls,
+        tokens=outlay.tokens,
+        cost=Money(outlay.cost.currency, outlay.cost.micros + used.cost.micros),
+        duration_s=outlay.duration_s + taken,
+    )
 
 
 def _duration(seconds: dict[Stage, list[float]]) -> float:

@@ -19,7 +19,7 @@ from services.summarizer.domain.schema_book import SchemaBook
 from services.summarizer.domain.single_flight import Emit, SingleFlight
 from services.summarizer.domain.values import Caller, Consumption, Length, Money, Options, Style, TokenCount
 
-FieldsFlightKey = tuple[str, str, str, str, str, str, tuple[str, ...], Hashable]
+FieldsFlightKey = tuple[str, str, str, str, str, str, tuple[str, ...], str, Hashable]
 FieldsFlights = SingleFlight[FieldsFlightKey, Progress | Extraction]
 
 
@@ -66,6 +66,7 @@ class ExtractFields:
         wanted: Wanted,
         *,
         model: str = "",
+        ocr_model: str = "",
         fallbacks: Sequence[str] = (),
         purse: Purse | None = None,
         deadline: float | None = None,
@@ -79,13 +80,14 @@ class ExtractFields:
         MAX_COST_EXCEEDED), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
         models = await self._models.lineup(caller.tenant, model, fallbacks)
+        ocr = await self._models.reader(caller.tenant, ocr_model)
         name, schema = await self._schema(caller, wanted)
         await self._pages.exists(document)
         # Who pays, and how much, is part of the key, as for summaries.
         payer = (caller.tenant, caller.actor, caller.project)
-        bound = None if purse is None else purse.key
-        key = (*payer, document, schema.digest, name, tuple(one.name for one in models), bound)
-        job = FieldsJob(_job(caller, document, models[0], purse), schema, name)
+        bound, read_by = None if purse is None else purse.key, "" if ocr is None else ocr.name
+        key = (*payer, document, schema.digest, name, tuple(one.name for one in models), read_by, bound)
+        job = FieldsJob(replace(_job(caller, document, models[0], purse), ocr=ocr), schema, name)
         seat = self._flights.join(key, lambda emit, latest: self._run(job, models, emit, latest), deadline=deadline)
         with seat:
             async for event in seat:

@@ -24,9 +24,10 @@ from services.summarizer.domain.json_schema import CheckedSchema
 from services.summarizer.domain.keys import fields_key
 from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
 from services.summarizer.domain.numbers_dates import customs_of
-from services.summarizer.domain.ports import ActAs, Deadline, PageSource
+from services.summarizer.domain.ports import ActAs, Deadline
 from services.summarizer.domain.purse import MAX_COST_EXCEEDED
-from services.summarizer.domain.reading import EMPTY_CHUNK, MAX_CHUNK_TOKENS, Reading, builder_around, read
+from services.summarizer.domain.reading import EMPTY_CHUNK, MAX_CHUNK_TOKENS, Reading, builder_around
+from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.values import Answer, Chunk
 
 LIST_CHUNK_TOKENS = 3_000
@@ -56,8 +57,8 @@ class _Checked:
 class FieldMaker:
     """The way from pages to checked fields."""
 
-    def __init__(self, *, pages: PageSource, map_reduce: MapReduce, act_as: ActAs) -> None:
-        self._pages = pages
+    def __init__(self, *, scans: Scans, map_reduce: MapReduce, act_as: ActAs) -> None:
+        self._scans = scans
         self._map_reduce = map_reduce
         self._act_as = act_as
 
@@ -75,7 +76,13 @@ class FieldMaker:
             largest = LIST_CHUNK_TOKENS if lists else MAX_CHUNK_TOKENS
             empty = _prompt(asked, EMPTY_CHUNK)
             builder = await asyncio.to_thread(builder_around, job.model, empty, max_tokens=largest)
-            reading = await read(self._pages, job.document, builder, lambda done, of: told(Progress(done, of, 0, 0)))
+            reading = await self._scans.read(
+                job,
+                builder,
+                lambda done, of: told(Progress(done, of, 0, 0)),
+                bill,
+                lambda: self._act_as(job.caller, deadline),
+            )
         with self._act_as(job.caller, deadline):
             prompts = [_prompt(asked, chunk) for chunk in reading.chunks]
             answers = await self._ask(asked, prompts, bill, _Parts(reading, told).done)
@@ -226,6 +233,7 @@ def _extraction(
         cached=cached and not bill.calls,
         failed_pages=reading.failed_pages,
         consumption=bill.consumption(),
+        scans=reading.scans,
     )
 
 

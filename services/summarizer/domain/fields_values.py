@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from services.summarizer.domain.found_field import Scalar
-from services.summarizer.domain.values import Chunk, Citation, Consumption, Prompt
+from services.summarizer.domain.pictures import PagePrompt
+from services.summarizer.domain.values import NO_SCANS, Chunk, Citation, Consumption, Prompt, ScanReading
 
 VERSION = "1"
 """Changes whenever the same request would be answered otherwise: the wording of prompts, how the offline provider
@@ -71,8 +72,16 @@ class FieldsPrompt:
     complaints: tuple[Complaint, ...] = ()
 
 
-AnyPrompt = Prompt | FieldsPrompt
+ChatPrompt = Prompt | FieldsPrompt
+"""Whatever a model that reads text may be asked."""
+AnyPrompt = ChatPrompt | PagePrompt
 """Whatever a provider may be asked."""
+
+
+def chat_prompt(prompt: AnyPrompt) -> ChatPrompt:
+    """The prompt, which is one about text: models that read pictures are providers of their own."""
+    assert not isinstance(prompt, PagePrompt), "this model reads text"
+    return prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +134,7 @@ class Extraction:
     failed_pages: tuple[int, ...]
     consumption: Consumption
     degraded_from: str = ""
+    scans: ScanReading = NO_SCANS
     repair_unaffordable: bool = False
     """It is not valid, and there was no room in the bound to ask about that once more."""
 

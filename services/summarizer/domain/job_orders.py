@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Protocol
 
 from services.summarizer.domain import json_schema, questions
@@ -35,6 +36,7 @@ class Orders:
         match work:
             case SummarizeWork(options, fallbacks):
                 await self._models.lineup(tenant, options.model, fallbacks)
+                await self._models.reader(tenant, options.ocr_model)
             case ExtractWork():
                 pass
             case AskWork(question, max_passages, _, model, fallbacks):
@@ -42,6 +44,7 @@ class Orders:
                 await self._models.lineup(tenant, model, fallbacks)
             case FieldsWork():
                 await self._models.lineup(tenant, work.model, work.fallbacks)
+                await self._models.reader(tenant, work.ocr_model)
                 return await self._with_schema(tenant, work)
         return work
 
@@ -49,8 +52,8 @@ class Orders:
         if not work.stored:
             plain = await asyncio.to_thread(json.loads, work.schema)
             checked = await asyncio.to_thread(json_schema.check, plain, field=f"{_FIELD}.json_schema")
-            return FieldsWork(checked.text, "", work.model, work.fallbacks)
+            return replace(work, schema=checked.text, stored="")
         found = await self._schemas.get(tenant, work.stored)
         # A bound may have been lowered since it was stored.
         await asyncio.to_thread(json_schema.check, found.content, field=f"{_FIELD}.schema")
-        return FieldsWork("", found.name, work.model, work.fallbacks)
+        return replace(work, schema="", stored=found.name)

@@ -47,6 +47,7 @@ class Extracting(Protocol):
         wanted: Wanted,
         *,
         model: str = "",
+        ocr_model: str = "",
         fallbacks: Sequence[str] = (),
         deadline: float | None = None,
         told: Told | None = None,
@@ -137,7 +138,13 @@ class JobWork:
         wanted = Wanted(stored=work.stored) if work.stored else Wanted(schema=json.loads(work.schema))
         with self._act_as(claim.caller):
             return await self._fields(
-                claim.caller, claim.document, wanted, model=work.model, fallbacks=work.fallbacks, told=told
+                claim.caller,
+                claim.document,
+                wanted,
+                model=work.model,
+                ocr_model=work.ocr_model,
+                fallbacks=work.fallbacks,
+                told=told,
             )
 
     async def _answer(self, claim: Claim, work: AskWork, told: Told) -> Result:

@@ -67,6 +67,7 @@ class FieldsWork:
     stored: str = ""
     model: str = ""
     fallbacks: tuple[str, ...] = ()
+    ocr_model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

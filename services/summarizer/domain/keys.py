@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from services.summarizer.domain.fields_values import VERSION as FIELDS_VERSION
 from services.summarizer.domain.fields_values import FieldsPrompt
+from services.summarizer.domain.pictures import Picture
 from services.summarizer.domain.values import Claim, Options, Prompt
 
 PIPELINE_VERSION = "2"
@@ -17,9 +18,22 @@ QUESTION_VERSION = "1"
 sentences are chosen."""
 
 
+OCR_VERSION = "1"
+"""Changes whenever pages that a model read would make another text."""
+
+
 def summary_key(tenant: str, document: str, options: Options, *, provider_version: str) -> bytes:
-    """32 bytes that name one summary of one tenant; `options.model` must be resolved."""
-    return _digest(["summary", PIPELINE_VERSION, provider_version, tenant, document, *_options(options), options.model])
+    """32 bytes that name one summary of one tenant; the models of the options must be resolved."""
+    # Only where there is one: the keys of other summaries stay as they were.
+    read_by = ["ocr", OCR_VERSION, options.ocr_model] if options.ocr_model else []
+    asked = [*_options(options), options.model, *read_by]
+    return _digest(["summary", PIPELINE_VERSION, provider_version, tenant, document, *asked])
+
+
+def page_key(picture: Picture, *, model: str, provider_version: str) -> bytes:
+    """32 bytes that name what a model reads in a picture: the same picture is the same question."""
+    digest = hashlib.sha256(picture.content).hexdigest()
+    return _digest(["page", provider_version, model, picture.media_type, digest])
 
 
 def content_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:

@@ -12,6 +12,10 @@ _NAMES_SHOWN = 50
 """So many names are told in an error; the list of a provider may be long."""
 
 
+NO_OCR = "none"
+"""What a request says that wants no model to read scanned pages, whatever the deployment's default is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model that is served; `name` is `{provider}/{model}`, `short_name` what the provider calls it."""
@@ -24,7 +28,7 @@ class Model:
 
 class Models:
     """The models of all providers that are configured. `missing` are those that are not: the setting that each needs,
-    by its name. `policies` are the tenants'."""
+    by its name. `policies` are the tenants', and `ocr_providers` have the models that read pictures."""
 
     def __init__(
         self,
@@ -34,16 +38,35 @@ class Models:
         fallbacks: Sequence[str] = (),
         missing: Mapping[str, str] | None = None,
         policies: Policies | None = None,
+        ocr_providers: Mapping[str, Provider] | None = None,
+        ocr_default: str = "",
     ) -> None:
         self._providers = dict(providers)
         self._default = default
         self._fallbacks = tuple(fallbacks)
         self._policies = policies or NoPolicies()
+        self._ocr, self._ocr_default, self._settings = dict(ocr_providers or {}), ocr_default, dict(missing or {})
         self._missing = {name: setting for name, setting in (missing or {}).items() if name not in self._providers}
 
     def names(self) -> tuple[str, ...]:
         """All of them, as `{provider}/{model}`, in the order of the providers."""
         return tuple(f"{name}/{model}" for name, provider in self._providers.items() for model in provider.models())
+
+    def resolve_reader(self, name: str, *, field: str = "options.ocr_model") -> Model | None:
+        """The model that reads scanned pages; the deployment's default for an empty name, nobody for `none` and where
+        there is no default. Raises InvalidArgument MODEL_UNKNOWN."""
+        name = name or self._ocr_default
+        if name in ("", NO_OCR):
+            return None
+        return Models(self._ocr, default=name, missing=self._settings).resolve(name, field=field)
+
+    async def reader(self, tenant: str, name: str, *, field: str = "options.ocr_model") -> Model | None:
+        """The same for a request of the tenant that names this one, or none: a default that the tenant does not allow
+        is passed over. Raises as `chosen`."""
+        model, policy = self.resolve_reader(name, field=field), await self._policies.of(tenant)
+        if model is None or (not name and not policy.allows(model.name)):
+            return None
+        return _allowed(policy, model, field)
 
     def resolve(self, name: str, *, field: str = "options.model") -> Model:
         """The model of that name; the deployment's default for an empty one. Raises InvalidArgument MODEL_UNKNOWN."""
@@ -83,9 +106,14 @@ class Models:
         """Raises InvalidArgument MODEL_UNKNOWN where an entry of a policy names no model and no provider's all."""
         provider_name, _, model = entry.partition("/")
         if model != "*":
-            self.resolve(entry, field=field)
+            if not self._reads(provider_name, model):
+                self.resolve(entry, field=field)
         elif provider_name not in self._providers:
             raise self._unknown(entry, field)
+
+    def _reads(self, provider_name: str, model: str) -> bool:
+        """Whether it is one that reads pictures, which a policy may allow too."""
+        return provider_name in self._ocr and model in self._ocr[provider_name].models()
 
     def _first(self, policy: ModelPolicy, name: str, field: str) -> Model:
         return _allowed(policy, self.resolve(name or policy.default_model, field=field), field)
@@ -99,7 +127,7 @@ class Models:
         return others
 
     def _unknown(self, name: str, field: str) -> InvalidArgument:
-        known = ", ".join(self.names()[:_NAMES_SHOWN])
+        known = ", ".join(self.names()[:_NAMES_SHOWN]) or NO_OCR
         provider_name = name.partition("/")[0]
         setting = self._missing.get(provider_name)
         why = f" {provider_name} models need {setting} when the service starts." if setting else ""

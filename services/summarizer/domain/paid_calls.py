@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol, TypeVar
 
@@ -305,4 +305,5 @@ def _metadata_of(error: BaseException) -> Mapping[str, str]:
 
 
 def _tokens_of(metadata: Mapping[str, str]) -> TokenCount:
-    return TokenCount(int(metadata["input_tokens"]), int(metadata["output_tokens"]))
+    tokens = TokenCount(int(metadata["input_tokens"]), int(metadata["output_tokens"]))
+    return replace(tokens, pages=int(metadata.get("pages", "0")))

@@ -2,18 +2,29 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from services.runtime.errors import FailedPrecondition
 from services.summarizer.domain.chunking import MIN_TOKENS, ChunkBuilder
 from services.summarizer.domain.citations import Locator
-from services.summarizer.domain.fields_values import AnyPrompt
+from services.summarizer.domain.fields_values import ChatPrompt
 from services.summarizer.domain.limits import MAX_PAGE_CHARS, MAX_PAGE_WORDS, PAGE_TOO_LARGE, Intake
 from services.summarizer.domain.models import Model
-from services.summarizer.domain.ports import DocumentStart, PageFailed, PageSource
-from services.summarizer.domain.values import NOTHING_HIDDEN, Chunk, HiddenText, Options, Page, Prompt, Stage
+from services.summarizer.domain.ports import DocumentStart, PageFailed
+from services.summarizer.domain.values import (
+    NO_SCANS,
+    NOTHING_HIDDEN,
+    Chunk,
+    HiddenText,
+    Options,
+    Page,
+    Prompt,
+    ScanReading,
+    Stage,
+)
 
 MAX_CHUNK_TOKENS = 16_000
 """Larger chunks save calls, smaller ones are read more closely and run side by side."""
@@ -47,9 +58,18 @@ class Reading:
     chunks: tuple[Chunk, ...]
     locator: Locator
     hidden: HiddenText = NOTHING_HIDDEN
+    scans: ScanReading = NO_SCANS
 
 
-async def read(source: PageSource, document: str, builder: ChunkBuilder, told: Callable[[int, int], None]) -> Reading:
+class Pages(Protocol):
+    """What is read: a PageSource, or one on the way (scans.py)."""
+
+    def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
+        """As PageSource.pages."""
+        ...
+
+
+async def read(source: Pages, document: str, builder: ChunkBuilder, told: Callable[[int, int], None]) -> Reading:
     """Reads all pages; `told(pages_read, page_count)` hears of it now and then.
 
     Raises what PageSource raises, and FailedPrecondition where no page has any text (DOCUMENT_HAS_NO_TEXT,
@@ -104,7 +124,7 @@ def builder_for(model: Model, options: Options) -> ChunkBuilder:
     return builder_around(model, prompt, max_tokens=MAX_CHUNK_TOKENS)
 
 
-def builder_around(model: Model, prompt: AnyPrompt, *, max_tokens: int) -> ChunkBuilder:
+def builder_around(model: Model, prompt: ChatPrompt, *, max_tokens: int) -> ChunkBuilder:
     """The same for what is asked by any prompt, whose chunk is EMPTY_CHUNK."""
     frame = model.provider.count(prompt)
 

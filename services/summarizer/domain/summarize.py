@@ -17,8 +17,9 @@ from services.summarizer.domain.models import Model, Models
 from services.summarizer.domain.plain_output import PlainStream
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource, SummaryCache
 from services.summarizer.domain.purse import Purse
-from services.summarizer.domain.reading import Reading, builder_for, read
+from services.summarizer.domain.reading import Reading, builder_for
 from services.summarizer.domain.savings import Savings, free_event
+from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.single_flight import Emit, SingleFlight
 from services.summarizer.domain.values import Caller, Consumption, Money, Options, Sentence, Summary, TokenCount
 
@@ -32,8 +33,8 @@ Flights = SingleFlight[FlightKey, Event]
 class SummaryMaker:
     """Makes one summary: pages, chunks, paid answers, checked citations."""
 
-    def __init__(self, *, pages: PageSource, map_reduce: MapReduce, act_as: ActAs) -> None:
-        self._pages = pages
+    def __init__(self, *, scans: Scans, map_reduce: MapReduce, act_as: ActAs) -> None:
+        self._scans = scans
         self._map_reduce = map_reduce
         self._act_as = act_as
 
@@ -47,7 +48,13 @@ class SummaryMaker:
         # none of its listeners': the last of them who leaves ends it.
         with self._act_as(job.caller):
             builder = builder_for(job.model, job.options)
-            reading = await read(self._pages, job.document, builder, lambda done, of: emit(Progress(done, of, 0, 0)))
+            reading = await self._scans.read(
+                job,
+                builder,
+                lambda done, of: emit(Progress(done, of, 0, 0)),
+                bill,
+                lambda: self._act_as(job.caller, deadline),
+            )
         check_language(job, reading)
         tell = _ChunkProgress(reading, emit)
         tell.begun()
@@ -120,7 +127,8 @@ class StreamSummarize:
         """
         models = await self._models.lineup(caller.tenant, options.model, fallbacks)
         model = models[0]
-        options = replace(options, model=model.name)
+        ocr = await self._models.reader(caller.tenant, options.ocr_model)
+        options = replace(options, model=model.name, ocr_model="" if ocr is None else ocr.name)
         key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
         cached = await self._look(caller, document, key)
         if cached is not None:
@@ -129,7 +137,7 @@ class StreamSummarize:
                 yield SentenceReady(sentence)
             yield Finished(replace(_free(cached), cached=True))
             return
-        job = Job(caller, document, options, model, purse=purse)
+        job = Job(caller, document, options, model, purse=purse, ocr=ocr)
         # Who pays, and how much, is part of the key: a listener must not fail, or be served, on another one's budget.
         bound = None if purse is None else purse.key
         flight_key = (caller.actor, caller.project, key, tuple(model.name for model in models), bound)
@@ -159,7 +167,7 @@ class StreamSummarize:
         async with self._keeper.working_on(job) as held:
             summary = await failover(held, models, emit)
             # Without some of its pages it is not kept: the next one who asks may have more luck with them.
-            if not summary.failed_pages:
+            if not summary.failed_pages and not summary.scans.failed:
                 own = replace(summary, degraded_from="")
                 await self._keeper.keep(held, self._key_of(held, own), own)
         emit(Finished(summary))
@@ -254,6 +262,7 @@ def _summary(job: Job, reading: Reading, sentences: tuple[Sentence, ...], bill: 
         consumption=bill.consumption(),
         hidden=reading.hidden,
         suspicious_passages=reading.locator.order_count,
+        scans=reading.scans,
     )
 
 

@@ -10,7 +10,7 @@ from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
 from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import SummarizerServiceServicer
 from services.runtime.call import current_identity
 from services.runtime.errors import FailedPrecondition, Unavailable
-from tests.fakes.mistral_server import vector_of
+from tests.fakes.embedding import vector_of
 
 SUMMARIZER = "pagemesh.summarizer.v1.SummarizerService"
 

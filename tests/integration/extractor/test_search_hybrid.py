@@ -8,7 +8,7 @@ import pytest_asyncio
 from pagemesh.extractor.v1 import vectors_pb2
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
-from tests.fakes.mistral_server import vector_of
+from tests.fakes.embedding import vector_of
 from tests.integration.extractor import made_pdfs
 from tests.integration.extractor.conftest import Client, Service, connected
 from tests.integration.extractor.scripted_summarizer import ScriptedSummarizer, packed

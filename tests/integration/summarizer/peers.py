@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import grpc
+from google.api import httpbody_pb2
 
 from pagemesh.common.v1 import page_pb2
 from pagemesh.extractor.v1 import extraction_pb2, vectors_pb2
@@ -163,6 +164,9 @@ class Script:
     hang_after: int | None = None
     """After so many pages nothing comes any more until it may `go_on`."""
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    scans: frozenset[int] = frozenset()
+    """Pages whose text was read from their pictures; without any they have none."""
+    pictures: dict[int, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -203,6 +207,14 @@ class ScriptedExtractor(ExtractorServiceServicer):
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise
+
+    async def RenderPage(
+        self, request: extractor_pb2.RenderPageRequest, context: object
+    ) -> AsyncIterator[extractor_pb2.RenderPageResponse]:
+        picture = self._find(request.name).pictures[request.page]
+        for start in range(0, len(picture), 50):
+            piece = httpbody_pb2.HttpBody(content_type="" if start else "image/jpeg", data=picture[start : start + 50])
+            yield extractor_pb2.RenderPageResponse(content=piece)
 
     async def HoldDocument(
         self, request: extractor_pb2.HoldDocumentRequest, context: object
@@ -252,7 +264,10 @@ async def _responses(script: Script) -> AsyncIterator[extractor_pb2.ExtractPages
             return
         if script.hang_after is not None and number > script.hang_after:
             await script.go_on.wait()
-        yield _page(number, text)
+        response = _page(number, text)
+        if number in script.scans:
+            response.page.flags.append(page_pb2.PAGE_FLAG_OCR if text else page_pb2.PAGE_FLAG_NO_TEXT)
+        yield response
     yield extractor_pb2.ExtractPagesResponse(end=extraction_pb2.ExtractionEnd(pages_sent=count))
 
 

@@ -17,7 +17,7 @@ from services.runtime.errors import (
     Unavailable,
 )
 from services.waiting.fair_slots import FairSlots
-from tests.fakes.mistral_server import vector_of
+from tests.fakes.embedding import vector_of
 from tests.integration.extractor.scripted_summarizer import packed
 from tests.unit.extractor.test_search import DOCUMENT, Pages, decode
 

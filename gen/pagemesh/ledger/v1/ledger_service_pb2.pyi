@@ -47,7 +47,7 @@ class ReserveRequest(_message.Message):
     model: _builtins.str
     """The model, as `{provider}/{model}`. A model without a price is refused, never free."""
     max_input_tokens: _builtins.int
-    """Tokens that will be sent, at most."""
+    """Tokens that will be sent, at most; of a model that is priced by page (Price.per_page), pages."""
     max_output_tokens: _builtins.int
     """Tokens that may come back, at most."""
     job: _builtins.str

@@ -139,6 +139,8 @@ class Estimate(_message.Message):
     PRICE_FIELD_NUMBER: _builtins.int
     PRICE_BOOK_VERSION_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    OCR_MODEL_FIELD_NUMBER: _builtins.int
+    OCR_PAGE_COUNT_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     model: _builtins.str
@@ -157,6 +159,10 @@ class Estimate(_message.Message):
     """Calls to the provider."""
     price_book_version: _builtins.int
     """Version of the price book that the price was computed from; 0 where `cached`."""
+    ocr_model: _builtins.str
+    """Who would read pages that have no text of their own, as `{provider}/{model}`; empty for nobody."""
+    ocr_page_count: _builtins.int
+    """Pages that it would be paid for, without those that were paid for before. They are in `provider_calls` and in `price`."""
     @_builtins.property
     def input_tokens(self) -> Global___TokenRange:
         """Tokens that would be sent."""
@@ -189,10 +195,12 @@ class Estimate(_message.Message):
         price: Global___PriceRange | None = ...,
         price_book_version: _builtins.int = ...,
         duration: Global___DurationRange | None = ...,
+        ocr_model: _builtins.str = ...,
+        ocr_page_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "chunk_count", b"chunk_count", "document", b"document", "duration", b"duration", "failed_page_count", b"failed_page_count", "free_chunk_count", b"free_chunk_count", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "page_count", b"page_count", "price", b"price", "price_book_version", b"price_book_version", "provider_calls", b"provider_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "chunk_count", b"chunk_count", "document", b"document", "duration", b"duration", "failed_page_count", b"failed_page_count", "free_chunk_count", b"free_chunk_count", "input_tokens", b"input_tokens", "model", b"model", "ocr_model", b"ocr_model", "ocr_page_count", b"ocr_page_count", "output_tokens", b"output_tokens", "page_count", b"page_count", "price", b"price", "price_book_version", b"price_book_version", "provider_calls", b"provider_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

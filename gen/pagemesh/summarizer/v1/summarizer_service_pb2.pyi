@@ -35,6 +35,7 @@ class SummaryOptions(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     FALLBACK_MODELS_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
+    OCR_MODEL_FIELD_NUMBER: _builtins.int
     length: _summary_pb2.SummaryLength.ValueType
     """How long; medium where it is not said."""
     style: _summary_pb2.SummaryStyle.ValueType
@@ -51,6 +52,11 @@ class SummaryOptions(_message.Message):
     """Who will read it, in a few words, such as "engineers who are new to the field"; empty means nobody in particular. It
     says how things are put, not which of them: that is what `focus` is for. Models that choose sentences instead of
     writing them take no notice of it.
+    """
+    ocr_model: _builtins.str
+    """Who reads pages that have no text of their own, as `{provider}/{model}`, such as `mistral/mistral-ocr-latest`: each is
+    paid for by page, once for each picture. Empty means the deployment's default, which is nobody unless it is set;
+    `none` means nobody: then scans are read as ExtractPages reads them.
     """
     @_builtins.property
     def fallback_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -70,10 +76,11 @@ class SummaryOptions(_message.Message):
         model: _builtins.str = ...,
         fallback_models: _abc.Iterable[_builtins.str] | None = ...,
         audience: _builtins.str = ...,
+        ocr_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "fallback_models", b"fallback_models", "focus", b"focus", "language", b"language", "length", b"length", "model", b"model", "style", b"style"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "fallback_models", b"fallback_models", "focus", b"focus", "language", b"language", "length", b"length", "model", b"model", "ocr_model", b"ocr_model", "style", b"style"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
