@@ -5,6 +5,7 @@ from google.protobuf import duration_pb2
 from pagemesh.summarizer.v1 import estimate_pb2, summarizer_service_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.output import Output, message_json
+from pagemesh_cli.verbs.anonymising import Anonymise, replaced
 from pagemesh_cli.verbs.money import money
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
 from pagemesh_cli.verbs.summaries import (
@@ -33,13 +34,16 @@ def estimate(
     audience: AudienceOption = "",
     model: ModelOption = "",
     ocr_model: OcrModelOption = "",
+    anonymise: Anonymise = None,
     as_json: Json = False,
     timeout: Timeout = STREAM_TIMEOUT_S,
     access: Access,
 ) -> None:
     """Tell what a summary would use, cost and take. No model is called and nothing is spent."""
     output = Output(as_json=as_json)
-    options = summary_options(length, style, language, focus, model, audience=audience, ocr_model=ocr_model)
+    options = summary_options(
+        length, style, language, focus, model, audience=audience, ocr_model=ocr_model, anonymise=anonymise
+    )
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
         found = _fetch(client, output, document, options, timeout_s=timeout)
@@ -79,6 +83,7 @@ def print_estimate(output: Output, found: estimate_pb2.Estimate) -> None:
         f"tokens   {sent.expected} to the model  ({sent.low} to {sent.high}), "
         f"{received.expected} back  ({received.low} to {received.high})\n"
         f"time     {_seconds(time.expected)} s  ({_seconds(time.low)} to {_seconds(time.high)})\n"
+        f"{replaced(found.anonymised)}"
     )
 
 

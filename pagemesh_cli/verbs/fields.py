@@ -11,6 +11,7 @@ from pagemesh.summarizer.v1 import fields_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, json_text, message_json
+from pagemesh_cli.verbs.anonymising import Anonymise, replaced
 from pagemesh_cli.verbs.money import MaxCost, money
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
 from pagemesh_cli.verbs.summaries import OcrModelOption
@@ -35,13 +36,16 @@ def fields(
     ] = None,
     ocr_model: OcrModelOption = "",
     max_cost: MaxCost = None,
+    anonymise: Anonymise = None,
     as_json: Json = False,
     timeout: Timeout = STREAM_TIMEOUT_S,
     access: Access,
 ) -> None:
     """Find what a JSON Schema describes: every value with page, quote and boxes, then what it cost."""
     output = Output(as_json=as_json)
-    options = fields_pb2.FieldOptions(model=model, fallback_models=fallback or (), ocr_model=ocr_model)
+    options = fields_pb2.FieldOptions(
+        model=model, fallback_models=fallback or (), ocr_model=ocr_model, anonymise=anonymise or ()
+    )
     request = fields_pb2.ExtractFieldsRequest(options=options, max_cost=max_cost)
     with connected(output, access) as client:
         if schema.startswith("schemas/"):
@@ -107,6 +111,7 @@ def print_extraction(output: Output, extraction: fields_pb2.Extraction) -> None:
     output.write(
         f"\n{extraction.grounded_share:.0%} of the fields are grounded; found by {extraction.model}{instead}{known}.\n"
         f"cost {money(used.cost)} for {used.input_tokens} + {used.output_tokens} tokens in {calls}{pending}\n"
+        f"{replaced(extraction.anonymised)}"
     )
 
 

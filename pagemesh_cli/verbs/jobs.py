@@ -14,6 +14,7 @@ from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.job_progress import JobProgress, progress_of
 from pagemesh_cli.output import Output, message_json
+from pagemesh_cli.verbs.anonymising import Anonymise, Kinds
 from pagemesh_cli.verbs.fields import print_extraction, read_schema
 from pagemesh_cli.verbs.job_batches import cancel_batch, list_batches, retry_batch
 from pagemesh_cli.verbs.listing import Limit, named, print_list, read_list, time_cell
@@ -73,6 +74,7 @@ def submit(
         str, typer.Option(metavar="FILE|NAME", help="Find what it describes: a file of JSON Schema, or `schemas/{id}`.")
     ] = "",
     ask: Annotated[str, typer.Option(metavar="QUESTION", help="Answer this question from each.")] = "",
+    anonymise: Anonymise = None,
     attempts: Annotated[int, typer.Option(min=0, max=20, help="Tries of each; 0: the stack's number.")] = 0,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until all have ended.")] = False,
     as_json: Json = False,
@@ -82,9 +84,10 @@ def submit(
     output = Output(as_json=as_json)
     with connected(output, access) as client:
         if schema or ask:
-            kind = _looking(schema, ask, model, ocr_model)
+            kind = _looking(schema, ask, model, ocr_model, anonymise or ())
         elif work is Work.SUMMARIZE:
-            kind = job_pb2.JobWork(summarize=summary_options(length, style, "", "", model, ocr_model=ocr_model))
+            options = summary_options(length, style, "", "", model, ocr_model=ocr_model, anonymise=anonymise)
+            kind = job_pb2.JobWork(summarize=options)
         else:
             kind = job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
         titles = _stored(client, output, paths)
@@ -218,14 +221,15 @@ def retry(
             _print_state(output, client.unary(client.jobs.RetryJob, request).job)
 
 
-def _looking(schema: str, ask: str, model: str, ocr_model: str) -> job_pb2.JobWork:
+def _looking(schema: str, ask: str, model: str, ocr_model: str, kinds: Kinds | tuple[()]) -> job_pb2.JobWork:
     """The work of finding fields, or of answering a question."""
     if schema and ask:
         raise Failure("Say --schema or --ask, not both.", ExitCode.USAGE, "BAD_ARGUMENTS")
     if ask:
-        options = answer_pb2.AnswerOptions(model=model)
+        options = answer_pb2.AnswerOptions(model=model, anonymise=kinds)
         return job_pb2.JobWork(ask=job_work_pb2.AskWork(question=ask, options=options))
-    fields = job_work_pb2.ExtractFieldsWork(options=fields_pb2.FieldOptions(model=model, ocr_model=ocr_model))
+    looked = fields_pb2.FieldOptions(model=model, ocr_model=ocr_model, anonymise=kinds)
+    fields = job_work_pb2.ExtractFieldsWork(options=looked)
     if schema.startswith("schemas/"):
         fields.schema = schema
     else:

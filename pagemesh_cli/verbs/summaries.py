@@ -11,6 +11,7 @@ from pagemesh.summarizer.v1 import summarizer_service_pb2, summary_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.output import Output, message_json
+from pagemesh_cli.verbs.anonymising import Anonymise, Kinds
 from pagemesh_cli.verbs.bill import is_verbatim, print_consumption, print_usage, recorded_usage, sentence_text
 from pagemesh_cli.verbs.money import MaxCost
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
@@ -64,6 +65,7 @@ def summarize(
     ] = None,
     ocr_model: OcrModelOption = "",
     max_cost: MaxCost = None,
+    anonymise: Anonymise = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print each sentence as soon as its citations are checked.")
     ] = False,
@@ -74,7 +76,15 @@ def summarize(
     """Summarise a document: every sentence with page, quote and boxes, then what it cost."""
     output = Output(as_json=as_json)
     options = summary_options(
-        length, style, language, focus, model, fallbacks=fallback or (), audience=audience, ocr_model=ocr_model
+        length,
+        style,
+        language,
+        focus,
+        model,
+        fallbacks=fallback or (),
+        audience=audience,
+        ocr_model=ocr_model,
+        anonymise=anonymise,
     )
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
@@ -104,6 +114,7 @@ def summary_options(
     fallbacks: Sequence[str] = (),
     ocr_model: str = "",
     audience: str = "",
+    anonymise: Kinds | None = None,
 ) -> summarizer_service_pb2.SummaryOptions:
     """The options as the contract has them; the service checks what is free text."""
     return summarizer_service_pb2.SummaryOptions(
@@ -115,6 +126,7 @@ def summary_options(
         fallback_models=fallbacks,
         ocr_model=ocr_model,
         audience=audience,
+        anonymise=anonymise or (),
     )
 
 

@@ -113,7 +113,11 @@ async def serve(
         world = await stack.enter_async_context(open_outside(settings, health, audit_reads=_READS))
         server = MeshServer(name="summarizer", settings=settings, health=health, audit=[world.audit.concern])
         making = _making(settings, world, stack)
-        found, ask, bell = _fields(world, making, stack), _asking(world, making, stack), bell_of(settings)
+        found, ask, bell = (
+            _fields(settings, world, making, stack),
+            _asking(settings, world, making, stack),
+            bell_of(settings),
+        )
         desk = desk_of(
             settings, pool=world.pool, pages=world.pages, models=making.models, schemas=found.schemas, bell=bell
         )
@@ -121,7 +125,7 @@ async def serve(
             summarize=Summarize(making.summaries),
             stream_summarize=making.summaries,
             extract_fields=found.extract,
-            estimate=_estimate(world, making),
+            estimate=_estimate(settings, world, making),
             purge=PurgeDocument(results=making.results, cache=world.cache, also=[desk.erase]),
             questions=Questions(ask),
             embedding=_embedding(world, making),
@@ -150,8 +154,8 @@ async def work(
             pages=world.pages,
             standing=LedgerStanding(world.ledger),
             stream=making.summaries,
-            fields=_fields(world, making, stack).extract,
-            ask=_asking(world, making, stack),
+            fields=_fields(settings, world, making, stack).extract,
+            ask=_asking(settings, world, making, stack),
             bell=bell,
         )
         beside = _beside(
@@ -207,18 +211,22 @@ def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.Asyn
         pages=world.pages,
         cache=world.cache,
         flights=_flights(stack),
-        maker=SummaryMaker(scans=scans, map_reduce=map_reduce, act_as=act_as),
+        maker=SummaryMaker(scans=scans, map_reduce=map_reduce, act_as=act_as, anonymised=signals.anonymised),
         savings=savings,
         keeper=keeper,
         new_id=_new_id,
         now_s=time.time,
         failed_over=signals.failed_over,
+        policy=settings.personal_data(),
     )
     return _Making(models, chosen.policies, results, paid, map_reduce, scans, keeper, tails, savings, summaries)
 
 
-def _fields(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -> fields.Fields:
+def _fields(
+    settings: SummarizerSettings, world: Outside, making: _Making, stack: contextlib.AsyncExitStack
+) -> fields.Fields:
     return fields.compose(
+        policy=settings.personal_data(),
         pool=world.pool,
         client=world.redis,
         models=making.models,
@@ -230,8 +238,11 @@ def _fields(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -
     )
 
 
-def _asking(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -> StreamAsk:
+def _asking(
+    settings: SummarizerSettings, world: Outside, making: _Making, stack: contextlib.AsyncExitStack
+) -> StreamAsk:
     return asking.compose(
+        policy=settings.personal_data(),
         models=making.models,
         extractor=world.extractor,
         results=making.results,
@@ -255,8 +266,9 @@ def _embedding(world: Outside, making: _Making) -> Embeddings:
     )
 
 
-def _estimate(world: Outside, making: _Making) -> EstimateSummary:
+def _estimate(settings: SummarizerSettings, world: Outside, making: _Making) -> EstimateSummary:
     return EstimateSummary(
+        policy=settings.personal_data(),
         models=making.models,
         pages=world.pages,
         pictures=world.pictures,

@@ -29,6 +29,11 @@ async def open_model(
     if not model:
         yield None
         return
+    if settings.anonymise or settings.anonymise_always:
+        # Vectors are made of the text as it is, which may then not leave.
+        raise WrongSettingError(
+            "PAGEMESH_EMBEDDING_MODEL: leave it out where PAGEMESH_ANONYMISE or PAGEMESH_ANONYMISE_ALWAYS is set"
+        )
     found = {endpoint.name: (endpoint.url, settings.provider_keys[endpoint.name]) for endpoint in endpoints}
     if settings.mistral_api_key is not None:
         found["mistral"] = (f"{str(settings.mistral_url).rstrip('/')}/v1", settings.mistral_api_key)

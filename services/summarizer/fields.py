@@ -18,6 +18,7 @@ from services.summarizer.domain.extract_fields import ExtractFields, FieldsFligh
 from services.summarizer.domain.field_maker import FieldMaker
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
+from services.summarizer.domain.personal_kinds import Policy
 from services.summarizer.domain.savings import Savings
 from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.schema_book import SchemaBook
@@ -34,6 +35,7 @@ class Fields:
 
 def compose(
     *,
+    policy: Policy,
     pool: Pool,
     client: "redis.Redis",
     models: Models,
@@ -52,11 +54,12 @@ def compose(
         pages=scans.pages,
         schemas=schemas,
         flights=flights,
-        maker=FieldMaker(scans=scans, map_reduce=map_reduce, act_as=act_as),
+        maker=FieldMaker(anonymised=signals.anonymised, scans=scans, map_reduce=map_reduce, act_as=act_as),
         keeper=keeper,
         savings=savings,
         new_id=new_id,
         now_s=time.time,
+        policy=policy,
         failed_over=signals.failed_over,
     )
     return Fields(extract, schemas)

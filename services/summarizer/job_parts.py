@@ -49,7 +49,7 @@ def desk_of(
     bell: PostgresJobBell,
 ) -> JobDesk:
     """Where jobs are handed in."""
-    orders = Orders(models=models, schemas=schemas)
+    orders = Orders(models=models, schemas=schemas, policy=settings.personal_data())
     return JobDesk(
         store=PostgresJobs(pool),
         bell=bell,

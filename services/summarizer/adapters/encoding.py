@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from services.summarizer.domain.found_field import FoundField
+from services.summarizer.domain.personal_kinds import Counts, Kind
 from services.summarizer.domain.values import (
     NO_SCANS,
     Answer,
@@ -77,6 +78,7 @@ def encode_summary(tenant: str, key: bytes, summary: Summary) -> bytes:
             used.usage_event_ids,
             [summary.hidden.pages, summary.hidden.words, summary.suspicious_passages],
             *([[*encode_scans(summary.scans), used.tokens.pages]] if summary.scans.model else []),
+            *encode_counts(summary.anonymised),
         ]
     )
 
@@ -101,7 +103,9 @@ def decode_summary(tenant: str, key: bytes, data: bytes) -> Summary:
             cached=False,
             failed_pages=tuple(failed),
             consumption=Consumption(
-                tokens=TokenCount(counts[0], counts[1], more[1][3] if len(more) > 1 else 0),
+                tokens=TokenCount(
+                    counts[0], counts[1], next((item[3] for item in more[1:] if isinstance(item, list)), 0)
+                ),
                 provider_calls=counts[2],
                 cost=Money(cost[0], cost[1]),
                 settled=cost[2],
@@ -110,10 +114,21 @@ def decode_summary(tenant: str, key: bytes, data: bytes) -> Summary:
             # What was kept before there was such a count has none.
             hidden=HiddenText(*more[0][:2]) if more else HiddenText(),
             suspicious_passages=more[0][2] if more else 0,
-            scans=decode_scans(*more[1][:3]) if len(more) > 1 else NO_SCANS,
+            anonymised=decode_counts(*(item for item in more[1:] if isinstance(item, dict))),
+            scans=next((decode_scans(*item[:3]) for item in more[1:] if isinstance(item, list)), NO_SCANS),
         )
     except (ValueError, TypeError, IndexError) as exc:
         raise Undecodable("a summary cannot be read") from exc
+
+
+def encode_counts(counts: Counts) -> list[dict[str, int]]:
+    """What was replaced, where anything was: other answers are written as they always were."""
+    return [{kind.value: count for kind, count in counts.items()}] if counts else []
+
+
+def decode_counts(counts: dict[str, int] | None = None) -> Counts:
+    """The same again."""
+    return {Kind(kind): count for kind, count in (counts or {}).items()}
 
 
 def encode_scans(scans: ScanReading) -> list[Any]:

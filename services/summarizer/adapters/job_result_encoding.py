@@ -6,8 +6,10 @@ from typing import Any
 from services.summarizer.adapters.encoding import (
     Undecodable,
     decode_citation,
+    decode_counts,
     decode_scans,
     encode_citation,
+    encode_counts,
     encode_scans,
 )
 from services.summarizer.domain.answer_values import Cited, CitedAnswer, Statement
@@ -43,6 +45,7 @@ def encode_extraction(found: Extraction) -> bytes:
             found.failed_pages,
             _used(found.consumption),
             *([encode_scans(found.scans)] if found.scans.model else []),
+            *encode_counts(found.anonymised),
         ]
     )
 
@@ -50,7 +53,7 @@ def encode_extraction(found: Extraction) -> bytes:
 def decode_extraction(data: bytes) -> Extraction:
     """The extraction that was encoded. Raises Undecodable."""
     try:
-        names, flags, found, fields, violations, missing, failed, used, *scans = _parts(data)
+        names, flags, found, fields, violations, missing, failed, used, *more = _parts(data)
         document, schema, digest, model, degraded_from = names
         repaired, cached, *unaffordable = flags
         return Extraction(
@@ -66,8 +69,9 @@ def decode_extraction(data: bytes) -> Extraction:
             cached=cached,
             failed_pages=tuple(failed),
             consumption=_read_used(*used),
+            anonymised=decode_counts(*(item for item in more if isinstance(item, dict))),
             degraded_from=degraded_from,
-            scans=decode_scans(*scans[0]) if scans else NO_SCANS,
+            scans=next((decode_scans(*item) for item in more if isinstance(item, list)), NO_SCANS),
             repair_unaffordable=any(unaffordable),
         )
     except (ValueError, TypeError) as exc:
@@ -89,6 +93,7 @@ def encode_answer(answer: CitedAnswer) -> bytes:
             [_at(at) for at in answer.passages],
             [_at(at) for at in answer.failed_pages],
             _used(answer.consumption),
+            *encode_counts(answer.anonymised),
         ]
     )
 
@@ -96,7 +101,7 @@ def encode_answer(answer: CitedAnswer) -> bytes:
 def decode_answer(data: bytes) -> CitedAnswer:
     """The answer that was encoded. Raises Undecodable."""
     try:
-        flags, texts, statements, passages, failed, used = _parts(data)
+        flags, texts, statements, passages, failed, used, *counts = _parts(data)
         found, extractive, cached = flags
         text, model, degraded_from = texts
         return CitedAnswer(
@@ -109,6 +114,7 @@ def decode_answer(data: bytes) -> CitedAnswer:
             cached=cached,
             failed_pages=tuple(PageAt(document, number) for document, number in failed),
             consumption=_read_used(*used),
+            anonymised=decode_counts(*counts),
             degraded_from=degraded_from,
         )
     except (ValueError, TypeError) as exc:

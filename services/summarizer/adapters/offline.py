@@ -26,7 +26,9 @@ MODEL = "lexrank"
 
 _CHARS_PER_TOKEN = 4
 """A token of this provider is four characters, rounded up for each text: cheap, the same everywhere, and exact."""
-_ABILITIES = Abilities(context_tokens=64_000, max_output_tokens=15_000, writes=False, bills_unanswered=False)
+_ABILITIES = Abilities(
+    context_tokens=64_000, max_output_tokens=15_000, writes=False, bills_unanswered=False, local=True
+)
 _NOT_SENT = {"sent": "no", "billed": "no"}
 _MIN_PROCESSES = 2
 """So that one long call does not hold all others up, even on one core."""

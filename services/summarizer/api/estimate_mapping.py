@@ -5,6 +5,7 @@ from google.protobuf import duration_pb2
 from pagemesh.common.v1 import money_pb2
 from pagemesh.summarizer.v1 import answer_pb2, embedding_pb2, estimate_pb2, fields_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
+from services.summarizer.api.personal_mapping import from_counts
 from services.summarizer.domain.estimate import Estimate
 from services.summarizer.domain.purse import Purse
 from services.summarizer.domain.values import Money
@@ -48,6 +49,7 @@ def from_estimate(estimate: Estimate) -> estimate_pb2.Estimate:
         price_book_version=estimate.price_book_version,
         ocr_model=estimate.ocr_model,
         ocr_page_count=estimate.ocr_page_count,
+        anonymised=from_counts(estimate.anonymised),
         duration=estimate_pb2.DurationRange(
             low=_duration(low.duration_s), expected=_duration(expected.duration_s), high=_duration(high.duration_s)
         ),

@@ -14,6 +14,7 @@ from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
 from services.runtime import errors, status
 from services.summarizer.api.fields_mapping import from_extraction, to_schema
 from services.summarizer.api.mapping import from_summary, to_options
+from services.summarizer.api.personal_mapping import from_kinds, to_kinds
 from services.summarizer.api.questions import from_answer
 from services.summarizer.domain.answer_values import CitedAnswer
 from services.summarizer.domain.events import Progress
@@ -184,7 +185,8 @@ def _to_work(message: job_pb2.JobWork) -> Work:
         case "ask":
             ask, options = message.ask, message.ask.options
             most = options.max_passages or DEFAULT_PASSAGES
-            return AskWork(ask.question, most, options.language, options.model, tuple(options.fallback_models))
+            kinds = to_kinds(options.anonymise)
+            return AskWork(ask.question, most, options.language, options.model, tuple(options.fallback_models), kinds)
     return SummarizeWork(to_options(message.summarize), tuple(message.summarize.fallback_models))
 
 
@@ -193,7 +195,9 @@ def _to_fields(message: job_work_pb2.ExtractFieldsWork) -> FieldsWork:
     schema = ""
     if message.HasField("json_schema"):
         schema = canonical(to_schema(message.json_schema, field="work.extract_fields.json_schema"))
-    return FieldsWork(schema, message.schema, options.model, tuple(options.fallback_models), options.ocr_model)
+    kinds = to_kinds(options.anonymise)
+    fallbacks = tuple(options.fallback_models)
+    return FieldsWork(schema, message.schema, options.model, fallbacks, options.ocr_model, kinds)
 
 
 def _from_work(work: Work, *, listed: bool) -> job_pb2.JobWork:
@@ -202,17 +206,23 @@ def _from_work(work: Work, *, listed: bool) -> job_pb2.JobWork:
             return job_pb2.JobWork(summarize=_from_options(summary, fallbacks))
         case ExtractWork():
             return job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
-        case FieldsWork(schema, stored, model, fallbacks, ocr_model):
-            looked = fields_pb2.FieldOptions(model=model, fallback_models=fallbacks, ocr_model=ocr_model)
+        case FieldsWork(schema, stored, model, fallbacks, ocr_model, kinds):
+            looked = fields_pb2.FieldOptions(
+                model=model, fallback_models=fallbacks, ocr_model=ocr_model, anonymise=from_kinds(kinds)
+            )
             fields = job_work_pb2.ExtractFieldsWork(options=looked)
             if stored:
                 fields.schema = stored
             elif not listed:
                 json_format.Parse(schema, fields.json_schema)
             return job_pb2.JobWork(extract_fields=fields)
-        case AskWork(question, most, language, model, fallbacks):
+        case AskWork(question, most, language, model, fallbacks, kinds):
             asked = answer_pb2.AnswerOptions(
-                language=language, model=model, fallback_models=fallbacks, max_passages=most
+                language=language,
+                model=model,
+                fallback_models=fallbacks,
+                max_passages=most,
+                anonymise=from_kinds(kinds),
             )
             return job_pb2.JobWork(ask=job_work_pb2.AskWork(question=question, options=asked))
 
@@ -239,6 +249,7 @@ def _from_options(options: Options, fallbacks: tuple[str, ...]) -> summarizer_pb
         fallback_models=fallbacks,
         ocr_model=options.ocr_model,
         audience=options.audience,
+        anonymise=from_kinds(options.anonymise),
     )
 
 

@@ -3,6 +3,7 @@
 from pagemesh.common.v1 import money_pb2, page_pb2
 from pagemesh.summarizer.v1 import scan_pb2, summary_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
+from services.summarizer.api.personal_mapping import from_counts, to_kinds
 from services.summarizer.domain.events import Event, Finished, Progress, SentenceReady, TextDelta
 from services.summarizer.domain.values import (
     Box,
@@ -40,6 +41,7 @@ def to_options(message: service_pb2.SummaryOptions) -> Options:
         model=message.model,
         ocr_model=message.ocr_model,
         audience=message.audience,
+        anonymise=to_kinds(message.anonymise),
     )
 
 
@@ -73,6 +75,7 @@ def from_summary(summary: Summary) -> summary_pb2.Summary:
         hidden_word_count=summary.hidden.words,
         suspicious_passage_count=summary.suspicious_passages,
         scan_reading=from_scans(summary.scans),
+        anonymised=from_counts(summary.anonymised),
     )
 
 

@@ -17,6 +17,7 @@ from services.summarizer.api.embeddings import Embeddings
 from services.summarizer.api.estimate_mapping import from_estimate, to_purse
 from services.summarizer.api.fields_mapping import from_extraction, to_wanted
 from services.summarizer.api.mapping import from_event, from_summary, to_options
+from services.summarizer.api.personal_mapping import to_kinds
 from services.summarizer.api.questions import Questions
 from services.summarizer.domain.estimate import EstimateSummary
 from services.summarizer.domain.events import Finished
@@ -119,6 +120,7 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
                 model=request.options.model,
                 ocr_model=request.options.ocr_model,
                 fallbacks=request.options.fallback_models,
+                anonymise=to_kinds(request.options.anonymise),
                 purse=to_purse(request),
                 deadline=current_deadline(),
             )

@@ -3,13 +3,14 @@
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from services.runtime.errors import FailedPrecondition, PagemeshError
 from services.summarizer.domain.expected_calls import UNREAD_PAGE, Counted, ExpectedCalls, ExpectedScans, Guess
 from services.summarizer.domain.keys import summary_key
 from services.summarizer.domain.map_reduce import FAN_OUT, Bill, Job, MapReduce
 from services.summarizer.domain.models import Models
+from services.summarizer.domain.personal_kinds import REPLACING_NOTHING, Counts, Policy
 from services.summarizer.domain.ports import PageSource, Results, SummaryCache
 from services.summarizer.domain.ports_pictures import PagePictures
 from services.summarizer.domain.prices import Prices
@@ -19,6 +20,8 @@ from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.summarize import check_language
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.values import Caller, Money, Options, Stage, TokenCount
+from services.summarizer.domain.veil import Veil
+from services.summarizer.domain.veiled import chunking_with, counts_of, hidden_job, veil_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Estimate:
     price_book_version: int = 0
     ocr_model: str = ""
     ocr_page_count: int = 0
+    anonymised: Counts = field(default_factory=dict)
 
 
 class EstimateSummary:
@@ -68,7 +72,9 @@ class EstimateSummary:
         prices: Prices,
         tails: Tails,
         new_id: Callable[[], str],
+        policy: Policy = REPLACING_NOTHING,
     ) -> None:
+        self._policy = policy
         self._models = models
         self._pages = pages
         self._pictures = pictures
@@ -86,15 +92,22 @@ class EstimateSummary:
         """
         model = await self._models.chosen(caller.tenant, options.model, field="summary.model")
         ocr = await self._models.reader(caller.tenant, options.ocr_model, field="summary.ocr_model")
-        options = replace(options, model=model.name, ocr_model="" if ocr is None else ocr.name)
+        options = replace(
+            options,
+            model=model.name,
+            ocr_model="" if ocr is None else ocr.name,
+            anonymise=self._policy.kinds(options.anonymise),
+        )
         await self._pages.exists(document)
         key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
         if await self._cache.get(caller.tenant, key) is not None:
             return Estimate(document, model.name, cached=True)
         price = await self._prices.of(model.name)
         job, scanned = Job(caller, document, options, model, ocr=ocr), Bill()
-        reading = await self._read(job, scanned)
+        veil = veil_for(job)
+        reading = await self._read(job, scanned, veil)
         check_language(job, reading)
+        job = hidden_job(job, veil)
         counted: Counted = {}
         expected, asked = await self._outlay(job, reading, ExpectedCalls(price, Guess.EXPECTED, counted))
         low, _ = await self._outlay(job, reading, ExpectedCalls(price, Guess.LOW, counted))
@@ -114,11 +127,12 @@ class EstimateSummary:
             expected=expected,
             high=high,
             price_book_version=price.version,
+            anonymised=counts_of(veil),
             ocr_model=options.ocr_model,
             ocr_page_count=len(scanned.calls),
         )
 
-    async def _read(self, job: Job, scanned: Bill) -> Reading:
+    async def _read(self, job: Job, scanned: Bill, veil: Veil | None) -> Reading:
         """The document's chunks, with what reading its scans would take in `scanned`. It is held meanwhile: reading it
         for an estimate is not its processing."""
         hold_id = self._new_id()
@@ -126,8 +140,9 @@ class EstimateSummary:
         try:
             scans = Scans(self._pages, self._pictures, await self._scan_calls(job), stand_in=UNREAD_PAGE)
             builder = builder_for(job.model, job.options)
+            chunked = chunking_with(veil, [job.options.focus, job.options.audience], builder)
             # In the caller's own call, with its deadline.
-            return await scans.read(job, builder, _untold, scanned, contextlib.nullcontext)
+            return await scans.read(job, builder, _untold, scanned, contextlib.nullcontext, chunked=chunked)
         finally:
             await self._tails.finish(self._release(job.document, hold_id))
 

@@ -1,9 +1,10 @@
 """What the extraction of fields speaks of: what is looked for, what was found, and what supports it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from services.summarizer.domain.found_field import Scalar
+from services.summarizer.domain.personal_kinds import Counts, Kinds
 from services.summarizer.domain.pictures import PagePrompt
 from services.summarizer.domain.values import NO_SCANS, Chunk, Citation, Consumption, Prompt, ScanReading
 
@@ -70,6 +71,8 @@ class FieldsPrompt:
     max_fields: int
     chunk: Chunk
     complaints: tuple[Complaint, ...] = ()
+    anonymise: Kinds = ()
+    """What was replaced by placeholders."""
 
 
 ChatPrompt = Prompt | FieldsPrompt
@@ -137,6 +140,8 @@ class Extraction:
     scans: ScanReading = NO_SCANS
     repair_unaffordable: bool = False
     """It is not valid, and there was no room in the bound to ask about that once more."""
+    anonymised: Counts = field(default_factory=dict)
+    """Values that were replaced before text left, by kind."""
 
     @property
     def valid(self) -> bool:

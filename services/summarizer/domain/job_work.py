@@ -12,6 +12,7 @@ from services.summarizer.domain.fields_values import Extraction
 from services.summarizer.domain.job_scopes import SCOPES
 from services.summarizer.domain.job_standing import Standing
 from services.summarizer.domain.jobs import AskWork, Claim, Extracted, ExtractWork, FieldsWork, Result, SummarizeWork
+from services.summarizer.domain.personal_kinds import Kinds
 from services.summarizer.domain.ports import ActAs, DocumentStart, PageFailed, PageSource
 from services.summarizer.domain.ports_questions import Filters
 from services.summarizer.domain.questions import Question
@@ -49,6 +50,7 @@ class Extracting(Protocol):
         model: str = "",
         ocr_model: str = "",
         fallbacks: Sequence[str] = (),
+        anonymise: Kinds | None = None,
         deadline: float | None = None,
         told: Told | None = None,
     ) -> Extraction:
@@ -144,13 +146,14 @@ class JobWork:
                 model=work.model,
                 ocr_model=work.ocr_model,
                 fallbacks=work.fallbacks,
+                anonymise=work.anonymise,
                 told=told,
             )
 
     async def _answer(self, claim: Claim, work: AskWork, told: Told) -> Result:
         question = Question(work.question, Filters(documents=(claim.document,)), work.max_passages)
         # Of the options of summaries, language and model alone say something to answers.
-        options = Options(Length.MEDIUM, Style.PARAGRAPH, work.language, "", work.model)
+        options = Options(Length.MEDIUM, Style.PARAGRAPH, work.language, "", work.model, anonymise=work.anonymise)
         stream = self._ask(claim.caller, question, options, fallbacks=work.fallbacks)
         with self._act_as(claim.caller):
             async with aclosing(stream) as events:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from services.summarizer.domain.fields_values import VERSION as FIELDS_VERSION
 from services.summarizer.domain.fields_values import FieldsPrompt
+from services.summarizer.domain.personal_kinds import VERSION as ANONYMISE_VERSION
+from services.summarizer.domain.personal_kinds import Kinds
 from services.summarizer.domain.pictures import Picture
 from services.summarizer.domain.values import Claim, Options, Prompt
 
@@ -26,7 +28,7 @@ def summary_key(tenant: str, document: str, options: Options, *, provider_versio
     """32 bytes that name one summary of one tenant; the models of the options must be resolved."""
     # Only where there is one: the keys of other summaries stay as they were.
     read_by = ["ocr", OCR_VERSION, options.ocr_model] if options.ocr_model else []
-    asked = [*_options(options), options.model, *read_by]
+    asked = [*_options(options), options.model, *read_by, *_hidden(options.anonymise)]
     return _digest(["summary", PIPELINE_VERSION, provider_version, tenant, document, *asked])
 
 
@@ -54,6 +56,7 @@ def content_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
             chunk,
             _claims(prompt.claims),
             *asked,
+            *_hidden(prompt.options.anonymise),
         ]
     )
 
@@ -62,13 +65,18 @@ def fields_key(prompt: FieldsPrompt, *, digest: str, model: str, provider_versio
     """The same for an answer with fields; `digest` is the schema's."""
     complaints = [[complaint.pointer, complaint.problem, complaint.value] for complaint in prompt.complaints]
     chunk = [prompt.chunk.text, prompt.chunk.spans]
-    asked = [prompt.stage.value, digest, prompt.max_fields, chunk, complaints]
+    asked = [prompt.stage.value, digest, prompt.max_fields, chunk, complaints, *_hidden(prompt.anonymise)]
     return _digest(["fields", FIELDS_VERSION, provider_version, model, *asked])
 
 
 def embedding_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
     """The same for the vectors of texts."""
     return _digest(["vectors", provider_version, model, list(prompt.texts)])
+
+
+def _hidden(kinds: Kinds | None) -> list[object]:
+    """What was replaced. Where nothing was, keys are what they always were."""
+    return ["anonymise", ANONYMISE_VERSION, [kind.value for kind in kinds]] if kinds else []
 
 
 def _options(options: Options) -> list[object]:

@@ -20,6 +20,7 @@ from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.models import Model
 from services.summarizer.domain.ports import Books, Committed, Held, Outbox, Results
 from services.summarizer.domain.purse import CURRENCY, Purse
+from services.summarizer.domain.sealed_prompts import sealed
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turn, Turns
 from services.summarizer.domain.values import (
@@ -132,7 +133,7 @@ class PaidCalls:
 
     async def _make(self, order: Order, on_text: OnText | None, turn: Turn | None) -> Paid:
         try:
-            most = await asyncio.to_thread(order.model.provider.count, order.prompt)
+            order, most = await asyncio.to_thread(_sealed, order)
             held = await self._within_purse(order, most)
         except BaseException:
             if turn is not None:
@@ -284,6 +285,13 @@ def state_of(error: BaseException, *, bills_unanswered: bool) -> CallState:
     if not bills_unanswered or "no" in (metadata.get("sent"), metadata.get("billed")):
         return CallState.FREE
     return CallState.UNKNOWN
+
+
+def _sealed(order: Order) -> tuple[Order, TokenCount]:
+    """The call as it may leave this service, without what personal data it still has, and the most that it can use."""
+    if not order.model.abilities.local:
+        order = replace(order, prompt=sealed(order.prompt))
+    return order, order.model.provider.count(order.prompt)
 
 
 async def _end(order: Order, held: Held, cost: Money | None) -> None:

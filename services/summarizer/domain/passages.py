@@ -58,6 +58,7 @@ class _Looked:
     """Texts of pages by their place, and those that could not be read."""
 
     told: Told
+    by_meaning: bool
     texts: dict[PageAt, str] = field(default_factory=dict)
     failed: set[PageAt] = field(default_factory=set)
     chars: int = 0
@@ -92,10 +93,12 @@ class PassageFinder:
         states = await _each(documents, self._reader.look)
         return dict(zip(documents, states, strict=True))
 
-    async def choose(self, question: Question, states: Mapping[str, DocumentState], told: Told) -> Choice:
-        """The pages to read closely. Raises what PageSearch and PageReader raise, and FailedPrecondition
+    async def choose(
+        self, question: Question, states: Mapping[str, DocumentState], told: Told, *, by_meaning: bool = True
+    ) -> Choice:
+        """The pages to read closely; without `by_meaning` no vector is made of the question. Raises what PageSearch and PageReader raise, and FailedPrecondition
         DOCUMENTS_TOO_LARGE."""
-        looked = _Looked(told)
+        looked = _Looked(told, by_meaning=by_meaning and self._by_meaning)
         named = question.filters.documents
         whole = [name for name in named if _has_to_be_read(states[name])]
         if named and _page_count(states.values()) <= SMALL_PAGES:
@@ -134,7 +137,7 @@ class PassageFinder:
                 looked.take(document, page)
 
     async def _read_found(self, question: Question, looked: _Looked) -> None:
-        if self._by_meaning:
+        if looked.by_meaning:
             looked.near += await self._search.near(question.text, question.filters, NEAR)
         found: dict[PageAt, None] = {}
         for query in ladder(wanted(question.text)):

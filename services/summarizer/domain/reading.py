@@ -61,6 +61,10 @@ class Reading:
     scans: ScanReading = NO_SCANS
 
 
+Chunked = Callable[[list[Page]], list[Chunk]]
+"""Makes chunks of all pages together."""
+
+
 class Pages(Protocol):
     """What is read: a PageSource, or one on the way (scans.py)."""
 
@@ -69,14 +73,23 @@ class Pages(Protocol):
         ...
 
 
-async def read(source: Pages, document: str, builder: ChunkBuilder, told: Callable[[int, int], None]) -> Reading:
-    """Reads all pages; `told(pages_read, page_count)` hears of it now and then.
+async def read(
+    source: Pages,
+    document: str,
+    builder: ChunkBuilder,
+    told: Callable[[int, int], None],
+    *,
+    chunked: Chunked | None = None,
+) -> Reading:
+    """Reads all pages; `told(pages_read, page_count)` hears of it now and then. With `chunked` that makes the chunks,
+    at the end and in a thread, and not the builder.
 
     Raises what PageSource raises, and FailedPrecondition where no page has any text (DOCUMENT_HAS_NO_TEXT,
     DOCUMENT_UNREADABLE) or all together hold too much (DOCUMENT_TOO_LARGE).
     """
     locator, chunks, failed, intake = Locator(), list[Chunk](), list[PageFailed](), Intake()
     page_count = pages_read = hidden_pages = hidden_words = 0
+    texts: list[Page] = []
     async with aclosing(source.pages(document)) as items:
         async for item in items:
             if isinstance(item, DocumentStart):
@@ -90,13 +103,16 @@ async def read(source: Pages, document: str, builder: ChunkBuilder, told: Callab
             intake.add(words=len(item.words), chars=len(item.text))
             pages_read += 1
             hidden_pages, hidden_words = hidden_pages + (item.hidden_words > 0), hidden_words + item.hidden_words
-            if len(item.text) > LONG_PAGE_CHARS:
+            if chunked is not None:
+                await asyncio.to_thread(locator.add, item)
+                texts.append(replace(item, words=()))
+            elif len(item.text) > LONG_PAGE_CHARS:
                 chunks += await asyncio.to_thread(_take, item, locator, builder)
             else:
                 chunks += _take(item, locator, builder)
             if pages_read % max(1, page_count // PROGRESS_STEPS) == 0:
                 told(pages_read, page_count)
-    chunks += builder.finish()
+    chunks += builder.finish() if chunked is None else await asyncio.to_thread(chunked, texts)
     if not chunks:
         raise _nothing_to_read(failed)
     return Reading(

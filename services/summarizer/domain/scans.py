@@ -23,7 +23,7 @@ from services.summarizer.domain.page_text import page_text, words_of
 from services.summarizer.domain.pictures import PagePrompt
 from services.summarizer.domain.ports import DocumentStart, PageFailed, PageSource
 from services.summarizer.domain.ports_pictures import PagePictures
-from services.summarizer.domain.reading import Reading, read
+from services.summarizer.domain.reading import Chunked, Reading, read
 from services.summarizer.domain.values import Page, ScanReading
 
 AT_ONCE = 4
@@ -49,16 +49,24 @@ class Scans:
     stand_in: str = ""
 
     async def read(
-        self, job: Job, builder: ChunkBuilder, told: Callable[[int, int], None], bill: Bill, acting: Acting
+        self,
+        job: Job,
+        builder: ChunkBuilder,
+        told: Callable[[int, int], None],
+        bill: Bill,
+        acting: Acting,
+        *,
+        chunked: Chunked | None = None,
     ) -> Reading:
-        """What reading.read answers, with scanned pages as the job's `ocr` read them; without one as they are.
+        """What reading.read answers, with scanned pages as the job's `ocr` read them; without one as they are. So
+        they are where personal data has to be replaced too: in a picture nothing can be.
 
         Pages are drawn and bought inside `acting`. Raises what that and PagePictures raise, what a model's call raises
         about money, and Unavailable OCR_MODEL_UNAVAILABLE where no page has any text because the model could not read
         them.
         """
-        if job.ocr is None:
-            return await read(self.pages, job.document, builder, told)
+        if job.ocr is None or job.options.anonymise:
+            return await read(self.pages, job.document, builder, told, chunked=chunked)
         run = _Run(self, job, job.ocr, bill, acting)
         try:
             reading = await read(run, job.document, builder, told)

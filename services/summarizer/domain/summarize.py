@@ -14,6 +14,7 @@ from services.summarizer.domain.keys import summary_key
 from services.summarizer.domain.language import speaks
 from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
 from services.summarizer.domain.models import Model, Models
+from services.summarizer.domain.personal_kinds import REPLACING_NOTHING, Counts, Policy
 from services.summarizer.domain.plain_output import PlainStream
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource, SummaryCache
 from services.summarizer.domain.purse import Purse
@@ -22,6 +23,8 @@ from services.summarizer.domain.savings import Savings, free_event
 from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.single_flight import Emit, SingleFlight
 from services.summarizer.domain.values import Caller, Consumption, Money, Options, Sentence, Summary, TokenCount
+from services.summarizer.domain.veil import Restoring
+from services.summarizer.domain.veiled import chunking_with, counts_of, hidden_job, restored_claims, untold, veil_for
 
 MAX_DELTA_CHARS = 100_000
 """The contract's bound of StreamSummarizeResponse.text_delta."""
@@ -33,7 +36,11 @@ Flights = SingleFlight[FlightKey, Event]
 class SummaryMaker:
     """Makes one summary: pages, chunks, paid answers, checked citations."""
 
-    def __init__(self, *, scans: Scans, map_reduce: MapReduce, act_as: ActAs) -> None:
+    def __init__(
+        self, *, scans: Scans, map_reduce: MapReduce, act_as: ActAs, anonymised: Callable[[Counts], None] = untold
+    ) -> None:
+        """`anonymised` hears what was replaced, by kind."""
+        self._anonymised = anonymised
         self._scans = scans
         self._map_reduce = map_reduce
         self._act_as = act_as
@@ -47,6 +54,7 @@ class SummaryMaker:
         # Reading is one call with one deadline, which cannot move when somebody joins who waits for longer. So it has
         # none of its listeners': the last of them who leaves ends it.
         with self._act_as(job.caller):
+            veil = veil_for(job)
             builder = builder_for(job.model, job.options)
             reading = await self._scans.read(
                 job,
@@ -54,27 +62,29 @@ class SummaryMaker:
                 lambda done, of: emit(Progress(done, of, 0, 0)),
                 bill,
                 lambda: self._act_as(job.caller, deadline),
+                chunked=chunking_with(veil, [job.options.focus, job.options.audience], builder),
             )
         check_language(job, reading)
         tell = _ChunkProgress(reading, emit)
         tell.begun()
-        stream = PlainStream()
+        stream, restoring = PlainStream(), Restoring(veil)
         with self._act_as(job.caller, deadline):
             claims = await self._map_reduce.answer(
-                job,
+                hidden_job(job, veil),
                 reading.chunks,
                 bill,
                 chunk_done=tell.chunk_done,
-                on_text=lambda text: _emit_text(stream.feed(text), emit),
+                on_text=lambda text: _emit_text(stream.feed(restoring.feed(text)), emit),
             )
-        _emit_text(stream.finish(), emit)
+        _emit_text(stream.feed(restoring.finish()) + stream.finish(), emit)
         sentences: list[Sentence] = []
-        grounded = ground(claims, reading.locator)
+        grounded = ground(restored_claims(claims, veil), reading.locator)
         # A quote that stands on no page is looked for on all of them.
         while (sentence := await asyncio.to_thread(next, grounded, None)) is not None:
             sentences.append(sentence)
             emit(SentenceReady(sentence))
-        return _summary(job, reading, tuple(sentences), bill)
+        self._anonymised(counts_of(veil))
+        return replace(_summary(job, reading, tuple(sentences), bill), anonymised=counts_of(veil))
 
 
 class StreamSummarize:
@@ -93,7 +103,9 @@ class StreamSummarize:
         new_id: Callable[[], str],
         now_s: Callable[[], float],
         failed_over: Callable[[Model, Model, str], None],
+        policy: Policy = REPLACING_NOTHING,
     ) -> None:
+        self._policy = policy
         self._models = models
         self._pages = pages
         self._cache = cache
@@ -128,7 +140,12 @@ class StreamSummarize:
         models = await self._models.lineup(caller.tenant, options.model, fallbacks)
         model = models[0]
         ocr = await self._models.reader(caller.tenant, options.ocr_model)
-        options = replace(options, model=model.name, ocr_model="" if ocr is None else ocr.name)
+        options = replace(
+            options,
+            model=model.name,
+            ocr_model="" if ocr is None else ocr.name,
+            anonymise=self._policy.kinds(options.anonymise),
+        )
         key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
         cached = await self._look(caller, document, key)
         if cached is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from services.summarizer.domain.found_field import FoundField
+from services.summarizer.domain.personal_kinds import Counts, Kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ class Style(Enum):
 class Options:
     """What the caller wants. Empty `language` and `focus` mean the document's own; `model`:
     `{provider}/{model}`, and so `ocr_model`, who reads scanned pages: empty for nobody once it is resolved. Empty
-    `audience`, who will read it, means nobody in particular.
+    `audience`, who will read it, means nobody in particular. `anonymise` is what to replace; None where the
+    caller does not say.
     """
 
     length: Length
@@ -70,6 +72,7 @@ class Options:
     model: str
     audience: str = ""
     ocr_model: str = ""
+    anonymise: Kinds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +244,8 @@ class Summary:
     suspicious_passages: int = 0
     """Passages that speak to a model; no sentence rests on them."""
     scans: ScanReading = NO_SCANS
+    anonymised: Counts = field(default_factory=dict)
+    """Values that were replaced before text left, by kind."""
 
     @property
     def grounded_share(self) -> float:

@@ -109,5 +109,7 @@ async def test_without_a_model_or_its_key(start: Start, world: World, document: 
     with pytest.raises(FailedPrecondition) as told:
         await embed(await start())
     assert told.value.reason == "EMBEDDING_NOT_CONFIGURED"
-    with pytest.raises(WrongSettingError, match="PAGEMESH_EMBEDDING_MODEL"):
-        await serve(world.settings(embedding_model=MODEL, grpc_listen="127.0.0.1:0", http_listen="127.0.0.1:0"))
+    for wrong in ({}, {"mistral_api_key": "k", "anonymise_always": "email"}):
+        changes = {"embedding_model": MODEL, "grpc_listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0", **wrong}
+        with pytest.raises(WrongSettingError, match="PAGEMESH_EMBEDDING_MODEL"):
+            await serve(world.settings(**changes))

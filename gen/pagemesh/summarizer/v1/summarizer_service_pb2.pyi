@@ -10,6 +10,7 @@ from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
 from pagemesh.common.v1 import money_pb2 as _money_pb2
 from pagemesh.summarizer.v1 import estimate_pb2 as _estimate_pb2
+from pagemesh.summarizer.v1 import personal_data_pb2 as _personal_data_pb2
 from pagemesh.summarizer.v1 import summary_pb2 as _summary_pb2
 import builtins as _builtins
 import sys
@@ -36,6 +37,7 @@ class SummaryOptions(_message.Message):
     FALLBACK_MODELS_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
     OCR_MODEL_FIELD_NUMBER: _builtins.int
+    ANONYMISE_FIELD_NUMBER: _builtins.int
     length: _summary_pb2.SummaryLength.ValueType
     """How long; medium where it is not said."""
     style: _summary_pb2.SummaryStyle.ValueType
@@ -66,6 +68,12 @@ class SummaryOptions(_message.Message):
         Summary.degraded_from tells that another model answered.
         """
 
+    @_builtins.property
+    def anonymise(self) -> _containers.RepeatedScalarFieldContainer[_personal_data_pb2.PersonalDataKind.ValueType]:
+        """Personal data to replace by placeholders before text leaves for the model's provider; the answer has the values. Empty
+        means what the deployment replaces by default, PERSONAL_DATA_KIND_NONE nothing but what it always does.
+        """
+
     def __init__(
         self,
         *,
@@ -77,10 +85,11 @@ class SummaryOptions(_message.Message):
         fallback_models: _abc.Iterable[_builtins.str] | None = ...,
         audience: _builtins.str = ...,
         ocr_model: _builtins.str = ...,
+        anonymise: _abc.Iterable[_personal_data_pb2.PersonalDataKind.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "fallback_models", b"fallback_models", "focus", b"focus", "language", b"language", "length", b"length", "model", b"model", "ocr_model", b"ocr_model", "style", b"style"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymise", b"anonymise", "audience", b"audience", "fallback_models", b"fallback_models", "focus", b"focus", "language", b"language", "length", b"length", "model", b"model", "ocr_model", b"ocr_model", "style", b"style"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,6 +10,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pagemesh.common.v1 import money_pb2 as _money_pb2
 from pagemesh.common.v1 import page_pb2 as _page_pb2
+from pagemesh.summarizer.v1 import personal_data_pb2 as _personal_data_pb2
 from pagemesh.summarizer.v1 import scan_pb2 as _scan_pb2
 import builtins as _builtins
 import sys
@@ -216,6 +217,7 @@ class Summary(_message.Message):
     HIDDEN_WORD_COUNT_FIELD_NUMBER: _builtins.int
     SUSPICIOUS_PASSAGE_COUNT_FIELD_NUMBER: _builtins.int
     SCAN_READING_FIELD_NUMBER: _builtins.int
+    ANONYMISED_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     text: _builtins.str
@@ -256,6 +258,12 @@ class Summary(_message.Message):
     def scan_reading(self) -> _scan_pb2.ScanReading:
         """What became of pages that a model was to read (`ocr_model`); absent where it was not asked for."""
 
+    @_builtins.property
+    def anonymised(self) -> _containers.RepeatedCompositeFieldContainer[_personal_data_pb2.AnonymisedItems]:
+        """Personal data that was replaced before text left, by kind; empty where nothing was replaced, or where no text left the
+        service because the model is its own.
+        """
+
     def __init__(
         self,
         *,
@@ -273,10 +281,11 @@ class Summary(_message.Message):
         hidden_word_count: _builtins.int = ...,
         suspicious_passage_count: _builtins.int = ...,
         scan_reading: _scan_pb2.ScanReading | None = ...,
+        anonymised: _abc.Iterable[_personal_data_pb2.AnonymisedItems] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consumption", b"consumption", "scan_reading", b"scan_reading"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "document", b"document", "extractive", b"extractive", "failed_pages", b"failed_pages", "grounded_share", b"grounded_share", "hidden_page_count", b"hidden_page_count", "hidden_word_count", b"hidden_word_count", "model", b"model", "scan_reading", b"scan_reading", "sentences", b"sentences", "suspicious_passage_count", b"suspicious_passage_count", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymised", b"anonymised", "cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "document", b"document", "extractive", b"extractive", "failed_pages", b"failed_pages", "grounded_share", b"grounded_share", "hidden_page_count", b"hidden_page_count", "hidden_word_count", b"hidden_word_count", "model", b"model", "scan_reading", b"scan_reading", "sentences", b"sentences", "suspicious_passage_count", b"suspicious_passage_count", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

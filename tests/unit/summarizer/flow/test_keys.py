@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from services.summarizer.domain.keys import content_key, summary_key
+from services.summarizer.domain.personal_kinds import Kind
 from services.summarizer.domain.values import Chunk, Claim, Length, Options, Prompt, Quote, Stage, Style
 from tests.unit.summarizer.flow.parts import DOCUMENT, MODEL, options
 
@@ -83,3 +84,11 @@ def test_borders_between_fields_cannot_be_moved() -> None:
     one = summary_key("acme", DOCUMENT, options(language="de", focus=""), provider_version="1")
     two = summary_key("acme", DOCUMENT, options(language="", focus="de"), provider_version="1")
     assert one != two
+
+
+def test_what_is_replaced_is_part_of_each_key() -> None:
+    plain, other = options(), options(anonymise=(Kind.EMAIL,))
+    assert summary_key("t", "d", plain, provider_version="1") == summary_key(
+        "t", "d", options(anonymise=()), provider_version="1"
+    )
+    assert summary_key("t", "d", plain, provider_version="1") != summary_key("t", "d", other, provider_version="1")

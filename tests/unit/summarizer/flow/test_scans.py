@@ -18,10 +18,11 @@ from services.summarizer.adapters.encoding import decode_answer, decode_summary,
 from services.summarizer.adapters.job_encoding import decode_result, encode_result
 from services.summarizer.adapters.memory import MemoryBooks
 from services.summarizer.adapters.provider_faults import unreadable
+from services.summarizer.domain.citations import Locator
 from services.summarizer.domain.model_policy import ModelPolicy
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.scans import AT_ONCE, MOST_WAITING
-from services.summarizer.domain.values import Answer, Money, ScanReading, TokenCount
+from services.summarizer.domain.values import Answer, Money, Quote, ScanReading, TokenCount
 from tests.unit.summarizer.flow.parts import (
     ALICE,
     BOB,
@@ -186,8 +187,9 @@ async def test_a_citation_has_the_parsers_box_or_none(flow: Flow) -> None:
     second = await summed_up(flow)
     (citation,) = second.sentences[0].citations
     assert (len(citation.boxes), citation.by_model) == (1, True)
-    known = {word.box for word in page(1, "The mill was sold\nfor").words}
-    assert {citation.boxes[0].x0, citation.boxes[0].y0} <= {edge for box in known for edge in (box.x0, box.y0)}
+    parsers = Locator([page(1, "The mill was sold\nfor 1,284 pounds that year")]).locate(Quote("The mill was sold", 1))
+    assert parsers is not None
+    assert citation.boxes == parsers.boxes
 
 
 @pytest.mark.parametrize(
