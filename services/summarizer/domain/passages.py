@@ -96,8 +96,8 @@ class PassageFinder:
     async def choose(
         self, question: Question, states: Mapping[str, DocumentState], told: Told, *, by_meaning: bool = True
     ) -> Choice:
-        """The pages to read closely; without `by_meaning` no vector is made of the question. Raises what PageSearch and PageReader raise, and FailedPrecondition
-        DOCUMENTS_TOO_LARGE."""
+        """The pages to read closely; without `by_meaning` no vector is made of the question. Raises what PageSearch and
+        PageReader raise, and FailedPrecondition DOCUMENTS_TOO_LARGE."""
         looked = _Looked(told, by_meaning=by_meaning and self._by_meaning)
         named = question.filters.documents
         whole = [name for name in named if _has_to_be_read(states[name])]

@@ -12,6 +12,7 @@ from services.summarizer.domain import passages
 from services.summarizer.domain.answer_values import Answered, Looked, StatementReady
 from services.summarizer.domain.events import TextDelta
 from services.summarizer.domain.passages import PassageFinder
+from services.summarizer.domain.personal_kinds import Kind
 from services.summarizer.domain.ports import PageFailed
 from services.summarizer.domain.ports_questions import DocumentState, Filters, PageAt
 from services.summarizer.domain.values import Answer, Claim, Page, Prompt, Quote, Stage
@@ -84,6 +85,8 @@ async def test_by_meaning_a_page_is_found_that_shares_no_word_with_the_question(
     assert answer.passages == (PageAt(FIRST, 31), PageAt(FIRST, 32))
     assert fuel in material(asking.flow.provider.prompts[1])
     assert FILLER not in material(asking.flow.provider.prompts[1])
+    hidden = await asking.ask(asked, anonymise=(Kind.EMAIL,))
+    assert hidden.passages == (PageAt(FIRST, 32),), "no vector is made of what is to be anonymised"
     stranger = await asking.ask(replace(asked, filters=Filters()), STRANGER)
     assert stranger.passages == ()
 
