@@ -26,12 +26,13 @@ from services.runtime.command import run
 from services.runtime.config import DatabaseSettings, load_settings
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
-from services.summarizer import asking, fields
+from services.summarizer import asking, embedding, fields
 from services.summarizer.adapters import signals
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.ledger_standing import LedgerStanding
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
+from services.summarizer.api.embeddings import Embeddings
 from services.summarizer.api.policy_servicer import ModelPolicyServicer
 from services.summarizer.api.questions import Questions
 from services.summarizer.api.schema_servicer import SchemaServicer
@@ -63,7 +64,16 @@ _POLICIES = model_policy_service_pb2.DESCRIPTOR.services_by_name["ModelPolicySer
 _JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _READS = frozenset(
     f"{_SERVICE}/{method}"
-    for method in ("Summarize", "StreamSummarize", "Estimate", "Ask", "StreamAsk", "ExtractFields")
+    for method in (
+        "Summarize",
+        "StreamSummarize",
+        "Estimate",
+        "Ask",
+        "StreamAsk",
+        "ExtractFields",
+        "EmbedDocument",
+        "EmbedQuery",
+    )
 )
 """What they keep are copies of what they answer, and what they spend is in the ledger's books before."""
 _TAILS_GRACE_S = 5.0
@@ -118,6 +128,7 @@ async def serve(
             estimate=_estimate(settings, world, making),
             purge=PurgeDocument(results=making.results, cache=world.cache, also=[desk.erase]),
             questions=Questions(ask),
+            embedding=_embedding(world, making),
         )
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
         server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMAS)
@@ -240,6 +251,18 @@ def _asking(
         savings=making.savings,
         tails=making.tails,
         new_id=_new_id,
+        by_meaning=world.embedder is not None,
+    )
+
+
+def _embedding(world: Outside, making: _Making) -> Embeddings:
+    return embedding.compose(
+        model=world.embedder,
+        models=making.models,
+        extractor=world.extractor,
+        results=making.results,
+        paid=making.paid,
+        keeper=making.keeper,
     )
 
 

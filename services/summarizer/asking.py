@@ -29,12 +29,13 @@ def compose(
     savings: Savings,
     tails: Tails,
     new_id: Callable[[], str],
+    by_meaning: bool,
 ) -> StreamAsk:
-    """What answers questions, over the same models, money and results as summaries."""
+    """What answers questions, over the models, money and results of summaries; `by_meaning` where vectors are made."""
     pages = ExtractorPages(extractor)
     return StreamAsk(
         models=models,
-        finder=PassageFinder(search=ExtractorSearch(extractor), reader=pages),
+        finder=PassageFinder(search=ExtractorSearch(extractor), reader=pages, by_meaning=by_meaning),
         pages=pages,
         results=results,
         maker=AnswerMaker(anonymised=signals.anonymised, results=results, paid=paid, act_as=act_as),

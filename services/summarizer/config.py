@@ -77,6 +77,9 @@ class SummarizerSettings(RuntimeSettings):
     """Other addresses for them, `openai=https://proxy.internal/v1`."""
     models_file: Path | None = None
     """A file in the form of models.toml with further providers, or with others under the same names."""
+    embedding_model: Annotated[str, Field(pattern=r"^([a-z0-9-]+/[A-Za-z0-9._:/-]+)?$")] = ""
+    """The model that makes vectors of pages and of queries, such as `mistral/mistral-embed` or
+    `openai/text-embedding-3-small`; its provider needs its key as for text. Without one nothing is found by meaning."""
     ocr_model: Annotated[str, Field(pattern=r"^([a-z0-9-]+/[A-Za-z0-9._:/-]+)?$")] = ""
     """Who reads pages that have no text of their own, where the request does not say; nobody unless set."""
     anonymise: PersonalData = ()

@@ -23,8 +23,11 @@ from services.summarizer.adapters.ledger_prices import LedgerPrices
 from services.summarizer.adapters.model_registry import KNOWN, Endpoint, WrongModels, load_endpoints
 from services.summarizer.adapters.offline import OfflineProvider
 from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
+from services.summarizer.adapters.tolls import Tolls
 from services.summarizer.config import SummarizerSettings
+from services.summarizer.domain.models import Model
 from services.summarizer.domain.ports import Provider
+from services.summarizer.embedding import open_model
 from services.summarizer.model_rates import tolls_of
 
 _PEER_HEALTH_CAP_S = 1.0
@@ -46,6 +49,8 @@ class Outside:
     prices: LedgerPrices
     audit: ServiceTrail
     providers: dict[str, Provider]
+    embedder: Model | None
+    """What makes vectors; not among the models that write."""
     ocr_providers: dict[str, Provider]
     pictures: ExtractorPictures
 
@@ -77,7 +82,10 @@ async def open_outside(
         # Every replica would leave the edge at once if a peer were away: better a clear error from each call.
         health.add("extractor", _peer_check(extractor), required=False)
         health.add("ledger", _peer_check(ledger), required=False)
-        providers, ocr_providers = await _providers(settings, client, stack)
+        endpoints = _endpoints(settings)
+        tolls = tolls_of(settings, endpoints, client)
+        providers, ocr_providers = await _providers(settings, endpoints, tolls, stack)
+        embedder = await stack.enter_async_context(open_model(settings, endpoints, tolls))
         yield Outside(
             pool=pool,
             redis=client,
@@ -89,20 +97,19 @@ async def open_outside(
             prices=LedgerPrices(ledger),
             audit=audit,
             providers=providers,
+            embedder=embedder,
             ocr_providers=ocr_providers,
             pictures=ExtractorPictures(extractor),
         )
 
 
 async def _providers(
-    settings: SummarizerSettings, client: "redis.Redis", stack: contextlib.AsyncExitStack
+    settings: SummarizerSettings, endpoints: list[Endpoint], tolls: Tolls, stack: contextlib.AsyncExitStack
 ) -> tuple[dict[str, Provider], dict[str, Provider]]:
     """Those that are configured, for text and for pictures; the one that needs no configuration is always there."""
     offline = await stack.enter_async_context(OfflineProvider())
     guarded = {offline.name: GuardedProvider(offline, remaining_s=remaining_s, tenant=tenant)}
     readers: dict[str, Provider] = {}
-    endpoints = _endpoints(settings)
-    tolls = tolls_of(settings, endpoints, client)
     if settings.mistral_api_key is not None or endpoints:
         # Their libraries take longer to load than all of the rest.
         from services.summarizer.chat_providers import chat_providers, ocr_providers  # noqa: PLC0415

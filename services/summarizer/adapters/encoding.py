@@ -1,5 +1,6 @@
 """Answers and summaries as bytes: JSON arrays in a fixed order, ASCII only, with a version in front."""
 
+import base64
 import json
 from typing import Any
 
@@ -32,9 +33,10 @@ def encode_answer(answer: Answer) -> bytes:
     """The answer as bytes."""
     claims = [[claim.text, [[quote.text, quote.page] for quote in claim.quotes]] for claim in answer.claims]
     fields = [[field.pointer, field.value, field.quote, field.page] for field in answer.fields]
+    vectors = [base64.b64encode(vector).decode() for vector in answer.vectors]
     # Only where there are any: other answers are written as they always were.
-    read = [answer.text, answer.tokens.pages] if answer.tokens.pages else []
-    more = [fields, *read] if fields or read else []
+    more: list[Any] = [answer.text, answer.tokens.pages] if answer.tokens.pages or vectors else []
+    more = [fields, *more, *([vectors] if vectors else [])] if fields or more else []
     return _dump([VERSION, claims, answer.tokens.input_tokens, answer.tokens.output_tokens, *more])
 
 
@@ -44,12 +46,14 @@ def decode_answer(data: bytes) -> Answer:
         version, claims, input_tokens, output_tokens, *more = json.loads(data)
         _check(version)
         fields: list[Any] = more[0] if more else []
-        text, pages = more[1:] if len(more) > 1 else ("", 0)
+        text, pages = more[1:3] if len(more) > 1 else ("", 0)
+        vectors: list[str] = more[3] if len(more) > 3 else []
         return Answer(
             tuple(Claim(text, tuple(Quote(words, page) for words, page in quotes)) for text, quotes in claims),
             TokenCount(input_tokens, output_tokens, pages),
             tuple(FoundField(*field) for field in fields),
             text,
+            tuple(base64.b64decode(vector, validate=True) for vector in vectors),
         )
     except (ValueError, TypeError) as exc:
         raise Undecodable("an answer cannot be read") from exc

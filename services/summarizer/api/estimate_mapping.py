@@ -3,7 +3,7 @@
 from google.protobuf import duration_pb2
 
 from pagemesh.common.v1 import money_pb2
-from pagemesh.summarizer.v1 import answer_pb2, estimate_pb2, fields_pb2
+from pagemesh.summarizer.v1 import answer_pb2, embedding_pb2, estimate_pb2, fields_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
 from services.summarizer.api.personal_mapping import from_counts
 from services.summarizer.domain.estimate import Estimate
@@ -16,6 +16,7 @@ _Bounded = (
     | fields_pb2.ExtractFieldsRequest
     | answer_pb2.AskRequest
     | answer_pb2.StreamAskRequest
+    | embedding_pb2.EmbedDocumentRequest
 )
 
 

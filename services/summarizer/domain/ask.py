@@ -212,7 +212,13 @@ class StreamAsk:
             states = await self._finder.look(question.filters.documents)
             brief = [name for name, state in states.items() if state.ephemeral]
             async with self._holding(job.caller, brief):
-                choice = await self._finder.choose(question, states, lambda pages: emit(Looked(pages, 0)))
+                choice = await self._finder.choose(
+                    question,
+                    states,
+                    lambda pages: emit(Looked(pages, 0)),
+                    # Vectors are made of a text as it is.
+                    by_meaning=not job.options.anonymise,
+                )
                 # Asked before the pages are read for good: a document that is erased from here on counts one more.
                 generations = [
                     (name, await self._results.generation(job.caller.tenant, name)) for name in choice.documents

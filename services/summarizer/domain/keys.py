@@ -69,6 +69,11 @@ def fields_key(prompt: FieldsPrompt, *, digest: str, model: str, provider_versio
     return _digest(["fields", FIELDS_VERSION, provider_version, model, *asked])
 
 
+def embedding_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
+    """The same for the vectors of texts."""
+    return _digest(["vectors", provider_version, model, list(prompt.texts)])
+
+
 def _hidden(kinds: Kinds | None) -> list[object]:
     """What was replaced. Where nothing was, keys are what they always were."""
     return ["anonymise", ANONYMISE_VERSION, [kind.value for kind in kinds]] if kinds else []

@@ -98,6 +98,10 @@ class Models:
             others = self._others(policy)
         return tuple({model.name: model for model in (first, *others)}.values())
 
+    async def admitted(self, tenant: str, model: Model, *, field: str = "model") -> Model:
+        """A model that the deployment chose, where the tenant allows it. Raises PermissionDenied MODEL_NOT_ALLOWED."""
+        return _allowed(await self._policies.of(tenant), model, field)
+
     def check_entry(self, entry: str, *, field: str) -> None:
         """Raises InvalidArgument MODEL_UNKNOWN where an entry of a policy names no model and no provider's all."""
         provider_name, _, model = entry.partition("/")

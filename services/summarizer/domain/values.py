@@ -152,12 +152,14 @@ class Stage(Enum):
     MAP = "summarize.map"
     REDUCE = "summarize.reduce"
     ASK = "ask"
+    EMBED = "embed"
+    EMBED_QUERY = "embed.query"
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One call to a provider. `chunk` is set for MAP, `claims` for REDUCE: claims of the parts, in order. ASK has a
-    `question`, and a chunk whose pages are the passages that may answer it."""
+    `question`, and a chunk whose pages are the passages that may answer it. EMBED and EMBED_QUERY have `texts`."""
 
     stage: Stage
     options: Options
@@ -166,17 +168,19 @@ class Prompt:
     chunk: Chunk | None = None
     claims: tuple[Claim, ...] = ()
     question: str = ""
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a provider said to one prompt: claims to some, fields to others (fields_values.py), and the text of a page
-    to a picture of it (scans.py)."""
+    """What a provider said to one prompt: claims to some, fields to others (fields_values.py), the text of a page to a
+    picture of it (scans.py), and to texts a vector for each: numbers of half precision, little-endian."""
 
     claims: tuple[Claim, ...]
     tokens: TokenCount
     fields: tuple[FoundField, ...] = ()
     text: str = ""
+    vectors: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

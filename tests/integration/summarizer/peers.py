@@ -12,7 +12,7 @@ import grpc
 from google.api import httpbody_pb2
 
 from pagemesh.common.v1 import page_pb2
-from pagemesh.extractor.v1 import extraction_pb2
+from pagemesh.extractor.v1 import extraction_pb2, vectors_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2 as extractor_pb2
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import (
     ExtractorServiceServicer,
@@ -29,7 +29,7 @@ from services.ledger.adapters.postgres_identity import PostgresTenants
 from services.ledger.api import contract
 from services.runtime.call import current_identity
 from services.runtime.config import RuntimeSettings
-from services.runtime.errors import NotFound, Unimplemented
+from services.runtime.errors import NotFound, Unavailable, Unimplemented
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
 from tests.unit.ledger.samples import a_servicer
@@ -180,6 +180,9 @@ class ScriptedExtractor(ExtractorServiceServicer):
     """Documents by the id of their hold."""
     processed: list[str] = field(default_factory=list)
     """Documents that were released as processed."""
+    vectors: list[vectors_pb2.StorePageVectorsRequest] = field(default_factory=list)
+    """What was handed over to be kept."""
+    keeps_vectors: bool = True
 
     async def GetDocument(
         self, request: extractor_pb2.GetDocumentRequest, context: "grpc.aio.ServicerContext[Any, Any]"
@@ -226,6 +229,15 @@ class ScriptedExtractor(ExtractorServiceServicer):
         if self.held.pop(request.hold_id, "") and request.processed:
             self.processed.append(request.name)
         return extractor_pb2.ReleaseDocumentResponse()
+
+    async def StorePageVectors(
+        self, request: vectors_pb2.StorePageVectorsRequest, context: object
+    ) -> vectors_pb2.StorePageVectorsResponse:
+        self._find(request.document)
+        if not self.keeps_vectors:
+            raise Unavailable("DATABASE_UNAVAILABLE", "The database does not answer.")
+        self.vectors.append(request)
+        return vectors_pb2.StorePageVectorsResponse()
 
     async def UploadDocument(self, request_iterator: object, context: object) -> Any:
         raise Unimplemented("UNIMPLEMENTED", "Documents are put in by the test.")
