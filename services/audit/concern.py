@@ -5,7 +5,6 @@ import functools
 import re
 import time
 from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar
 from types import TracebackType
 
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -42,14 +41,6 @@ def audited(trail: Trail, *, reads: frozenset[str] = frozenset()) -> Concern:
     return concern
 
 
-def changed_nothing() -> None:
-    """Said by a call that might have changed something and did not, such as one that is answered out of a cache: its
-    answer does not wait for its event. Without a call under way, nothing happens."""
-    audited = _CURRENT.get()
-    if audited is not None:
-        audited.changes = False
-
-
 def _changes(reads: frozenset[str], path: str) -> bool:
     """Whether a method may change something, as far as its contract knows."""
     action = path.removeprefix("/")
@@ -66,19 +57,18 @@ def _changes(reads: frozenset[str], path: str) -> bool:
 class _Audited(AbstractAsyncContextManager[None]):
     """Around one call. A class, because that costs a third of what a generator does."""
 
-    __slots__ = ("_begun", "_exchange", "_resource", "_seen", "_trail", "changes")
+    __slots__ = ("_begun", "_changes", "_exchange", "_resource", "_seen", "_trail")
 
     def __init__(self, exchange: Exchange, trail: Trail, changes: bool) -> None:
         self._exchange = exchange
         self._trail = trail
-        self.changes = changes
+        self._changes = changes
         self._seen = False
         self._resource = ""
         self._begun = time.perf_counter()
 
     async def __aenter__(self) -> None:
         self._exchange.checks.append(self._note)
-        _CURRENT.set(self)
 
     def _note(self, message: Message) -> None:
         if not self._seen:  # of a stream, the first message says what it is about
@@ -108,14 +98,11 @@ class _Audited(AbstractAsyncContextManager[None]):
         )
         remaining_s = call.remaining_s()
         try:
-            await self._trail.record(event, durable=self.changes, within_s=(remaining_s or 0.0) + _LATE_S)
+            await self._trail.record(event, durable=self._changes, within_s=(remaining_s or 0.0) + _LATE_S)
         except PagemeshError:
             if error is None:
                 raise
             # The call is refused anyway, and why is the better answer; the trail has counted and told it.
-
-
-_CURRENT: ContextVar[_Audited | None] = ContextVar("pagemesh_audited", default=None)
 
 
 def _outcome(error: BaseException | None) -> tuple[int, str]:

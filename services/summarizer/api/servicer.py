@@ -10,7 +10,6 @@ from prometheus_client import Gauge, Histogram
 
 from pagemesh.summarizer.v1 import answer_pb2, embedding_pb2, fields_pb2, summarizer_service_pb2_grpc
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
-from services.audit.concern import changed_nothing
 from services.runtime.call import current_identity
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api.caller import current_caller, current_deadline
@@ -171,7 +170,5 @@ def _error_event(status: status_pb2.Status) -> service_pb2.StreamSummarizeRespon
 
 
 def _observe(summary: Summary) -> None:
-    if summary.cached:
-        changed_nothing()
-    else:
+    if not summary.cached:
         _GROUNDED.observe(summary.grounded_share)
