@@ -26,6 +26,7 @@ from services.summarizer.adapters import signals
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.ledger_standing import LedgerStanding
 from services.summarizer.adapters.model_registry import KNOWN, load_endpoints
+from services.summarizer.adapters.postgres_job_spending import PostgresJobSpending
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
 from services.summarizer.api.job_servicer import JobServicer
@@ -235,6 +236,7 @@ def _feeder(world: Outside) -> OutboxFeeder:
     return OutboxFeeder(
         outbox=PostgresOutbox(world.pool),
         books=world.books,
+        spending=PostgresJobSpending(world.pool),
         act_as=act_as,
         jitter=random.random,
         signals=signals.feeder_signals(),

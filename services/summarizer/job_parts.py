@@ -9,6 +9,7 @@ from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.job_bell import PostgresJobBell
 from services.summarizer.adapters.job_signals import worker_signals
 from services.summarizer.adapters.postgres_job_queue import PostgresJobQueue
+from services.summarizer.adapters.postgres_job_spending import PostgresJobSpending
 from services.summarizer.adapters.postgres_jobs import PostgresJobs
 from services.summarizer.config import SummarizerSettings, WorkerSettings
 from services.summarizer.domain.ask import StreamAsk
@@ -70,7 +71,15 @@ def worker_of(
     return JobWorker(
         queue=PostgresJobQueue(pool),
         bell=bell,
-        do=JobWork(standing=standing, stream=stream, fields=fields, ask=ask, pages=pages, act_as=act_as),
+        do=JobWork(
+            standing=standing,
+            stream=stream,
+            fields=fields,
+            ask=ask,
+            pages=pages,
+            spending=PostgresJobSpending(pool),
+            act_as=act_as,
+        ),
         limits=limits,
         signals=worker_signals(),
         name=str(uuid.uuid4()),

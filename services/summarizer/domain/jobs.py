@@ -7,7 +7,7 @@ from enum import Enum, IntEnum
 from services.summarizer.domain.answer_values import CitedAnswer
 from services.summarizer.domain.events import Progress
 from services.summarizer.domain.fields_values import Extraction
-from services.summarizer.domain.values import Caller, Options, Summary
+from services.summarizer.domain.values import Caller, Money, Options, Summary
 
 
 class JobState(Enum):
@@ -122,6 +122,8 @@ class Order:
     request_id: str = ""
     as_batch: bool = False
     asked: Work | None = None
+    max_cost: Money | None = None
+    """What each job may spend over all of its attempts."""
 
 
 NO_PROGRESS = Progress(0, 0, 0, 0)
@@ -150,6 +152,9 @@ class Job:
     expire_time: datetime | None = None
     fault: Fault | None = None
     result: Result | None = None
+    max_cost: Money | None = None
+    spent_micros: int = 0
+    """What its calls cost; one whose cost is not known counts with the most that it can have cost."""
 
     @property
     def name(self) -> str:
@@ -212,6 +217,9 @@ class Claim:
     attempt: int
     tries: int
     max_attempts: int
+    max_cost: Money | None = None
+    spent_micros: int = 0
+    """What earlier attempts spent, and may have spent."""
 
 
 @dataclass(frozen=True, slots=True)
