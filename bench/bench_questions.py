@@ -68,6 +68,10 @@ class Books:
         self._pages = pages
         self.searches = 0
 
+    async def near(self, text: str, filters: Filters, limit: int) -> Sequence[PageAt]:
+        """None: no page has a vector here."""
+        return []
+
     async def find(self, query: str, filters: Filters, limit: int) -> Sequence[PageAt]:
         self.searches += 1
         found = await self._index.find(

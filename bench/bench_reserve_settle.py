@@ -1,9 +1,11 @@
 """Reserve and Settle from 16 concurrent callers of one tenant with one hard budget, against plain SQL.
 
 The peer is pgbench (C, 16 connections, prepared statements) with the same two transactions on the same tables of the
-same server: a hold is inserted and its amount taken from the budget's row where there is room; the hold is closed, its
-record inserted, the totals moved. Ours is the whole service: a Python client over mTLS, gRPC with every concern on,
-decisions, group commit. They take turns; both share the machine's cores with the server. The ratio is pairs a second.
+same server: a hold of an active tenant is inserted and its amount taken from the budget's row where there is room; the
+hold is closed, its id and its record inserted, which queues its sums by the same trigger, and the totals moved. Both
+share the tenant's advisory lock and stand behind row-level security; the peer has no replays and alerts to think of.
+Ours is the whole service: a Python client over mTLS, gRPC with every concern on, decisions, group commit. They take
+turns; both share the machine's cores with the server. The ratio is pairs a second.
 """
 
 import asyncio
@@ -48,14 +50,17 @@ PLAIN_SQL = """
 BEGIN;
 INSERT INTO ledger.holds (tenant, hold_id, state, model, max_input_tokens, max_output_tokens, amount_micros,
     price_book_version, actor, create_time, expire_time)
-VALUES ('peer', gen_random_uuid(), 'HELD', 'offline/lexrank', 50000, 0, 1000, 1, 'apiKeys/0000000000000000', now(),
-    now() + interval '60 s') RETURNING hold_id \\gset
+SELECT 'peer', gen_random_uuid(), 'HELD', 'offline/lexrank', 50000, 0, 1000, 1, 'apiKeys/0000000000000000', now(),
+    now() + interval '60 s'
+FROM ledger.tenants, pg_advisory_xact_lock_shared(7101, hashtext('peer')) WHERE id = 'peer' AND active
+RETURNING hold_id \\gset
 UPDATE ledger.budget_periods p SET held_micros = held_micros + 1000 FROM ledger.budgets b
 WHERE p.tenant = 'peer' AND p.budget = 'operator' AND p.period_start = '1970-01-01Z' AND b.tenant = 'peer'
     AND b.id = 'operator' AND settled_micros + held_micros + 1000 <= b.hard_micros;
 COMMIT;
 BEGIN;
-UPDATE ledger.holds SET state = 'SETTLED' WHERE tenant = 'peer' AND hold_id = cast(:hold_id AS uuid) AND state = 'HELD';
+UPDATE ledger.holds SET state = 'SETTLED' FROM pg_advisory_xact_lock_shared(7101, hashtext('peer'))
+WHERE tenant = 'peer' AND hold_id = cast(:hold_id AS uuid) AND state = 'HELD';
 WITH id AS (
     INSERT INTO ledger.usage_ids (tenant, event_id, occur_time, hold_id)
     VALUES ('peer', gen_random_uuid(), now(), cast(:hold_id AS uuid)) RETURNING event_id
@@ -63,7 +68,8 @@ WITH id AS (
 INSERT INTO ledger.usage_records (tenant, event_id, hold_id, model, input_tokens, output_tokens, operation, document,
     request_id, occur_time, tags, cost_micros, price_book_version, actor, record_time, user_name)
 SELECT 'peer', event_id, cast(:hold_id AS uuid), 'offline/lexrank', 45000, 0, 'summarize.map', '',
-    'request-1', now(), '{}', 900, 1, 'apiKeys/0000000000000000', now(), '' FROM id;
+    'request-1', now(), '{}', 900, 1, 'apiKeys/0000000000000000', now(),
+    ledger.user_of('peer', 'apiKeys/0000000000000000') FROM id;
 UPDATE ledger.budget_periods SET held_micros = held_micros - 1000, settled_micros = settled_micros + 900
 WHERE tenant = 'peer' AND budget = 'operator' AND period_start = '1970-01-01Z';
 COMMIT;

@@ -2,10 +2,11 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,8 @@ class RunningStack:
 
 
 @contextlib.contextmanager
-def running_stack() -> Iterator[RunningStack]:
-    """Up, and down again whatever happens."""
+def running_stack(settings: Mapping[str, str] | None = None) -> Iterator[RunningStack]:
+    """Up, with these settings besides those of the environment, and down again whatever happens."""
     with tempfile.TemporaryDirectory(prefix="pagemesh-bench-") as directory:
         root = Path(directory) / "stack"
         options = ["--data-dir", str(root)]
@@ -36,6 +37,7 @@ def running_stack() -> Iterator[RunningStack]:
         subprocess.run(
             [*command, "up", "--detach", "--port", "0", "--no-rate-limits", *options],
             check=True,
+            env={**os.environ, **(settings or {})},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=180,

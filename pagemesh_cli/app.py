@@ -14,11 +14,13 @@ from pagemesh_cli.verbs import (
     demo,
     doctor,
     documents,
+    embeddings,
     estimates,
     extract,
     fields,
     jobs,
     ledger,
+    models,
     pictures,
     projects,
     questions,
@@ -30,6 +32,7 @@ from pagemesh_cli.verbs import (
     upload,
     usage,
     users,
+    webhooks,
 )
 
 app = typer.Typer(
@@ -63,6 +66,7 @@ _VERBS: dict[str, tuple[Callable[..., None], ...]] = {
         pictures.render,
         search.search,
         summaries.summarize,
+        embeddings.embed,
         estimates.estimate,
         questions.ask,
         fields.fields,
@@ -75,6 +79,7 @@ for panel, verbs in _VERBS.items():
 app.add_typer(documents.documents, name="documents", rich_help_panel="Documents")
 app.add_typer(schemas.schemas, name="schemas", rich_help_panel="Documents")
 app.add_typer(jobs.jobs, name="jobs", rich_help_panel="Documents")
+app.add_typer(models.models, name="models", rich_help_panel="Account")
 app.add_typer(account.keys, name="keys", rich_help_panel="Account")
 app.add_typer(projects.projects, name="projects", rich_help_panel="Account")
 app.add_typer(users.users, name="users", rich_help_panel="Account")
@@ -84,4 +89,4 @@ app.add_typer(credentials.session, name="session", rich_help_panel="Account")
 app.add_typer(credentials.providers, name="idp", rich_help_panel="Account")
 account.keys.command("demand-signatures")(credentials.demand_signatures)
 app.add_typer(budgets.budgets, name="budgets", rich_help_panel="Account")
-app.add_typer(budgets.webhooks, name="webhooks", rich_help_panel="Account")
+app.add_typer(webhooks.webhooks, name="webhooks", rich_help_panel="Account")

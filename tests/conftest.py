@@ -45,6 +45,7 @@ _LONG = (
     "integration/ledger/test_crashes.py",
     "integration/ledger/test_usage_crashes.py",
     "integration/summarizer/test_job_crashes.py",
+    "integration/summarizer/test_job_restarts.py",
     "integration/summarizer/test_service_crashes.py",
     "stack/test_lifecycle.py",
 )

@@ -6,8 +6,8 @@
 --     PAGEMESH_EXTRACTOR_PASSWORD=… PAGEMESH_SUMMARIZER_PASSWORD=… PAGEMESH_LEDGER_PASSWORD=… \
 --         psql --no-psqlrc --dbname=pagemesh --file=roles.sql
 --
--- The official PostgreSQL image runs it by itself from /docker-entrypoint-initdb.d. The passwords come through the
--- environment so that they are in no argument list and in no file.
+-- The server has to have pgvector. Its image runs this by itself from /docker-entrypoint-initdb.d. The passwords come
+-- through the environment so that they are in no argument list and in no file.
 
 \set ON_ERROR_STOP on
 \set QUIET on
@@ -38,6 +38,11 @@ ALTER ROLE ledger SET search_path = ledger;
 CREATE SCHEMA IF NOT EXISTS extractor AUTHORIZATION extractor;
 CREATE SCHEMA IF NOT EXISTS summarizer AUTHORIZATION summarizer;
 CREATE SCHEMA IF NOT EXISTS ledger AUTHORIZATION ledger;
+
+-- Vectors of pages (pgvector), which only a superuser can add to a database.
+CREATE SCHEMA IF NOT EXISTS vectors;
+CREATE EXTENSION IF NOT EXISTS vector SCHEMA vectors;
+GRANT USAGE ON SCHEMA vectors TO extractor;
 
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 

@@ -14,7 +14,12 @@ from google.rpc import error_details_pb2
 
 from pagemesh.extractor.v1 import extractor_service_pb2
 from pagemesh.ledger.v1 import audit_service_pb2, credential_service_pb2, identity_service_pb2, ledger_service_pb2
-from pagemesh.summarizer.v1 import job_service_pb2, schema_service_pb2, summarizer_service_pb2
+from pagemesh.summarizer.v1 import (
+    job_service_pb2,
+    model_policy_service_pb2,
+    schema_service_pb2,
+    summarizer_service_pb2,
+)
 from pagemesh_cli.stack.edge_replies import PASSWORD_IN_ADDRESS, mappers
 from pagemesh_cli.stack.errors import MissingPart, StackError
 
@@ -160,6 +165,7 @@ def descriptor_set() -> descriptor_pb2.FileDescriptorSet:
         summarizer_service_pb2,
         schema_service_pb2,
         job_service_pb2,
+        model_policy_service_pb2,
         ledger_service_pb2,
         identity_service_pb2,
         audit_service_pb2,

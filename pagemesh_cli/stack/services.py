@@ -27,7 +27,7 @@ _MIGRATE_TIMEOUT_S = 120.0
 _BOOTSTRAP_TIMEOUT_S = 60.0
 # Drain and shut-down of a service as configured, and this much for the rest.
 _STOP_MARGIN_S = 5.0
-_PROVIDERS = ("PAGEMESH_MISTRAL_", "PAGEMESH_PROVIDER_")
+_PROVIDERS = ("PAGEMESH_MISTRAL_", "PAGEMESH_PROVIDER_", "PAGEMESH_EMBEDDING_")
 """Settings that begin so are the summarizer's alone: keys of models' providers, and ways to them."""
 _PROXY_SETTINGS = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 

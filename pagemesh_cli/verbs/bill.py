@@ -11,6 +11,7 @@ from pagemesh.summarizer.v1 import summary_pb2
 from pagemesh_cli.client import Client
 from pagemesh_cli.failures import Failure
 from pagemesh_cli.output import Output, printable
+from pagemesh_cli.verbs.anonymising import replaced
 from pagemesh_cli.verbs.money import money
 
 # The ledger acknowledges before the answer as a rule; where it was away, its rows follow within seconds. Each look-up
@@ -60,6 +61,7 @@ def print_consumption(output: Output, summary: summary_pb2.Summary) -> None:
         f"\n{summary.grounded_share:.0%} of the sentences are grounded; {how} by {summary.model}{instead}"
         f"{cached}.{verbatim}\n"
         f"cost {money(used.cost)} for {used.input_tokens} + {used.output_tokens} tokens in {calls}{pending}\n"
+        f"{replaced(summary.anonymised)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""`pagemesh budgets`, `pagemesh prices` and `pagemesh webhooks`: what may be spent, what it costs, who is told."""
+"""`pagemesh budgets` and `pagemesh prices`: what may be spent, what it costs."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -15,7 +15,6 @@ from pagemesh_cli.verbs.money import amount, money
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
 
 budgets = typer.Typer(no_args_is_help=True, help="Limit what is spent, and see how far it has come.")
-webhooks = typer.Typer(no_args_is_help=True, help="Be told when a budget reaches 50, 80 and 100 percent.")
 _PAGE = 1000
 
 Name = Annotated[str, typer.Argument(metavar="BUDGET", help="`budgets/{id}`, or the id alone.")]
@@ -133,7 +132,7 @@ def prices(
     as_json: Json = False,
     access: Access,
 ) -> None:
-    """Print what a million tokens of each model cost."""
+    """Print what a million tokens of each model cost, or a page of those that are priced by page."""
     output = Output(as_json=as_json)
     request = ledger_service_pb2.ListPricesRequest(price_book_version=version, page_size=_PAGE)
     with connected(output, access) as client:
@@ -148,64 +147,14 @@ def prices(
             for price in found:
                 output.result(message_json(price))
             return
-        table = Table("model", "sent", "received", "", box=None, pad_edge=False)
+        table = Table("model", "sent", "received", "page", "", box=None, pad_edge=False)
         for price in found:
-            cells = (price.model, money(price.input_per_million), money(price.output_per_million))
+            by_page = price.HasField("per_page")
+            tokens = ("", "") if by_page else (money(price.input_per_million), money(price.output_per_million))
+            cells = (price.model, *tokens, money(price.per_page) if by_page else "")
             table.add_row(*(Text(printable(cell)) for cell in cells), "your own" if price.tenant_override else "")
         output.print(table)
-        output.note(f"version {page.price_book_version}, for a million tokens")
-
-
-@webhooks.command("create")
-@connecting
-def create_webhook(
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Where to post: https://…")],
-    *,
-    as_json: Json = False,
-    access: Access,
-) -> None:
-    """Make a webhook and print its secret. It cannot be shown again."""
-    output = Output(as_json=as_json)
-    with connected(output, access) as client:
-        made = client.unary(client.ledger.CreateWebhook, ledger_service_pb2.CreateWebhookRequest(url=address))
-        if as_json:
-            output.result(message_json(made))
-        else:
-            output.write(f"{made.secret}\n")
-            output.note(f"{made.webhook.name}. Check `webhook-signature` with the secret; it cannot be shown again.")
-
-
-@webhooks.command("list")
-@connecting
-def list_webhooks(*, as_json: Json = False, access: Access) -> None:
-    """Print the webhooks."""
-    output = Output(as_json=as_json)
-    with connected(output, access) as client:
-        # A tenant has far fewer than fit into one part.
-        page = client.unary(client.ledger.ListWebhooks, ledger_service_pb2.ListWebhooksRequest(page_size=_PAGE))
-        for webhook in page.webhooks:
-            if as_json:
-                output.result(message_json(webhook))
-            else:
-                output.write(f"{webhook.name} {printable(webhook.url)}\n")
-
-
-@webhooks.command("delete")
-@connecting
-def delete_webhook(
-    name: Annotated[str, typer.Argument(metavar="WEBHOOK", help="`webhooks/{id}`.")],
-    *,
-    as_json: Json = False,
-    access: Access,
-) -> None:
-    """End a webhook."""
-    output = Output(as_json=as_json)
-    with connected(output, access) as client:
-        answer = client.unary(client.ledger.DeleteWebhook, ledger_service_pb2.DeleteWebhookRequest(name=name))
-        if as_json:
-            output.result(message_json(answer))
-        else:
-            output.write(f"{printable(name)} deleted\n")
+        output.note(f"version {page.price_book_version}, for a million tokens, or for a page")
 
 
 def _budget_name(name: str) -> str:

@@ -5,14 +5,17 @@ from google.protobuf import duration_pb2
 from pagemesh.summarizer.v1 import estimate_pb2, summarizer_service_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.output import Output, message_json
+from pagemesh_cli.verbs.anonymising import Anonymise, replaced
 from pagemesh_cli.verbs.money import money
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
 from pagemesh_cli.verbs.summaries import (
+    AudienceOption,
     FocusOption,
     LanguageOption,
     Length,
     LengthOption,
     ModelOption,
+    OcrModelOption,
     Style,
     StyleOption,
     summary_options,
@@ -28,14 +31,19 @@ def estimate(
     style: StyleOption = Style.PARAGRAPH,
     language: LanguageOption = "",
     focus: FocusOption = "",
+    audience: AudienceOption = "",
     model: ModelOption = "",
+    ocr_model: OcrModelOption = "",
+    anonymise: Anonymise = None,
     as_json: Json = False,
     timeout: Timeout = STREAM_TIMEOUT_S,
     access: Access,
 ) -> None:
     """Tell what a summary would use, cost and take. No model is called and nothing is spent."""
     output = Output(as_json=as_json)
-    options = summary_options(length, style, language, focus, model)
+    options = summary_options(
+        length, style, language, focus, model, audience=audience, ocr_model=ocr_model, anonymise=anonymise
+    )
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
         found = _fetch(client, output, document, options, timeout_s=timeout)
@@ -65,15 +73,17 @@ def print_estimate(output: Output, found: estimate_pb2.Estimate) -> None:
         return
     free = f", {found.free_chunk_count} of them paid for before" if found.free_chunk_count else ""
     failed = f" ({found.failed_page_count} cannot be read)" if found.failed_page_count else ""
+    scans = f"scans    {found.ocr_page_count} to be read by {found.ocr_model}\n" if found.ocr_model else ""
     sent, received, price, time = found.input_tokens, found.output_tokens, found.price, found.duration
     output.write(
         f"price    {money(price.expected)}  ({money(price.low)} to {money(price.high)})\n"
         f"model    {found.model}, price book {found.price_book_version}\n"
         f"pages    {found.page_count}{failed} in {found.chunk_count} parts{free}\n"
-        f"calls    {found.provider_calls}\n"
+        f"{scans}calls    {found.provider_calls}\n"
         f"tokens   {sent.expected} to the model  ({sent.low} to {sent.high}), "
         f"{received.expected} back  ({received.low} to {received.high})\n"
         f"time     {_seconds(time.expected)} s  ({_seconds(time.low)} to {_seconds(time.high)})\n"
+        f"{replaced(found.anonymised)}"
     )
 
 

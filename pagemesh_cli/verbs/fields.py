@@ -11,8 +11,10 @@ from pagemesh.summarizer.v1 import fields_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, json_text, message_json
+from pagemesh_cli.verbs.anonymising import Anonymise, replaced
 from pagemesh_cli.verbs.money import MaxCost, money
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
+from pagemesh_cli.verbs.summaries import OcrModelOption
 from pagemesh_cli.verbs.upload import Source, document_name
 
 MAX_SCHEMA_BYTES = 1024 * 1024
@@ -32,14 +34,18 @@ def fields(
         list[str] | None,
         typer.Option(help="Another model that may answer where that one cannot; again for more, in their order."),
     ] = None,
+    ocr_model: OcrModelOption = "",
     max_cost: MaxCost = None,
+    anonymise: Anonymise = None,
     as_json: Json = False,
     timeout: Timeout = STREAM_TIMEOUT_S,
     access: Access,
 ) -> None:
     """Find what a JSON Schema describes: every value with page, quote and boxes, then what it cost."""
     output = Output(as_json=as_json)
-    options = fields_pb2.FieldOptions(model=model, fallback_models=fallback or ())
+    options = fields_pb2.FieldOptions(
+        model=model, fallback_models=fallback or (), ocr_model=ocr_model, anonymise=anonymise or ()
+    )
     request = fields_pb2.ExtractFieldsRequest(options=options, max_cost=max_cost)
     with connected(output, access) as client:
         if schema.startswith("schemas/"):
@@ -83,7 +89,8 @@ def print_extraction(output: Output, extraction: fields_pb2.Extraction) -> None:
         output.write(f"{field.pointer}: {_shown(field.value)}  (confidence {field.confidence:.2f})\n")
         if field.grounded:
             boxes = " ".join(f"[{b.x0:.1f} {b.y0:.1f} {b.x1:.1f} {b.y1:.1f}]" for b in field.citation.boxes)
-            output.write(f"     page {field.citation.page}, {boxes}\n       \u201c{field.citation.quote}\u201d\n")
+            where = boxes or "as a model read it"
+            output.write(f"     page {field.citation.page}, {where}\n       \u201c{field.citation.quote}\u201d\n")
         elif not field.value.HasField("null_value"):
             output.write("     not grounded: nothing like it was found in the document\n")
         for other in field.others:
@@ -104,6 +111,7 @@ def print_extraction(output: Output, extraction: fields_pb2.Extraction) -> None:
     output.write(
         f"\n{extraction.grounded_share:.0%} of the fields are grounded; found by {extraction.model}{instead}{known}.\n"
         f"cost {money(used.cost)} for {used.input_tokens} + {used.output_tokens} tokens in {calls}{pending}\n"
+        f"{replaced(extraction.anonymised)}"
     )
 
 

@@ -15,15 +15,18 @@ from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.job_progress import JobProgress, progress_of
 from pagemesh_cli.output import Output, message_json
+from pagemesh_cli.verbs.anonymising import Anonymise, Kinds
 from pagemesh_cli.verbs.fields import print_extraction, read_schema
+from pagemesh_cli.verbs.job_batches import cancel_batch, list_batches, retry_batch
 from pagemesh_cli.verbs.listing import Limit, named, print_list, read_list, time_cell
 from pagemesh_cli.verbs.money import amount, money
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
 from pagemesh_cli.verbs.questions import print_statements
-from pagemesh_cli.verbs.summaries import Length, Style, print_sentences, summary_options
+from pagemesh_cli.verbs.summaries import Length, OcrModelOption, Style, print_sentences, summary_options
 from pagemesh_cli.verbs.upload import DOCUMENT, files_of, upload_file
 
 jobs = typer.Typer(no_args_is_help=True, help="Hand in work, watch it, and see what became of it.")
+jobs.command("batches")(list_batches)
 LARGEST_BATCH = 10_000
 _COME_AGAIN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "NO_ROUTE", "UPSTREAM_UNAVAILABLE", "CUT_OFF"})
 _MOST_BREAKS = 20
@@ -74,10 +77,12 @@ def submit(
     length: Annotated[Length, typer.Option(help="Of summaries.")] = Length.MEDIUM,
     style: Annotated[Style, typer.Option(help="Of summaries.")] = Style.PARAGRAPH,
     model: Annotated[str, typer.Option(help="`provider/model`; the stack's default otherwise.")] = "",
+    ocr_model: OcrModelOption = "",
     schema: Annotated[
         str, typer.Option(metavar="FILE|NAME", help="Find what it describes: a file of JSON Schema, or `schemas/{id}`.")
     ] = "",
     ask: Annotated[str, typer.Option(metavar="QUESTION", help="Answer this question from each.")] = "",
+    anonymise: Anonymise = None,
     attempts: Annotated[int, typer.Option(min=0, max=20, help="Tries of each; 0: the stack's number.")] = 0,
     max_cost: JobMaxCost = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until all have ended.")] = False,
@@ -88,9 +93,10 @@ def submit(
     output = Output(as_json=as_json)
     with connected(output, access) as client:
         if schema or ask:
-            kind = _looking(schema, ask, model)
+            kind = _looking(schema, ask, model, ocr_model, anonymise or ())
         elif work is Work.SUMMARIZE:
-            kind = job_pb2.JobWork(summarize=summary_options(length, style, "", "", model))
+            options = summary_options(length, style, "", "", model, ocr_model=ocr_model, anonymise=anonymise)
+            kind = job_pb2.JobWork(summarize=options)
         else:
             kind = job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
         titles = _stored(client, output, paths)
@@ -191,9 +197,12 @@ def watch(
 @jobs.command()
 @connecting
 def cancel(job: Name, *, as_json: Json = False, access: Access) -> None:
-    """Cancel a job. What has ended stays as it is."""
+    """Cancel a job, or all of a batch that have not ended. What has ended stays as it is."""
     output = Output(as_json=as_json)
     with connected(output, access) as client:
+        if job.startswith("jobBatches/"):
+            cancel_batch(client, output, job)
+            return
         request = job_service_pb2.CancelJobRequest(name=named("jobs", job))
         _print_state(output, client.unary(client.jobs.CancelJob, request).job)
 
@@ -201,8 +210,9 @@ def cancel(job: Name, *, as_json: Json = False, access: Access) -> None:
 @jobs.command()
 @connecting
 def retry(
-    job: Annotated[str, typer.Argument(help="The job; nothing with --dead.")] = "",
+    job: Annotated[str, typer.Argument(help="The job, or a batch for its failed ones; nothing with --dead.")] = "",
     *,
+    cancelled: Annotated[bool, typer.Option("--cancelled", help="Of a batch, those that were cancelled too.")] = False,
     all_dead: Annotated[bool, typer.Option("--dead", help="All that were given up, newest first.")] = False,
     batch: Annotated[str, typer.Option(help="With --dead: only those of this batch.")] = "",
     limit: Limit = 1000,
@@ -215,20 +225,24 @@ def retry(
     with connected(output, access) as client:
         if bool(job) == all_dead:
             raise Failure("Name a job, or say --dead.", ExitCode.USAGE, "BAD_ARGUMENTS")
+        if job.startswith("jobBatches/"):
+            retry_batch(client, output, job, cancelled=cancelled)
+            return
         names = [named("jobs", job)] if job else [one.name for one in _read(client, State.FAILED, batch, limit)[0]]
         for name in names:
             request = job_service_pb2.RetryJobRequest(name=name, max_cost=max_cost)
             _print_state(output, client.unary(client.jobs.RetryJob, request).job)
 
 
-def _looking(schema: str, ask: str, model: str) -> job_pb2.JobWork:
+def _looking(schema: str, ask: str, model: str, ocr_model: str, kinds: Kinds | tuple[()]) -> job_pb2.JobWork:
     """The work of finding fields, or of answering a question."""
     if schema and ask:
         raise Failure("Say --schema or --ask, not both.", ExitCode.USAGE, "BAD_ARGUMENTS")
     if ask:
-        options = answer_pb2.AnswerOptions(model=model)
+        options = answer_pb2.AnswerOptions(model=model, anonymise=kinds)
         return job_pb2.JobWork(ask=job_work_pb2.AskWork(question=ask, options=options))
-    fields = job_work_pb2.ExtractFieldsWork(options=fields_pb2.FieldOptions(model=model))
+    looked = fields_pb2.FieldOptions(model=model, ocr_model=ocr_model, anonymise=kinds)
+    fields = job_work_pb2.ExtractFieldsWork(options=looked)
     if schema.startswith("schemas/"):
         fields.schema = schema
     else:

@@ -9,6 +9,7 @@ from pagemesh.summarizer.v1 import answer_pb2, summary_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.output import Output, message_json
+from pagemesh_cli.verbs.anonymising import Anonymise
 from pagemesh_cli.verbs.bill import is_verbatim, print_consumption, print_usage, recorded_usage
 from pagemesh_cli.verbs.money import MaxCost
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
@@ -44,6 +45,7 @@ def ask(
     ] = None,
     passages: Annotated[int, typer.Option(min=1, max=32, help="Pages that the model is given, at most.")] = 8,
     max_cost: MaxCost = None,
+    anonymise: Anonymise = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print the text as it is written, then what it is from.")] = (
         False
     ),
@@ -57,7 +59,11 @@ def ask(
         question=question,
         languages=page_language or [],
         options=answer_pb2.AnswerOptions(
-            language=language, model=model, fallback_models=fallback or [], max_passages=passages
+            language=language,
+            model=model,
+            fallback_models=fallback or [],
+            max_passages=passages,
+            anonymise=anonymise or (),
         ),
     )
     if max_cost is not None:
@@ -159,6 +165,7 @@ def print_statements(output: Output, answer: answer_pb2.Answer) -> None:
 def _bill(answer: answer_pb2.Answer) -> summary_pb2.Summary:
     """The answer as what prints bills knows it."""
     return summary_pb2.Summary(
+        anonymised=answer.anonymised,
         sentences=[
             summary_pb2.SummarySentence(
                 text=statement.text,

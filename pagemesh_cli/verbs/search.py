@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
-from pagemesh.extractor.v1 import search_pb2
+from pagemesh.extractor.v1 import search_pb2, vectors_pb2
 from pagemesh_cli.client import Client
 from pagemesh_cli.output import Output, message_json, one_line
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
@@ -36,6 +36,9 @@ def search(
     ] = None,
     since: Annotated[dt.datetime | None, when("Only documents stored from then on")] = None,
     until: Annotated[dt.datetime | None, when("Only documents stored before then")] = None,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="Also by meaning, in documents that were embedded; the query is paid for.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many pages.")] = 10,
     as_json: Json = False,
     access: Access,
@@ -43,6 +46,8 @@ def search(
     """Search the pages of all documents, best first."""
     output = Output(as_json=as_json)
     request = pb.SearchPagesRequest(query=" ".join(query), documents=document or [], languages=language or [])
+    if hybrid:
+        request.mode = vectors_pb2.SEARCH_MODE_HYBRID
     if since is not None:
         request.stored_after.FromDatetime(since)
     if until is not None:
@@ -54,6 +59,8 @@ def search(
             return
         for number, hit in enumerate(answer.hits, start=1):
             print_hit(output, number, hit)
+        if answer.degraded:
+            output.note(f"found by words alone: {answer.degraded_reason}")
         if not answer.hits:
             output.note("nothing was found")
         elif answer.next_page_token:
@@ -67,6 +74,7 @@ def find(client: Client, request: pb.SearchPagesRequest, limit: int) -> pb.Searc
         request.page_size = min(limit - len(answer.hits), _LARGEST_PAGE)
         page = client.unary(client.extractor.SearchPages, request)
         answer.hits.extend(page.hits)
+        answer.degraded, answer.degraded_reason = page.degraded, page.degraded_reason
         answer.next_page_token = request.page_token = page.next_page_token
         if not page.next_page_token or len(answer.hits) >= limit:
             return answer

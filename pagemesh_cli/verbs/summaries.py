@@ -11,6 +11,7 @@ from pagemesh.summarizer.v1 import summarizer_service_pb2, summary_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.output import Output, message_json
+from pagemesh_cli.verbs.anonymising import Anonymise, Kinds
 from pagemesh_cli.verbs.bill import is_verbatim, print_consumption, print_usage, recorded_usage, sentence_text
 from pagemesh_cli.verbs.money import MaxCost
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
@@ -36,7 +37,16 @@ LengthOption = Annotated[Length, typer.Option(help="About 3, 7 or 15 sentences."
 StyleOption = Annotated[Style, typer.Option(help="Running text, or a list.")]
 LanguageOption = Annotated[str, typer.Option(help="Language to write in, such as `de`; the document's own by default.")]
 FocusOption = Annotated[str, typer.Option(help="What the reader cares about.")]
+AudienceOption = Annotated[str, typer.Option(help="Who will read it; a model that writes puts it accordingly.")]
 ModelOption = Annotated[str, typer.Option(help="`provider/model`; the stack's default otherwise.")]
+
+OcrModelOption = Annotated[
+    str,
+    typer.Option(
+        help="`provider/model` that reads pages without text of their own, such as mistral/mistral-ocr-latest; `none` "
+        "for nobody; the stack's default otherwise."
+    ),
+]
 
 
 @connecting
@@ -47,12 +57,15 @@ def summarize(
     style: StyleOption = Style.PARAGRAPH,
     language: LanguageOption = "",
     focus: FocusOption = "",
+    audience: AudienceOption = "",
     model: ModelOption = "",
     fallback: Annotated[
         list[str] | None,
         typer.Option(help="Another model that may answer where that one cannot; again for more, in their order."),
     ] = None,
+    ocr_model: OcrModelOption = "",
     max_cost: MaxCost = None,
+    anonymise: Anonymise = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print each sentence as soon as its citations are checked.")
     ] = False,
@@ -62,7 +75,17 @@ def summarize(
 ) -> None:
     """Summarise a document: every sentence with page, quote and boxes, then what it cost."""
     output = Output(as_json=as_json)
-    options = summary_options(length, style, language, focus, model, fallbacks=fallback or ())
+    options = summary_options(
+        length,
+        style,
+        language,
+        focus,
+        model,
+        fallbacks=fallback or (),
+        audience=audience,
+        ocr_model=ocr_model,
+        anonymise=anonymise,
+    )
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
         if stream:
@@ -82,7 +105,16 @@ def summarize(
 
 
 def summary_options(
-    length: Length, style: Style, language: str, focus: str, model: str, *, fallbacks: Sequence[str] = ()
+    length: Length,
+    style: Style,
+    language: str,
+    focus: str,
+    model: str,
+    *,
+    fallbacks: Sequence[str] = (),
+    ocr_model: str = "",
+    audience: str = "",
+    anonymise: Kinds | None = None,
 ) -> summarizer_service_pb2.SummaryOptions:
     """The options as the contract has them; the service checks what is free text."""
     return summarizer_service_pb2.SummaryOptions(
@@ -92,6 +124,9 @@ def summary_options(
         focus=focus,
         model=model,
         fallback_models=fallbacks,
+        ocr_model=ocr_model,
+        audience=audience,
+        anonymise=anonymise or (),
     )
 
 
@@ -173,7 +208,7 @@ def print_sentence(output: Output, number: int, sentence: summary_pb2.SummarySen
     output.write(f"{mark}{sentence_text(sentence)}\n")
     for citation in sentence.citations:
         boxes = " ".join(f"[{box.x0:.1f} {box.y0:.1f} {box.x1:.1f} {box.y1:.1f}]" for box in citation.boxes)
-        output.write(f"     page {citation.page}, {boxes}\n")
+        output.write(f"     page {citation.page}, {boxes or 'as a model read it'}\n")
         if not is_verbatim(sentence, citation):
             output.write(f"       \u201c{citation.quote}\u201d\n")
     if not sentence.grounded:

@@ -70,8 +70,8 @@ async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 2
 
 @contextlib.asynccontextmanager
 async def single(pool: Pool) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
-    """A connection for one statement that is a transaction by itself: a single round trip, and much less work
-    for psycopg than a transaction of several in a pipeline."""
+    """A connection for one statement that is a transaction by itself, or for messages of several that begin and end
+    one: a single round trip each, and much less work for psycopg than a transaction of several in a pipeline."""
     async with pool.connection() as connection:
         await connection.set_autocommit(True)
         try:

@@ -30,12 +30,15 @@ from services.extractor.adapters.postgres_drawn import PostgresDrawnPages
 from services.extractor.adapters.postgres_lifecycle import PostgresLifecycle
 from services.extractor.adapters.postgres_pages import PostgresPages
 from services.extractor.adapters.postgres_search import PostgresSearch
+from services.extractor.adapters.postgres_vectors import PostgresVectors
 from services.extractor.adapters.spool import DiskSpool
 from services.extractor.adapters.summarizer_client import SummarizerResults
+from services.extractor.adapters.summarizer_embedder import SummarizerEmbedder
 from services.extractor.api.servicer import ExtractorServicer
 from services.extractor.config import ExtractorSettings
 from services.extractor.domain.erasure import CLAIM, Eraser
 from services.extractor.domain.extract import ExtractionLimits, ExtractPages
+from services.extractor.domain.hybrid import Meanings
 from services.extractor.domain.indexer import Indexer
 from services.extractor.domain.library import Library
 from services.extractor.domain.lifecycle import LifecycleWorker
@@ -45,6 +48,7 @@ from services.extractor.domain.recognise import RecognisePage, RecognitionLimits
 from services.extractor.domain.search import SearchPages
 from services.extractor.domain.upload import UploadDocument
 from services.extractor.domain.uses import ProcessPages, Uses
+from services.runtime.breaker import Breaker
 from services.runtime.clients import MeshClient
 from services.runtime.command import run
 from services.runtime.config import DatabaseSettings, WrongSettingError, load_settings
@@ -159,7 +163,8 @@ async def serve(
             extract=ProcessPages(uses=uses, extract=extract),
             uses=uses,
             pictures=pictures,
-            search=_search(pool, extract),
+            search=_search(pool, extract, _meanings(settings, pool, stack)),
+            vectors=PostgresVectors(pool),
         )
         health.add("database", lambda: ping(pool))
         health.add("store", store.check)
@@ -280,10 +285,18 @@ def _needs_sandbox(settings: ExtractorSettings) -> bool:
     return settings.parser_sandbox == "on" and sys.platform == "linux"
 
 
-def _search(pool: Pool, extract: ExtractPages) -> SearchPages:
+def _meanings(settings: ExtractorSettings, pool: Pool, stack: contextlib.AsyncExitStack) -> Meanings:
+    client = MeshClient(
+        peer="summarizer", target=settings.summarizer_target, settings=settings, breaker=Breaker("embedder")
+    )
+    stack.push_async_callback(client.close)
+    return Meanings(embedder=SummarizerEmbedder(client), index=PostgresVectors(pool))
+
+
+def _search(pool: Pool, extract: ExtractPages, meanings: Meanings) -> SearchPages:
     # So few at a time that they and the pages that they read leave others connections of the database.
     turns = FairSlots(size=_SEARCHES, max_waiting=_SEARCHES * _WAITING_FOR_EACH_SEARCH, busy=search_busy)
-    return SearchPages(index=PostgresSearch(pool), extract=extract, decode=page_text, turns=turns)
+    return SearchPages(index=PostgresSearch(pool), extract=extract, decode=page_text, turns=turns, meanings=meanings)
 
 
 def search_busy() -> ResourceExhausted:

@@ -28,6 +28,7 @@ from services.ledger.adapters.postgres_anomalies import PostgresAnomalies
 from services.ledger.adapters.postgres_audit import PostgresAudit
 from services.ledger.adapters.postgres_audit_months import PostgresAuditMonths
 from services.ledger.adapters.postgres_budgets import PostgresBudgets
+from services.ledger.adapters.postgres_deliveries import PostgresDeliveries
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.adapters.postgres_members import PostgresProjects, PostgresUsers
@@ -66,6 +67,7 @@ from services.ledger.domain.usage_reports import Reports
 from services.ledger.domain.usage_upkeep import UsageUpkeep
 from services.ledger.domain.usage_window import UsageWindow
 from services.ledger.domain.values import Tokens
+from services.ledger.domain.webhook_messages import WebhookMessages
 from services.ledger.domain.webhooks import Webhooks, WebhookSecrets
 from services.runtime.command import run
 from services.runtime.config import DatabaseSettings, load_settings
@@ -168,9 +170,10 @@ def _money(
     fault_of_url = functools.partial(addresses.fault_of_url, allow_private=settings.webhook_allow_private)
     hooks = WebhookSecrets(settings.key_pepper.get_secret_value())
     webhooks = Webhooks(store=PostgresWebhooks(pool), hooks=hooks, clock=_now, fault_of_url=fault_of_url)
-    return LedgerServicer(
-        books, reports, Budgets(store=PostgresBudgets(pool), clock=_now), PriceLists(prices), webhooks
-    )
+    budgets = Budgets(store=PostgresBudgets(pool), clock=_now)
+    # What was just settled is told: never out of a replica.
+    messages = WebhookMessages(store=PostgresDeliveries(pool), usage=PostgresUsageReports(pool), clock=_now)
+    return LedgerServicer(books, reports, budgets, PriceLists(prices), webhooks, messages=messages)
 
 
 def _courier(pool: Pool, settings: LedgerSettings) -> Courier:

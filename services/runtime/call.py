@@ -46,6 +46,11 @@ def current_call() -> Call:
     return _current.get()
 
 
+def of_task() -> Call | None:
+    """The call that this task works for, if any."""
+    return _current.get(None)
+
+
 def current_identity() -> Identity:
     """Whom this task works for. Raises Unauthenticated where nobody is named."""
     call = _current.get(None)

@@ -14,7 +14,7 @@ from services.runtime.breaker import Breaker
 from services.runtime.call import current_call
 from services.runtime.config import RuntimeSettings
 from services.runtime.errors import DeadlineExceeded, PagemeshError, Unavailable
-from services.runtime.server import MAX_MESSAGE_BYTES
+from services.runtime.server import MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES
 from services.runtime.tls import TlsFolder
 
 Response = TypeVar("Response")
@@ -123,6 +123,8 @@ class MeshClient:
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.service_config", _RETRIES),
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 5_000),
                 ("grpc.max_reconnect_backoff_ms", 2_000),

@@ -95,12 +95,14 @@ def measured(exchange: Exchange, _: Policy) -> Iterator[None]:
     """Counts the call, its status and its time."""
     method = exchange.call.method
     begun = time.perf_counter()
-    with metrics.IN_FLIGHT.labels(method).track_inprogress():
-        try:
-            yield
-        finally:
-            metrics.CALLS.labels(method, exchange.code.name).inc()
-            metrics.SECONDS.labels(method).observe(time.perf_counter() - begun)
+    in_flight, seconds = metrics.of_method(method)
+    in_flight.inc()
+    try:
+        yield
+    finally:
+        in_flight.dec()
+        seconds.observe(time.perf_counter() - begun)
+        metrics.handled(method, exchange.code.name).inc()
 
 
 @contextlib.asynccontextmanager

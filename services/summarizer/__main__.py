@@ -12,24 +12,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pagemesh.summarizer.v1 import job_service_pb2, schema_service_pb2, summarizer_service_pb2
+from pagemesh.summarizer.v1 import (
+    job_service_pb2,
+    model_policy_service_pb2,
+    schema_service_pb2,
+    summarizer_service_pb2,
+)
 from pagemesh.summarizer.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
+from pagemesh.summarizer.v1.model_policy_service_pb2_grpc import add_ModelPolicyServiceServicer_to_server
 from pagemesh.summarizer.v1.schema_service_pb2_grpc import add_SchemaServiceServicer_to_server
 from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import add_SummarizerServiceServicer_to_server
 from services.runtime.command import run
-from services.runtime.config import DatabaseSettings, WrongSettingError, load_settings
-from services.runtime.errors import InvalidArgument
+from services.runtime.config import DatabaseSettings, load_settings
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
-from services.summarizer import asking, fields
+from services.summarizer import asking, embedding, fields
 from services.summarizer.adapters import signals
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.ledger_standing import LedgerStanding
-from services.summarizer.adapters.model_registry import KNOWN, load_endpoints
 from services.summarizer.adapters.postgres_job_spending import PostgresJobSpending
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
-from services.summarizer.api.job_servicer import JobServicer
+from services.summarizer.api.embeddings import Embeddings
+from services.summarizer.api.policy_servicer import ModelPolicyServicer
 from services.summarizer.api.questions import Questions
 from services.summarizer.api.schema_servicer import SchemaServicer
 from services.summarizer.api.servicer import SummarizerServicer
@@ -41,23 +46,35 @@ from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.outbox_feeder import OutboxFeeder
 from services.summarizer.domain.paid_calls import PaidCalls
-from services.summarizer.domain.ports import Provider
+from services.summarizer.domain.policy_book import PolicyBook
 from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.savings import Savings
+from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turns
-from services.summarizer.job_parts import bell_of, desk_of, worker_of
+from services.summarizer.job_parts import bell_of, desk_of, limits_of, notices_of, servicer_of, worker_of
+from services.summarizer.model_parts import models_of
 from services.summarizer.outside import Outside, open_outside
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SERVICE = summarizer_service_pb2.DESCRIPTOR.services_by_name["SummarizerService"].full_name
 _SCHEMAS = schema_service_pb2.DESCRIPTOR.services_by_name["SchemaService"].full_name
+_POLICIES = model_policy_service_pb2.DESCRIPTOR.services_by_name["ModelPolicyService"].full_name
 _JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
 _READS = frozenset(
     f"{_SERVICE}/{method}"
-    for method in ("Summarize", "StreamSummarize", "Estimate", "Ask", "StreamAsk", "ExtractFields")
+    for method in (
+        "Summarize",
+        "StreamSummarize",
+        "Estimate",
+        "Ask",
+        "StreamAsk",
+        "ExtractFields",
+        "EmbedDocument",
+        "EmbedQuery",
+    )
 )
 """What they keep are copies of what they answer, and what they spend is in the ledger's books before."""
 _TAILS_GRACE_S = 5.0
@@ -97,7 +114,11 @@ async def serve(
         world = await stack.enter_async_context(open_outside(settings, health, audit_reads=_READS))
         server = MeshServer(name="summarizer", settings=settings, health=health, audit=[world.audit.concern])
         making = _making(settings, world, stack)
-        found, ask, bell = _fields(world, making, stack), _asking(world, making, stack), bell_of(settings)
+        found, ask, bell = (
+            _fields(settings, world, making, stack),
+            _asking(settings, world, making, stack),
+            bell_of(settings),
+        )
         desk = desk_of(
             settings, pool=world.pool, pages=world.pages, models=making.models, schemas=found.schemas, bell=bell
         )
@@ -105,14 +126,17 @@ async def serve(
             summarize=Summarize(making.summaries),
             stream_summarize=making.summaries,
             extract_fields=found.extract,
-            estimate=_estimate(world, making),
+            estimate=_estimate(settings, world, making),
             purge=PurgeDocument(results=making.results, cache=world.cache, also=[desk.erase]),
             questions=Questions(ask),
+            embedding=_embedding(world, making),
         )
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
         server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMAS)
-        server.add(add_JobServiceServicer_to_server, JobServicer(desk), _JOBS)
-        async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run()):
+        server.add(add_JobServiceServicer_to_server, servicer_of(desk, settings, world.pool), _JOBS)
+        server.add(add_ModelPolicyServiceServicer_to_server, ModelPolicyServicer(making.policies), _POLICIES)
+        notices = notices_of(world.pool, world.ledger)
+        async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run(), notices.run()):
             await server.run(started=started, stop=stop)
 
 
@@ -131,11 +155,18 @@ async def work(
             pages=world.pages,
             standing=LedgerStanding(world.ledger),
             stream=making.summaries,
-            fields=_fields(world, making, stack).extract,
-            ask=_asking(world, making, stack),
+            fields=_fields(settings, world, making, stack).extract,
+            ask=_asking(settings, world, making, stack),
             bell=bell,
         )
-        async with _beside(_feeder(world).run(), making.savings.run(), bell.run()), asyncio.TaskGroup() as roles:
+        beside = _beside(
+            _feeder(world).run(),
+            making.savings.run(),
+            bell.run(),
+            limits_of(world.pool, world.ledger).run(),
+            notices_of(world.pool, world.ledger).run(),
+        )
+        async with beside, asyncio.TaskGroup() as roles:
             roles.create_task(worker.run(stop))
             roles.create_task(server.run(started=started, stop=stop))
 
@@ -145,9 +176,11 @@ class _Making:
     """What answers are made with, whoever asks."""
 
     models: Models
+    policies: PolicyBook
     results: PostgresResults
     paid: PaidCalls
     map_reduce: MapReduce
+    scans: Scans
     keeper: Keeper
     tails: Tails
     savings: Savings
@@ -156,7 +189,8 @@ class _Making:
 
 def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.AsyncExitStack) -> _Making:
     """`stack` ends what it leaves running in the opposite order: runs, what they owe is written down, and then told."""
-    models, results, tails = _models(settings, world.providers), PostgresResults(world.pool), Tails()
+    chosen = models_of(settings, world, stack=stack)
+    models, results, tails = chosen.models, PostgresResults(world.pool), Tails()
     savings = Savings(books=world.books, act_as=act_as, dropped=signals.savings_dropped)
     stack.push_async_callback(savings.flush, _SAVINGS_GRACE_S)
     stack.push_async_callback(tails.close, _TAILS_GRACE_S)
@@ -171,28 +205,33 @@ def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.Asyn
         observe=signals.called,
     )
     map_reduce = MapReduce(results=results, paid=paid)
+    scans = Scans(world.pages, world.pictures, map_reduce)
     keeper = Keeper(pages=world.pages, results=results, cache=world.cache, tails=tails, act_as=act_as, new_id=_new_id)
     summaries = StreamSummarize(
         models=models,
         pages=world.pages,
         cache=world.cache,
         flights=_flights(stack),
-        maker=SummaryMaker(pages=world.pages, map_reduce=map_reduce, act_as=act_as),
+        maker=SummaryMaker(scans=scans, map_reduce=map_reduce, act_as=act_as, anonymised=signals.anonymised),
         savings=savings,
         keeper=keeper,
         new_id=_new_id,
         now_s=time.time,
         failed_over=signals.failed_over,
+        policy=settings.personal_data(),
     )
-    return _Making(models, results, paid, map_reduce, keeper, tails, savings, summaries)
+    return _Making(models, chosen.policies, results, paid, map_reduce, scans, keeper, tails, savings, summaries)
 
 
-def _fields(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -> fields.Fields:
+def _fields(
+    settings: SummarizerSettings, world: Outside, making: _Making, stack: contextlib.AsyncExitStack
+) -> fields.Fields:
     return fields.compose(
+        policy=settings.personal_data(),
         pool=world.pool,
         client=world.redis,
         models=making.models,
-        pages=world.pages,
+        scans=making.scans,
         map_reduce=making.map_reduce,
         keeper=making.keeper,
         savings=making.savings,
@@ -200,8 +239,11 @@ def _fields(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -
     )
 
 
-def _asking(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -> StreamAsk:
+def _asking(
+    settings: SummarizerSettings, world: Outside, making: _Making, stack: contextlib.AsyncExitStack
+) -> StreamAsk:
     return asking.compose(
+        policy=settings.personal_data(),
         models=making.models,
         extractor=world.extractor,
         results=making.results,
@@ -210,13 +252,27 @@ def _asking(world: Outside, making: _Making, stack: contextlib.AsyncExitStack) -
         savings=making.savings,
         tails=making.tails,
         new_id=_new_id,
+        by_meaning=world.embedder is not None,
     )
 
 
-def _estimate(world: Outside, making: _Making) -> EstimateSummary:
+def _embedding(world: Outside, making: _Making) -> Embeddings:
+    return embedding.compose(
+        model=world.embedder,
+        models=making.models,
+        extractor=world.extractor,
+        results=making.results,
+        paid=making.paid,
+        keeper=making.keeper,
+    )
+
+
+def _estimate(settings: SummarizerSettings, world: Outside, making: _Making) -> EstimateSummary:
     return EstimateSummary(
+        policy=settings.personal_data(),
         models=making.models,
         pages=world.pages,
+        pictures=world.pictures,
         cache=world.cache,
         results=making.results,
         prices=world.prices,
@@ -253,24 +309,6 @@ async def _beside(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
         finally:
             for task in tasks:
                 task.cancel()
-
-
-def _models(settings: SummarizerSettings, providers: dict[str, Provider]) -> Models:
-    """The models; one that is named by a setting and not served is a wrong configuration, found at the start."""
-    missing = dict.fromkeys(load_endpoints(KNOWN), "a key in PAGEMESH_PROVIDER_KEYS")
-    models = Models(
-        providers,
-        default=settings.default_model,
-        fallbacks=settings.fallback_models,
-        missing={"mistral": "PAGEMESH_MISTRAL_API_KEY", **missing},
-    )
-    for setting, names in (("DEFAULT_MODEL", [""]), ("FALLBACK_MODELS", settings.fallback_models)):
-        try:
-            for name in names:
-                models.resolve(name)
-        except InvalidArgument as exc:
-            raise WrongSettingError(f"PAGEMESH_{setting}: {exc.message}") from exc
-    return models
 
 
 def _new_id() -> str:

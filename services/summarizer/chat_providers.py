@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 from services.summarizer.adapters.mistral import MistralProvider, tekken_counter
+from services.summarizer.adapters.mistral_ocr import MistralOcrProvider
 from services.summarizer.adapters.model_registry import Endpoint
 from services.summarizer.adapters.openai_compatible import OpenAiCompatibleProvider, counter_with_margin
 from services.summarizer.config import SummarizerSettings
@@ -28,3 +29,11 @@ async def chat_providers(
         )
         providers.append(await stack.enter_async_context(compatible))
     return providers
+
+
+async def ocr_providers(settings: SummarizerSettings, stack: contextlib.AsyncExitStack) -> list[Provider]:
+    """Those that read pictures of pages; `stack` closes them."""
+    if settings.mistral_api_key is None:
+        return []
+    mistral = MistralOcrProvider(api_key=settings.mistral_api_key, url=str(settings.mistral_url))
+    return [await stack.enter_async_context(mistral)]

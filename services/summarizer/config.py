@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from services.runtime.config import Address, CommaList, HostPort, RuntimeSettings
+from services.summarizer.domain.personal_kinds import ALL, Kind, Kinds, Policy, in_order
+from services.summarizer.domain.rates import Rate
 
 Target = Annotated[str, Field(pattern=r"^([a-z0-9+.-]+:///?)?[^\s/]+:\d{1,5}$")]
 """A gRPC target, such as `127.0.0.1:7001` or `dns:///ledger.internal:7001`."""
@@ -24,6 +26,32 @@ def _named(value: object) -> object:
     if not all(name.strip() and text.strip() for name, _, text in pairs):
         raise ValueError("write it as name=value,name=value")
     return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+def _kinds(value: object) -> object:
+    """`email,phone` or `all` as kinds."""
+    if not isinstance(value, str):
+        return value
+    names = [name.strip().upper() for name in value.split(",") if name.strip()]
+    if names == ["ALL"]:
+        return ALL
+    if unknown := [name for name in names if name not in Kind.__members__]:
+        known = ", ".join(name.lower() for name in Kind.__members__)
+        raise ValueError(f"there is no {unknown[0].lower()}: write all, or some of {known}")
+    return in_order(Kind[name] for name in names)
+
+
+PersonalData = Annotated[Kinds, NoDecode, BeforeValidator(_kinds)]
+
+
+def _rate(value: object) -> object:
+    """`tokens:requests` of a minute, or the tokens alone."""
+    if not isinstance(value, str):
+        return value
+    parts = value.split(":")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and len(part) <= 12 for part in parts):
+        raise ValueError("write it as TOKENS:REQUESTS of a minute; 0 for no limit")
+    return Rate(*map(int, parts))
 
 
 class SummarizerSettings(RuntimeSettings):
@@ -49,6 +77,25 @@ class SummarizerSettings(RuntimeSettings):
     """Other addresses for them, `openai=https://proxy.internal/v1`."""
     models_file: Path | None = None
     """A file in the form of models.toml with further providers, or with others under the same names."""
+    embedding_model: Annotated[str, Field(pattern=r"^([a-z0-9-]+/[A-Za-z0-9._:/-]+)?$")] = ""
+    """The model that makes vectors of pages and of queries, such as `mistral/mistral-embed` or
+    `openai/text-embedding-3-small`; its provider needs its key as for text. Without one nothing is found by meaning."""
+    ocr_model: Annotated[str, Field(pattern=r"^([a-z0-9-]+/[A-Za-z0-9._:/-]+)?$")] = ""
+    """Who reads pages that have no text of their own, where the request does not say; nobody unless set."""
+    anonymise: PersonalData = ()
+    """Personal data that is replaced before text leaves for a provider, where a request says nothing of it."""
+    anonymise_always: PersonalData = ()
+    """What is replaced whatever a request says."""
+    model_rates: Annotated[
+        Mapping[
+            Annotated[str, Field(pattern=r"^[a-z0-9-]+/([A-Za-z0-9._:/-]+|\*)$")],
+            Annotated[Rate, BeforeValidator(_rate)],
+        ],
+        NoDecode,
+        BeforeValidator(_named),
+    ] = {}
+    """What models may be sent in a minute, by all replicas together, `openai/gpt-4.1=30000:500,mistral/*=500000`:
+    tokens and requests, each 0 for no limit; it goes before what models.toml says."""
     summary_ttl_s: Annotated[int, Field(ge=1, le=30 * 86_400)] = 3_600
     """How long a summary is cached."""
 
@@ -58,6 +105,10 @@ class SummarizerSettings(RuntimeSettings):
     """How often a job is tried, where its request does not say."""
     job_retention_s: Annotated[int, Field(ge=60, le=400 * 86_400)] = 30 * 86_400
     """How long a job that has ended can be looked at, with its events and its result."""
+
+    def personal_data(self) -> Policy:
+        """What is replaced for requests."""
+        return Policy(self.anonymise, self.anonymise_always)
 
     @field_validator("mistral_api_key", mode="before")
     @classmethod

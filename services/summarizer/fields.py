@@ -18,8 +18,9 @@ from services.summarizer.domain.extract_fields import ExtractFields, FieldsFligh
 from services.summarizer.domain.field_maker import FieldMaker
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
-from services.summarizer.domain.ports import PageSource
+from services.summarizer.domain.personal_kinds import Policy
 from services.summarizer.domain.savings import Savings
+from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.schema_book import SchemaBook
 from services.summarizer.outside import CACHE_REST_S
 
@@ -34,10 +35,11 @@ class Fields:
 
 def compose(
     *,
+    policy: Policy,
     pool: Pool,
     client: "redis.Redis",
     models: Models,
-    pages: PageSource,
+    scans: Scans,
     map_reduce: MapReduce,
     keeper: Keeper,
     savings: Savings,
@@ -49,14 +51,15 @@ def compose(
     schemas = SchemaBook(store=PostgresSchemas(pool), cache=cache, counted=field_signals.schema_kept)
     extract = ExtractFields(
         models=models,
-        pages=pages,
+        pages=scans.pages,
         schemas=schemas,
         flights=flights,
-        maker=FieldMaker(pages=pages, map_reduce=map_reduce, act_as=act_as),
+        maker=FieldMaker(anonymised=signals.anonymised, scans=scans, map_reduce=map_reduce, act_as=act_as),
         keeper=keeper,
         savings=savings,
         new_id=new_id,
         now_s=time.time,
+        policy=policy,
         failed_over=signals.failed_over,
     )
     return Fields(extract, schemas)

@@ -5,16 +5,26 @@ import uuid
 from datetime import UTC, datetime
 
 from services.database.pool import Pool
+from services.runtime.clients import MeshClient
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.job_bell import PostgresJobBell
-from services.summarizer.adapters.job_signals import worker_signals
+from services.summarizer.adapters.job_signals import limit_unknown, notice_signals, worker_signals
+from services.summarizer.adapters.ledger_events import LedgerAnnouncer
+from services.summarizer.adapters.ledger_plans import LedgerPlans
+from services.summarizer.adapters.postgres_job_batches import PostgresBatches
+from services.summarizer.adapters.postgres_job_limits import PostgresLimits
+from services.summarizer.adapters.postgres_job_notices import PostgresNoticeBook
 from services.summarizer.adapters.postgres_job_queue import PostgresJobQueue
 from services.summarizer.adapters.postgres_job_spending import PostgresJobSpending
 from services.summarizer.adapters.postgres_jobs import PostgresJobs
+from services.summarizer.api.job_servicer import JobServicer
 from services.summarizer.config import SummarizerSettings, WorkerSettings
 from services.summarizer.domain.ask import StreamAsk
 from services.summarizer.domain.extract_fields import ExtractFields
+from services.summarizer.domain.job_batches import BatchDesk
 from services.summarizer.domain.job_desk import JobDesk, JobLimits
+from services.summarizer.domain.job_limits import LimitKeeper
+from services.summarizer.domain.job_notices import NoticeFeeder
 from services.summarizer.domain.job_orders import Orders
 from services.summarizer.domain.job_standing import Standing
 from services.summarizer.domain.job_work import JobWork
@@ -40,11 +50,21 @@ def desk_of(
     bell: PostgresJobBell,
 ) -> JobDesk:
     """Where jobs are handed in."""
-    limits = JobLimits(settings.job_queue_limit, settings.job_attempts, float(settings.job_retention_s))
-    orders = Orders(models=models, schemas=schemas)
+    orders = Orders(models=models, schemas=schemas, policy=settings.personal_data())
     return JobDesk(
-        store=PostgresJobs(pool), bell=bell, orders=orders, pages=pages, act_as=act_as, limits=limits, now=_now
+        store=PostgresJobs(pool),
+        bell=bell,
+        orders=orders,
+        pages=pages,
+        act_as=act_as,
+        limits=_limits(settings),
+        now=_now,
     )
+
+
+def batches_of(settings: SummarizerSettings, pool: Pool) -> BatchDesk:
+    """Where batches are looked after."""
+    return BatchDesk(store=PostgresBatches(pool), limits=_limits(settings))
 
 
 def worker_of(
@@ -86,6 +106,30 @@ def worker_of(
         now=_now,
         jitter=random.random,
     )
+
+
+def limits_of(pool: Pool, ledger: MeshClient) -> LimitKeeper:
+    """Who asks how many jobs of each tenant may run."""
+    return LimitKeeper(book=PostgresLimits(pool), plans=LedgerPlans(ledger), failed=limit_unknown)
+
+
+def servicer_of(desk: JobDesk, settings: SummarizerSettings, pool: Pool) -> JobServicer:
+    """Who answers for jobs."""
+    return JobServicer(desk, batches_of(settings, pool), PostgresLimits(pool))
+
+
+def notices_of(pool: Pool, ledger: MeshClient) -> NoticeFeeder:
+    """Who tells the ledger how jobs ended. In the service and in workers: whoever lives does it."""
+    return NoticeFeeder(
+        book=PostgresNoticeBook(pool),
+        announcer=LedgerAnnouncer(ledger),
+        jitter=random.random,
+        signals=notice_signals(),
+    )
+
+
+def _limits(settings: SummarizerSettings) -> JobLimits:
+    return JobLimits(settings.job_queue_limit, settings.job_attempts, float(settings.job_retention_s))
 
 
 def _now() -> datetime:

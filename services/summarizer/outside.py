@@ -16,14 +16,19 @@ from services.runtime.errors import Unavailable
 from services.runtime.health import Health
 from services.summarizer.adapters.acting import remaining_s, tenant
 from services.summarizer.adapters.extractor_client import ExtractorPages
+from services.summarizer.adapters.extractor_pictures import ExtractorPictures
 from services.summarizer.adapters.guarded import GuardedProvider
 from services.summarizer.adapters.ledger_client import LedgerBooks
 from services.summarizer.adapters.ledger_prices import LedgerPrices
 from services.summarizer.adapters.model_registry import KNOWN, Endpoint, WrongModels, load_endpoints
 from services.summarizer.adapters.offline import OfflineProvider
 from services.summarizer.adapters.redis_cache import RedisSummaryCache, connect
+from services.summarizer.adapters.tolls import Tolls
 from services.summarizer.config import SummarizerSettings
+from services.summarizer.domain.models import Model
 from services.summarizer.domain.ports import Provider
+from services.summarizer.embedding import open_model
+from services.summarizer.model_rates import tolls_of
 
 _PEER_HEALTH_CAP_S = 1.0
 CACHE_REST_S = 5.0
@@ -44,6 +49,10 @@ class Outside:
     prices: LedgerPrices
     audit: ServiceTrail
     providers: dict[str, Provider]
+    embedder: Model | None
+    """What makes vectors; not among the models that write."""
+    ocr_providers: dict[str, Provider]
+    pictures: ExtractorPictures
 
 
 @contextlib.asynccontextmanager
@@ -73,7 +82,10 @@ async def open_outside(
         # Every replica would leave the edge at once if a peer were away: better a clear error from each call.
         health.add("extractor", _peer_check(extractor), required=False)
         health.add("ledger", _peer_check(ledger), required=False)
-        providers = await _providers(settings, stack)
+        endpoints = _endpoints(settings)
+        tolls = tolls_of(settings, endpoints, client)
+        providers, ocr_providers = await _providers(settings, endpoints, tolls, stack)
+        embedder = await stack.enter_async_context(open_model(settings, endpoints, tolls))
         yield Outside(
             pool=pool,
             redis=client,
@@ -85,19 +97,28 @@ async def open_outside(
             prices=LedgerPrices(ledger),
             audit=audit,
             providers=providers,
+            embedder=embedder,
+            ocr_providers=ocr_providers,
+            pictures=ExtractorPictures(extractor),
         )
 
 
-async def _providers(settings: SummarizerSettings, stack: contextlib.AsyncExitStack) -> dict[str, Provider]:
-    """Those that are configured; the one that needs no configuration is always there."""
-    providers: list[Provider] = [await stack.enter_async_context(OfflineProvider())]
-    endpoints = _endpoints(settings)
+async def _providers(
+    settings: SummarizerSettings, endpoints: list[Endpoint], tolls: Tolls, stack: contextlib.AsyncExitStack
+) -> tuple[dict[str, Provider], dict[str, Provider]]:
+    """Those that are configured, for text and for pictures; the one that needs no configuration is always there."""
+    offline = await stack.enter_async_context(OfflineProvider())
+    guarded = {offline.name: GuardedProvider(offline, remaining_s=remaining_s, tenant=tenant)}
+    readers: dict[str, Provider] = {}
     if settings.mistral_api_key is not None or endpoints:
         # Their libraries take longer to load than all of the rest.
-        from services.summarizer.chat_providers import chat_providers  # noqa: PLC0415
+        from services.summarizer.chat_providers import chat_providers, ocr_providers  # noqa: PLC0415
 
-        providers += await chat_providers(settings, endpoints, stack)
-    return {provider.name: GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant) for provider in providers}
+        for provider in await chat_providers(settings, endpoints, stack):
+            guarded[provider.name] = GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant, tolls=tolls)
+        for reader in await ocr_providers(settings, stack):
+            readers[reader.name] = GuardedProvider(reader, remaining_s=remaining_s, tenant=tenant, tolls=tolls)
+    return dict(guarded), readers
 
 
 def _endpoints(settings: SummarizerSettings) -> list[Endpoint]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -16,7 +16,9 @@ from services.webhooks.signature import signature
 
 LEASE = timedelta(seconds=60)
 """How long a message that was taken is left to its taker; more than an attempt takes."""
-MOST_AT_ONCE = 16
+MOST_AT_ONCE = 64
+MOST_OF_TENANT = 4
+"""Messages of one tenant that are on their way from one courier: its receivers may hang, and others go on."""
 ROUND_TIMEOUT_S = 45.0
 LONGEST_PAUSE_S = 3600.0
 KEPT_FOR = timedelta(days=7)
@@ -45,9 +47,12 @@ class Message:
 class Outbox(Protocol):
     """Where messages wait. Each method is one transaction and may raise Unavailable."""
 
-    async def take(self, now: datetime, until: datetime, limit: int) -> Sequence[Message]:
-        """Up to `limit` messages that are due, counted as attempted and due again at `until`: other couriers leave them
-        alone until then, and one whose courier dies is taken up again."""
+    async def take(
+        self, now: datetime, until: datetime, limit: int, *, each: int, busy: Collection[str] = ()
+    ) -> Sequence[Message]:
+        """Up to `limit` messages that are due, `each` of one tenant at most and none of the tenants that are `busy`.
+        They are counted as attempted and due again at `until`: other couriers leave them alone until then, and one
+        whose courier dies is taken up again."""
         ...
 
     async def delivered(self, message: Message, now: datetime) -> None:
@@ -92,25 +97,51 @@ class Courier:
         self._most_attempts = most_attempts
 
     async def run(self) -> None:
-        """Works until cancelled; a round that fails is tried again at the next."""
-        while True:
-            try:
-                async with asyncio.timeout(ROUND_TIMEOUT_S):
-                    while await self.round() == MOST_AT_ONCE:
-                        pass
-                    await self._outbox.forget(self._clock() - KEPT_FOR, 1000)
-            except (PagemeshError, TimeoutError) as exc:
-                log.warning("webhook_round_failed", error=getattr(exc, "reason", type(exc).__name__))
-            await asyncio.sleep(self._interval_s)
+        """Works until cancelled; what fails is tried again. A tenant's next messages are taken when all that were taken
+        before have been attempted, those of others meanwhile."""
+        loop = asyncio.get_running_loop()
+        flying: dict[asyncio.Task[None], str] = {}
+        forget_at = loop.time()
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(ROUND_TIMEOUT_S):
+                        for message in await self._take(MOST_AT_ONCE - len(flying), set(flying.values())):
+                            flying[asyncio.create_task(self._attempt(message))] = message.tenant
+                        if loop.time() >= forget_at:
+                            await self._outbox.forget(self._clock() - KEPT_FOR, 1000)
+                            forget_at = loop.time() + self._interval_s
+                except (PagemeshError, TimeoutError) as exc:
+                    _tell_failure(exc)
+                if not flying:
+                    await asyncio.sleep(self._interval_s)
+                    continue
+                await asyncio.wait(flying, timeout=self._interval_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in [task for task in flying if task.done()]:
+                    del flying[task]
+                    if isinstance(error := task.exception(), PagemeshError):
+                        _tell_failure(error)  # nobody knows that it was attempted: it is due again when its lease ends
+                    elif error is not None:
+                        raise error
+        finally:
+            for task in flying:
+                task.cancel()
+            if flying:
+                await asyncio.wait(flying)
 
     async def round(self) -> int:
-        """Attempts the messages that are due, up to MOST_AT_ONCE of them at once; answers how many."""
-        now = self._clock()
-        messages = await self._outbox.take(now, now + LEASE, MOST_AT_ONCE)
+        """Attempts messages that are due, up to MOST_AT_ONCE of them at once; answers how many."""
+        messages = await self._take(MOST_AT_ONCE, ())
         async with asyncio.TaskGroup() as attempts:
             for message in messages:
                 attempts.create_task(self._attempt(message))
         return len(messages)
+
+    async def _take(self, limit: int, busy: Collection[str]) -> Sequence[Message]:
+        if not limit:
+            return ()
+        now = self._clock()
+        return await self._outbox.take(now, now + LEASE, limit, each=MOST_OF_TENANT, busy=busy)
 
     async def _attempt(self, message: Message) -> None:
         if not message.url:
@@ -143,3 +174,7 @@ class Courier:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": signature(message.secret, message.message_id, timestamp, message.body),
         }
+
+
+def _tell_failure(error: PagemeshError | TimeoutError) -> None:
+    log.warning("webhook_round_failed", error=getattr(error, "reason", type(error).__name__))

@@ -23,7 +23,7 @@ CHEAP = Price(1, 2)
 LARGE = "mistral/mistral-large-latest"
 
 
-LISTED = 2
+LISTED = 3
 """The newest version that the migrations load."""
 
 
@@ -141,3 +141,17 @@ async def test_the_past_is_not_priced_anew(shop: Shop) -> None:
 def test_what_is_appended_is_never_changed(database: Callable[[str], str], table: str, change: str) -> None:
     with psycopg.connect(database("ledger")) as connection, pytest.raises(psycopg.errors.RestrictViolation):
         connection.execute(change.format(table).encode())
+
+
+async def test_a_model_is_priced_by_page_or_by_token(shop: Shop) -> None:
+    by_page = Price(0, 0, page_micros=4_000)
+    await shop.desk.publish(LISTED + 1, "USD", {"m/ocr": by_page, "m/chat": CHEAP})
+    book = await shop.books.current("acme")
+    assert (book.price("m/ocr"), book.price("m/chat")) == (by_page, CHEAP)
+    await shop.desk.override("acme", "m/*", Price(7, 9), None)
+    await shop.desk.override("other", "m/ocr", Price(0, 0, page_micros=1), None)
+    assert (await shop.books.current("acme")).price("m/ocr") == by_page, "a price for tokens is none for pages"
+    assert (await shop.books.current("other")).price("m/ocr") == Price(0, 0, page_micros=1)
+    for wrong in (Price(0, 0, page_micros=10**6 + 1), Price(0, 0, page_micros=-1), Price(1, 0, page_micros=1)):
+        with pytest.raises(InvalidArgument):
+            await shop.desk.override("acme", "m/ocr", wrong, None)

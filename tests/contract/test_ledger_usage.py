@@ -59,6 +59,15 @@ async def test_each_id_is_recorded_once(stores: Stores) -> None:
     assert (report.total_records, report.total_cost_micros) == (4, 3600)
 
 
+async def test_a_replay_that_cost_something_is_nothing_to_warn_of(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = [a_record(an_event()) for _ in range(3)]
+    for already_known in (0, 3, 3):
+        assert (await stores.usage.record(batch)).already_known == already_known
+    assert not caplog.records
+
+
 async def test_a_replay_keeps_the_first_record(stores: Stores) -> None:
     record = a_record(an_event())
     await stores.usage.record([record])

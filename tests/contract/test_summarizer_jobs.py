@@ -13,11 +13,10 @@ from services.database.pool import Pool, open_pool
 from services.runtime.errors import AlreadyExists, ResourceExhausted
 from services.summarizer.adapters.memory_jobs import MemoryJobs
 from services.summarizer.adapters.postgres_job_queue import PostgresJobQueue
-from services.summarizer.adapters.postgres_job_spending import PostgresJobSpending
 from services.summarizer.adapters.postgres_jobs import PostgresJobs
 from services.summarizer.domain.events import Progress
 from services.summarizer.domain.job_desk import new_ids
-from services.summarizer.domain.job_ports import JobQueue, JobSpending, JobStore
+from services.summarizer.domain.job_ports import JobQueue, JobStore
 from services.summarizer.domain.jobs import (
     Claim,
     EventKind,
@@ -34,7 +33,7 @@ from services.summarizer.domain.jobs import (
 from services.summarizer.domain.values import Caller, Consumption, Length, Money, Options, Style, Summary, TokenCount
 
 DOCUMENTS = tuple(f"documents/{number:032x}" for number in range(20))
-OPTIONS = Options(Length.SHORT, Style.BULLETS, "de", "bees \x00\ud800", "offline/lexrank")
+OPTIONS = Options(Length.SHORT, Style.BULLETS, "de", "bees \x00\ud800", "offline/lexrank", "bears")
 WORK = SummarizeWork(OPTIONS, ("offline/lexrank",))
 FAULT = Fault("Unavailable", "PEER_DOWN", "It is down.")
 ALL = (Priority.URGENT, Priority.NORMAL, Priority.BATCH)
@@ -107,35 +106,7 @@ async def kinds(store: Store, job_id: str) -> list[EventKind]:
     return [event.kind for event in events]
 
 
-def spending_of(store: Store) -> JobSpending:
-    return store[0] if isinstance(store[0], MemoryJobs) else PostgresJobSpending(store[0]._pool)  # type: ignore[attr-defined]
-
-
 class TestEveryStore:
-    async def test_what_a_job_spends_is_counted_over_its_attempts(self, store: Store) -> None:
-        spending, holds = spending_of(store), [str(uuid.uuid4()) for _ in range(3)]
-        (job_id,) = await submit(store, order(max_cost=Money("USD", 100)))
-        first = await claimed(store)
-        assert (first.max_cost, first.spent_micros) == (Money("USD", 100), 0)
-        assert await spending.taken(first, holds[0], 40)
-        assert await spending.taken(first, holds[1], 30)
-        for _ in range(2):
-            await spending.ended("globex", holds[0], 1)
-            await spending.ended("acme", holds[0], 7)
-        assert (await job_of(store, job_id)).spent_micros == 37
-        await store[1].hand_back(first)
-        second = await claimed(store)
-        assert second.spent_micros == 37, "nobody knows what the other call cost"
-        assert not await spending.taken(first, holds[2], 1), "somebody else has the job"
-        assert (await job_of(store, job_id)).spent_micros == 37
-        await finish(store, second, JobState.FAILED, fault=FAULT)
-        assert not await spending.taken(second, holds[2], 1), "it has ended"
-        found = await store[0].retry(RETRIER, job_id, limit=10, max_cost=Money("USD", 200))
-        assert found is not None
-        assert (found[0].max_cost, found[0].spent_micros) == (Money("USD", 200), 37)
-        await spending.ended("acme", holds[1], 0)
-        assert (await claimed(store)).spent_micros == 7
-
     async def test_a_job_from_its_beginning_to_its_end(self, store: Store) -> None:
         (job_id,) = await submit(store, order(work=WORK, priority=Priority.URGENT))
         queued = await job_of(store, job_id)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,12 +18,15 @@ from pagemesh_cli.stack.ports import pick_free_port
 from services.extractor.__main__ import serve
 from services.extractor.config import ExtractorSettings
 from services.runtime.clients import MeshClient
-from services.runtime.errors import FailedPrecondition, NotFound, Unavailable
+from services.runtime.errors import FailedPrecondition, NotFound, OutOfRange, Unavailable
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.extractor_client import ExtractorPages
+from services.summarizer.adapters.extractor_pictures import ExtractorPictures
 from services.summarizer.adapters.memory import MemoryPages
+from services.summarizer.adapters.memory_pictures import MemoryPictures
 from services.summarizer.domain.limits import MAX_PAGE_WORDS
 from services.summarizer.domain.ports import DocumentStart, PageFailed, PageSource
+from services.summarizer.domain.ports_pictures import PagePictures
 from services.summarizer.domain.values import Box, Caller, Page, Word
 from tests.integration.summarizer.peers import settings
 
@@ -218,3 +222,59 @@ async def test_what_nobody_sees_is_left_out_and_counted(client: MeshClient, edge
     assert [" ".join(page.text.split()) for page in pages[:3]] == [f"Bees make honey on page {n}." for n in range(3)]
     assert all("Obey" not in [word.text for word in page.words] for page in pages[:3])
     assert "Obey me, please." in pages[3].text
+
+
+@pytest.fixture(params=["memory", "extractor"])
+def pictures_and_put(request: pytest.FixtureRequest) -> tuple[PagePictures, Callable[[], Awaitable[str]]]:
+    """PagePictures, and what keeps a document of Alice's with two pages."""
+    if request.param == "extractor":
+        client, edge = request.getfixturevalue("client"), request.getfixturevalue("edge")
+        return ExtractorPictures(client), lambda: upload(edge, pdf())
+    memory, name = MemoryPictures(), "documents/" + "1" * 32
+
+    async def put() -> str:
+        for number in (1, 2):
+            memory.put(ALICE.tenant, name, number, b"\xff\xd8" + bytes([number]))
+        return name
+
+    return memory, put
+
+
+async def test_a_page_is_drawn_the_same_each_time(
+    pictures_and_put: tuple[PagePictures, Callable[[], Awaitable[str]]],
+) -> None:
+    pictures, put = pictures_and_put
+    name = await put()
+    first, second, again = [await pictures.draw(name, number) for number in (1, 2, 1)]
+    assert first == again != second
+    assert first.media_type == "image/jpeg"
+    assert first.content.startswith(b"\xff\xd8")
+
+
+async def test_what_is_not_there_is_not_drawn(
+    pictures_and_put: tuple[PagePictures, Callable[[], Awaitable[str]]],
+) -> None:
+    pictures, put = pictures_and_put
+    name = await put()
+    with pytest.raises(NotFound):
+        await pictures.draw(UNKNOWN, 1)
+    with pytest.raises(OutOfRange):
+        await pictures.draw(name, 3)
+    with act_as(STRANGER), pytest.raises(NotFound):
+        await pictures.draw(name, 1)
+    # A caller who may summarise need not be one who may read.
+    with act_as(replace(ALICE, scopes=frozenset({"summaries.create"}))):
+        assert (await pictures.draw(name, 1)).content
+
+
+async def test_a_scan_is_known_from_a_typed_and_from_a_blank_page(client: MeshClient, edge: MeshClient) -> None:
+    with pymupdf.open() as typed:
+        typed.new_page().insert_text((72, 172), "Bees make honey out of the nectar of flowers.", fontsize=20)
+        picture = typed[0].get_pixmap(dpi=100).tobytes("jpg")
+        page = typed.new_page()
+        page.insert_image(page.rect, stream=picture)
+        typed.new_page()
+        name = await upload(edge, bytes(typed.tobytes(deflate=True)))
+    async with aclosing(ExtractorPages(client).pages(name)) as items:
+        pages = [item async for item in items if isinstance(item, Page)]
+    assert [page.scanned for page in pages] == [False, True, False]

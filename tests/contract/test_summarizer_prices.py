@@ -26,6 +26,7 @@ from tests.contract.test_summarizer_books import ALICE, MODEL, STRANGER, setting
 from tests.unit.ledger.samples import a_servicer
 
 OWN = "mistral/mistral-large-latest"
+OCR = "mistral/mistral-ocr-latest"
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ async def ledger_prices(database: Callable[[str], str], mesh_pki: CertificateAut
 @pytest.fixture(params=["memory", "ledger"])
 def prices(request: pytest.FixtureRequest) -> Prices:
     if request.param == "memory":
-        return MemoryPrices({MODEL: (150_000, 600_000)})
+        return MemoryPrices({MODEL: (150_000, 600_000)}, by_page={OCR: 4_000})
     found: Prices = request.getfixturevalue("ledger_prices")
     return found
 
@@ -90,3 +91,15 @@ async def test_a_tenants_own_price_counts_for_it_alone(ledger_prices: Prices) ->
 async def test_patterns_have_the_price_of_their_models(ledger_prices: Prices) -> None:
     with act_as(ALICE):
         assert (await ledger_prices.of("offline/lexrank")).input_micros_per_million >= 0
+
+
+async def test_the_price_of_a_page(prices: Prices) -> None:
+    with act_as(ALICE):
+        price = await prices.of(OCR)
+    assert price.of(TokenCount(0, 0, pages=3)) == Money("USD", 12_000)
+
+
+async def test_a_pattern_with_a_price_for_tokens_is_none_for_pages(ledger_prices: Prices) -> None:
+    with act_as(STRANGER):
+        price = await ledger_prices.of(OCR)
+    assert price.of(TokenCount(0, 0, pages=1)) == Money("USD", 4_000)

@@ -91,6 +91,12 @@ async def test_pages_are_found_by_all_any_and_some_of_the_words(finds: Finds) ->
     assert await search.find('"nobody" "honey"', Filters(), 10) == []
 
 
+async def test_nothing_is_near_where_nothing_was_embedded(finds: Finds) -> None:
+    search, _, store = finds
+    name = await store(BOOK)
+    assert await search.near("Who makes honey?", Filters(documents=(name,)), 10) == []
+
+
 async def test_documents_narrow_the_search_and_another_tenants_have_no_pages(finds: Finds) -> None:
     search, _, store = finds
     name, other = await store(BOOK), await store((("A notice of another kind.",),))

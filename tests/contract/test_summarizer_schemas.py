@@ -61,14 +61,28 @@ class TestEveryStore:
     async def test_a_number_is_never_given_twice(self, store: SchemaStore) -> None:
         for title in ("one", "two"):
             await add(store, "invoice", title)
-        assert await store.delete("acme", "invoice") == 2
-        assert await store.delete("acme", "invoice") == 0
+        assert await store.delete("acme", "invoice", most_deleted=9) == 2
+        assert await store.delete("acme", "invoice", most_deleted=9) == 0
         assert await store.find("acme", "invoice", 0) is None
         assert await store.find("acme", "invoice", 1) is None
         assert await store.latest("acme", "", 10) == []
         anew, created = await add(store, "invoice", "one")
         assert (anew.version, created) == (3, True)
         assert await store.find("acme", "invoice", 0) == anew
+
+    async def test_of_the_ids_that_were_deleted_so_many_are_remembered_and_no_number_is_given_twice(
+        self, store: SchemaStore
+    ) -> None:
+        for schema_id, versions in (("a", 3), ("b", 1), ("c", 2), ("d", 1), ("kept", 1)):
+            for number in range(versions):
+                await add(store, schema_id, f"{schema_id}{number}")
+        for schema_id in ("a", "b", "c", "d"):
+            await store.delete("acme", schema_id, most_deleted=1)
+        # "a" is remembered, as the one with the highest number; behind the others nobody begins below 3.
+        numbers = [(await add(store, schema_id, "anew"))[0].version for schema_id in ("a", "b", "e", "kept")]
+        assert numbers == [4, 3, 3, 2]
+        assert (await add(store, "a", "theirs", tenant="globex"))[0].version == 1
+        assert [schema.schema_id for schema in await store.latest("acme", "", 9)] == ["a", "b", "e", "kept"]
 
     async def test_lists_go_on_where_they_ended(self, store: SchemaStore) -> None:
         for schema_id in ("b", "a", "c"):
@@ -84,7 +98,7 @@ class TestEveryStore:
         assert await store.find("globex", "invoice", 1) is None
         assert await store.latest("globex", "", 10) == []
         assert await store.versions("globex", "invoice", 0, 10) == []
-        assert await store.delete("globex", "invoice") == 0
+        assert await store.delete("globex", "invoice", most_deleted=9) == 0
         theirs, _ = await add(store, "invoice", "theirs", tenant="globex")
         assert theirs.version == 1
         assert (await store.find("acme", "invoice", 0)) != theirs
@@ -97,7 +111,7 @@ class TestEveryStore:
             await store.add("acme", "a", content("three"), check(content("three")).digest, **few)
         with pytest.raises(ResourceExhausted, match="1 schemas"):
             await store.add("acme", "b", content("one"), check(content("one")).digest, **few)
-        await store.delete("acme", "a")
+        await store.delete("acme", "a", most_deleted=9)
         await store.add("acme", "b", content("one"), check(content("one")).digest, **few)
 
 

@@ -1,11 +1,13 @@
 """Questions through the edge to the real services: found by the real index, answered offline, cited, forgotten."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pagemesh_cli.demo import document_path
 from tests.edge import files
 from tests.edge.conftest import UPLOAD, World
 from tests.edge.test_pasted_examples import _CURL
@@ -74,6 +76,8 @@ def test_all_documents_are_searched_and_none_of_another_tenants(world: World) ->
 
 def test_the_examples_of_the_page_can_be_pasted(world: World) -> None:
     upload(world, "For the examples.")
+    uploaded = world.edge.json(UPLOAD, {}, world.keys["admin"], body=document_path().read_bytes())
+    demo = uploaded.messages[0]["document"]["name"]
     found = list(_CURL.finditer(PAGE.read_text()))
     assert len(found) == PAGE.read_text().count("\ncurl ") == 2
     for example in found:
@@ -83,3 +87,8 @@ def test_the_examples_of_the_page_can_be_pasted(world: World) -> None:
         }
         answer = world.edge.http("POST", example["path"], example["body"].encode(), headers)
         assert answer.http == 200, (example[0], answer.body)
+    # The first one finds its answer in the document that comes with the command.
+    question = json.loads(found[0]["body"]) | {"documents": [demo]}
+    answer = world.edge.json(ASK, question, world.keys["admin"]).messages[0]["answer"]
+    assert answer["found"] is True
+    assert "highest possible price" in answer["text"]

@@ -1,4 +1,4 @@
-"""A server that speaks Mistral's /v1/chat/completions and misbehaves as it is told.
+"""A server that speaks Mistral's /v1/chat/completions, /v1/ocr and /v1/embeddings and misbehaves as it is told.
 
 In a test: `with MistralServer() as server: server.script("429:1", "ok")`. Each call takes the next behaviour of the
 script, and "ok" when there is none left. By hand, or for a service in another process:
@@ -9,11 +9,14 @@ script, and "ok" when there is none left. By hand, or for a service in another p
 
 Behaviours: ok, slow:SECONDS, hang, hang_midway, STATUS or STATUS:RETRY_AFTER (such as 401, 422, 429:2, 500, 503:1),
 cut, quiet_end, not_http, invalid_json, schema, schema_sentence, empty, no_choice, length, over_long, wrong_usage,
-no_usage, say:JSON.
+no_usage, say:JSON. Of an embedding also fewer, ragged, zero. Of /v1/ocr, whose "ok" says that the bytes of the picture
+are the page's Markdown: ok, slow, hang, STATUS, cut, not_http, over_long, garbage, invalid_json, no_pages, two_pages,
+no_usage, empty, say:MARKDOWN.
 """
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import json
 import math
@@ -23,6 +26,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.fakes.embedding import embedded
 
 _MAX_BODY_BYTES = 32 * 2**20
 _PIECE_CHARS = 7
@@ -45,6 +50,8 @@ class Books:
     input_tokens: int = 0
     output_tokens: int = 0
     cancelled: int = 0
+    pages: int = 0
+    """Of pictures that were read; they are in `calls`."""
 
 
 class MistralServer:
@@ -149,11 +156,13 @@ class MistralServer:
             books = self.books
             told = {"calls": len(books.calls), "input_tokens": books.input_tokens, "output_tokens": books.output_tokens}
             return await _send(writer, 200, told)
-        if (method, path) != ("POST", "/v1/chat/completions"):
+        if method != "POST" or path not in ("/v1/chat/completions", "/v1/ocr", "/v1/embeddings"):
             return await _send(writer, 404, {"message": "no such route"})
         self.books.calls.append(body | {"authorization": headers.get("authorization", "")})
         with self._lock:
             behaviour = self._script.pop(0) if self._script else "ok"
+        if path == "/v1/ocr":
+            return await self._read_picture(behaviour, body, reader, writer)
         return await self._behave(behaviour, body, reader, writer)
 
     async def _behave(
@@ -172,6 +181,13 @@ class MistralServer:
             await writer.drain()
             return False
         usage = self._charge(name, body)
+        if "input" in body:
+            if name == "cut":
+                writer.write(_head(200, {"content-type": "application/json", "content-length": "100000"}) + b'{"data')
+                await writer.drain()
+                return False
+            padding = {"padding": "x" * _OVER_LONG_BYTES} if name == "over_long" else {}
+            return await _send(writer, 200, embedded(name, body) | {"usage": usage} | padding)
         content = self._content(name, detail, body)
         if body.get("stream"):
             finish_reason = "length" if name == "length" else "stop"
@@ -190,6 +206,34 @@ class MistralServer:
             await writer.drain()
             return False
         return await _send(writer, 200, answer)
+
+    async def _read_picture(
+        self, behaviour: str, body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        name, _, detail = behaviour.partition(":")
+        if name.isdigit() or name in ("hang", "not_http"):
+            return await self._behave(behaviour, body, reader, writer)
+        if name == "slow":
+            await asyncio.sleep(float(detail))
+        document = body["document"]
+        assert (document["type"], body["include_blocks"]) == ("image_url", False)
+        kind, _, data = document["image_url"].partition(";base64,")
+        assert kind == "data:image/jpeg"
+        self.books.pages += 1
+        if name == "over_long":
+            return await _send(writer, 200, {"padding": "x" * _OVER_LONG_BYTES})
+        picture = base64.b64decode(data, validate=True)
+        said = {"say": detail, "empty": ""}.get(name, picture.decode(errors="replace"))
+        page = {"index": 0, "markdown": said, "images": [], "dimensions": {"dpi": 200, "height": 2200, "width": 1700}}
+        pages = {"no_pages": [], "two_pages": [page, page | {"index": 1}]}.get(name, [page])
+        answer = {"pages": pages, "model": body["model"], "usage_info": {"pages_processed": max(1, len(pages))}}
+        if name == "no_usage":
+            del answer["usage_info"]
+        whole = {"garbage": b"[1, 2", "invalid_json": b'{"pages": "none"}'}.get(name, json.dumps(answer).encode())
+        size = 100_000 if name == "cut" else len(whole)
+        writer.write(_head(200, {"content-type": "application/json", "content-length": str(size)}) + whole)
+        await writer.drain()
+        return name != "cut"
 
     async def _stream(
         self,
@@ -232,13 +276,7 @@ class MistralServer:
         raise ConnectionAbortedError
 
     def _charge(self, name: str, body: dict[str, Any]) -> dict[str, int]:
-        said = self._content(name, "", body)
-        asked = "".join(message["content"] for message in body["messages"])
-        around = _TEMPLATE_TOKENS + self._count_text(json.dumps(_schema(body))) if self._charges_all else 0
-        usage = {
-            "prompt_tokens": self._count_text(asked) + around,
-            "completion_tokens": min(self._count_text(said), body.get("max_tokens") or body["max_completion_tokens"]),
-        }
+        usage = self._used(name, body)
         self.books.input_tokens += usage["prompt_tokens"]
         self.books.output_tokens += usage["completion_tokens"]
         if name == "wrong_usage":
@@ -246,6 +284,18 @@ class MistralServer:
         if name == "no_usage":
             return {}
         return usage | {"total_tokens": sum(usage.values())}
+
+    def _used(self, name: str, body: dict[str, Any]) -> dict[str, int]:
+        if "input" in body:
+            return {"prompt_tokens": sum(map(self._count_text, body["input"])), "completion_tokens": 0}
+        said = self._content(name, "", body)
+        asked = "".join(message["content"] for message in body["messages"])
+        around = _TEMPLATE_TOKENS + self._count_text(json.dumps(_schema(body))) if self._charges_all else 0
+        most = body.get("max_tokens") or body["max_completion_tokens"]
+        return {
+            "prompt_tokens": self._count_text(asked) + around,
+            "completion_tokens": min(self._count_text(said), most),
+        }
 
 
 def _schema(body: dict[str, Any]) -> Any:

@@ -1,5 +1,7 @@
 """The command as a program, the way people and scripts run it."""
 
+import atexit
+import functools
 import json
 import os
 import pty
@@ -16,6 +18,7 @@ from pagemesh_cli.stack.layout import DataDir
 from pagemesh_cli.stack.process import ProcessId, wait_until
 from pagemesh_cli.stack.state import StackState, load_state
 from tests.conftest import stack_environment
+from tests.stack.warm import WarmCommand
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class Command:
             return self._run(*arguments, timeout_s=60)
 
     def _run(self, *arguments: str, timeout_s: float) -> Answer:
+        if any(text != os.environ.get(name) for name, text in self.environment.items() if name.startswith("PYTHON")):
+            return self._run_fresh(*arguments, timeout_s=timeout_s)  # the interpreter reads those at its start
+        return Answer(*_warm().run(list(arguments), self.environment, timeout_s=timeout_s))
+
+    def _run_fresh(self, *arguments: str, timeout_s: float) -> Answer:
         result = subprocess.run(
             [sys.executable, "-m", "pagemesh_cli", *arguments],
             env=dict(self.environment),
@@ -125,6 +133,13 @@ class Command:
         process = next(item.process for item in self.state.parts if item.name == part)
         assert process is not None
         return process
+
+
+@functools.cache
+def _warm() -> WarmCommand:
+    command = WarmCommand()
+    atexit.register(command.close)
+    return command
 
 
 def _read(terminal: int) -> bytes:

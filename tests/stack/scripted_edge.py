@@ -16,7 +16,13 @@ from grpc_status import rpc_status
 from pagemesh.common.v1 import money_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2, extractor_service_pb2_grpc
 from pagemesh.ledger.v1 import ledger_service_pb2, ledger_service_pb2_grpc, usage_pb2
-from pagemesh.summarizer.v1 import answer_pb2, summarizer_service_pb2, summarizer_service_pb2_grpc, summary_pb2
+from pagemesh.summarizer.v1 import (
+    answer_pb2,
+    embedding_pb2,
+    summarizer_service_pb2,
+    summarizer_service_pb2_grpc,
+    summary_pb2,
+)
 from pagemesh_cli.stack.certificates import CertificateAuthority
 
 Page = ledger_service_pb2.QueryUsageResponse
@@ -39,6 +45,9 @@ class Script:
     answer: answer_pb2.Answer = field(default_factory=answer_pb2.Answer)
     questions: list[answer_pb2.AskRequest | answer_pb2.StreamAskRequest] = field(default_factory=list)
 
+    embedded: embedding_pb2.EmbedDocumentResponse = field(default_factory=embedding_pb2.EmbedDocumentResponse)
+    embeddings: list[embedding_pb2.EmbedDocumentRequest] = field(default_factory=list)
+
     def asked_of(self, method: str) -> list[Any]:
         return [request for name, request in self.asked if name == method]
 
@@ -58,6 +67,12 @@ class _Summarizer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         for sentence in self._script.summary.sentences:
             yield summarizer_service_pb2.StreamSummarizeResponse(sentence=sentence)
         yield summarizer_service_pb2.StreamSummarizeResponse(summary=self._script.summary)
+
+    def EmbedDocument(
+        self, request: embedding_pb2.EmbedDocumentRequest, context: grpc.ServicerContext
+    ) -> embedding_pb2.EmbedDocumentResponse:
+        self._script.embeddings.append(request)
+        return self._script.embedded
 
     def Ask(self, request: answer_pb2.AskRequest, context: grpc.ServicerContext) -> answer_pb2.AskResponse:
         self._script.questions.append(request)

@@ -3,7 +3,7 @@
 import pytest
 
 from pagemesh.common.v1 import page_pb2
-from pagemesh.summarizer.v1 import answer_pb2, summary_pb2
+from pagemesh.summarizer.v1 import answer_pb2, personal_data_pb2, summary_pb2
 from tests.stack.conftest import Edge
 from tests.stack.scripted_edge import Script, page_of
 
@@ -22,6 +22,9 @@ ANSWER = answer_pb2.Answer(
     ],
     grounded_share=0.5,
     model="mistral/m",
+    anonymised=[
+        personal_data_pb2.AnonymisedItems(kind=personal_data_pb2.PERSONAL_DATA_KIND_EMAIL, count=2),
+    ],
     consumption=summary_pb2.Consumption(settled=True, usage_event_ids=["a"]),
 )
 
@@ -35,7 +38,7 @@ def test_an_answer_is_printed_with_what_it_is_from_and_what_it_cost(edge: Edge, 
     asked = script()
     answer = edge(asked)(
         *("ask", "How long?", FIRST, SECOND, FIRST, "--language", "de", "--model", "mistral/m", "--passages", "3"),
-        *("--max-cost", "0.02"),
+        *("--max-cost", "0.02", "--anonymise", "email,person"),
         *stream,
     )
     assert answer.code == 0, answer.err
@@ -50,6 +53,11 @@ def test_an_answer_is_printed_with_what_it_is_from_and_what_it_cost(edge: Edge, 
     options = request.options
     assert (options.language, options.model, options.max_passages) == ("de", "mistral/m", 3)
     assert (request.max_cost.currency, request.max_cost.micros) == ("USD", 20_000)
+    assert list(options.anonymise) == [
+        personal_data_pb2.PERSONAL_DATA_KIND_EMAIL,
+        personal_data_pb2.PERSONAL_DATA_KIND_PERSON,
+    ]
+    assert "replaced before text left: 2 email\n" in answer.out
 
 
 @pytest.mark.parametrize("stream", [(), ("--stream",)], ids=["whole", "streamed"])
@@ -86,3 +94,9 @@ def test_pages_that_failed_make_the_answer_incomplete(edge: Edge) -> None:
     answer = edge(script(failed))("ask", "How long?")
     assert answer.code != 0
     assert f"PAGES_FAILED: Pages that could not be read were not looked at: {FIRST} page 3." in answer.err
+
+
+def test_kinds_that_are_not_there_are_refused(edge: Edge) -> None:
+    refused = edge(script())("ask", "Who?", "--anonymise", "emial")
+    assert refused.code == 2
+    assert "there is no 'emial'" in " ".join(refused.err.replace("\u2502", "").split())

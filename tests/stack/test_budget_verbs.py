@@ -36,7 +36,9 @@ def test_prices_are_listed(pagemesh: Command) -> None:
     told = pagemesh("prices")
     assert "offline/lexrank" in told.out
     assert "0.020000 USD" in told.out
-    assert "version 2" in told.err
+    (by_page,) = (line for line in told.out.splitlines() if "mistral-ocr-latest" in line)
+    assert by_page.split()[1:] == ["0.004000", "USD"]
+    assert "version 3" in told.err
     assert pagemesh("prices", "--version", "999", "--json").error["reason"] == "PRICE_BOOK_NOT_FOUND"
 
 
@@ -44,10 +46,24 @@ def test_a_webhook_is_made_listed_and_ended(pagemesh: Command) -> None:
     made = pagemesh("webhooks", "create", "https://example.com/hook", "--json").json
     assert made["secret"].startswith("whsec_")
     name = made["webhook"]["name"]
-    assert f"{name} https://example.com/hook" in pagemesh("webhooks", "list").out
+    assert f"{name} https://example.com/hook budget.threshold_reached" in pagemesh("webhooks", "list").out
     assert pagemesh("webhooks", "delete", name).code == 0
     assert name not in pagemesh("webhooks", "list").out
     assert pagemesh("webhooks", "create", "http://10.0.0.1/", "--json").error["reason"] == "INVALID_FIELD"
+
+
+def test_dead_letters_are_listed_and_sent_again(pagemesh: Command) -> None:
+    events = ("--event", "job.failed", "--event", "batch.ended")
+    made = pagemesh("webhooks", "create", "https://example.com/hook", *events, "--json").json
+    assert made["webhook"]["eventTypes"] == ["job.failed", "batch.ended"]
+    assert pagemesh("webhooks", "delete", made["webhook"]["name"]).code == 0
+    listed = pagemesh("webhooks", "deliveries", "--dead")
+    assert (listed.code, listed.out) == (0, "")
+    assert pagemesh("webhooks", "retry", "--dead").code == 0
+    unknown = f"webhookDeliveries/{uuid.uuid4()}"
+    assert pagemesh("webhooks", "retry", unknown, "--json").error["reason"] == "DELIVERY_NOT_FOUND"
+    assert pagemesh("webhooks", "retry", "--json").error["reason"] == "BAD_ARGUMENTS"
+    assert pagemesh("webhooks", "create", "https://example.com/", "--event", "x", "--json").code != 0
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "1.0000001", "NaN", "inf", "1e99", ""])

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pagemesh.common.v1 import page_pb2
-from pagemesh.extractor.v1 import document_pb2, search_pb2
+from pagemesh.common.v1 import money_pb2, page_pb2
+from pagemesh.extractor.v1 import document_pb2, search_pb2, vectors_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
+from pagemesh.summarizer.v1 import embedding_pb2, summary_pb2
 from tests.stack.conftest import Edge
 from tests.stack.scripted_edge import Answer, Script, refusal
 
@@ -231,6 +232,34 @@ def test_search_shows_what_matched(edge: Edge) -> None:
     piped = edge(Script(extractor={"SearchPages": answers[1:]}))("search", "last")
     assert "\x1b" not in piped.out
     assert piped.out.splitlines() == [f"  1. report.pdf, page 9  0.5  {name(1)}", "     last"]
+
+
+def test_a_search_by_meaning_says_where_it_went_by_words_alone(edge: Edge) -> None:
+    found = pb.SearchPagesResponse(hits=[hit("last")], degraded=True, degraded_reason="NOTHING_EMBEDDED")
+    asked = Script(extractor={"SearchPages": [[found]]})
+    answer = edge(asked)("search", "--hybrid", "engine")
+    assert "NOTHING_EMBEDDED" in answer.err
+    assert asked.asked_of("SearchPages")[0].mode == vectors_pb2.SEARCH_MODE_HYBRID
+    told = edge(asked)("search", "--hybrid", "engine", "--json").json
+    assert (told["degraded"], told["degradedReason"]) == (True, "NOTHING_EMBEDDED")
+
+
+def test_a_document_is_embedded_for_what_it_may_cost(edge: Edge) -> None:
+    cost = money_pb2.Money(currency="USD", micros=12)
+    done = embedding_pb2.EmbedDocumentResponse(
+        model="mistral/m",
+        page_count=2,
+        passage_count=5,
+        failed_pages=[3],
+        consumption=summary_pb2.Consumption(provider_calls=1, cost=cost),
+    )
+    asked = Script(embedded=done)
+    answer = edge(asked)("embed", name(1), "--max-cost", "0.05")
+    assert answer.out == "2 pages in 5 passages by mistral/m, for 0.000012 USD, 1 pages cannot be read\n"
+    (request,) = asked.embeddings
+    assert (request.document, request.max_cost.micros) == (name(1), 50_000)
+    assert edge(asked)("embed", name(1), "--json").json["embedded"]["passageCount"] == 5
+    assert not asked.embeddings[1].HasField("max_cost")
 
 
 def test_search_takes_what_excludes(edge: Edge) -> None:

@@ -46,6 +46,18 @@ def test_a_folder_is_done_and_what_failed_is_in_the_dead_letters(pagemesh: Comma
     assert pagemesh("jobs", "watch", batch).code == 8
 
 
+def test_a_batch_is_listed_cancelled_and_retried(pagemesh: Command, folder: Path) -> None:
+    batch = pagemesh("jobs", "submit", str(folder), "--priority", "batch", "--json").json["name"]
+    cancelled = pagemesh("jobs", "cancel", batch)
+    assert (cancelled.code, "cancelled now" in cancelled.err) == (0, True)
+    assert batch not in pagemesh("jobs", "batches", "--open").out
+    assert batch in pagemesh("jobs", "batches", "--limit", "100").out
+    retried = pagemesh("jobs", "retry", batch, "--cancelled")
+    assert (retried.code, "queued now" in retried.err) == (0, True)
+    assert pagemesh("jobs", "cancel", batch, "--json").json["name"] == batch
+    assert pagemesh("jobs", "cancel", f"jobBatches/{'0' * 32}", "--json").error["reason"] == "BATCH_NOT_FOUND"
+
+
 def test_a_job_is_shown_cancelled_and_refused(pagemesh: Command, folder: Path) -> None:
     batch = pagemesh("jobs", "submit", str(folder / "0.pdf"), "--work", "extract", "--watch", "--json")
     assert batch.code == 0, batch.err

@@ -122,6 +122,9 @@ def test_an_estimate_spends_nothing_and_bounds_what_follows(pagemesh: Command, d
     answer = pagemesh("summarize", document, *wanted, "--max-cost", enough, "--json")
     assert answer.code == 0, answer.err
     assert pagemesh("estimate", document, *wanted).out.startswith("free: ")
+    for verb in (("estimate",), ("summarize",), ("fields", "--schema", "schemas/any")):
+        unknown = pagemesh(verb[0], document, *verb[1:], "--ocr-model", "nobody/nothing", "--json")
+        assert unknown.error["reason"] == "MODEL_UNKNOWN", verb
     assert pagemesh("summarize", document, "--max-cost", "much").code == 2
 
 
@@ -234,6 +237,8 @@ def test_whoami(pagemesh: Command) -> None:
         (["extract", "no/such/file.pdf"], 2, "BAD_FILE"),
         (["extract", UNKNOWN, "--pages", "5-1"], 2, "BAD_PAGES"),
         (["summarize", "DOCUMENT", "--focus", "x" * 501], 2, None),
+        (["summarize", "DOCUMENT", "--audience", "x" * 201], 2, None),
+        (["estimate", "DOCUMENT", "--audience", "x" * 201], 2, None),
         (["summarize", "DOCUMENT", "--language", "not a language"], 2, None),
         (["keys", "create", "robot", "--scope", "everything"], 2, None),
         (["keys", "create", "robot", "--scope", "usage.read", "--expires-in", "soon"], 2, "BAD_DURATION"),

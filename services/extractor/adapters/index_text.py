@@ -1,5 +1,6 @@
 """Text as Postgres' full text parser should see it, the same for pages and for what is looked for in them."""
 
+import functools
 import re
 import unicodedata
 
@@ -10,11 +11,13 @@ _LONGEST_RUN = 200
 
 # NUL and lone surrogates are refused by Postgres; \x01 marks the lexemes that no text may spell.
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]+")
+_UNFIT_LETTERS = frozenset(filter(_UNFIT.match, map(chr, (*range(0x80), *range(0xD800, 0xE000)))))
 _FEW_SIGNS = 8
 _SOFT_HYPHEN = "\u00ad"
 # Some of the parser's rules take time by the square of a word's length.
 _ENDLESS = re.compile(rf"\S{{{_LONGEST_RUN}}}(?=\S)")
 _CJK = "\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+_FIRST_CJK = _CJK[0]
 _CJK_RUN = re.compile(f"[{_CJK}]+")
 _CJK_LINE_END = re.compile(f"(?<=[{_CJK}])[ \t]*\r?\n[ \t]*(?=[{_CJK}])")
 
@@ -24,8 +27,9 @@ def indexed(text: str) -> str:
     indexed as `AB BC C`."""
     text = _fit(text[:MAX_INDEXED_CHARACTERS])
     if not text.isascii():
-        text = _CJK_RUN.sub(_pairs, _CJK_LINE_END.sub("", text))
-        if len(text.encode()) > MAX_INDEXED_BYTES:
+        if max(text) >= _FIRST_CJK:
+            text = _CJK_RUN.sub(_pairs, _CJK_LINE_END.sub("", text))
+        if len(text) * 4 > MAX_INDEXED_BYTES and len(text.encode()) > MAX_INDEXED_BYTES:
             text = text.encode()[:MAX_INDEXED_BYTES].decode(errors="ignore")
     return text
 
@@ -48,21 +52,25 @@ def asked(text: str) -> tuple[str, bool]:
 
 
 def _fit(text: str) -> str:
+    # What is not in a text need not be looked for letter by letter: a page has few different ones.
     if not text.isascii():
         # Ligatures and wide letters become the letters that people type.
         text = unicodedata.normalize("NFKC", text.replace(_SOFT_HYPHEN, ""))
-        text = _without_signs(text)
-    text = _UNFIT.sub(" ", text)
+    letters = set(text)
+    if not letters.isdisjoint(_UNFIT_LETTERS):
+        text = _UNFIT.sub(" ", text)
+    if not text.isascii():
+        text = _without_signs(text, letters)
     # Looked for by the words' lengths first: the pattern costs more than all the rest.
-    if max(map(len, text.split()), default=0) > _LONGEST_RUN:
+    if len(text) > _LONGEST_RUN and max(map(len, text.split()), default=0) > _LONGEST_RUN:
         text = _ENDLESS.sub(r"\g<0> ", text)
     return text
 
 
-def _without_signs(text: str) -> str:
+def _without_signs(text: str, letters: set[str]) -> str:
     """Signs, symbols and spaces beyond ASCII become blanks: Postgres takes them for letters where the database's locale
-    is not one of the operating system. A page has few different ones."""
-    signs = [letter for letter in set(text) if letter > "\x7f" and _is_sign(letter)]
+    is not one of the operating system."""
+    signs = [letter for letter in letters if letter > "\x7f" and _is_sign(letter)]
     if len(signs) > _FEW_SIGNS:
         return text.translate(dict.fromkeys(map(ord, signs), " "))
     for sign in signs:
@@ -70,6 +78,7 @@ def _without_signs(text: str) -> str:
     return text
 
 
+@functools.lru_cache(maxsize=4096)
 def _is_sign(letter: str) -> bool:
     return letter in "\u200b\ufeff" or (letter < "\U00020000" and unicodedata.category(letter)[0] in "PSZ")
 

@@ -39,7 +39,7 @@ class MemorySearch:
             hits = [sum(_count(words, term) for term in group) for group in query.groups]
             if owner != tenant or not all(hits) or any(_count(words, term) for term in query.excluded):
                 continue
-            if _passes(filters, document):
+            if passes(filters, document):
                 score = sum(hits) / (1 + math.log(len(words)))
                 found.append(FoundPage(document_id, document.display_name, page, "", score))
         found.sort(key=lambda each: (-each.score, each.document_id, each.page))
@@ -60,7 +60,8 @@ def _count(words: Sequence[str], term: Term) -> int:
     return sum(words[at : at + len(wanted)] == wanted for at in range(len(words)))
 
 
-def _passes(filters: Filters, document: Document) -> bool:
+def passes(filters: Filters, document: Document) -> bool:
+    """Whether pages of the document, whose language nobody knows, may be found."""
     return (
         (not filters.documents or document.id in filters.documents)
         and not filters.languages

@@ -19,14 +19,16 @@ from services.extractor.adapters.parser_protocol import (
 )
 from services.extractor.adapters.process_meter import ProcessMeter
 
-_READ_BYTES = 256 * 1024
-_COMPANY_S = 0.02
+_INBOX = bytearray(256 * 1024)
+"""What was read last, until it is cut into answers: bytes of its own for each read would be made large and shrunk."""
+_COMPANY_S = 0.05
 """How long a page waits for others, unless it is the first or last one of its task: waking a reader, and telling its
 caller, costs a good part of what a page does."""
 _MAX_BACKLOG = CREDITS + 2
 """Answers that a process can send before it needs an order or a credit: its pages, what opens and what ends."""
 _LAST = (AnswerKind.DONE, AnswerKind.REFUSED)
-_BURST = CREDITS_AT_ONCE
+_BURST = 12
+"""Pages that are worth waking a reader for: with what is left of its credits a process goes on meanwhile."""
 _AT_ONCE_BYTES = 512 * 1024
 _PIECES_OF_WORK = (AnswerKind.PAGE, AnswerKind.PAGE_FAILED, AnswerKind.PICTURE, AnswerKind.NO_PICTURE)
 
@@ -163,16 +165,16 @@ class ParserProcess:
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(_READ_BYTES)
+            size_bytes = self._socket.recv_into(_INBOX)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if not data:
+            size_bytes = 0
+        if not size_bytes:
             self.close(End.DIED)
             return
         try:
-            for answer in self._reader.feed(data):
+            for answer in self._reader.feed(memoryview(_INBOX)[:size_bytes]):
                 self._take(answer)
             if self._reader.unfinished and self._started and not self._busy:
                 raise ProtocolError("words between two tasks")

@@ -208,7 +208,7 @@ class AnswerReader:
         """Whether an answer has begun and not ended."""
         return bool(self._buffer)
 
-    def feed(self, data: bytes) -> Iterator[Answer]:
+    def feed(self, data: bytes | memoryview) -> Iterator[Answer]:
         """The answers that are complete now. Raises ProtocolError."""
         self._buffer += data
         begin = 0

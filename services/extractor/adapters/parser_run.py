@@ -128,6 +128,7 @@ class ParserRun:
                     await self._take(answer, events)
             except ParserLost as lost:
                 broken = lost  # what came before is as good as ever
+            _READ.inc(sum(isinstance(event, Page) for event in events))
             if events:
                 yield events
             if broken is not None:
@@ -144,9 +145,7 @@ class ParserRun:
             return
         event = await self._event(answer)
         events.append(event)
-        if isinstance(event, Page):
-            _READ.inc()
-        elif isinstance(event, FailedPage):
+        if isinstance(event, FailedPage):
             _PAGES.labels(event.fault.value).inc()
         elif isinstance(event, Refused):
             self._finish(True)

@@ -100,8 +100,13 @@ _REMOVE_PAGES = """
     indexed AS (
         DELETE FROM extractor.page_index AS i USING key WHERE i.tenant = key.tenant AND i.document_id = key.id
         RETURNING 1
+    ),
+    vectors AS (
+        DELETE FROM extractor.page_vectors AS v USING key WHERE v.tenant = key.tenant AND v.document_id = key.id
+        RETURNING 1
     )
-    SELECT (SELECT coalesce(sum(pages), 0) FROM stored) + (SELECT count(*) FROM drawn), (SELECT count(*) FROM indexed)
+    SELECT (SELECT coalesce(sum(pages), 0) FROM stored) + (SELECT count(*) FROM drawn),
+           (SELECT count(*) FROM indexed) + (SELECT count(*) FROM vectors)
 """
 _REMOVE = "DELETE FROM extractor.documents WHERE tenant = %s AND id = %s"
 _ADD_RECEIPT = """

@@ -7,9 +7,12 @@ from typing import Any
 import grpc
 
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
+from pagemesh.extractor.v1 import vectors_pb2
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import ExtractorServiceServicer
 from services.extractor.api import mapping, pictures, search_mapping
+from services.extractor.domain.documents import document_id
 from services.extractor.domain.erasure import Eraser
+from services.extractor.domain.hybrid import VectorIndex
 from services.extractor.domain.library import Library
 from services.extractor.domain.pages import ExtractionEvent, Part
 from services.extractor.domain.pictures import Pictures
@@ -39,6 +42,7 @@ class ExtractorServicer(ExtractorServiceServicer):
         uses: Uses,
         pictures: Pictures,
         search: SearchPages,
+        vectors: VectorIndex,
     ) -> None:
         self._upload = upload
         self._library = library
@@ -47,6 +51,7 @@ class ExtractorServicer(ExtractorServiceServicer):
         self._uses = uses
         self._pictures = pictures
         self._search = search
+        self._vectors = vectors
 
     async def UploadDocument(
         self, request_iterator: AsyncIterator[pb.UploadDocumentRequest], context: Context
@@ -122,6 +127,14 @@ class ExtractorServicer(ExtractorServiceServicer):
         """Searches pages, best first."""
         search = search_mapping.search(current_identity().tenant, request)
         return search_mapping.results(await self._search(search, remaining_s=current_call().remaining_s))
+
+    async def StorePageVectors(
+        self, request: vectors_pb2.StorePageVectorsRequest, context: Context
+    ) -> vectors_pb2.StorePageVectorsResponse:
+        """Keeps vectors of pages."""
+        passages = search_mapping.passages(request)
+        await self._vectors.store(current_identity().tenant, document_id(request.document), passages)
+        return vectors_pb2.StorePageVectorsResponse()
 
     async def _messages(self, request: pb.ExtractPagesRequest) -> AsyncGenerator[pb.ExtractPagesResponse | bytes, None]:
         extraction = mapping.extraction(current_identity().tenant, request)

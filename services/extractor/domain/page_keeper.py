@@ -25,7 +25,7 @@ class KeepingLimits:
     segment_bytes: int = 1024 * 1024
     segment_s: float = 2.0
     every_s: float = 0.25
-    busy_s: float = 5.0
+    busy_s: float = 15.0
     busy_bytes: int = 16 * 1024 * 1024
     batch_bytes: int = 4 * 1024 * 1024
     queue_bytes: int = 32 * 1024 * 1024

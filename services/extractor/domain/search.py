@@ -15,6 +15,16 @@ from typing import Protocol
 
 from services.extractor.domain.documents import document_id
 from services.extractor.domain.extract import Extraction
+from services.extractor.domain.hybrid import (
+    CANDIDATES,
+    Meaning,
+    Meanings,
+    Mode,
+    fused,
+    mark_of,
+    marks_in,
+    no_exclusions,
+)
 from services.extractor.domain.pages import ExtractionEvent, OcrMode, Page, PageFlag, Part
 from services.extractor.domain.search_marks import Lexemes, Marks, PageText, marks, words_of
 from services.extractor.domain.search_query import Query, Term, parse_query
@@ -25,6 +35,7 @@ MAX_PAGE_SIZE = 100
 _WAIT_S = 10.0
 _FIND_S = 5.0
 _READ_S = 2.0
+_EMBED_S = 3.0
 _ANSWER_S = 0.25
 """What is left of the caller's time for the answer itself."""
 _MARK_S = 1.0
@@ -63,6 +74,7 @@ class Search:
     stored_after: dt.datetime | None = None
     stored_before: dt.datetime | None = None
     marked: bool = True
+    mode: Mode = Mode.WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +107,12 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResults:
-    """One part of the results; `next_page_token` is empty at their end."""
+    """One part of the results; `next_page_token` is empty at their end. `degraded` is why they were found by their
+    words alone although meaning was asked for."""
 
     hits: Sequence[Hit]
     next_page_token: str
+    degraded: str = ""
 
 
 class SearchIndex(Protocol):
@@ -136,8 +150,16 @@ class SearchPages:
     """Searches. `decode` opens a page's content; it is called in a thread."""
 
     def __init__(
-        self, *, index: SearchIndex, extract: Extract, decode: Callable[[Page], PageText], turns: Turns
+        self,
+        *,
+        index: SearchIndex,
+        extract: Extract,
+        decode: Callable[[Page], PageText],
+        turns: Turns,
+        meanings: Meanings | None = None,
     ) -> None:
+        """Without `meanings` searches go by words alone."""
+        self._meanings = meanings
         self._turns = turns
         self._index = index
         self._extract = extract
@@ -145,7 +167,9 @@ class SearchPages:
 
     async def __call__(self, search: Search, *, remaining_s: Callable[[], float | None]) -> SearchResults:
         """The best pages. Raises InvalidArgument SEARCH_QUERY_INVALID and INVALID_PAGE_TOKEN, DeadlineExceeded
-        SEARCH_TIMEOUT, ResourceExhausted SEARCH_BUSY, Unavailable."""
+        SEARCH_TIMEOUT, ResourceExhausted SEARCH_BUSY, Unavailable, and by meaning what Meanings raises."""
+        if search.mode is not Mode.WORDS and self._meanings is not None:
+            return await self._by_meaning(search, self._meanings, remaining_s)
         query = parse_query(search.query)
         after = _parse(search) if search.page_token else None
         # Searches that take seconds would have all connections of the database, and then nobody has any.
@@ -158,13 +182,7 @@ class SearchPages:
     async def _searched(
         self, search: Search, query: Query, after: Place | None, remaining_s: Callable[[], float | None]
     ) -> SearchResults:
-        size = min(search.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-        filters = Filters(
-            tuple(sorted(map(document_id, search.documents))),
-            tuple(sorted(search.languages)),
-            search.stored_after,
-            search.stored_before,
-        )
+        size, filters = _size(search), _filters(search)
         # One more than asked for tells whether there is a next part.
         found = await self._index.find(
             search.tenant, query, filters, after=after, limit=size + 1, timeout_s=_bounded(_FIND_S, remaining_s)
@@ -173,6 +191,49 @@ class SearchPages:
         if search.marked:
             hits = await self._hits(search.tenant, query, found[:size], _bounded(_READ_S, remaining_s))
         return SearchResults(hits, _token(search, found[size - 1]) if len(found) > size else "")
+
+    async def _by_meaning(
+        self, search: Search, meanings: Meanings, remaining_s: Callable[[], float | None]
+    ) -> SearchResults:
+        """Pages near in meaning, and with Mode.HYBRID those with the words, in one order."""
+        query = parse_query(search.query) if search.mode is Mode.HYBRID else None
+        no_exclusions(query.excluded if query else ())
+        told = _parse_told(search) if search.page_token else frozenset()
+        # Asked before a turn is taken, so that a slow provider keeps nobody from searching.
+        meaning = await meanings.of(search.tenant, search.query, timeout_s=_bounded(_EMBED_S, remaining_s))
+        await self._turns.acquire(search.tenant, timeout_s=_bounded(_WAIT_S, remaining_s))
+        try:
+            found = await self._fused(search, query, meaning, meanings, remaining_s)
+            rest = [page for page in found if mark_of(page) not in told]
+            part = rest[: _size(search)]
+            hits: Sequence[Hit] = [Hit(page, Marks()) for page in part]
+            if search.marked and query is not None:
+                hits = await self._hits(search.tenant, query, part, _bounded(_READ_S, remaining_s))
+        finally:
+            self._turns.release(search.tenant)
+        more = len(rest) > len(part)
+        return SearchResults(hits, _token_told(search, told, part) if more else "", meaning.degraded)
+
+    async def _fused(
+        self,
+        search: Search,
+        query: Query | None,
+        meaning: Meaning,
+        meanings: Meanings,
+        remaining_s: Callable[[], float | None],
+    ) -> Sequence[FoundPage]:
+        filters, words, near = _filters(search), list[FoundPage](), list[FoundPage]()
+        if query is not None:
+            time_s = _bounded(_FIND_S, remaining_s)
+            words += await self._index.find(
+                search.tenant, query, filters, after=None, limit=CANDIDATES, timeout_s=time_s
+            )
+        if meaning.vector is not None:
+            time_s = _bounded(_FIND_S, remaining_s)
+            near += await meanings.index.nearest(
+                search.tenant, meaning.vector, filters, limit=CANDIDATES, timeout_s=time_s
+            )
+        return fused(words, near)
 
     async def _hits(self, tenant: str, query: Query, found: Sequence[FoundPage], time_s: float) -> Sequence[Hit]:
         """Pages that cannot be read in `time_s` are hits without snippets and boxes, and so are those behind
@@ -260,6 +321,19 @@ def _marked(
     return marked
 
 
+def _size(search: Search) -> int:
+    return min(search.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+def _filters(search: Search) -> Filters:
+    return Filters(
+        tuple(sorted(map(document_id, search.documents))),
+        tuple(sorted(search.languages)),
+        search.stored_after,
+        search.stored_before,
+    )
+
+
 def _bounded(time_s: float, remaining_s: Callable[[], float | None]) -> float:
     left_s = remaining_s()
     return time_s if left_s is None else max(min(time_s, left_s - _ANSWER_S), 0.001)
@@ -274,12 +348,28 @@ def _digest(search: Search) -> bytes:
         search.stored_after,
         search.stored_before,
     )
-    return hashlib.sha256(repr((search.tenant, *asked)).encode(errors="surrogatepass")).digest()[:16]
+    mode = () if search.mode is Mode.WORDS else (search.mode.value,)
+    return hashlib.sha256(repr((search.tenant, *asked, *mode)).encode(errors="surrogatepass")).digest()[:16]
 
 
 def _token(search: Search, last: FoundPage) -> str:
     packed = _TOKEN.pack(_digest(search), last.score, bytes.fromhex(last.document_id), last.page)
     return base64.urlsafe_b64encode(packed).decode()
+
+
+def _token_told(search: Search, told: frozenset[bytes], part: Sequence[FoundPage]) -> str:
+    return base64.urlsafe_b64encode(_digest(search) + b"".join(sorted(told | set(map(mark_of, part))))).decode()
+
+
+def _parse_told(search: Search) -> frozenset[bytes]:
+    """Pages that were told of. Raises InvalidArgument INVALID_PAGE_TOKEN."""
+    try:
+        data = base64.b64decode(search.page_token, altchars=b"-_", validate=True)
+        if data[:16] == _digest(search):
+            return marks_in(data[16:])
+    except (binascii.Error, ValueError):
+        pass  # as wrong as one of another search
+    raise _wrong_token()
 
 
 def _parse(search: Search) -> Place:
@@ -291,5 +381,9 @@ def _parse(search: Search) -> Place:
             return Place(score, document.hex(), page)
     except (binascii.Error, struct.error, ValueError):
         pass  # as wrong as one of another search
+    raise _wrong_token()
+
+
+def _wrong_token() -> InvalidArgument:
     message = "The page token is not one that the same search gave. Begin the results again without it."
-    raise InvalidArgument("INVALID_PAGE_TOKEN", message, fields=[FieldViolation("page_token", message)])
+    return InvalidArgument("INVALID_PAGE_TOKEN", message, fields=[FieldViolation("page_token", message)])

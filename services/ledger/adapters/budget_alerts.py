@@ -31,14 +31,15 @@ _INSERT = """
             %(limit)s::bigint[], %(settled)s::bigint[], %(held)s::bigint[], %(time)s::timestamptz[])
         ON CONFLICT DO NOTHING RETURNING budget, period_start, kind, percent, limit_micros
     )
-    INSERT INTO ledger.webhook_deliveries (tenant, id, webhook, body, state, attempts, due_time, create_time,
-                                           last_failure)
-    SELECT %(tenant)s, gen_random_uuid(), w.id, b.body, 'PENDING', 0, now(), now(), ''
+    INSERT INTO ledger.webhook_deliveries (tenant, id, webhook, event_type, body, state, attempts, due_time,
+                                           create_time, last_failure)
+    SELECT %(tenant)s, gen_random_uuid(), w.id, %(type)s, b.body, 'PENDING', 0, now(), now(), ''
     FROM new JOIN unnest(%(budget)s::text[], %(start)s::timestamptz[], %(kind)s::text[], %(percent)s::smallint[],
                          %(limit)s::bigint[], %(body)s::text[]) AS b (budget, start, kind, percent, cap, body)
       ON b.budget = new.budget AND b.start = new.period_start AND b.kind = new.kind AND b.percent = new.percent
          AND b.cap = new.limit_micros
     CROSS JOIN ledger.webhooks w WHERE w.tenant = %(tenant)s AND w.delete_time IS NULL
+      AND %(type)s = ANY(w.event_types)
 """
 
 
@@ -82,6 +83,7 @@ async def tell_of(connection: AsyncConnection[tuple[Any, ...]], tenant: str, ale
         _INSERT,
         {
             "tenant": tenant,
+            "type": EVENT_TYPE,
             "budget": [alert.budget.budget_id for alert in alerts],
             "start": [alert.start for alert in alerts],
             "kind": [alert.kind.value for alert in alerts],

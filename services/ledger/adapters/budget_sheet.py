@@ -19,36 +19,9 @@ Wanted = Iterable[tuple[tuple[str, ...], datetime]]
 """Subjects, and a time: the periods of their budgets that the time is in are meant."""
 
 _REMEMBERED_PERIODS = 20_000
-_BUDGET = """
-    b.tenant, b.id, b.subject, b.period, b.hard_micros, b.soft_micros, b.create_time, b.update_time, b.operator
-"""
-_WANTED = """
-    json_to_recordset(%(wanted)s::json) AS w (subject text, day timestamptz, month timestamptz)
-"""
-_START = "CASE b.period WHEN 'DAY' THEN w.day WHEN 'MONTH' THEN w.month ELSE '1970-01-01T00:00:00Z' END"
-
-# Both in the order of `rank`: whatever two transactions want, one that waits for the other holds nothing it wants.
-_OPEN_PERIODS = f"""
-    INSERT INTO ledger.budget_periods (tenant, budget, period_start, settled_micros, held_micros)
-    SELECT b.tenant, b.id, {_START}, 0, 0
-    FROM {_WANTED} JOIN ledger.budgets b ON b.tenant = %(tenant)s AND b.subject = w.subject AND b.delete_time IS NULL
-    WHERE NOT EXISTS (SELECT FROM ledger.budget_periods p
-                      WHERE p.tenant = b.tenant AND p.budget = b.id AND p.period_start = {_START})
-    ORDER BY b.rank, b.id, 3 ON CONFLICT DO NOTHING
-"""  # noqa: S608 - put together of constants
-_LOCK = f"""
-    SELECT {_BUDGET}, p.period_start, p.settled_micros, p.held_micros, p.hard_reached, p.soft_reached
-    FROM {_WANTED} JOIN ledger.budgets b ON b.tenant = %(tenant)s AND b.subject = w.subject AND b.delete_time IS NULL
-    JOIN ledger.budget_periods p ON p.tenant = b.tenant AND p.budget = b.id AND p.period_start = {_START}
-    ORDER BY b.rank, b.id, p.period_start FOR UPDATE OF p
-"""  # noqa: S608 - put together of constants
-_WRITE = """
-    UPDATE ledger.budget_periods p
-    SET settled_micros = n.settled, held_micros = n.held, hard_reached = n.hard, soft_reached = n.soft
-    FROM json_to_recordset(%(lines)s::json) AS n (budget text, start timestamptz, settled bigint, held bigint,
-                                                  hard smallint, soft smallint)
-    WHERE p.tenant = %(tenant)s AND p.budget = n.budget AND p.period_start = n.start
-"""
+# Whatever two transactions want, they lock it in one order, which is in this function alone.
+_LOCK = "SELECT ledger.lock_totals(%s, %s, %s)"
+_WRITE = "SELECT ledger.write_totals(%s, %s)"
 
 
 @dataclass(slots=True)
@@ -113,20 +86,23 @@ class BudgetSheet:
     _lines: dict[str, list[Line]] = field(default_factory=dict)
     _alerts: list[Alert] = field(default_factory=list)
 
-    async def lock(
-        self, connection: Connection, *, spending: Wanted, closing: Wanted = (), opened: "OpenedPeriods | None" = None
-    ) -> "_Pending":
-        """Sends for the totals: of `spending`, which begin where they are not there; of `closing`, which count only
-        where they are, because what a budget does not know of it need not forget.
+    def periods(
+        self, *, spending: Wanted, closing: Wanted = (), opened: "OpenedPeriods | None" = None
+    ) -> tuple[str | None, str]:
+        """What `ledger.lock_totals` is asked for: the totals of `spending`, which begin where they are not there; of
+        `closing`, which count only where they are, because what a budget does not know of it need not forget.
 
-        In a pipeline nothing is awaited until `read`. The tenant is shared or owned by this transaction. `opened` are
-        the periods that need not be begun.
+        The tenant is shared or owned by the transaction. `opened` are the periods that need not be begun.
         """
-        spending, closing = list(spending), list(closing)
+        spending = list(spending)
         new = [one for one in spending if opened is None or not opened.has(self.tenant, *one)]
-        if new:
-            await connection.execute(_OPEN_PERIODS, self._wanted(new))
-        return _Pending(self, await connection.execute(_LOCK, self._wanted([*spending, *closing])))
+        return _wanted(new) if new else None, _wanted([*spending, *closing])
+
+    async def lock(self, connection: Connection, *, spending: Wanted, opened: "OpenedPeriods | None" = None) -> None:
+        """Locks the totals of `spending` and reads them."""
+        cursor = await connection.execute(_LOCK, (self.tenant, *self.periods(spending=spending, opened=opened)))
+        ((rows,),) = await cursor.fetchall()
+        self.read(rows)
 
     def take(self, hold: Hold, of: tuple[str, ...]) -> None:
         """Sets the hold's amount aside in every budget. Raises ResourceExhausted BUDGET_EXCEEDED, and nothing moves."""
@@ -153,32 +129,45 @@ class BudgetSheet:
             line.move(settled=spent_micros)
             self._alerts += line.cross(time)
 
-    async def write(self, connection: Connection) -> None:
-        """Sends the totals that were moved, and the alerts."""
+    def lines(self) -> str | None:
+        """The totals that were moved, as `ledger.write_totals` takes them; None where there are none."""
         moved = [line for lines in self._lines.values() for line in lines if line.moved]
-        if moved:
-            await connection.execute(
-                _WRITE, {"tenant": self.tenant, "lines": json.dumps([_columns(line) for line in moved])}
-            )
+        return json.dumps([_columns(line) for line in moved]) if moved else None
+
+    async def tell(self, connection: Connection) -> None:
+        """Sends the alerts."""
         if self._alerts:
             await tell_of(connection, self.tenant, self._alerts)
 
-    def add(self, row: Sequence[Any]) -> None:
-        """One row of the lock statement; a period that several calls want comes once for each of them."""
-        tenant, budget_id, subject, period, hard, soft, created, updated, operator = row[:9]
-        start, settled, held, hard_reached, soft_reached = row[9:]
+    async def write(self, connection: Connection) -> None:
+        """Sends the totals that were moved, and the alerts."""
+        lines = self.lines()
+        if lines is not None:
+            await connection.execute(_WRITE, (self.tenant, lines))
+        await self.tell(connection)
+
+    def read(self, rows: Sequence[Sequence[Any]] | None) -> None:
+        """Takes in what `ledger.lock_totals` answered."""
+        for row in rows or ():
+            self._add(row)
+
+    def _add(self, row: Sequence[Any]) -> None:
+        """One total; a period that several calls want comes once for each of them."""
+        budget_id, subject, period, hard, soft, created, updated, operator = row[:8]
+        first, settled, held, hard_reached, soft_reached = row[8:]
+        start = datetime.fromisoformat(first)
         lines = self._lines.setdefault(subject, [])
         if any(line.budget.budget_id == budget_id and line.start == start for line in lines):
             return
         budget = Budget(
-            tenant=tenant,
+            tenant=self.tenant,
             budget_id=budget_id,
             subject=subject,
             period=Period(period),
             hard_micros=hard,
             soft_micros=soft,
-            create_time=created,
-            update_time=updated,
+            create_time=datetime.fromisoformat(created),
+            update_time=datetime.fromisoformat(updated),
             operator=operator,
         )
         before = {Limit.HARD: hard_reached, Limit.SOFT: soft_reached}
@@ -191,26 +180,6 @@ class BudgetSheet:
             for line in self._lines.get(subject, ())
             if line.start == line.budget.period.start(time)
         ]
-
-    def _wanted(self, wanted: Sequence[tuple[tuple[str, ...], datetime]]) -> dict[str, Any]:
-        places = {(subject, Period.DAY.start(time)) for subjects, time in wanted for subject in subjects}
-        rows = [
-            {"subject": subject, "day": day.isoformat(), "month": Period.MONTH.start(day).isoformat()}
-            for subject, day in places
-        ]
-        return {"tenant": self.tenant, "wanted": json.dumps(rows)}
-
-
-@dataclass(slots=True)
-class _Pending:
-    sheet: BudgetSheet
-    cursor: Any
-
-    async def read(self) -> BudgetSheet:
-        """Waits for the locks."""
-        for row in await self.cursor.fetchall():
-            self.sheet.add(row)
-        return self.sheet
 
 
 async def charge(
@@ -231,11 +200,19 @@ async def charge(
     if not priced:
         return
     sheet = BudgetSheet(tenant)
-    pending = await sheet.lock(connection, spending=[(subjects, time) for subjects in priced], opened=opened)
-    await pending.read()
+    await sheet.lock(connection, spending=[(subjects, time) for subjects in priced], opened=opened)
     for subjects, micros in priced.items():
         sheet.spend(subjects, micros, time)
     await sheet.write(connection)
+
+
+def _wanted(wanted: Sequence[tuple[tuple[str, ...], datetime]]) -> str:
+    places = {(subject, Period.DAY.start(time)) for subjects, time in wanted for subject in subjects}
+    rows = [
+        {"subject": subject, "day": day.isoformat(), "month": Period.MONTH.start(day).isoformat()}
+        for subject, day in places
+    ]
+    return json.dumps(rows)
 
 
 def _columns(line: Line) -> dict[str, object]:

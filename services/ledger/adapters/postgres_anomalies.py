@@ -52,10 +52,11 @@ _TELL = """
         VALUES (%(tenant)s, %(day)s, %(cost)s, %(usual)s, %(threshold)s, %(time)s)
         ON CONFLICT DO NOTHING RETURNING tenant
     ), told AS (
-        INSERT INTO ledger.webhook_deliveries (tenant, id, webhook, body, state, attempts, due_time, create_time,
-                                               last_failure)
-        SELECT w.tenant, gen_random_uuid(), w.id, %(body)s, 'PENDING', 0, now(), now(), ''
+        INSERT INTO ledger.webhook_deliveries (tenant, id, webhook, event_type, body, state, attempts, due_time,
+                                               create_time, last_failure)
+        SELECT w.tenant, gen_random_uuid(), w.id, %(type)s, %(body)s, 'PENDING', 0, now(), now(), ''
         FROM new JOIN ledger.webhooks w ON w.tenant = new.tenant AND w.delete_time IS NULL
+            AND %(type)s = ANY(w.event_types)
     )
     SELECT count(*) FROM new
 """
@@ -93,6 +94,7 @@ class PostgresAnomalies:
             "usual": anomaly.usual_micros,
             "threshold": anomaly.threshold_micros,
             "time": anomaly.detect_time,
+            "type": EVENT_TYPE,
             "body": _body(anomaly),
         }
         with translate("tell_of_anomaly"):

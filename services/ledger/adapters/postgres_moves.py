@@ -13,14 +13,14 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncClientCursor, AsyncConnection
 
-from services.database.pool import Pool, translate
+from services.database.pool import Pool, single, translate
 from services.ledger.adapters.budget_sheet import BudgetSheet, OpenedPeriods
 from services.ledger.adapters.group_commit import GroupFailedError
 from services.ledger.adapters.postgres_rows import SHARE_TENANT, TENANT_LOCK, hold_of, record_of, statement
 from services.ledger.adapters.postgres_usage_rows import RECORDS_OF_HOLDS
-from services.ledger.adapters.settled_records import settle_holds
+from services.ledger.adapters.settled_records import record_columns
 from services.ledger.domain import refusals
 from services.ledger.domain.budgets import subjects_of_hold
 from services.ledger.domain.values import Hold, HoldState, UsageRecord
@@ -54,21 +54,10 @@ class Release:
 Move = Reserve | Settle | Release
 Answer = Hold | UsageRecord
 
-_INSERT_HOLDS = statement("""
-    INSERT INTO ledger.holds ({hold})
-    SELECT %(tenant)s, hold_id, 'HELD', model, sent, received, amount, version, actor, created, expires, project, job
-    FROM json_to_recordset(%(holds)s::json) AS h (
-        hold_id uuid, model text, sent bigint, received bigint, amount bigint, version integer, actor text,
-        created timestamptz, expires timestamptz, project text, job text)
-    WHERE EXISTS (SELECT FROM ledger.tenants WHERE id = %(tenant)s AND active)
-    ORDER BY hold_id ON CONFLICT DO NOTHING RETURNING hold_id
-""")
-_LOCK_HOLDS = statement("""
-    SELECT hold_id, state FROM ledger.holds WHERE tenant = %s AND hold_id = ANY(%s) ORDER BY hold_id FOR UPDATE
-""")
 _FIND_HOLDS = statement("SELECT {hold} FROM ledger.holds WHERE tenant = %s AND hold_id = ANY(%s)")
-_REMOVE_HOLDS = "DELETE FROM ledger.holds WHERE tenant = %s AND hold_id = ANY(%s)"
-_RELEASE_HOLDS = "UPDATE ledger.holds SET state = 'RELEASED' WHERE tenant = %s AND hold_id = ANY(%s)"
+# Several statements in one message, which psycopg sends for a cursor that writes the values into them.
+_BEGIN = f"BEGIN; {SHARE_TENANT}; SELECT * FROM ledger.begin_moves(%s, %s::uuid[], %s, %s, %s, %s)"  # noqa: S608  # of constants
+_END = "SELECT ledger.end_moves(%s, %s::uuid[], %s::uuid[], %s); COMMIT"
 
 
 def ids(move: Move) -> tuple[object, ...]:
@@ -109,19 +98,18 @@ class MoneyMoves:
         Raises Unavailable where the database is gone, GroupFailedError where a statement failed.
         """
         with translate("move_money"):
-            async with self._pool.connection() as connection:
+            async with single(self._pool) as connection:
                 try:
-                    # Begun by its first statement and ended by its last: transaction() in a pipeline makes a round
-                    # trip of its beginning, of its writes and of its end. What breaks it off is undone by the pool.
-                    async with connection.pipeline():
-                        books = await _find_out(connection, tenant, moves, self._opened)
-                        answers = [_decide(books, move) for move in moves]
-                        await _write(connection, tenant, books)
-                        await connection.execute("COMMIT", prepare=False)
+                    books = await _find_out(connection, tenant, moves, self._opened)
+                    answers = [_decide(books, move) for move in moves]
+                    await books.sheet.tell(connection)
+                    written = tenant, books.removed or None, books.released or None, books.sheet.lines()
+                    await AsyncClientCursor(connection).execute(_END, written)
                 except psycopg.Error as exc:
                     # The server answers, and one statement displeased it: a row that others hold, a value it refuses.
                     if exc.sqlstate is None or exc.sqlstate[:2] in ("08", "57", "25"):
                         raise
+                    await connection.execute("ROLLBACK")
                     raise GroupFailedError from exc
         for move in moves:
             if isinstance(move, Reserve):
@@ -133,32 +121,29 @@ async def _find_out(connection: Connection, tenant: str, moves: Sequence[Move], 
     reserves = [m.hold for m in moves if isinstance(m, Reserve)]
     settles = [m for m in moves if isinstance(m, Settle)]
     releases = [m.hold for m in moves if isinstance(m, Release)]
-    await connection.execute(SHARE_TENANT, (TENANT_LOCK, tenant))
-    locked = inserted = settled = None
-    if releases:
-        locked = await connection.execute(_LOCK_HOLDS, (tenant, [hold.hold_id for hold in releases]))
-    if settles:
-        settled = await settle_holds(connection, tenant, [m.record for m in settles])
-    if reserves:
-        holds = json.dumps([_hold_columns(hold) for hold in reserves])
-        inserted = await connection.execute(_INSERT_HOLDS, {"tenant": tenant, "holds": holds})
-    closing = [*releases, *(m.hold for m in settles)]
-    pending = await BudgetSheet(tenant).lock(
-        connection,
+    sheet = BudgetSheet(tenant)
+    new_periods, periods = sheet.periods(
         spending=[(subjects_of_hold(hold), hold.create_time) for hold in reserves],
-        closing=[(subjects_of_hold(hold), hold.create_time) for hold in closing],
+        closing=[(subjects_of_hold(hold), hold.create_time) for hold in (*releases, *(m.hold for m in settles))],
         opened=opened,
     )
-    books = _Books(await pending.read())
-    if locked is not None:
-        books.states = {hold_id: HoldState(state) for hold_id, state in await locked.fetchall()}
-    if settled is not None:
-        for hold_id, state, kept in await settled.fetchall():
-            books.states[hold_id] = HoldState(state)
-            if kept:
-                books.settled.add(hold_id)
-    if inserted is not None:
-        books.inserted = {hold_id for (hold_id,) in await inserted.fetchall()}
+    asked = (
+        [hold.hold_id for hold in releases] or None,
+        json.dumps([record_columns(m.record) for m in settles]) if settles else None,
+        json.dumps([_hold_columns(hold) for hold in reserves]) if reserves else None,
+    )
+    cursor = AsyncClientCursor(connection)
+    await cursor.execute(_BEGIN, (TENANT_LOCK, tenant, tenant, *asked, new_periods, periods))
+    while cursor.nextset():  # BEGIN and the lock answer too
+        pass
+    ((locked, settled, inserted, totals),) = await cursor.fetchall()
+    sheet.read(totals)
+    books = _Books(sheet, inserted={UUID(hold_id) for hold_id in inserted or ()})
+    books.states = {UUID(hold_id): HoldState(state) for hold_id, state in (locked or {}).items()}
+    for hold_id, state, kept in settled or ():
+        books.states[UUID(hold_id)] = HoldState(state)
+        if kept:
+            books.settled.add(UUID(hold_id))
     await _find_what_was_before(connection, tenant, books, reserves, settles)
     return books
 
@@ -231,15 +216,6 @@ def _state(books: _Books, hold: Hold) -> HoldState:
     if state is None:
         raise refusals.hold_not_found()
     return state
-
-
-async def _write(connection: Connection, tenant: str, books: _Books) -> None:
-    """Sent together with the commit."""
-    if books.removed:
-        await connection.execute(_REMOVE_HOLDS, (tenant, books.removed))
-    if books.released:
-        await connection.execute(_RELEASE_HOLDS, (tenant, books.released))
-    await books.sheet.write(connection)
 
 
 def _hold_columns(hold: Hold) -> dict[str, object]:

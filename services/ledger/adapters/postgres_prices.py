@@ -22,10 +22,11 @@ _REMEMBERED = 10_000
 
 _NEWEST = "SELECT max(version) FROM ledger.price_books"
 _PRICES = """
-    SELECT model, input_micros_per_million, output_micros_per_million FROM ledger.prices WHERE version = %s
+    SELECT model, input_micros_per_million, output_micros_per_million, page_micros
+    FROM ledger.prices WHERE version = %s
 """
 _OVERRIDES = """
-    SELECT tenant, number, model, start_time, input_micros_per_million, output_micros_per_million
+    SELECT tenant, number, model, start_time, input_micros_per_million, output_micros_per_million, page_micros
     FROM ledger.price_overrides WHERE tenant = %s ORDER BY number
 """
 _OWN_VERSION = """
@@ -43,13 +44,13 @@ _PUBLISH = """
     ON CONFLICT DO NOTHING RETURNING version
 """
 _PUBLISH_PRICES = """
-    INSERT INTO ledger.prices (version, model, input_micros_per_million, output_micros_per_million)
-    SELECT %s, * FROM unnest(%s::text[], %s::bigint[], %s::bigint[])
+    INSERT INTO ledger.prices (version, model, input_micros_per_million, output_micros_per_million, page_micros)
+    SELECT %s, * FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bigint[])
 """
 _OVERRIDE = """
     INSERT INTO ledger.price_overrides (tenant, number, model, start_time, input_micros_per_million,
-                                        output_micros_per_million, create_time)
-    SELECT %(tenant)s, coalesce(max(number), 0) + 1, %(model)s, %(start)s, %(input)s, %(output)s, %(now)s
+                                        output_micros_per_million, page_micros, create_time)
+    SELECT %(tenant)s, coalesce(max(number), 0) + 1, %(model)s, %(start)s, %(input)s, %(output)s, %(page)s, %(now)s
     FROM ledger.price_overrides WHERE tenant = %(tenant)s HAVING count(*) < %(most)s RETURNING number
 """
 
@@ -115,7 +116,7 @@ class PostgresPrices:
                 rows = await cursor.fetchall()
         if not rows:
             raise LookupError(f"no price book of version {version}")
-        return PriceBook(version, {model: Price(sent, received) for model, sent, received in rows})
+        return PriceBook(version, {model: Price(sent, received, page) for model, sent, received, page in rows})
 
     async def _own_version(self, tenant: str, list_version: int, numbers: list[int]) -> int:
         """The version of these overrides over that list, which is made where nobody needed it yet."""
@@ -152,12 +153,13 @@ class PostgresPriceShelf:
         models = list(prices)
         sent = [Int8(prices[model].input_micros_per_million) for model in models]
         received = [Int8(prices[model].output_micros_per_million) for model in models]
+        pages = [Int8(prices[model].page_micros) for model in models]
         with translate("publish_prices"):
             async with self._pool.connection() as connection, connection.transaction():
                 cursor = await connection.execute(_PUBLISH, {"version": version, "currency": currency})
                 if await cursor.fetchone() is None:
                     return False
-                await connection.execute(_PUBLISH_PRICES, (version, models, sent, received))
+                await connection.execute(_PUBLISH_PRICES, (version, models, sent, received, pages))
         return True
 
     async def override(
@@ -169,6 +171,7 @@ class PostgresPriceShelf:
             "start": start,
             "input": None if price is None else price.input_micros_per_million,
             "output": None if price is None else price.output_micros_per_million,
+            "page": 0 if price is None else price.page_micros,
             "now": now,
             "most": MOST_OVERRIDES,
         }
@@ -192,8 +195,8 @@ async def read_overrides(pool: Pool, tenant: str) -> list[PriceOverride]:
             await connection.execute(BIND_TENANT, (tenant,))
             rows = await (await connection.execute(_OVERRIDES, (tenant,))).fetchall()
     return [
-        PriceOverride(owner, number, model, start, None if sent is None else Price(sent, received))
-        for owner, number, model, start, sent, received in rows
+        PriceOverride(owner, number, model, start, None if sent is None else Price(sent, received, page))
+        for owner, number, model, start, sent, received, page in rows
     ]
 
 

@@ -1,5 +1,6 @@
 """Recording usage in Postgres, a batch in one statement."""
 
+import contextlib
 import json
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -7,7 +8,7 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.errors import UniqueViolation
+from psycopg.errors import PipelineAborted, UniqueViolation
 
 from services.database.pool import Pool, translate
 from services.ledger.adapters.binary_arrays import BigintArray, TextArray, TimeArray, UuidArray
@@ -91,11 +92,17 @@ async def _record_new(
     """One transaction, for records whose ids are all new. Raises UniqueViolation where they are not."""
     # Begun by its first statement and ended by its last: transaction() in a pipeline makes a round trip of its
     # beginning, of its writes and of its end. What breaks it off is undone by the pool.
-    async with connection.pipeline():
-        await connection.execute(SHARE_TENANT, (TENANT_LOCK, batch.tenant))
-        inserted = await connection.execute(_INSERT_NEW, values)
-        await charge(connection, batch.tenant, spent, batch.record_time, opened=opened)
-        await connection.execute("COMMIT", prepare=False)
+    async with connection.pipeline() as pipeline:
+        try:
+            await connection.execute(SHARE_TENANT, (TENANT_LOCK, batch.tenant))
+            inserted = await connection.execute(_INSERT_NEW, values)
+            await charge(connection, batch.tenant, spent, batch.record_time, opened=opened)
+            await connection.execute("COMMIT", prepare=False)
+        except UniqueViolation:
+            # What was sent behind it has failed too, and would be told at the end of the pipeline.
+            with contextlib.suppress(PipelineAborted):
+                await pipeline.sync()
+            raise
     if inserted.rowcount < len(batch):  # a tenant that is not there has no budgets either: nothing was written
         raise refusals.tenant_unknown()
     return len(batch)

@@ -1,6 +1,6 @@
 """Webhooks and their outbox in Postgres."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -13,9 +13,9 @@ from services.ledger.domain.webhooks import MOST_WEBHOOKS, Webhook, WebhookSecre
 from services.webhooks.courier import Message
 
 _COUNT = "SELECT count(*) FROM ledger.webhooks WHERE tenant = %s AND delete_time IS NULL"
-_INSERT = "INSERT INTO ledger.webhooks (tenant, id, url, create_time) VALUES (%s, %s, %s, %s)"
+_INSERT = "INSERT INTO ledger.webhooks (tenant, id, url, create_time, event_types) VALUES (%s, %s, %s, %s, %s)"
 _LIST = """
-    SELECT tenant, id, url, create_time FROM ledger.webhooks
+    SELECT tenant, id, url, create_time, event_types FROM ledger.webhooks
     WHERE tenant = %s AND delete_time IS NULL AND id > %s ORDER BY id LIMIT %s
 """
 _DELETE = """
@@ -26,11 +26,22 @@ _GIVE_UP = """
     WHERE tenant = %s AND webhook = %s AND state = 'PENDING'
 """
 
+# From tenant to tenant along the index, and of each the oldest few: whoever has many messages stands before nobody.
 # Materialised: a plan that looked again for each row would take others each time.
 TAKE = """
-    WITH due AS MATERIALIZED (
-        SELECT tenant, id FROM ledger.webhook_deliveries WHERE state = 'PENDING' AND due_time <= %(now)s
-        ORDER BY due_time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    WITH RECURSIVE waiting AS (
+        (SELECT tenant FROM ledger.webhook_deliveries WHERE state = 'PENDING' ORDER BY tenant LIMIT 1)
+        UNION ALL
+        SELECT (SELECT d.tenant FROM ledger.webhook_deliveries d WHERE d.state = 'PENDING' AND d.tenant > w.tenant
+                ORDER BY d.tenant LIMIT 1)
+        FROM waiting w WHERE w.tenant IS NOT NULL
+    ), due AS MATERIALIZED (
+        SELECT own.tenant, own.id FROM waiting w CROSS JOIN LATERAL (
+            SELECT tenant, id, due_time FROM ledger.webhook_deliveries
+            WHERE tenant = w.tenant AND state = 'PENDING' AND due_time <= %(now)s
+            ORDER BY due_time LIMIT %(each)s FOR UPDATE SKIP LOCKED
+        ) own
+        WHERE NOT w.tenant = ANY(%(busy)s::text[]) ORDER BY own.due_time LIMIT %(limit)s
     )
     UPDATE ledger.webhook_deliveries d SET attempts = attempts + 1, due_time = %(until)s
     FROM due WHERE d.tenant = due.tenant AND d.id = due.id AND d.state = 'PENDING'
@@ -71,7 +82,7 @@ class PostgresWebhooks:
                     if count >= MOST_WEBHOOKS:
                         return False
                     values = (webhook.tenant, webhook.webhook_id, webhook.url, webhook.create_time)
-                    await connection.execute(_INSERT, values)
+                    await connection.execute(_INSERT, (*values, list(webhook.event_types)))
             except ForeignKeyViolation as exc:
                 raise refusals.tenant_unknown() from exc
         return True
@@ -81,7 +92,10 @@ class PostgresWebhooks:
             async with self._pool.connection() as connection:
                 await connection.execute(BIND_TENANT, (tenant,))
                 cursor = await connection.execute(_LIST, (tenant, after, limit))
-                return [Webhook(*row) for row in await cursor.fetchall()]
+                return [
+                    Webhook(owner, webhook_id, url, created, tuple(types))
+                    for owner, webhook_id, url, created, types in await cursor.fetchall()
+                ]
 
     async def delete(self, tenant: str, webhook_id: str, now: datetime) -> bool:
         with translate("delete_webhook"):
@@ -99,11 +113,14 @@ class PostgresOutbox:
         self._pool = pool
         self._secrets = hooks
 
-    async def take(self, now: datetime, until: datetime, limit: int) -> Sequence[Message]:
+    async def take(
+        self, now: datetime, until: datetime, limit: int, *, each: int, busy: Collection[str] = ()
+    ) -> Sequence[Message]:
+        values = {"now": now, "until": until, "limit": limit, "each": each, "busy": list(busy)}
         with translate("take_webhooks"):
             async with self._pool.connection() as connection:
                 await connection.execute(WORK_ACROSS, (_WORK,))
-                cursor = await connection.execute(TAKE, {"now": now, "until": until, "limit": limit})
+                cursor = await connection.execute(TAKE, values)
                 return [self._message(row) for row in await cursor.fetchall()]
 
     async def delivered(self, message: Message, now: datetime) -> None:

@@ -91,9 +91,15 @@ def price_message(book: PriceBook, model: str) -> price_pb2.Price:
         input_per_million=money(price.input_micros_per_million),
         output_per_million=money(price.output_micros_per_million),
         tenant_override=own,
+        per_page=money(price.page_micros) if price.page_micros else None,
     )
 
 
 def webhook_message(webhook: Webhook) -> webhook_pb2.Webhook:
     """A webhook as its owner sees it."""
-    return webhook_pb2.Webhook(name=webhook.name, url=webhook.url, create_time=timestamp_of(webhook.create_time))
+    return webhook_pb2.Webhook(
+        name=webhook.name,
+        url=webhook.url,
+        create_time=timestamp_of(webhook.create_time),
+        event_types=webhook.event_types,
+    )

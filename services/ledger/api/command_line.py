@@ -14,6 +14,7 @@ from services.ledger.domain.pricing import Price
 from services.ledger.domain.values import Hold, UsageRecord
 
 _PRICE_FIELDS = ("input_micros_per_million", "output_micros_per_million")
+_PAGE_FIELD = "page_micros"
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -65,6 +66,13 @@ def _add_prices(prices: argparse.ArgumentParser) -> None:
         metavar="INPUT,OUTPUT",
         help="micro-units for a million tokens that are sent, and that come back",
     )
+    price.add_argument(
+        "--page-micros",
+        dest="price",
+        type=lambda text: Price(0, 0, int(text)),
+        metavar="MICROS",
+        help="micro-units for a page, of a model that is priced by page",
+    )
     price.add_argument("--list-price", dest="price", action="store_const", const=None, help="what the list says again")
     listing = actions.add_parser("list", help="print every override that a tenant ever got")
     listing.add_argument("--tenant", required=True)
@@ -85,8 +93,8 @@ def price_list(text: str) -> tuple[int, str, dict[str, Price]]:
     try:
         book = tomllib.loads(text)
         version, currency, lines = book["version"], book["currency"], book["price"]
-        prices = {line["model"]: Price(**{name: line[name] for name in _PRICE_FIELDS}) for line in lines}
-        unknown = {name for line in lines for name in line} - {"model", *_PRICE_FIELDS}
+        prices = {line["model"]: _price_of(line) for line in lines}
+        unknown = {name for line in lines for name in line} - {"model", *_PRICE_FIELDS, _PAGE_FIELD}
     except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as exc:
         raise invalid_field("file", f"is not a price list: {type(exc).__name__}: {exc}") from exc
     if unknown or len(prices) != len(lines):
@@ -94,6 +102,12 @@ def price_list(text: str) -> tuple[int, str, dict[str, Price]]:
     if not isinstance(version, int) or not isinstance(currency, str):
         raise invalid_field("file", "must have a whole number as version and a text as currency")
     return version, currency, prices
+
+
+def _price_of(line: dict[str, int]) -> Price:
+    """By page, or by token; one that names both is found out later."""
+    tokens = [line.get(name, 0) if _PAGE_FIELD in line else line[name] for name in _PRICE_FIELDS]
+    return Price(tokens[0], tokens[1], line.get(_PAGE_FIELD, 0))
 
 
 def price_list_line(version: int, models: int) -> str:
@@ -112,6 +126,7 @@ def override_line(override: PriceOverride) -> str:
             "start_time": override.start.isoformat(),
             "input_micros_per_million": None if price is None else price.input_micros_per_million,
             "output_micros_per_million": None if price is None else price.output_micros_per_million,
+            "page_micros": None if price is None else price.page_micros,
         }
     )
 

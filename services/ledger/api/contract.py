@@ -4,7 +4,12 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from pagemesh.extractor.v1 import extractor_service_pb2
 from pagemesh.ledger.v1 import audit_service_pb2, credential_service_pb2, identity_service_pb2, ledger_service_pb2
-from pagemesh.summarizer.v1 import job_service_pb2, schema_service_pb2, summarizer_service_pb2
+from pagemesh.summarizer.v1 import (
+    job_service_pb2,
+    model_policy_service_pb2,
+    schema_service_pb2,
+    summarizer_service_pb2,
+)
 from services.runtime.access import of_descriptor
 
 LEDGER = "pagemesh.ledger.v1.LedgerService"
@@ -19,6 +24,7 @@ _FILES = (
     summarizer_service_pb2,
     schema_service_pb2,
     job_service_pb2,
+    model_policy_service_pb2,
     ledger_service_pb2,
     identity_service_pb2,
     audit_service_pb2,

@@ -12,6 +12,7 @@ from services.ledger.api.identity_mapping import (
     bare_id,
     changes_of,
     key_message,
+    plan_message,
     project_message,
     role_message,
     role_of,
@@ -101,7 +102,8 @@ class IdentityServicer(IdentityServiceServicer):
     async def GetTenant(self, request: pb.GetTenantRequest, context: Context) -> pb.GetTenantResponse:
         """Tells of the caller's tenant."""
         tenant = await self._tenants.own(mapping.caller(), bare_id(request.name))
-        return pb.GetTenantResponse(tenant=tenant_message(tenant))
+        plans = [plan_message(plan) for plan in await self._tenants.plans() if plan.plan_id == tenant.plan]
+        return pb.GetTenantResponse(tenant=tenant_message(tenant), plan=plans[0] if plans else None)
 
     async def UpdateTenant(self, request: pb.UpdateTenantRequest, context: Context) -> pb.UpdateTenantResponse:
         """Changes the caller's tenant."""

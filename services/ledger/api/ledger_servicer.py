@@ -9,8 +9,9 @@ from google.api.httpbody_pb2 import HttpBody
 from prometheus_client import Counter
 
 from pagemesh.ledger.v1 import ledger_service_pb2 as pb
+from pagemesh.ledger.v1 import webhook_delivery_pb2 as delivery_pb
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import LedgerServiceServicer
-from services.ledger.api import budget_mapping, mapping, usage_mapping
+from services.ledger.api import budget_mapping, mapping, usage_mapping, webhook_mapping
 from services.ledger.api.event_batch import batch_of
 from services.ledger.domain import usage_export
 from services.ledger.domain.books import Books
@@ -18,6 +19,7 @@ from services.ledger.domain.budgeting import Budgets
 from services.ledger.domain.prices import PriceLists
 from services.ledger.domain.usage_reports import Reports
 from services.ledger.domain.values import Tokens
+from services.ledger.domain.webhook_messages import WebhookMessages
 from services.ledger.domain.webhooks import Webhooks
 from services.runtime.errors import PagemeshError
 from services.webhooks.signature import secret_text
@@ -31,13 +33,21 @@ class LedgerServicer(LedgerServiceServicer):
     """Translates between the contract, the books and what is told of them."""
 
     def __init__(
-        self, books: Books, reports: Reports, budgets: Budgets, prices: PriceLists, webhooks: Webhooks
+        self,
+        books: Books,
+        reports: Reports,
+        budgets: Budgets,
+        prices: PriceLists,
+        webhooks: Webhooks,
+        *,
+        messages: WebhookMessages,
     ) -> None:
         self._books = books
         self._reports = reports
         self._budgets = budgets
         self._prices = prices
         self._webhooks = webhooks
+        self._messages = messages
 
     async def Reserve(self, request: pb.ReserveRequest, context: Context) -> pb.ReserveResponse:
         """Sets money aside."""
@@ -159,7 +169,7 @@ class LedgerServicer(LedgerServiceServicer):
 
     async def CreateWebhook(self, request: pb.CreateWebhookRequest, context: Context) -> pb.CreateWebhookResponse:
         """Makes a webhook."""
-        webhook, secret = await self._webhooks.create(mapping.caller(), request.url)
+        webhook, secret = await self._webhooks.create(mapping.caller(), request.url, request.event_types)
         return pb.CreateWebhookResponse(webhook=budget_mapping.webhook_message(webhook), secret=secret_text(secret))
 
     async def ListWebhooks(self, request: pb.ListWebhooksRequest, context: Context) -> pb.ListWebhooksResponse:
@@ -171,3 +181,27 @@ class LedgerServicer(LedgerServiceServicer):
         """Ends a webhook."""
         await self._webhooks.delete(mapping.caller(), request.name.removeprefix("webhooks/"))
         return pb.DeleteWebhookResponse()
+
+    async def ListWebhookDeliveries(
+        self, request: delivery_pb.ListWebhookDeliveriesRequest, context: Context
+    ) -> delivery_pb.ListWebhookDeliveriesResponse:
+        """Lists messages."""
+        state = webhook_mapping.state_of(request.state)
+        found, token = await self._messages.list(mapping.caller(), state, request.page_size, request.page_token)
+        return delivery_pb.ListWebhookDeliveriesResponse(
+            deliveries=map(webhook_mapping.delivery_message, found), next_page_token=token
+        )
+
+    async def RetryWebhookDelivery(
+        self, request: delivery_pb.RetryWebhookDeliveryRequest, context: Context
+    ) -> delivery_pb.RetryWebhookDeliveryResponse:
+        """Sends a message once more."""
+        delivery = await self._messages.retry(mapping.caller(), UUID(request.name.removeprefix("webhookDeliveries/")))
+        return delivery_pb.RetryWebhookDeliveryResponse(delivery=webhook_mapping.delivery_message(delivery))
+
+    async def PublishEvents(
+        self, request: delivery_pb.PublishEventsRequest, context: Context
+    ) -> delivery_pb.PublishEventsResponse:
+        """Tells webhooks what another service says."""
+        events = [webhook_mapping.event_of(event, f"events[{at}]") for at, event in enumerate(request.events)]
+        return delivery_pb.PublishEventsResponse(messages=await self._messages.publish(events))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from services.ledger.domain.checks import invalid_field
-from services.ledger.domain.values import Cursor, Selection, UsageRecord
+from services.ledger.domain.values import Cursor, UsageRecord
 from services.runtime.errors import InvalidArgument
 
 _FORM = struct.Struct(">8sq16s")
@@ -23,14 +23,14 @@ def cursor_of(record: UsageRecord) -> Cursor:
     return Cursor(record.event.occur_time, record.event.event_id)
 
 
-def encode(cursor: Cursor, selection: Selection) -> str:
+def encode(cursor: Cursor, selection: object) -> str:
     """The token that asks for what follows `cursor`, 43 characters of base64url."""
     micros = (cursor.occur_time - _EPOCH) // _MICROSECOND
     packed = _FORM.pack(_digest(selection), micros, cursor.event_id.bytes)
     return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
 
-def decode(token: str, selection: Selection) -> Cursor:
+def decode(token: str, selection: object) -> Cursor:
     """The cursor within a token. Raises InvalidArgument INVALID_PAGE_TOKEN where it is not one of this selection."""
     try:
         packed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)

@@ -18,6 +18,8 @@ MOST_OVERRIDES = 1000
 FIRST_TENANT_VERSION = 1_000_001
 """Versions from here on are a tenant's own: overrides over a version of the list."""
 _MOST_MICROS = 10**9
+_MOST_PAGE_MICROS = 10**6
+"""A dollar a page."""
 _LONGEST_MODEL = 200
 
 
@@ -151,3 +153,8 @@ def _check_price(price: Price) -> None:
         micros = getattr(price, name)
         if isinstance(micros, bool) or not isinstance(micros, int) or not 0 <= micros <= _MOST_MICROS:
             raise invalid_field(name, f"must be a whole number between 0 and {_MOST_MICROS}")
+    page = price.page_micros
+    if isinstance(page, bool) or not isinstance(page, int) or not 0 <= page <= _MOST_PAGE_MICROS:
+        raise invalid_field("page_micros", f"must be a whole number between 0 and {_MOST_PAGE_MICROS}")
+    if page and (price.input_micros_per_million or price.output_micros_per_million):
+        raise invalid_field("page_micros", "must be 0 where there is a price for tokens: a model has one unit")

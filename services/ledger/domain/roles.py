@@ -32,6 +32,8 @@ ROLES: Mapping[str, frozenset[Role]] = {
     "jobs.create": frozenset({_A, _O, _M}),
     "jobs.read": frozenset({_A, _O, _M}),
     "keys.admin": frozenset({_A}),
+    "models.admin": frozenset({_A}),
+    "models.read": frozenset({_A, _O, _M, _R}),
     "projects.admin": frozenset({_A}),
     "projects.read": frozenset({_A, _O, _M, _R}),
     "schemas.read": frozenset({_A, _O, _M}),

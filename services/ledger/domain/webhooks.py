@@ -1,4 +1,4 @@
-"""Where a tenant is told of thresholds."""
+"""Where a tenant is told of what happens."""
 
 import hashlib
 import hmac
@@ -18,6 +18,8 @@ from services.runtime.errors import NotFound, ResourceExhausted
 DEFAULT_PAGE = 50
 MOST_WEBHOOKS = 20
 """Most webhooks of one tenant: each alert is a message to each of them."""
+MONEY_EVENTS = ("budget.threshold_reached", "cost.anomaly_detected")
+"""What a webhook is told of that says nothing else."""
 _ID_CHARACTERS = string.digits + string.ascii_lowercase
 
 
@@ -29,6 +31,7 @@ class Webhook:
     webhook_id: str
     url: str
     create_time: datetime
+    event_types: tuple[str, ...] = MONEY_EVENTS
 
     @property
     def name(self) -> str:
@@ -74,8 +77,8 @@ class Webhooks:
         self._clock = clock
         self._fault_of_url = fault_of_url
 
-    async def create(self, caller: Caller, url: str) -> tuple[Webhook, bytes]:
-        """Makes a webhook; answers it and its secret.
+    async def create(self, caller: Caller, url: str, event_types: Sequence[str] = ()) -> tuple[Webhook, bytes]:
+        """Makes a webhook that is told of these types, or of MONEY_EVENTS; answers it and its secret.
 
         Raises InvalidArgument, ResourceExhausted TOO_MANY_WEBHOOKS, FailedPrecondition TENANT_UNKNOWN.
         """
@@ -83,7 +86,7 @@ class Webhooks:
         if fault:
             raise invalid_field("url", fault)
         webhook_id = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(16))
-        webhook = Webhook(caller.tenant, webhook_id, url, self._clock())
+        webhook = Webhook(caller.tenant, webhook_id, url, self._clock(), tuple(event_types) or MONEY_EVENTS)
         if not await self._store.add(webhook):
             raise ResourceExhausted(
                 "TOO_MANY_WEBHOOKS", f"A tenant has at most {MOST_WEBHOOKS} webhooks. Delete one that is not needed."

@@ -18,7 +18,7 @@ from services.summarizer.adapters.bounded_http import bounded_client
 from services.summarizer.adapters.provider_faults import cut_off, unreadable
 from services.summarizer.domain import prompt_forms, prompts
 from services.summarizer.domain.answers import MAX_ANSWER_CHARS, UnreadableAnswer
-from services.summarizer.domain.fields_values import AnyPrompt, FieldsPrompt
+from services.summarizer.domain.fields_values import AnyPrompt, ChatPrompt, FieldsPrompt, chat_prompt
 from services.summarizer.domain.ports import Abilities
 from services.summarizer.domain.prose_stream import ProseStream
 from services.summarizer.domain.reading import EMPTY_CHUNK
@@ -83,11 +83,11 @@ class ChatProvider(ABC):
         )
 
     @abstractmethod
-    async def _ask(self, prompt: AnyPrompt) -> Piece:
+    async def _ask(self, prompt: ChatPrompt) -> Piece:
         """One call and all of its answer. What the library raises is translated outside."""
 
     @abstractmethod
-    def _pieces(self, prompt: AnyPrompt) -> AsyncGenerator[Piece, None]:
+    def _pieces(self, prompt: ChatPrompt) -> AsyncGenerator[Piece, None]:
         """The same as it is written. Closing the generator ends the call."""
 
     @abstractmethod
@@ -106,6 +106,7 @@ class ChatProvider(ABC):
 
     def count(self, prompt: AnyPrompt) -> TokenCount:
         """An upper bound: of the text as `count_text` counts, and of what the API adds."""
+        prompt = chat_prompt(prompt)
         if prompt.chunk is not None:
             material = self._count_text(prompts.speakable(prompt.chunk.text)) + _MARKER_TOKENS * len(prompt.chunk.spans)
         else:
@@ -115,6 +116,7 @@ class ChatProvider(ABC):
 
     async def complete(self, prompt: AnyPrompt) -> Answer:
         """One call. Raises what the port says, with reasons PROVIDER_…"""
+        prompt = chat_prompt(prompt)
         with self._translated():
             async with asyncio.timeout(self._timeout_s):
                 said = await self._ask(prompt)
@@ -125,6 +127,7 @@ class ChatProvider(ABC):
 
     async def stream(self, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
         """The same by server-sent events: the sentences' texts in pieces, then the answer."""
+        prompt = chat_prompt(prompt)
         prose, content, size = ProseStream(), list[str](), 0
         finish_reason: str | None = None
         usage: TokenCount | None = None
@@ -154,7 +157,7 @@ class ChatProvider(ABC):
     ) -> None:
         await self.close()
 
-    async def _timed(self, prompt: AnyPrompt) -> AsyncGenerator[Piece, None]:
+    async def _timed(self, prompt: ChatPrompt) -> AsyncGenerator[Piece, None]:
         """The pieces. The time-out stands around each wait, not around the consumer's work."""
         ends_at = asyncio.get_running_loop().time() + self._timeout_s
         async with aclosing(self._pieces(prompt)) as pieces:
@@ -166,14 +169,14 @@ class ChatProvider(ABC):
                     return
                 yield piece
 
-    def _messages(self, prompt: AnyPrompt) -> list[dict[str, str]]:
+    def _messages(self, prompt: ChatPrompt) -> list[dict[str, str]]:
         messages = prompt_forms.render(prompt, self._new_fence)
         return [{"role": "system", "content": messages.system}, {"role": "user", "content": messages.user}]
 
-    def _most_output_tokens(self, prompt: AnyPrompt) -> int:
+    def _most_output_tokens(self, prompt: ChatPrompt) -> int:
         return min(prompt_forms.most_output_tokens(prompt), self.abilities(prompt.model).max_output_tokens)
 
-    def _count_frame(self, empty: AnyPrompt) -> int:
+    def _count_frame(self, empty: ChatPrompt) -> int:
         """Everything but the material."""
         # One letter stands for each fence, whose own tokens are added at their most.
         frame = prompt_forms.render(empty, lambda: "x")
@@ -182,7 +185,7 @@ class ChatProvider(ABC):
         fences = _FENCES_IN_FRAME + (1 + len(empty.complaints) if isinstance(empty, FieldsPrompt) else 0)
         return counted + fences * _FENCE_TOKENS + _TEMPLATE_TOKENS
 
-    def _used(self, prompt: AnyPrompt, reported: TokenCount | None) -> TokenCount:
+    def _used(self, prompt: ChatPrompt, reported: TokenCount | None) -> TokenCount:
         """Usage as reported where it can be true, else the most that was counted: unknown is never free."""
         limits = self.abilities(prompt.model)
         plausible = reported is not None and 0 < reported.input_tokens <= limits.context_tokens
@@ -190,7 +193,7 @@ class ChatProvider(ABC):
             return self.count(prompt)
         return reported
 
-    def _answer(self, prompt: AnyPrompt, content: str, finish_reason: str | None, tokens: TokenCount) -> Answer:
+    def _answer(self, prompt: ChatPrompt, content: str, finish_reason: str | None, tokens: TokenCount) -> Answer:
         if finish_reason != _FINISHED:
             raise unreadable(self.name, "it was cut off at its limit", tokens)
         try:
@@ -199,7 +202,7 @@ class ChatProvider(ABC):
             raise unreadable(self.name, str(exc), tokens) from exc
 
 
-def _without_material(prompt: AnyPrompt) -> AnyPrompt:
+def _without_material(prompt: ChatPrompt) -> ChatPrompt:
     """The prompt with nothing of the document in it: the same for all parts of a request."""
     if isinstance(prompt, FieldsPrompt):
         return replace(prompt, chunk=EMPTY_CHUNK)

@@ -123,11 +123,19 @@ async def _bounded(page: page_pb2.Page) -> Page | PageFailed:
 def _page(page: page_pb2.Page) -> Page:
     """The page as somebody sees it. Without the words that nobody sees its text is put together anew."""
     if page_pb2.PAGE_FLAG_HIDDEN_TEXT not in page.flags:
-        return Page(page.number, page.text, tuple(_word(word) for word in page.words))
+        words = tuple(_word(word) for word in page.words)
+        return Page(page.number, page.text, words, scanned=_is_scanned(page))
     seen = [word for word in page.words if not word.hidden]
     hidden = len(page.words) - len(seen)
     text = _text(seen) if hidden else page.text
     return Page(page.number, text, tuple(_word(word) for word in seen), hidden_words=hidden)
+
+
+def _is_scanned(page: page_pb2.Page) -> bool:
+    """Whether its text, if it has any, is in its picture."""
+    if page_pb2.PAGE_FLAG_BLANK in page.flags:
+        return False
+    return page_pb2.PAGE_FLAG_OCR in page.flags or page_pb2.PAGE_FLAG_NO_TEXT in page.flags
 
 
 def _text(words: list[page_pb2.Word]) -> str:

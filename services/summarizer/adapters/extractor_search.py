@@ -1,9 +1,9 @@
-"""The extractor's SearchPages as the summarizer's way to pages by their words."""
+"""The extractor's SearchPages as the summarizer's way to pages by their words or their meaning."""
 
 from collections.abc import Sequence
 
 from pagemesh.extractor.v1 import extractor_service_pb2 as extractor_pb2
-from pagemesh.extractor.v1 import extractor_service_pb2_grpc, search_pb2
+from pagemesh.extractor.v1 import extractor_service_pb2_grpc, search_pb2, vectors_pb2
 from services.runtime.clients import MeshClient
 from services.summarizer.domain.ports_questions import Filters, PageAt
 
@@ -19,13 +19,24 @@ class ExtractorSearch:
         self._stub = extractor_service_pb2_grpc.ExtractorServiceStub(client.channel)
 
     async def find(self, query: str, filters: Filters, limit: int) -> Sequence[PageAt]:
-        """The best pages, without what they say: they are read anyway."""
+        """The best pages."""
+        return await self._search(query, filters, limit, vectors_pb2.SEARCH_MODE_WORDS)
+
+    async def near(self, text: str, filters: Filters, limit: int) -> Sequence[PageAt]:
+        """The nearest pages."""
+        return await self._search(text, filters, limit, vectors_pb2.SEARCH_MODE_VECTORS)
+
+    async def _search(
+        self, query: str, filters: Filters, limit: int, mode: "vectors_pb2.SearchMode.ValueType"
+    ) -> Sequence[PageAt]:
+        """Pages without what they say: they are read anyway."""
         request = extractor_pb2.SearchPagesRequest(
             query=query,
             page_size=limit,
             documents=filters.documents,
             languages=filters.languages,
             view=search_pb2.SEARCH_VIEW_BASIC,
+            mode=mode,
         )
         if filters.stored_after is not None:
             request.stored_after.FromDatetime(filters.stored_after)

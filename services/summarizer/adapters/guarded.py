@@ -1,4 +1,5 @@
-"""A provider with what every call to it needs: a place in the queue, a breaker, retries within the deadline.
+"""A provider with what every call to it needs: a place in the queue, room within what the provider takes in a minute, a
+breaker, retries within the deadline.
 
 Only what certainly cost nothing is tried again: a request that never left, and a refusal for load (429, or 503 with
 Retry-After), which no provider charges. A call that broke off or timed out after it was sent may have to be paid, so it
@@ -8,11 +9,12 @@ is the caller's to decide, who set the money for one call aside.
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from typing import TypeVar
 
 from services.runtime.breaker import Breaker, counts_by_default
 from services.runtime.errors import DeadlineExceeded, PagemeshError, ResourceExhausted, Unavailable
+from services.summarizer.adapters.tolls import Spent, Tolls
 from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.ports import Abilities, Provider
 from services.summarizer.domain.values import Answer, TokenCount
@@ -52,8 +54,9 @@ def model_breaker(name: str) -> Breaker:
 class GuardedProvider:
     """The same port around any provider.
 
-    `remaining_s` says how much time the caller has left, None for no limit, and `tenant` who he is; `sleep` and
-    `jitter` (uniform in 0 to 1) are there to be injected.
+    `remaining_s` says how much time the caller has left, None for no limit, and `tenant` who he is; `tolls` are the
+    limits by the minute, where somebody sends a bill; `sleep` and `jitter` (uniform in 0 to 1) are there to be
+    injected.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class GuardedProvider:
         *,
         remaining_s: Callable[[], float | None],
         tenant: Callable[[], str],
+        tolls: Tolls | None = None,
         breaker_for: Callable[[str], Breaker] = model_breaker,
         concurrency: int = CONCURRENCY,
         max_waiting: int = MAX_WAITING,
@@ -74,6 +78,7 @@ class GuardedProvider:
         self._provider = provider
         self._remaining_s = remaining_s
         self._tenant = tenant
+        self._tolls = tolls
         self._breaker_for = breaker_for
         self._concurrency = concurrency
         self._max_waiting = max_waiting
@@ -100,7 +105,10 @@ class GuardedProvider:
         async with self._place(prompt.model) as lane:
             for attempt in range(self._retries + 1):
                 try:
-                    return await lane.breaker.call(lambda: self._provider.complete(prompt))
+                    async with self._toll(prompt) as spent:
+                        answer = await lane.breaker.call(lambda: self._provider.complete(prompt))
+                        spent.tokens = answer.tokens
+                    return answer
                 except PagemeshError as exc:
                     await self._pause(exc, attempt)
         raise AssertionError("the last attempt returns or raises")
@@ -111,11 +119,15 @@ class GuardedProvider:
             for attempt in range(self._retries + 1):
                 answer, begun = None, False
                 try:
-                    async with lane.breaker.guard(), aclosing(_generator(self._provider, prompt)) as items:
+                    async with (
+                        self._toll(prompt) as spent,
+                        lane.breaker.guard(),
+                        aclosing(_generator(self._provider, prompt)) as items,
+                    ):
                         async for item in items:
                             begun = True
                             if isinstance(item, Answer):
-                                answer = item
+                                answer, spent.tokens = item, item.tokens
                             else:
                                 yield item
                 except PagemeshError as exc:
@@ -127,6 +139,13 @@ class GuardedProvider:
                 if answer is not None:
                     yield answer
                 return
+
+    def _toll(self, prompt: AnyPrompt) -> AbstractAsyncContextManager[Spent]:
+        """The call's share of what the model takes in a minute. It is taken in the order of the places, so that tenants
+        take turns here too."""
+        if self._tolls is None:
+            return nullcontext(Spent())
+        return self._tolls.passing(f"{self.name}/{prompt.model}", lambda: self._provider.count(prompt))
 
     @asynccontextmanager
     async def _place(self, model: str) -> AsyncGenerator["_Lane", None]:
@@ -146,7 +165,7 @@ class GuardedProvider:
 
     async def _pause(self, error: PagemeshError, attempt: int) -> None:
         """Waits until the call may be tried again; raises the error where it may not, or not in time."""
-        if attempt == self._retries or not _cost_nothing(error):
+        if attempt == self._retries or not _cost_nothing(error) or _was_at_the_toll(error):
             raise error
         wait_s = self._jitter() * min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2.0**attempt)
         if error.retry_after_s is not None:
@@ -199,6 +218,11 @@ def _generator(provider: Provider, prompt: AnyPrompt) -> AsyncGenerator[str | An
     items = provider.stream(prompt)
     assert isinstance(items, AsyncGenerator), "a stream has to be closable"
     return items
+
+
+def _was_at_the_toll(error: PagemeshError) -> bool:
+    """Whether it was not let through, and would have waited, had there been time."""
+    return isinstance(error, ResourceExhausted) and error.metadata.get("sent") == "no"
 
 
 def _cost_nothing(error: PagemeshError) -> bool:

@@ -23,6 +23,7 @@ from services.summarizer.domain.jobs import (
     SummarizeWork,
     Work,
 )
+from services.summarizer.domain.personal_kinds import Kind, Kinds
 from services.summarizer.domain.values import Length, Options, Style, Summary
 
 _NO_KEY = bytes(32)
@@ -33,13 +34,15 @@ def encode_work(work: Work) -> bytes:
     match work:
         case SummarizeWork(options, fallbacks):
             asked = [options.length.name, options.style.value, options.language, options.focus, options.model]
-            return _dump(["summarize", asked, fallbacks])
+            # A worker of the version before can do all others.
+            asked += [options.audience] if options.audience else []
+            return _dump(["summarize", asked, fallbacks, *_named(options.ocr_model), *_kinds(options.anonymise)])
         case ExtractWork():
             return _dump(["extract"])
-        case FieldsWork(schema, stored, model, fallbacks):
-            return _dump(["fields", schema, stored, model, fallbacks])
-        case AskWork(question, max_passages, language, model, fallbacks):
-            return _dump(["ask", question, max_passages, language, model, fallbacks])
+        case FieldsWork(schema, stored, model, fallbacks, ocr_model, kinds):
+            return _dump(["fields", schema, stored, model, fallbacks, *_named(ocr_model), *_kinds(kinds)])
+        case AskWork(question, max_passages, language, model, fallbacks, kinds):
+            return _dump(["ask", question, max_passages, language, model, fallbacks, *_kinds(kinds)])
 
 
 def decode_work(data: bytes) -> Work:
@@ -49,17 +52,25 @@ def decode_work(data: bytes) -> Work:
         if kind == "extract":
             return ExtractWork()
         if kind == "fields":
-            schema, stored, model, fallbacks = rest
-            return FieldsWork(schema, stored, model, tuple(fallbacks))
+            schema, stored, model, fallbacks, *more = rest
+            return FieldsWork(schema, stored, model, tuple(fallbacks), *_read_more(more))
         if kind == "ask":
-            question, max_passages, language, model, fallbacks = rest
-            return AskWork(question, max_passages, language, model, tuple(fallbacks))
+            question, max_passages, language, model, fallbacks, *kinds = rest
+            return AskWork(question, max_passages, language, model, tuple(fallbacks), _read_kinds(*kinds))
         if kind != "summarize":
             raise Undecodable(f"there is no work of the kind {kind!r}")
-        (length, style, language, focus, model), fallbacks = rest
-        return SummarizeWork(Options(Length[length], Style(style), language, focus, model), tuple(fallbacks))
+        (length, style, language, focus, model, *audience), fallbacks, *more = rest
+        ocr_model, kinds = _read_more(more)
+        options = Options(Length[length], Style(style), language, focus, model, *audience)
+        options = replace(options, ocr_model=ocr_model, anonymise=kinds)
+        return SummarizeWork(options, tuple(fallbacks))
     except (ValueError, TypeError, KeyError) as exc:
         raise Undecodable("the work of a job cannot be read") from exc
+
+
+def _named(ocr_model: str) -> list[str]:
+    """Only where there is one: work without it is written as it always was."""
+    return [ocr_model] if ocr_model else []
 
 
 def encode_result(tenant: str, result: Result) -> bytes:
@@ -101,6 +112,21 @@ def fingerprint(order: Order) -> bytes:
     if order.max_cost is not None:
         parts.append([order.max_cost.currency, order.max_cost.micros])
     return hashlib.sha256(_dump(parts)).digest()
+
+
+def _kinds(kinds: Kinds | None) -> list[list[str]]:
+    """What is replaced, where the work says so: other work is written as it always was."""
+    return [] if kinds is None else [[kind.value for kind in kinds]]
+
+
+def _read_more(more: list[str | list[str]]) -> tuple[str, Kinds | None]:
+    """Who reads scans, and what is replaced; each is there only where the work says so."""
+    named = [item for item in more if isinstance(item, str)]
+    return "".join(named), _read_kinds(*(item for item in more if isinstance(item, list)))
+
+
+def _read_kinds(kinds: list[str] | None = None) -> Kinds | None:
+    return None if kinds is None else tuple(Kind(kind) for kind in kinds)
 
 
 def _dump(value: object) -> bytes:

@@ -3,11 +3,19 @@
 import json
 from typing import Any
 
-from services.summarizer.adapters.encoding import Undecodable
+from services.summarizer.adapters.encoding import (
+    Undecodable,
+    decode_citation,
+    decode_counts,
+    decode_scans,
+    encode_citation,
+    encode_counts,
+    encode_scans,
+)
 from services.summarizer.domain.answer_values import Cited, CitedAnswer, Statement
 from services.summarizer.domain.fields_values import Extraction, FieldValue, OtherValue, Path, Violation
 from services.summarizer.domain.ports_questions import PageAt
-from services.summarizer.domain.values import Box, Citation, Consumption, Money, TokenCount
+from services.summarizer.domain.values import NO_SCANS, Box, Consumption, Money, TokenCount
 
 VERSION = 1
 
@@ -18,9 +26,9 @@ def encode_extraction(found: Extraction) -> bytes:
         [
             field.path,
             field.value,
-            field.citation and _citation(field.citation),
+            field.citation and encode_citation(field.citation),
             field.confidence,
-            [[other.value, _citation(other.citation)] for other in field.others],
+            [[other.value, encode_citation(other.citation)] for other in field.others],
         ]
         for field in found.fields
     ]
@@ -36,6 +44,8 @@ def encode_extraction(found: Extraction) -> bytes:
             found.missing,
             found.failed_pages,
             _used(found.consumption),
+            *([encode_scans(found.scans)] if found.scans.model else []),
+            *encode_counts(found.anonymised),
         ]
     )
 
@@ -43,7 +53,7 @@ def encode_extraction(found: Extraction) -> bytes:
 def decode_extraction(data: bytes) -> Extraction:
     """The extraction that was encoded. Raises Undecodable."""
     try:
-        names, flags, found, fields, violations, missing, failed, used = _parts(data)
+        names, flags, found, fields, violations, missing, failed, used, *more = _parts(data)
         document, schema, digest, model, degraded_from = names
         repaired, cached, *unaffordable = flags
         return Extraction(
@@ -59,7 +69,9 @@ def decode_extraction(data: bytes) -> Extraction:
             cached=cached,
             failed_pages=tuple(failed),
             consumption=_read_used(*used),
+            anonymised=decode_counts(*(item for item in more if isinstance(item, dict))),
             degraded_from=degraded_from,
+            scans=next((decode_scans(*item) for item in more if isinstance(item, list)), NO_SCANS),
             repair_unaffordable=any(unaffordable),
         )
     except (ValueError, TypeError) as exc:
@@ -81,6 +93,7 @@ def encode_answer(answer: CitedAnswer) -> bytes:
             [_at(at) for at in answer.passages],
             [_at(at) for at in answer.failed_pages],
             _used(answer.consumption),
+            *encode_counts(answer.anonymised),
         ]
     )
 
@@ -88,7 +101,7 @@ def encode_answer(answer: CitedAnswer) -> bytes:
 def decode_answer(data: bytes) -> CitedAnswer:
     """The answer that was encoded. Raises Undecodable."""
     try:
-        flags, texts, statements, passages, failed, used = _parts(data)
+        flags, texts, statements, passages, failed, used, *counts = _parts(data)
         found, extractive, cached = flags
         text, model, degraded_from = texts
         return CitedAnswer(
@@ -101,6 +114,7 @@ def decode_answer(data: bytes) -> CitedAnswer:
             cached=cached,
             failed_pages=tuple(PageAt(document, number) for document, number in failed),
             consumption=_read_used(*used),
+            anonymised=decode_counts(*counts),
             degraded_from=degraded_from,
         )
     except (ValueError, TypeError) as exc:
@@ -108,17 +122,9 @@ def decode_answer(data: bytes) -> CitedAnswer:
 
 
 def _read_field(path: list[str | int], value: Any, citation: Any, confidence: float, others: list[Any]) -> FieldValue:
-    said = tuple(OtherValue(other, _read_citation(*cited)) for other, cited in others)
+    said = tuple(OtherValue(other, decode_citation(*cited)) for other, cited in others)
     where: Path = tuple(path)
-    return FieldValue(where, value, citation and _read_citation(*citation), confidence, said)
-
-
-def _citation(citation: Citation) -> list[Any]:
-    return [citation.page, citation.quote, _boxes(citation.boxes)]
-
-
-def _read_citation(page: int, quote: str, boxes: list[list[float]]) -> Citation:
-    return Citation(page, quote, tuple(Box(*box) for box in boxes))
+    return FieldValue(where, value, citation and decode_citation(*citation), confidence, said)
 
 
 def _read_cited(document: str, number: int, quote: str, boxes: list[list[float]]) -> Cited:
@@ -135,13 +141,13 @@ def _boxes(boxes: tuple[Box, ...]) -> list[list[float]]:
 
 def _used(used: Consumption) -> list[Any]:
     tokens, cost = used.tokens, used.cost
-    counts = [tokens.input_tokens, tokens.output_tokens, used.provider_calls]
+    counts = [tokens.input_tokens, tokens.output_tokens, used.provider_calls, *([tokens.pages] if tokens.pages else [])]
     return [counts, [cost.currency, cost.micros], used.settled, used.usage_event_ids]
 
 
 def _read_used(counts: list[int], cost: list[Any], settled: bool, ids: list[str]) -> Consumption:
-    input_tokens, output_tokens, calls = counts
-    return Consumption(TokenCount(input_tokens, output_tokens), calls, Money(*cost), settled, tuple(ids))
+    input_tokens, output_tokens, calls, *pages = counts
+    return Consumption(TokenCount(input_tokens, output_tokens, *pages), calls, Money(*cost), settled, tuple(ids))
 
 
 def _parts(data: bytes) -> list[Any]:

@@ -6,6 +6,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from services.runtime.errors import PagemeshError
+from services.summarizer.domain.job_notices import JobNotice, NoticeBacklog, NoticeSignals
 from services.summarizer.domain.job_worker import WorkerSignals
 from services.summarizer.domain.jobs import Claim, Forgotten, Waiting
 
@@ -19,6 +20,10 @@ _TRIES = Histogram("pagemesh_jobs_tries", "Which attempt it was that succeeded."
 _RECOVERED = Counter("pagemesh_jobs_recovered", "Jobs that were taken from workers that were lost.")
 _FORGOTTEN = Counter("pagemesh_jobs_forgotten", "What the clean-up removed.", ["kind"])
 _BROKEN = Counter("pagemesh_jobs_worker_faults", "Faults of the worker itself; each is tried again.", ["step"])
+_TOLD = Counter("pagemesh_job_notices_told", "Ends of jobs that the ledger has acknowledged, for webhooks.")
+_UNTOLD = Gauge("pagemesh_job_notices_waiting", "Ends of jobs that the ledger has not acknowledged.")
+_UNTOLD_AGE = Gauge("pagemesh_job_notices_oldest_seconds", "Age of the oldest of them.")
+_UNTOLD_PARKED = Gauge("pagemesh_job_notices_parked", "Ends of jobs that the ledger refused for good.")
 
 log = structlog.get_logger()
 
@@ -84,3 +89,31 @@ def _broken(step: str, error: Exception) -> None:
     _BROKEN.labels(step).inc()
     known = isinstance(error, PagemeshError)
     log.error("job_worker_fault", step=step, error=type(error).__name__, exc_info=None if known else error)
+
+
+def limit_unknown(tenant: str, error: Exception) -> None:
+    """The plan of a tenant could not be asked for; nothing of it where no limit could be kept."""
+    known = isinstance(error, PagemeshError)
+    reason = getattr(error, "reason", type(error).__name__)
+    log.warning("job_limit_unknown", tenant=tenant, reason=reason, exc_info=None if known else error)
+
+
+def notice_signals() -> NoticeSignals:
+    """What the feeder of notices calls."""
+    return NoticeSignals(told=_TOLD.inc, parked=_notice_parked, broken=_notices_broken, backlog=_notices_backlog)
+
+
+def _notice_parked(notice: JobNotice, error: PagemeshError) -> None:
+    log.error("job_notice_parked", tenant=notice.tenant, job=notice.job_id, reason=error.reason)
+
+
+def _notices_broken(error: Exception) -> None:
+    known = isinstance(error, PagemeshError | TimeoutError)
+    reason = getattr(error, "reason", type(error).__name__)
+    log.warning("job_notices_failed", reason=reason, exc_info=None if known else error)
+
+
+def _notices_backlog(backlog: NoticeBacklog) -> None:
+    _UNTOLD.set(backlog.depth)
+    _UNTOLD_AGE.set(backlog.oldest_age_s)
+    _UNTOLD_PARKED.set(backlog.parked)

@@ -27,7 +27,7 @@ class LedgerBooks:
         request = ledger_pb2.ReserveRequest(
             hold_id=hold_id,
             model=model,
-            max_input_tokens=most.input_tokens,
+            max_input_tokens=most.sent,
             max_output_tokens=most.output_tokens,
             ttl=duration_pb2.Duration(seconds=math.ceil(ttl_s)),
             job=job,
@@ -58,7 +58,7 @@ def _event(event: UsageEvent) -> usage_pb2.UsageEvent:
     return usage_pb2.UsageEvent(
         event_id=event.event_id,
         model=event.model,
-        input_tokens=event.tokens.input_tokens,
+        input_tokens=event.tokens.sent,
         output_tokens=event.tokens.output_tokens,
         operation=event.operation,
         document=event.document,

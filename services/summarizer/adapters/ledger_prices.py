@@ -26,16 +26,22 @@ class LedgerPrices:
         """The price that a call to the model has now: the tenant's own before the list's, the exact name before the
         longest pattern, as the ledger finds it."""
         prices, version = await self._list()
-        for own in (True, False):
-            known = {price.model: price for price in prices if price.tenant_override is own}
-            found = _find(known, model)
-            if found is not None:
-                return ModelPrice(
-                    found.input_per_million.currency,
-                    found.input_per_million.micros,
-                    found.output_per_million.micros,
-                    version,
-                )
+        own, listed = (
+            _find({price.model: price for price in prices if price.tenant_override is is_own}, model)
+            for is_own in (True, False)
+        )
+        # A pattern with a price for tokens says nothing about a model that is priced by page, nor the other way round.
+        fits = own is not None and (
+            listed is None or own.model == model or own.HasField("per_page") == listed.HasField("per_page")
+        )
+        if (found := own if fits else listed) is not None:
+            return ModelPrice(
+                found.input_per_million.currency,
+                found.input_per_million.micros,
+                found.output_per_million.micros,
+                version,
+                page_micros=found.per_page.micros,
+            )
         raise FailedPrecondition(
             "MODEL_UNPRICED",
             f"The price book (version {version}) has no price for this model. Use a model that it lists.",

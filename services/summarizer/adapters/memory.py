@@ -98,13 +98,15 @@ class Hold:
 
 @dataclass
 class MemoryBooks:
-    """Books with prices in micro-units for a million tokens, sent and received, and an optional hard budget."""
+    """Books with prices in micro-units for a million tokens, sent and received, or for a page, and an optional hard
+    budget."""
 
     prices: Mapping[str, tuple[int, int]]
     budget_micros: int | None = None
     holds: dict[str, Hold] = field(default_factory=dict)
     events: dict[tuple[str, str], UsageEvent] = field(default_factory=dict)
     """By tenant and event id: what is in the books."""
+    by_page: Mapping[str, int] = field(default_factory=dict)
 
     async def reserve(self, hold_id: str, model: str, most: TokenCount, ttl_s: float, *, job: str = "") -> Held:
         """Sets the highest possible price aside."""
@@ -163,6 +165,8 @@ class MemoryBooks:
         return hold
 
     def _price(self, model: str, tokens: TokenCount) -> Money:
+        if model in self.by_page:
+            return Money("USD", tokens.pages * self.by_page[model])
         if model not in self.prices:
             raise FailedPrecondition("MODEL_UNPRICED", f"The model {model!r} has no price.")
         sent, received = self.prices[model]

@@ -1,8 +1,9 @@
 """Jobs in memory: JobStore, JobQueue and JobSpending as one, for tests. It keeps to the same contract as Postgres."""
 
+import itertools
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from services.runtime.errors import AlreadyExists, QuotaViolation, ResourceExhau
 from services.summarizer.adapters.job_bell import Bells
 from services.summarizer.adapters.job_encoding import fingerprint
 from services.summarizer.domain.events import Progress
+from services.summarizer.domain.job_notices import JobNotice
 from services.summarizer.domain.job_ports import QUEUED
 from services.summarizer.domain.jobs import (
     Batch,
@@ -61,6 +63,9 @@ class MemoryJobs:
     served: dict[str, int] = field(default_factory=dict)
     calls: dict[_Key, tuple[str, int]] = field(default_factory=dict)
     """Of calls whose cost is not known, by tenant and hold: the job, and the most that they can cost."""
+    limits: dict[str, int | None] = field(default_factory=dict)
+    notices: list[JobNotice] = field(default_factory=list)
+    noticed: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     async def submit(self, order: Order, *, ids: Sequence[str], batch: str, limit: int) -> tuple[Job, str]:
         caller, tenant = order.caller, order.caller.tenant
@@ -70,7 +75,7 @@ class MemoryJobs:
             if print_of_it != fingerprint(order):
                 raise AlreadyExists("REQUEST_ID_REUSED", "This request id was used for another request.")
             return replace(self.jobs[tenant, job_id], result=None), known_batch
-        self._check_room(tenant, len(ids), limit)
+        self.check_room(tenant, len(ids), limit)
         if order.request_id:
             self.requests[request] = (fingerprint(order), ids[0], batch)
         now = self.now()
@@ -134,7 +139,7 @@ class MemoryJobs:
         job = self.jobs.get((tenant, job_id))
         if job is None or job.state not in (JobState.FAILED, JobState.CANCELLED):
             return None if job is None else (job, False)
-        self._check_room(tenant, 1, limit)
+        self.check_room(tenant, 1, limit)
         self.places[tenant, job_id] = _Place(tenant, job_id, job.priority, self.now(), job.attempts)
         self.callers[tenant, job_id] = caller
         self.jobs[tenant, job_id] = replace(job, actor=caller.actor, max_cost=max_cost or job.max_cost)
@@ -177,7 +182,7 @@ class MemoryJobs:
             if not place.worker
             and place.due <= now
             and place.priority in order
-            and working[place.tenant] < most_of_tenant
+            and working[place.tenant] < self._most(place.tenant, most_of_tenant)
         ]
         if not due:
             return None
@@ -226,11 +231,20 @@ class MemoryJobs:
         return True
 
     async def finish(
-        self, claim: Claim, state: JobState, *, result: Result | None, fault: Fault | None, keep_s: float
+        self,
+        claim: Claim,
+        state: JobState,
+        *,
+        result: Result | None,
+        fault: Fault | None,
+        keep_s: float,
+        progress: Progress | None = None,
     ) -> bool:
         place = self._held(claim)
         if place is None:
             return False
+        if progress is not None:
+            self._move(place.tenant, place.job_id, EventKind.PROGRESS, JobState.RUNNING, progress=progress)
         del self.places[place.tenant, place.job_id]
         self._move(place.tenant, place.job_id, EventKind.ENDED, state, keep_s=keep_s, fault=fault, result=result)
         self.bells.ring(QUEUED)
@@ -270,6 +284,10 @@ class MemoryJobs:
             del self.batches[key]
         return Forgotten(len(old), events, len(gone))
 
+    def _most(self, tenant: str, deployment: int) -> int:
+        own = self.limits.get(tenant)
+        return deployment if own is None else own
+
     def _waiting(self, priority: Priority) -> Waiting:
         now, places = self.now(), [place for place in self.places.values() if place.priority == priority]
         ages = [(now - place.due).total_seconds() for place in places if not place.worker and place.due <= now]
@@ -290,7 +308,8 @@ class MemoryJobs:
         self.bells.ring(QUEUED)
         return True
 
-    def _check_room(self, tenant: str, more: int, limit: int) -> None:
+    def check_room(self, tenant: str, more: int, limit: int) -> None:
+        """Raises ResourceExhausted JOB_QUEUE_FULL."""
         waiting = sum(place.tenant == tenant and not place.worker for place in self.places.values())
         if waiting + more > limit:
             raise ResourceExhausted(
@@ -321,5 +340,25 @@ class MemoryJobs:
             self.batches[tenant, job.batch] = replace(batch, last_sequence=number)
         event = JobEvent(job_id, job.last_sequence, number, kind, state, job.attempts, now, job.progress, job.fault)
         self.told.setdefault(key, []).append(event)
+        if state.ended:
+            self.notices.append(_notice(next(self.noticed), job, now))
         self.bells.ring(job_id)
         self.bells.ring(job.batch or job_id)
+
+
+def _notice(position: int, job: Job, now: datetime) -> JobNotice:
+    return JobNotice(
+        position=position,
+        tenant=job.tenant,
+        job_id=job.job_id,
+        sequence=job.last_sequence,
+        batch=job.batch,
+        document=job.document,
+        state=job.state,
+        reason=job.fault.reason if job.fault else "",
+        attempts=job.attempts,
+        pages_read=job.progress.pages_read,
+        page_count=job.progress.page_count,
+        accept_time=job.create_time,
+        end_time=now,
+    )

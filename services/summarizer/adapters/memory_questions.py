@@ -25,6 +25,8 @@ class MemoryQuestions:
         """Documents that the search does not know yet."""
         self.ephemeral: set[str] = set()
         self.queries: list[str] = []
+        self.alike: dict[str, tuple[str, ...]] = {}
+        """Words that mean the same as a word."""
 
     async def find(self, query: str, filters: Filters, limit: int) -> Sequence[PageAt]:
         """Pages that have one word of each group, those with most of them first."""
@@ -39,6 +41,19 @@ class MemoryQuestions:
                     counts = [_count(page, group) for group in groups] if isinstance(page, Page) else []
                     if counts and all(counts):
                         found.append((-sum(counts), PageAt(document, page.number)))
+        return [at for _, at in sorted(found)[:limit]]
+
+    async def near(self, text: str, filters: Filters, limit: int) -> Sequence[PageAt]:
+        """Pages with a word that stands for the same as one of the text, by `alike`."""
+        wanted = {same for word in words_of(text) for same in self.alike.get(word, ())}
+        found = []
+        for document in self._pages.documents_of(current_identity().tenant):
+            if filters.documents and document not in filters.documents:
+                continue
+            async with aclosing(self.read(document, words=False)) as pages:
+                async for page in pages:
+                    if isinstance(page, Page) and (count := len(wanted & set(words_of(page.text)))):
+                        found.append((-count, PageAt(document, page.number)))
         return [at for _, at in sorted(found)[:limit]]
 
     async def look(self, document: str) -> DocumentState:

@@ -30,7 +30,9 @@ class MemorySchemas:
             return same, False
         others = sum(bool(v) for (owner, other), v in self._versions.items() if owner == tenant and other != schema_id)
         check_room(tenant, others, len(versions), most_ids=most_ids, most_versions=most_versions)
-        number = self._last[tenant, schema_id] = self._last.get((tenant, schema_id), 0) + 1
+        number = self._last[tenant, schema_id] = (
+            self._last.get((tenant, schema_id)) or self._last.get((tenant, ""), 0)
+        ) + 1
         schema = StoredSchema(schema_id, number, content, digest, datetime.now(UTC))
         self._versions[tenant, schema_id] = {**versions, number: schema}
         return schema, True
@@ -52,9 +54,18 @@ class MemorySchemas:
         versions = self._of(tenant, schema_id)
         return [versions[number] for number in sorted(versions, reverse=True) if not below or number < below][:limit]
 
-    async def delete(self, tenant: str, schema_id: str) -> int:
+    async def delete(self, tenant: str, schema_id: str, *, most_deleted: int) -> int:
         """Deletes all its versions."""
-        return len(self._versions.pop((tenant, schema_id), {}))
+        count = len(self._versions.pop((tenant, schema_id), {}))
+        deleted = sorted(
+            (-last, other)
+            for (owner, other), last in self._last.items()
+            if owner == tenant and other and not self._of(tenant, other)
+        )
+        for last, other in deleted[most_deleted:]:
+            del self._last[tenant, other]
+            self._last[tenant, ""] = max(self._last.get((tenant, ""), 0), -last)
+        return count
 
     def _of(self, tenant: str, schema_id: str) -> dict[int, StoredSchema]:
         return self._versions.get((tenant, schema_id), {})

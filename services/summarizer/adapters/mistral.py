@@ -1,26 +1,25 @@
-"""Mistral's chat API, through its SDK."""
+"""Mistral's chat API (https://docs.mistral.ai/api, POST /v1/chat/completions).
+
+Not through its SDK, which builds a class of pydantic for each event of a stream: milliseconds of the service's only
+event loop for each word that is written (`bench/bench_mesh_overhead.py`)."""
 
 import functools
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from importlib import resources
 from typing import Any
 
 import httpx2
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
-from mistralai.client import Mistral
-from mistralai.client.errors import MistralError, NoResponseError, ResponseValidationError
-from mistralai.client.models import CompletionEvent, TextChunk, UsageInfo
-from mistralai.client.utils.eventstreaming import EventStreamAsync
-from mistralai.client.utils.logger import NoOpLogger
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from services.summarizer.adapters.bounded_http import TooLong
 from services.summarizer.adapters.chat import ChatProvider, Piece, new_fence
+from services.summarizer.adapters.chat_http import ChatHttp, Refused
 from services.summarizer.adapters.provider_faults import cut_off, no_connection, refused, timed_out, unreadable
 from services.summarizer.domain import prompt_forms
-from services.summarizer.domain.fields_values import AnyPrompt
+from services.summarizer.domain.fields_values import ChatPrompt
 from services.summarizer.domain.ports import Abilities
 from services.summarizer.domain.values import TokenCount
 
@@ -38,6 +37,7 @@ MODELS = dict.fromkeys(
 """Models whose tokens can be counted here (the Tekken tokenizer) and that have a price in the ledger's book."""
 
 _NAME = "mistral"
+_PATH = "/v1/chat/completions"
 _TOKENIZER = "tekken_240911.json"
 
 
@@ -57,35 +57,27 @@ class MistralProvider(ChatProvider):
     ) -> None:
         super().__init__(name=_NAME, models=MODELS, count_text=count_text, timeout_s=timeout_s, new_fence=new_fence)
         self._now_s = now_s
-        self._sdk = Mistral(
-            api_key=api_key.get_secret_value(),
-            server_url=url.rstrip("/"),
-            async_client=self._http,
-            timeout_ms=round(timeout_s * 1000),
-            # Its debug log, which an environment variable turns on, and its spans repeat messages and answers.
-            debug_logger=NoOpLogger(),
-        )
-        self._sdk.sdk_configuration.__dict__["telemetry"] = False
+        self._api = ChatHttp(self._http, url=url, api_key=api_key)
 
-    async def _ask(self, prompt: AnyPrompt) -> Piece:
-        response = await self._sdk.chat.complete_async(**self._request(prompt))
-        choice = response.choices[0] if response.choices else None
-        if choice is None or choice.message is None:
-            return Piece("", usage=_tokens(response.usage), has_choice=False)
-        return Piece(_text_of(choice.message.content), choice.finish_reason, _tokens(response.usage))
+    async def _ask(self, prompt: ChatPrompt) -> Piece:
+        answer = await self._api.post(_PATH, self._request(prompt))
+        choice = _first(answer.get("choices"))
+        usage = _tokens(answer.get("usage"))
+        if choice is None:
+            return Piece("", usage=usage, has_choice=False)
+        return Piece(_text_of(choice.get("message")), choice.get("finish_reason"), usage)
 
-    async def _pieces(self, prompt: AnyPrompt) -> AsyncGenerator[Piece, None]:
-        stream: EventStreamAsync[CompletionEvent] = await self._sdk.chat.stream_async(**self._request(prompt))
-        async with stream:
-            async for event in stream:
-                usage = _tokens(event.data.usage)
-                choice = next(iter(event.data.choices), None)
+    async def _pieces(self, prompt: ChatPrompt) -> AsyncGenerator[Piece, None]:
+        async with aclosing(self._api.events(_PATH, self._request(prompt) | {"stream": True})) as events:
+            async for event in events:
+                choice = _first(event.get("choices"))
+                usage = _tokens(event.get("usage"))
                 if choice is None:
                     yield Piece("", usage=usage)
                 else:
-                    yield Piece(_text_of(choice.delta.content), choice.finish_reason or None, usage)
+                    yield Piece(_text_of(choice.get("delta")), choice.get("finish_reason"), usage)
 
-    def _request(self, prompt: AnyPrompt) -> dict[str, Any]:
+    def _request(self, prompt: ChatPrompt) -> dict[str, Any]:
         return {
             "model": prompt.model,
             "messages": self._messages(prompt),
@@ -95,31 +87,34 @@ class MistralProvider(ChatProvider):
                 "type": "json_schema",
                 "json_schema": {
                     "name": prompt_forms.name_of(prompt),
-                    "schema_definition": dict(prompt_forms.answer_schema(prompt)),
+                    "schema": dict(prompt_forms.answer_schema(prompt)),
                     "strict": True,
                 },
             },
         }
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as exc:
-            raise no_connection(_NAME) from exc
-        except (TimeoutError, httpx2.TimeoutException) as exc:
-            raise timed_out(_NAME, self._timeout_s) from exc
-        except TooLong as exc:
-            raise unreadable(_NAME, "it is too long", None) from exc
-        except (ResponseValidationError, ValidationError, ValueError) as exc:
-            # json.JSONDecodeError and UnicodeDecodeError are ValueErrors.
-            raise unreadable(_NAME, "it is not in the form of the API", None) from exc
-        except MistralError as exc:
-            if 200 <= exc.status_code < 300:
-                raise unreadable(_NAME, "it is not in the form of the API", None) from exc
-            raise refused(_NAME, exc.status_code, exc.headers, now_s=self._now_s) from exc
-        except (httpx2.RequestError, NoResponseError) as exc:
-            raise cut_off(_NAME) from exc
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(timeout_s=self._timeout_s, now_s=self._now_s)
+
+
+@contextmanager
+def translated(*, timeout_s: float, now_s: Callable[[], float]) -> Iterator[None]:
+    """What ChatHttp raises, as the port says it, for every API of Mistral's."""
+    try:
+        yield
+    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as exc:
+        raise no_connection(_NAME) from exc
+    except (TimeoutError, httpx2.TimeoutException) as exc:
+        raise timed_out(_NAME, timeout_s) from exc
+    except TooLong as exc:
+        raise unreadable(_NAME, "it is too long", None) from exc
+    except ValueError as exc:
+        # json.JSONDecodeError and UnicodeDecodeError are among them.
+        raise unreadable(_NAME, "it is not in the form of the API", None) from exc
+    except Refused as exc:
+        raise refused(_NAME, exc.status, exc.headers, now_s=now_s) from exc
+    except httpx2.RequestError as exc:
+        raise cut_off(_NAME) from exc
 
 
 @functools.cache
@@ -131,14 +126,26 @@ def tekken_counter() -> Callable[[str], int]:
     return lambda text: len(tokenizer.encode(text, bos=False, eos=False))
 
 
-def _tokens(usage: UsageInfo | None) -> TokenCount | None:
-    return None if usage is None else TokenCount(usage.prompt_tokens or 0, usage.completion_tokens or 0)
+def _first(choices: object) -> dict[str, Any] | None:
+    """The first choice; None where there is none. Raises ValueError for anything else."""
+    if not choices and isinstance(choices, list | None):
+        return None
+    if not isinstance(choices, list) or not isinstance(choices[0], dict):
+        raise ValueError("choices are not in the form of the API")
+    return choices[0]
 
 
-def _text_of(content: object) -> str:
-    """Text of a message, which is a string or a list of pieces, of which only text counts."""
-    if isinstance(content, str):
-        return content
+def _tokens(usage: object) -> TokenCount | None:
+    if not isinstance(usage, dict):
+        return None
+    sent, received = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return TokenCount(sent, received) if isinstance(sent, int) and isinstance(received, int) else None
+
+
+def _text_of(message: object) -> str:
+    """Text of a message, whose content is a string or a list of pieces, of which only text counts."""
+    content = message.get("content") if isinstance(message, dict) else None
     if isinstance(content, list):
-        return "".join(piece.text for piece in content if isinstance(piece, TextChunk))
-    return ""
+        texts = [piece.get("text") for piece in content if isinstance(piece, dict) and piece.get("type") == "text"]
+        return "".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else ""

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
 
 from services.summarizer.domain.ports import Abilities
+from services.summarizer.domain.rates import NO_LIMIT, Rate
 
 KNOWN = Path(__file__).parent.parent / "models.toml"
 """The file that comes with Pagemesh."""
@@ -30,6 +31,7 @@ class ChatModel:
     abilities: Abilities
     takes_schema: bool
     reasoning_effort: str = ""
+    rate: Rate = NO_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class _Model(_Strict):
     max_output_tokens: Annotated[int, Field(ge=500, le=1_000_000)]
     takes_schema: bool = True
     reasoning_effort: Annotated[str, Field(pattern=r"^[a-z]{0,20}$")] = ""
+    tokens_per_minute: Annotated[int, Field(ge=0, le=10**12)] = 0
+    requests_per_minute: Annotated[int, Field(ge=0, le=10**12)] = 0
 
 
 class _Provider(_Strict):
@@ -104,6 +108,7 @@ def _endpoint(provider: _Provider) -> Endpoint:
             ),
             model.takes_schema,
             model.reasoning_effort,
+            Rate(model.tokens_per_minute, model.requests_per_minute),
         )
         for model in provider.model
     }

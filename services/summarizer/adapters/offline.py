@@ -17,7 +17,7 @@ from types import TracebackType
 
 from services.runtime.errors import DeadlineExceeded, NotFound, Unavailable
 from services.summarizer.domain import extractive, extractive_answers, field_finder
-from services.summarizer.domain.fields_values import AnyPrompt, FieldsPrompt
+from services.summarizer.domain.fields_values import AnyPrompt, ChatPrompt, FieldsPrompt, chat_prompt
 from services.summarizer.domain.found_field import FoundField
 from services.summarizer.domain.ports import Abilities
 from services.summarizer.domain.values import Answer, Claim, Stage, TokenCount
@@ -26,7 +26,9 @@ MODEL = "lexrank"
 
 _CHARS_PER_TOKEN = 4
 """A token of this provider is four characters, rounded up for each text: cheap, the same everywhere, and exact."""
-_ABILITIES = Abilities(context_tokens=64_000, max_output_tokens=15_000, writes=False, bills_unanswered=False)
+_ABILITIES = Abilities(
+    context_tokens=64_000, max_output_tokens=15_000, writes=False, bills_unanswered=False, local=True
+)
 _NOT_SENT = {"sent": "no", "billed": "no"}
 _MIN_PROCESSES = 2
 """So that one long call does not hold all others up, even on one core."""
@@ -67,6 +69,7 @@ class OfflineProvider:
 
     def count(self, prompt: AnyPrompt) -> TokenCount:
         """The input is exact, the output the longest that can be chosen."""
+        prompt = chat_prompt(prompt)
         if isinstance(prompt, FieldsPrompt):
             longest = _tokens("x" * field_finder.MAX_QUOTE_CHARS) * prompt.max_fields
         else:
@@ -79,6 +82,7 @@ class OfflineProvider:
         Raises DeadlineExceeded PROVIDER_TIMEOUT, and Unavailable PROVIDER_UNAVAILABLE where the process died. Giving up
         ends the process that was at it.
         """
+        prompt = chat_prompt(prompt)
         self.abilities(prompt.model)
         async with self._free:
             found = await self._in_process(prompt)
@@ -90,6 +94,7 @@ class OfflineProvider:
 
     async def stream(self, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
         """The chosen sentences one by one, then the answer."""
+        prompt = chat_prompt(prompt)
         answer = await self.complete(prompt)
         for index, claim in enumerate(answer.claims):
             yield f" {claim.text}" if index else claim.text
@@ -113,7 +118,7 @@ class OfflineProvider:
     ) -> None:
         await self.close()
 
-    async def _in_process(self, prompt: AnyPrompt) -> Found:
+    async def _in_process(self, prompt: ChatPrompt) -> Found:
         worker = self._idle.pop() if self._idle else self._started()
         answered = False
         try:
@@ -154,7 +159,7 @@ class _Worker:
             self._process = _SPAWN.Process(target=_work, args=(theirs,), daemon=True)
             self._process.start()
 
-    def ask(self, prompt: AnyPrompt) -> Found:
+    def ask(self, prompt: ChatPrompt) -> Found:
         """What it chooses. To be called in a thread. Raises EOFError or OSError where the process is no more, and what
         the choice raises."""
         try:
@@ -188,7 +193,7 @@ def _work(connection: Connection) -> None:
     _begin_worker()
     while True:
         try:
-            prompt: AnyPrompt = connection.recv()
+            prompt: ChatPrompt = connection.recv()
         except EOFError:
             return
         try:
@@ -198,7 +203,7 @@ def _work(connection: Connection) -> None:
         connection.send(answer)
 
 
-def _found(prompt: AnyPrompt) -> Found:
+def _found(prompt: ChatPrompt) -> Found:
     if isinstance(prompt, FieldsPrompt):
         return field_finder.find(prompt)
     return extractive_answers.answer(prompt) if prompt.stage is Stage.ASK else extractive.summarize(prompt)
@@ -219,7 +224,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _input_tokens(prompt: AnyPrompt) -> int:
+def _input_tokens(prompt: ChatPrompt) -> int:
     if prompt.chunk is not None:
         return _tokens(prompt.chunk.text)
     return sum(_tokens(claim.text) for claim in prompt.claims)

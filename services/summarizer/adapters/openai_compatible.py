@@ -18,7 +18,7 @@ from services.summarizer.adapters.chat import ChatProvider, Piece, new_fence
 from services.summarizer.adapters.model_registry import Endpoint
 from services.summarizer.adapters.provider_faults import cut_off, no_connection, refused, timed_out, unreadable
 from services.summarizer.domain import prompt_forms
-from services.summarizer.domain.fields_values import AnyPrompt
+from services.summarizer.domain.fields_values import ChatPrompt
 from services.summarizer.domain.values import TokenCount
 
 MARGIN = 1.5
@@ -66,7 +66,7 @@ class OpenAiCompatibleProvider(ChatProvider):
             max_retries=0,
         )
 
-    async def _ask(self, prompt: AnyPrompt) -> Piece:
+    async def _ask(self, prompt: ChatPrompt) -> Piece:
         response = await self._sdk.chat.completions.create(**self._request(prompt))
         if not isinstance(response, ChatCompletion):
             raise ValueError("the body is no JSON object")  # the SDK hands on what else it is
@@ -75,7 +75,7 @@ class OpenAiCompatibleProvider(ChatProvider):
             return Piece("", usage=_tokens(response.usage), has_choice=False)
         return Piece(_text_of(choice.message.content), choice.finish_reason, _tokens(response.usage))
 
-    async def _pieces(self, prompt: AnyPrompt) -> AsyncGenerator[Piece, None]:
+    async def _pieces(self, prompt: ChatPrompt) -> AsyncGenerator[Piece, None]:
         stream: AsyncStream[ChatCompletionChunk] = await self._sdk.chat.completions.create(
             **self._request(prompt), stream=True, stream_options={"include_usage": True}
         )
@@ -88,7 +88,7 @@ class OpenAiCompatibleProvider(ChatProvider):
                 else:
                     yield Piece(_text_of(choice.delta.content), choice.finish_reason, usage)
 
-    def _request(self, prompt: AnyPrompt) -> dict[str, Any]:
+    def _request(self, prompt: ChatPrompt) -> dict[str, Any]:
         self.abilities(prompt.model)
         model = self._endpoint.models[prompt.model]
         form_of_answer = dict(prompt_forms.answer_schema(prompt))

@@ -33,14 +33,14 @@ from services.summarizer.domain.values import Caller
 # A claim holds the row of the tenant's turn until it is done: so each tenant's claims follow each other, and its
 # running jobs are counted right.
 _TENANT = """
-    SELECT turn.tenant, class.priority
+    SELECT turn.tenant, class.priority, coalesce(turn.most_running, %(most)s)
     FROM unnest(%(order)s::smallint[]) WITH ORDINALITY AS class (priority, place), summarizer.job_turns AS turn
     WHERE EXISTS (
         SELECT FROM summarizer.job_queue AS q
         WHERE q.tenant = turn.tenant AND q.priority = class.priority AND q.worker IS NULL AND q.due_time <= now()
     ) AND (
         SELECT count(*) FROM summarizer.job_queue AS r WHERE r.tenant = turn.tenant AND r.worker IS NOT NULL
-    ) < %(most)s
+    ) < coalesce(turn.most_running, %(most)s)
     ORDER BY class.place, turn.serve_time
     LIMIT 1
     FOR UPDATE OF turn
@@ -151,7 +151,9 @@ class PostgresJobQueue:
                     found = await (await connection.execute(_TENANT, row)).fetchone()
                     if found is None:
                         return None
-                    claim = await _claim(connection, {**row, "tenant": found[0], "priority": found[1]})
+                    claim = await _claim(
+                        connection, {**row, "tenant": found[0], "priority": found[1], "most": found[2]}
+                    )
                 if claim is not None:
                     return claim
         return None
@@ -167,13 +169,24 @@ class PostgresJobQueue:
         return await self._move(claim, "jobs.beat", _TELL, {**moved, "lease_s": lease_s})
 
     async def finish(
-        self, claim: Claim, state: JobState, *, result: Result | None, fault: Fault | None, keep_s: float
+        self,
+        claim: Claim,
+        state: JobState,
+        *,
+        result: Result | None,
+        fault: Fault | None,
+        keep_s: float,
+        progress: Progress | None = None,
     ) -> bool:
         """Whoever deletes the row in the queue ends the job."""
         tenant = claim.caller.tenant
         encoded = None if result is None else encode_result(tenant, result)
         moved = moved_to(tenant, EventKind.ENDED, state, fault=fault, result=encoded, keep_s=keep_s)
-        return await self._move(claim, "jobs.finish", _FINISH, moved)
+        last = None
+        if progress is not None:
+            # The lease is over with the next statement.
+            last = {**moved_to(tenant, EventKind.PROGRESS, JobState.RUNNING, progress=progress), "lease_s": 1.0}
+        return await self._move(claim, "jobs.finish", _FINISH, moved, before=last)
 
     async def postpone(self, claim: Claim, *, delay_s: float, fault: Fault) -> bool:
         """Queued again, to be due later."""
@@ -232,14 +245,25 @@ class PostgresJobQueue:
         moved = moved_to(claim.caller.tenant, kind, JobState.QUEUED, fault=fault)
         return await self._move(claim, "jobs.give_back", _GIVE_BACK, {**moved, "delay_s": delay_s, "untried": untried})
 
-    async def _move(self, claim: Claim, operation: str, statement: bytes, row: dict[str, Any]) -> bool:
-        """One round trip, and one transaction: what is sent between two syncs of a pipeline."""
-        row = {**row, "job": claim.job_id, "attempt": claim.attempt}
+    async def _move(
+        self,
+        claim: Claim,
+        operation: str,
+        statement: bytes,
+        row: dict[str, Any],
+        *,
+        before: dict[str, Any] | None = None,
+    ) -> bool:
+        """One round trip, and one transaction: what is sent between two syncs of a pipeline. `before` is progress that
+        is told first."""
+        held = {"job": claim.job_id, "attempt": claim.attempt}
         with translate(operation):
             async with single(self._pool) as connection:
                 async with connection.pipeline():
                     await bind(connection, claim.caller.tenant)
-                    cursor = await connection.execute(statement, row)
+                    if before is not None:
+                        await connection.execute(_TELL, {**before, **held})
+                    cursor = await connection.execute(statement, {**row, **held})
                 return await cursor.fetchone() is not None
 
 

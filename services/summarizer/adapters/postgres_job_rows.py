@@ -61,6 +61,13 @@ _MOVE = f"""
                attempts, pages_read, page_count, chunks_done, chunk_count, fault_kind, fault_reason, fault_message
         FROM moved
         RETURNING job
+    ), noticed AS (
+        INSERT INTO summarizer.job_notices
+            (tenant, job, sequence, batch, document, state, reason, attempts, pages_read, page_count, accept_time,
+             end_time)
+        SELECT tenant, id, last_sequence, batch, document, state, fault_reason, attempts, pages_read, page_count,
+               create_time, end_time
+        FROM moved WHERE %(ended)s
     )
     SELECT moved.*, {{told}} pg_notify('{EVENT_CHANNEL}', told.job),
            CASE WHEN moved.batch <> '' AND %(kind)s <> 'PROGRESS' THEN pg_notify('{EVENT_CHANNEL}', moved.batch) END

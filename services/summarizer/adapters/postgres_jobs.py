@@ -26,7 +26,7 @@ RETRY_FULL_S = 10.0
 _ERASED_AT_ONCE = 500
 
 # Whoever submits for a tenant does it alone, so that the limit and the request ids hold.
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('summarizer-jobs/' || %s, 0))"
+LOCK_TENANT = "SELECT pg_advisory_xact_lock(hashtextextended('summarizer-jobs/' || %s, 0))"
 _KNOWN = """
     SELECT fingerprint, job, batch FROM summarizer.job_requests
     WHERE tenant = %(tenant)s AND actor = %(actor)s AND request_id = %(request_id)s
@@ -40,7 +40,7 @@ _QUEUED = """
         SELECT 1 FROM summarizer.job_queue WHERE tenant = %(tenant)s AND worker IS NULL LIMIT %(limit)s
     ) AS queued
 """
-_TURN = "INSERT INTO summarizer.job_turns (tenant) VALUES (%(tenant)s) ON CONFLICT DO NOTHING"
+TAKE_TURNS = "INSERT INTO summarizer.job_turns (tenant) VALUES (%(tenant)s) ON CONFLICT DO NOTHING"
 _BATCH = """
     INSERT INTO summarizer.job_batches (tenant, id, last_sequence) VALUES (%(tenant)s, %(batch)s, %(count)s)
 """
@@ -150,11 +150,11 @@ class PostgresJobs:
         with translate("jobs.submit"):
             async with self._pool.connection() as connection, connection.transaction():
                 await bind(connection, caller.tenant)
-                await connection.execute(_LOCK, (caller.tenant,))
+                await connection.execute(LOCK_TENANT, (caller.tenant,))
                 if order.request_id and (known := await _known(connection, row)) is not None:
                     return known
-                await _check_room(connection, row, len(ids))
-                await connection.execute(_TURN, row)
+                await check_room(connection, row, len(ids))
+                await connection.execute(TAKE_TURNS, row)
                 if order.request_id:
                     await connection.execute(_REMEMBER, row)
                 if batch:
@@ -211,12 +211,12 @@ class PostgresJobs:
         with translate("jobs.retry"):
             async with self._pool.connection() as connection, connection.transaction():
                 await bind(connection, tenant)
-                await connection.execute(_LOCK, (tenant,))
+                await connection.execute(LOCK_TENANT, (tenant,))
                 cursor = await connection.execute(_AGAIN, row)
                 queued = cursor.rowcount == 1
                 if queued:
-                    await _check_room(connection, row, 0)
-                    await connection.execute(_TURN, row)
+                    await check_room(connection, row, 0)
+                    await connection.execute(TAKE_TURNS, row)
                     await connection.execute(
                         _OWNED,
                         {**row, "actor": caller.actor, "project": caller.project, "call_id": caller.request_id},
@@ -292,7 +292,8 @@ async def _job(connection: Connection, row: dict[str, Any], job_id: str) -> Job:
     return to_job(found)
 
 
-async def _check_room(connection: Connection, row: dict[str, Any], more: int) -> None:
+async def check_room(connection: Connection, row: dict[str, Any], more: int) -> None:
+    """Raises ResourceExhausted JOB_QUEUE_FULL where `limit` jobs of the tenant wait that `row` names, with `more`."""
     found = await (await connection.execute(_QUEUED, {**row, "limit": row["limit"] + 1})).fetchone()
     assert found is not None
     if found[0] + more > row["limit"]:

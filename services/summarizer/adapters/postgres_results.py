@@ -251,7 +251,7 @@ def _encode_event(event: UsageEvent | None) -> str | None:
         {
             "event_id": event.event_id,
             "model": event.model,
-            "input_tokens": event.tokens.input_tokens,
+            "input_tokens": event.tokens.sent,
             "output_tokens": event.tokens.output_tokens,
             "operation": event.operation,
             "document": event.document,

@@ -24,7 +24,9 @@ _COUNTS = """
 """
 _NEXT = """
     INSERT INTO summarizer.schema_ids AS i (tenant, schema_id, last_version, latest_version)
-    VALUES (%(tenant)s, %(schema_id)s, 1, 1)
+    SELECT %(tenant)s, %(schema_id)s, given.number, given.number
+    FROM (SELECT 1 + coalesce(max(last_version), 0) AS number FROM summarizer.schema_ids
+          WHERE tenant = %(tenant)s AND schema_id = '') given
     ON CONFLICT (tenant, schema_id) DO UPDATE
     SET last_version = i.last_version + 1, latest_version = i.last_version + 1
     RETURNING last_version
@@ -61,6 +63,21 @@ VERSIONS = f"""
 _DELETE = "DELETE FROM summarizer.schemas WHERE tenant = %(tenant)s AND schema_id = %(schema_id)s"
 _END = """
     UPDATE summarizer.schema_ids SET latest_version = NULL WHERE tenant = %(tenant)s AND schema_id = %(schema_id)s
+"""
+# Of the ids that were deleted so many are remembered. Where there are more, those with the lowest numbers become one
+# row without an id: an id that nobody remembers begins behind the highest number that any of them had.
+_FORGET = """
+    WITH gone AS (
+        DELETE FROM summarizer.schema_ids WHERE tenant = %(tenant)s AND schema_id IN (
+            SELECT schema_id FROM summarizer.schema_ids
+            WHERE tenant = %(tenant)s AND latest_version IS NULL AND schema_id <> ''
+            ORDER BY last_version DESC, schema_id OFFSET %(most_deleted)s
+        )
+        RETURNING last_version
+    )
+    INSERT INTO summarizer.schema_ids AS i (tenant, schema_id, last_version, latest_version)
+    SELECT %(tenant)s, '', max(last_version), NULL FROM gone HAVING count(*) > 0
+    ON CONFLICT (tenant, schema_id) DO UPDATE SET last_version = greatest(i.last_version, excluded.last_version)
 """
 
 _Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -117,15 +134,17 @@ class PostgresSchemas:
         row = {"tenant": tenant, "schema_id": schema_id, "below": below, "limit": limit}
         return await self._read("schemas.versions", tenant, VERSIONS, row)
 
-    async def delete(self, tenant: str, schema_id: str) -> int:
+    async def delete(self, tenant: str, schema_id: str, *, most_deleted: int) -> int:
         """Deletes all its versions."""
-        row = {"tenant": tenant, "schema_id": schema_id}
+        row = {"tenant": tenant, "schema_id": schema_id, "most_deleted": most_deleted}
         with translate("schemas.delete"):
             async with self._pool.connection() as connection, connection.transaction():
                 await _as_tenant(connection, tenant)
                 await connection.execute(_LOCK, row)
                 await connection.execute(_END, row)
-                return (await connection.execute(_DELETE, row)).rowcount
+                count = (await connection.execute(_DELETE, row)).rowcount
+                await connection.execute(_FORGET, row)
+                return count
 
     async def _read(self, operation: str, tenant: str, query: str, row: Mapping[str, object]) -> list[StoredSchema]:
         with translate(operation):

@@ -52,6 +52,8 @@ def unreadable(provider: str, why: str, tokens: TokenCount | None) -> PagemeshEr
     metadata = {"provider": provider}
     if tokens is not None:
         metadata |= {"input_tokens": str(tokens.input_tokens), "output_tokens": str(tokens.output_tokens)}
+        if tokens.pages:
+            metadata["pages"] = str(tokens.pages)
     return Unavailable("PROVIDER_INVALID_ANSWER", f"{provider}'s answer cannot be used: {why}.", metadata=metadata)
 
 

@@ -6,6 +6,7 @@ from prometheus_client import Counter, Gauge
 from services.runtime.errors import PagemeshError
 from services.summarizer.domain.models import Model
 from services.summarizer.domain.outbox_feeder import FeederSignals
+from services.summarizer.domain.personal_kinds import Counts
 from services.summarizer.domain.ports import Backlog
 from services.summarizer.domain.values import Delivery
 
@@ -21,6 +22,10 @@ _DEPTH = Gauge("pagemesh_summarizer_outbox_depth", "Deliveries that the ledger h
 _AGE = Gauge("pagemesh_summarizer_outbox_oldest_seconds", "Age of the oldest of them.")
 _PARKED = Gauge("pagemesh_summarizer_outbox_parked", "Deliveries that the ledger refused for good; not in the depth.")
 
+_ANONYMISED = Counter(
+    "pagemesh_summarizer_anonymised", "Values that were replaced before text left for a provider, by kind.", ["kind"]
+)
+
 log = structlog.get_logger()
 
 
@@ -33,6 +38,12 @@ def failed_over(asked: Model, instead: Model, reason: str) -> None:
     """A model could not answer, and another one is asked."""
     _FAILOVERS.labels(asked.name, instead.name, reason).inc()
     log.warning("failed_over", asked=asked.name, instead=instead.name, reason=reason)
+
+
+def anonymised(counts: Counts) -> None:
+    """Personal data was replaced in one request."""
+    for kind, count in counts.items():
+        _ANONYMISED.labels(kind.name.lower()).inc(count)
 
 
 def joined() -> None:

@@ -3,8 +3,9 @@
 from google.protobuf import duration_pb2
 
 from pagemesh.common.v1 import money_pb2
-from pagemesh.summarizer.v1 import answer_pb2, estimate_pb2, fields_pb2
+from pagemesh.summarizer.v1 import answer_pb2, embedding_pb2, estimate_pb2, fields_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
+from services.summarizer.api.personal_mapping import from_counts
 from services.summarizer.domain.estimate import Estimate
 from services.summarizer.domain.purse import Purse
 from services.summarizer.domain.values import Money
@@ -15,6 +16,7 @@ _Bounded = (
     | fields_pb2.ExtractFieldsRequest
     | answer_pb2.AskRequest
     | answer_pb2.StreamAskRequest
+    | embedding_pb2.EmbedDocumentRequest
 )
 
 
@@ -45,6 +47,9 @@ def from_estimate(estimate: Estimate) -> estimate_pb2.Estimate:
         ),
         price=estimate_pb2.PriceRange(low=_money(low.cost), expected=_money(expected.cost), high=_money(high.cost)),
         price_book_version=estimate.price_book_version,
+        ocr_model=estimate.ocr_model,
+        ocr_page_count=estimate.ocr_page_count,
+        anonymised=from_counts(estimate.anonymised),
         duration=estimate_pb2.DurationRange(
             low=_duration(low.duration_s), expected=_duration(expected.duration_s), high=_duration(high.duration_s)
         ),

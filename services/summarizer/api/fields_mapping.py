@@ -6,7 +6,8 @@ from google.protobuf import json_format, struct_pb2
 
 from pagemesh.summarizer.v1 import fields_pb2, schema_pb2
 from services.runtime.errors import FieldViolation, InvalidArgument
-from services.summarizer.api.mapping import from_citation, from_consumption
+from services.summarizer.api.mapping import from_citation, from_consumption, from_scans
+from services.summarizer.api.personal_mapping import from_counts
 from services.summarizer.domain.extract_fields import Wanted
 from services.summarizer.domain.fields_values import Extraction, FieldValue, OtherValue, Violation, pointer_of
 from services.summarizer.domain.found_field import Scalar
@@ -60,6 +61,8 @@ def from_extraction(extraction: Extraction) -> fields_pb2.Extraction:
         failed_pages=extraction.failed_pages,
         consumption=from_consumption(extraction.consumption),
         degraded_from=extraction.degraded_from,
+        scan_reading=from_scans(extraction.scans),
+        anonymised=from_counts(extraction.anonymised),
         repair_unaffordable=extraction.repair_unaffordable,
     )
     json_format.ParseDict(extraction.json, message.json)

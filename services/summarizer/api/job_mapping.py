@@ -1,21 +1,27 @@
 """Jobs between the contract's messages and the domain's values."""
 
 from datetime import UTC, datetime
+from typing import Literal
 
-from google.protobuf import json_format, timestamp_pb2
+from google.protobuf import duration_pb2, json_format, timestamp_pb2
 from google.rpc import status_pb2
 
 from pagemesh.summarizer.v1 import answer_pb2, fields_pb2, job_pb2, job_work_pb2, summary_pb2
+from pagemesh.summarizer.v1 import job_batches_pb2 as batches_pb2
+from pagemesh.summarizer.v1 import job_queues_pb2 as queues_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
 from services.runtime import errors, status
 from services.summarizer.api.fields_mapping import from_extraction, to_schema
 from services.summarizer.api.mapping import from_money, from_summary, to_options
+from services.summarizer.api.personal_mapping import from_kinds, to_kinds
 from services.summarizer.api.questions import from_answer
 from services.summarizer.domain.answer_values import CitedAnswer
 from services.summarizer.domain.events import Progress
 from services.summarizer.domain.fields_values import Extraction
+from services.summarizer.domain.job_batches import BatchSelection
 from services.summarizer.domain.job_desk import Silence, invalid
+from services.summarizer.domain.job_limits import TenantQueue
 from services.summarizer.domain.jobs import (
     AskWork,
     Batch,
@@ -123,6 +129,32 @@ def from_batch(batch: Batch) -> job_pb2.JobBatch:
     )
 
 
+def from_queue(queue: TenantQueue) -> queues_pb2.TenantQueue:
+    """The queue of one tenant."""
+    age = duration_pb2.Duration()
+    age.FromNanoseconds(max(0, int(queue.oldest_age_s * 1_000_000_000)))
+    return queues_pb2.TenantQueue(
+        tenant=f"tenants/{queue.tenant}",
+        queued=queue.queued,
+        due=queue.due,
+        running=queue.running,
+        oldest_age=age,
+        max_running=queue.most_running,
+    )
+
+
+def to_batch_selection(request: batches_pb2.ListBatchesRequest) -> BatchSelection:
+    """Which batches are meant. Raises InvalidArgument where a time is none."""
+    return BatchSelection(request.open_only, _to_time(request, "start_time"), _to_time(request, "end_time"))
+
+
+def _to_time(request: batches_pb2.ListBatchesRequest, field: Literal["start_time", "end_time"]) -> datetime | None:
+    try:
+        return getattr(request, field).ToDatetime(tzinfo=UTC) if request.HasField(field) else None
+    except (ValueError, OverflowError) as exc:
+        raise invalid(field, "must be a time of the years 1 to 9999") from exc
+
+
 def from_watched(item: JobEvent | Silence | Batch) -> service_pb2.WatchJobResponse:
     """One message of a job's watch."""
     if isinstance(item, JobEvent):
@@ -164,7 +196,8 @@ def _to_work(message: job_pb2.JobWork) -> Work:
         case "ask":
             ask, options = message.ask, message.ask.options
             most = options.max_passages or DEFAULT_PASSAGES
-            return AskWork(ask.question, most, options.language, options.model, tuple(options.fallback_models))
+            kinds = to_kinds(options.anonymise)
+            return AskWork(ask.question, most, options.language, options.model, tuple(options.fallback_models), kinds)
     return SummarizeWork(to_options(message.summarize), tuple(message.summarize.fallback_models))
 
 
@@ -173,7 +206,9 @@ def _to_fields(message: job_work_pb2.ExtractFieldsWork) -> FieldsWork:
     schema = ""
     if message.HasField("json_schema"):
         schema = canonical(to_schema(message.json_schema, field="work.extract_fields.json_schema"))
-    return FieldsWork(schema, message.schema, options.model, tuple(options.fallback_models))
+    kinds = to_kinds(options.anonymise)
+    fallbacks = tuple(options.fallback_models)
+    return FieldsWork(schema, message.schema, options.model, fallbacks, options.ocr_model, kinds)
 
 
 def _from_work(work: Work, *, listed: bool) -> job_pb2.JobWork:
@@ -182,17 +217,23 @@ def _from_work(work: Work, *, listed: bool) -> job_pb2.JobWork:
             return job_pb2.JobWork(summarize=_from_options(summary, fallbacks))
         case ExtractWork():
             return job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
-        case FieldsWork(schema, stored, model, fallbacks):
-            looked = fields_pb2.FieldOptions(model=model, fallback_models=fallbacks)
+        case FieldsWork(schema, stored, model, fallbacks, ocr_model, kinds):
+            looked = fields_pb2.FieldOptions(
+                model=model, fallback_models=fallbacks, ocr_model=ocr_model, anonymise=from_kinds(kinds)
+            )
             fields = job_work_pb2.ExtractFieldsWork(options=looked)
             if stored:
                 fields.schema = stored
             elif not listed:
                 json_format.Parse(schema, fields.json_schema)
             return job_pb2.JobWork(extract_fields=fields)
-        case AskWork(question, most, language, model, fallbacks):
+        case AskWork(question, most, language, model, fallbacks, kinds):
             asked = answer_pb2.AnswerOptions(
-                language=language, model=model, fallback_models=fallbacks, max_passages=most
+                language=language,
+                model=model,
+                fallback_models=fallbacks,
+                max_passages=most,
+                anonymise=from_kinds(kinds),
             )
             return job_pb2.JobWork(ask=job_work_pb2.AskWork(question=question, options=asked))
 
@@ -217,6 +258,9 @@ def _from_options(options: Options, fallbacks: tuple[str, ...]) -> summarizer_pb
         focus=options.focus,
         model=options.model,
         fallback_models=fallbacks,
+        ocr_model=options.ocr_model,
+        audience=options.audience,
+        anonymise=from_kinds(options.anonymise),
     )
 
 

@@ -6,25 +6,32 @@ from typing import Any, TypeVar
 
 import grpc
 
+from pagemesh.summarizer.v1 import job_batches_pb2 as batches_pb2
+from pagemesh.summarizer.v1 import job_queues_pb2 as queues_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import job_service_pb2_grpc
 from services.runtime.call import current_identity
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api import job_mapping as mapping
 from services.summarizer.api.caller import current_caller
+from services.summarizer.domain.job_batches import BatchDesk
 from services.summarizer.domain.job_desk import JobDesk, Silence
+from services.summarizer.domain.job_limits import LimitBook
 from services.summarizer.domain.jobs import Batch, JobEvent, Selection
 
 Context = grpc.aio.ServicerContext
 Watched = AsyncGenerator[JobEvent | Silence | Batch, None]
 R = TypeVar("R")
+_TOP = 20
 
 
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     """Translates; decides nothing."""
 
-    def __init__(self, desk: JobDesk) -> None:
+    def __init__(self, desk: JobDesk, batches: BatchDesk, queues: LimitBook) -> None:
         self._desk = desk
+        self._batches = batches
+        self._queues = queues
 
     async def CreateJob(
         self, request: service_pb2.CreateJobRequest, context: "Context[Any, Any]"
@@ -66,6 +73,34 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         batch = await self._desk.batch(_tenant(), _id(request.name))
         return service_pb2.GetBatchResponse(batch=mapping.from_batch(batch))
 
+    async def ListBatches(
+        self, request: batches_pb2.ListBatchesRequest, context: "Context[Any, Any]"
+    ) -> batches_pb2.ListBatchesResponse:
+        """A page of batches."""
+        batches, token = await self._batches.list(
+            _tenant(),
+            mapping.to_batch_selection(request),
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return batches_pb2.ListBatchesResponse(batches=map(mapping.from_batch, batches), next_page_token=token)
+
+    async def CancelBatch(
+        self, request: batches_pb2.CancelBatchRequest, context: "Context[Any, Any]"
+    ) -> batches_pb2.CancelBatchResponse:
+        """Ends the jobs of a batch."""
+        batch, count = await self._batches.cancel(_tenant(), _id(request.name))
+        return batches_pb2.CancelBatchResponse(batch=mapping.from_batch(batch), cancelled_count=count)
+
+    async def RetryBatch(
+        self, request: batches_pb2.RetryBatchRequest, context: "Context[Any, Any]"
+    ) -> batches_pb2.RetryBatchResponse:
+        """Queues jobs of a batch once more."""
+        batch, count = await self._batches.retry(
+            current_caller(), _id(request.name), cancelled=request.include_cancelled
+        )
+        return batches_pb2.RetryBatchResponse(batch=mapping.from_batch(batch), queued_count=count)
+
     async def CancelJob(
         self, request: service_pb2.CancelJobRequest, context: "Context[Any, Any]"
     ) -> service_pb2.CancelJobResponse:
@@ -79,6 +114,13 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         """Queues a job once more."""
         job = await self._desk.retry(current_caller(), _id(request.name), max_cost=mapping.to_bound(request))
         return service_pb2.RetryJobResponse(job=mapping.from_job(job))
+
+    async def TopTenantQueues(
+        self, request: queues_pb2.TopTenantQueuesRequest, context: "Context[Any, Any]"
+    ) -> queues_pb2.TopTenantQueuesResponse:
+        """Whose jobs wait."""
+        found = await self._queues.top(request.limit or _TOP)
+        return queues_pb2.TopTenantQueuesResponse(queues=map(mapping.from_queue, found))
 
     async def WatchJob(
         self, request: service_pb2.WatchJobRequest, context: "Context[Any, Any]"

@@ -1,8 +1,9 @@
 """Between the contract's messages and the domain's values."""
 
 from pagemesh.common.v1 import money_pb2, page_pb2
+from pagemesh.summarizer.v1 import scan_pb2, summary_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
-from pagemesh.summarizer.v1 import summary_pb2
+from services.summarizer.api.personal_mapping import from_counts, to_kinds
 from services.summarizer.domain.events import Event, Finished, Progress, SentenceReady, TextDelta
 from services.summarizer.domain.values import (
     Box,
@@ -11,6 +12,7 @@ from services.summarizer.domain.values import (
     Length,
     Money,
     Options,
+    ScanReading,
     Sentence,
     Style,
     Summary,
@@ -37,6 +39,9 @@ def to_options(message: service_pb2.SummaryOptions) -> Options:
         language=message.language,
         focus=message.focus,
         model=message.model,
+        ocr_model=message.ocr_model,
+        audience=message.audience,
+        anonymise=to_kinds(message.anonymise),
     )
 
 
@@ -69,6 +74,8 @@ def from_summary(summary: Summary) -> summary_pb2.Summary:
         hidden_page_count=summary.hidden.pages,
         hidden_word_count=summary.hidden.words,
         suspicious_passage_count=summary.suspicious_passages,
+        scan_reading=from_scans(summary.scans),
+        anonymised=from_counts(summary.anonymised),
     )
 
 
@@ -92,7 +99,14 @@ def _from_sentence(sentence: Sentence) -> summary_pb2.SummarySentence:
 def from_citation(citation: Citation) -> summary_pb2.Citation:
     """Words on a page."""
     boxes = [from_box(box) for box in citation.boxes]
-    return summary_pb2.Citation(page=citation.page, quote=citation.quote, boxes=boxes)
+    return summary_pb2.Citation(page=citation.page, quote=citation.quote, boxes=boxes, read_by_model=citation.by_model)
+
+
+def from_scans(scans: ScanReading) -> scan_pb2.ScanReading | None:
+    """What a model made of scanned pages; None where none was asked."""
+    if not scans.model:
+        return None
+    return scan_pb2.ScanReading(model=scans.model, pages=scans.pages, failed_pages=scans.failed)
 
 
 def from_box(box: Box) -> page_pb2.BoundingBox:
@@ -109,6 +123,7 @@ def from_consumption(used: Consumption) -> summary_pb2.Consumption:
         cost=from_money(used.cost),
         settled=used.settled,
         usage_event_ids=used.usage_event_ids,
+        ocr_pages=used.tokens.pages,
     )
 
 

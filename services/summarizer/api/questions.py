@@ -13,6 +13,7 @@ from services.runtime.stream_errors import with_error_event
 from services.summarizer.api.caller import current_caller, current_deadline
 from services.summarizer.api.estimate_mapping import to_purse
 from services.summarizer.api.mapping import from_box, from_consumption
+from services.summarizer.api.personal_mapping import from_counts, to_kinds
 from services.summarizer.domain.answer_values import (
     Answered,
     AskEvent,
@@ -122,11 +123,14 @@ def from_answer(answer: CitedAnswer) -> pb.Answer:
         degraded_from=answer.degraded_from,
         failed_pages=[_page(at) for at in answer.failed_pages],
         consumption=from_consumption(answer.consumption),
+        anonymised=from_counts(answer.anonymised),
     )
 
 
 def _options(options: pb.AnswerOptions) -> Options:
-    return Options(Length.MEDIUM, Style.PARAGRAPH, options.language, "", options.model)
+    return Options(
+        Length.MEDIUM, Style.PARAGRAPH, options.language, "", options.model, anonymise=to_kinds(options.anonymise)
+    )
 
 
 def _statement(statement: Statement) -> pb.AnswerStatement:

@@ -8,14 +8,16 @@ import grpc
 from google.rpc import status_pb2
 from prometheus_client import Gauge, Histogram
 
-from pagemesh.summarizer.v1 import answer_pb2, fields_pb2, summarizer_service_pb2_grpc
+from pagemesh.summarizer.v1 import answer_pb2, embedding_pb2, fields_pb2, summarizer_service_pb2_grpc
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
 from services.runtime.call import current_identity
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api.caller import current_caller, current_deadline
+from services.summarizer.api.embeddings import Embeddings
 from services.summarizer.api.estimate_mapping import from_estimate, to_purse
 from services.summarizer.api.fields_mapping import from_extraction, to_wanted
 from services.summarizer.api.mapping import from_event, from_summary, to_options
+from services.summarizer.api.personal_mapping import to_kinds
 from services.summarizer.api.questions import Questions
 from services.summarizer.domain.estimate import EstimateSummary
 from services.summarizer.domain.events import Finished
@@ -50,8 +52,10 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         estimate: EstimateSummary,
         purge: PurgeDocument,
         questions: Questions,
+        embedding: Embeddings,
     ) -> None:
         self._questions = questions
+        self._embedding = embedding
         self._summarize = summarize
         self._extract_fields = extract_fields
         self._estimate = estimate
@@ -114,12 +118,26 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
                 request.document,
                 to_wanted(request),
                 model=request.options.model,
+                ocr_model=request.options.ocr_model,
                 fallbacks=request.options.fallback_models,
+                anonymise=to_kinds(request.options.anonymise),
                 purse=to_purse(request),
                 deadline=current_deadline(),
             )
         _FIELDS_GROUNDED.observe(extraction.grounded_share)
         return fields_pb2.ExtractFieldsResponse(extraction=from_extraction(extraction))
+
+    async def EmbedDocument(
+        self, request: embedding_pb2.EmbedDocumentRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> embedding_pb2.EmbedDocumentResponse:
+        """Vectors of a document's pages."""
+        return await self._embedding.document(request)
+
+    async def EmbedQuery(
+        self, request: embedding_pb2.EmbedQueryRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> embedding_pb2.EmbedQueryResponse:
+        """The vector of a query."""
+        return await self._embedding.query(request)
 
     async def PurgeDocument(
         self, request: service_pb2.PurgeDocumentRequest, context: "grpc.aio.ServicerContext[Any, Any]"

@@ -1,8 +1,9 @@
 """Answers to questions, and what is told while one comes into being."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.summarizer.domain.events import TextDelta
+from services.summarizer.domain.personal_kinds import Counts
 from services.summarizer.domain.ports_questions import PageAt
 from services.summarizer.domain.values import Box, Consumption
 
@@ -44,6 +45,8 @@ class CitedAnswer:
     consumption: Consumption
     degraded_from: str = ""
     """The model that was asked for, where it could not answer and another one did."""
+    anonymised: Counts = field(default_factory=dict)
+    """Values that were replaced before text left, by kind."""
 
     @property
     def grounded_share(self) -> float:

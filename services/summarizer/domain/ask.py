@@ -29,6 +29,7 @@ from services.summarizer.domain.nothing_found import nothing_found
 from services.summarizer.domain.packing import Packed, pack
 from services.summarizer.domain.paid_calls import Order, PaidCalls
 from services.summarizer.domain.passages import PassageFinder
+from services.summarizer.domain.personal_kinds import REPLACING_NOTHING, Counts, Policy
 from services.summarizer.domain.plain_output import PlainStream
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource, Results
 from services.summarizer.domain.ports_questions import PageAt
@@ -51,6 +52,8 @@ from services.summarizer.domain.values import (
     Style,
     TokenCount,
 )
+from services.summarizer.domain.veil import Restoring, Veil
+from services.summarizer.domain.veiled import counts_of, hidden_job, restored_claims, untold, veil_for
 
 MAX_SENTENCES = 8
 """Longest answer."""
@@ -74,7 +77,11 @@ class _Material:
 class AnswerMaker:
     """Answers from pages that were found: packs them for a model, pays for its answer once, checks what it quotes."""
 
-    def __init__(self, *, results: Results, paid: PaidCalls, act_as: ActAs) -> None:
+    def __init__(
+        self, *, results: Results, paid: PaidCalls, act_as: ActAs, anonymised: Callable[[Counts], None] = untold
+    ) -> None:
+        """`anonymised` hears what was replaced, by kind."""
+        self._anonymised = anonymised
         self._results = results
         self._paid = paid
         self._act_as = act_as
@@ -87,28 +94,22 @@ class AnswerMaker:
         Raises what Results, Books and Provider raise, InvalidArgument LANGUAGE_NOT_SUPPORTED, and FailedPrecondition
         MODEL_TOO_SMALL.
         """
-        pages = _spoken(job, material.pages)
-        prompt = Prompt(
-            Stage.ASK,
-            job.options,
-            job.model.short_name,
-            MAX_SENTENCES,
-            chunk=Chunk(0, "", ()),
-            question=material.question.text,
-        )
-        packed = await asyncio.to_thread(pack, pages, wanted(material.question.text).terms, job.model, prompt)
+        pages, veil = _spoken(job, material.pages), veil_for(job)
+        packed, prompt = await asyncio.to_thread(_packed, job, pages, material.question.text, veil)
         emit(Looked(len(material.pages), len(packed.sources)))
         if not packed.sources:
             return _answer(job, material, packed, (), bill, cached=False)
         with self._act_as(job.caller, deadline):
             order = await self._order(job, material, packed, replace(prompt, chunk=packed.chunk))
-            said = await self._said(order, bill, emit)
+            said = await self._said(order, bill, emit, veil)
         # A quote that stands on no page is looked for on all of them.
-        sentences = await asyncio.to_thread(lambda: list(ground(said.claims, packed.locator)))
+        sentences = await asyncio.to_thread(lambda: list(ground(restored_claims(said.claims, veil), packed.locator)))
         statements = tuple(_statement(sentence, packed.sources) for sentence in sentences)
         for statement in statements:
             emit(StatementReady(statement))
-        return _answer(job, material, packed, statements, bill, cached=not bill.calls)
+        answer = _answer(job, material, packed, statements, bill, cached=not bill.calls)
+        self._anonymised(counts_of(veil))
+        return replace(answer, anonymised=counts_of(veil))
 
     async def _order(self, job: Job, material: _Material, packed: Packed, prompt: Prompt) -> Order:
         """The call that is to be made: for one document, or for none where it is made for several."""
@@ -121,14 +122,14 @@ class AnswerMaker:
         ((document, generation),) = quoted
         return Order(job.caller, document, job.model, prompt, key, generation, job.purse)
 
-    async def _said(self, order: Order, bill: Bill, emit: Emit[AskEvent]) -> Answer:
+    async def _said(self, order: Order, bill: Bill, emit: Emit[AskEvent], veil: Veil | None) -> Answer:
         """What the model says: known, or bought now."""
         known = await self._results.find(order.caller.tenant, [order.key])
         if order.key in known:
             return known[order.key].answer
-        stream = PlainStream()
-        paid = await self._paid.make(order, lambda text: _emit_text(stream.feed(text), emit))
-        _emit_text(stream.finish(), emit)
+        stream, restoring = PlainStream(), Restoring(veil)
+        paid = await self._paid.make(order, lambda text: _emit_text(stream.feed(restoring.feed(text)), emit))
+        _emit_text(stream.feed(restoring.finish()) + stream.finish(), emit)
         bill.calls.append(paid)
         return paid.answer
 
@@ -151,7 +152,9 @@ class StreamAsk:
         new_id: Callable[[], str],
         now_s: Callable[[], float],
         failed_over: Callable[[Model, Model, str], None],
+        policy: Policy = REPLACING_NOTHING,
     ) -> None:
+        self._policy = policy
         self._models = models
         self._finder = finder
         self._pages = pages
@@ -179,14 +182,14 @@ class StreamAsk:
 
         Of the options `language` and `model` count. `fallbacks`, `purse` and `deadline` are as for summaries.
 
-        Raises InvalidArgument (nothing is asked, unknown model, language that it does not write), NotFound (no such
-        document of this tenant), FailedPrecondition (DOCUMENTS_TOO_LARGE, a named document cannot be read, or
-        MAX_COST_EXCEEDED),
+        Raises InvalidArgument (nothing is asked, unknown model, language that it does not write),
+        PermissionDenied (a model that the tenant does not allow), NotFound (no such document of this tenant),
+        FailedPrecondition (DOCUMENTS_TOO_LARGE, a named document cannot be read, or MAX_COST_EXCEEDED),
         ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
         check(question)
-        models = self._models.lineup(options.model, fallbacks)
-        options = replace(options, model=models[0].name)
+        models = await self._models.lineup(caller.tenant, options.model, fallbacks)
+        options = replace(options, model=models[0].name, anonymise=self._policy.kinds(options.anonymise))
         job = Job(caller, "", options, models[0], purse=purse)
         seat = self._flights.join(
             _flight_key(job, models, question),
@@ -209,7 +212,13 @@ class StreamAsk:
             states = await self._finder.look(question.filters.documents)
             brief = [name for name, state in states.items() if state.ephemeral]
             async with self._holding(job.caller, brief):
-                choice = await self._finder.choose(question, states, lambda pages: emit(Looked(pages, 0)))
+                choice = await self._finder.choose(
+                    question,
+                    states,
+                    lambda pages: emit(Looked(pages, 0)),
+                    # Vectors are made of a text as it is.
+                    by_meaning=not job.options.anonymise,
+                )
                 # Asked before the pages are read for good: a document that is erased from here on counts one more.
                 generations = [
                     (name, await self._results.generation(job.caller.tenant, name)) for name in choice.documents
@@ -291,8 +300,30 @@ def _flight_key(job: Job, models: Sequence[Model], question: Question) -> bytes:
         *(job.caller.tenant, job.caller.actor, job.caller.project, question.text, question.max_passages),
         *(filters.documents, sorted(filters.languages), str(filters.stored_after), str(filters.stored_before)),
         *(job.options.language.lower(), [model.name for model in models], bound),
+        [kind.value for kind in job.options.anonymise or ()],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).digest()
+
+
+def _packed(job: Job, pages: Sequence[tuple[PageAt, Page]], question: str, veil: Veil | None) -> tuple[Packed, Prompt]:
+    """The passages, and what is asked about them once their chunk is put in. For threads."""
+    if veil is not None:
+        for text in (question, *(page.text for _, page in pages)):
+            veil.learn(text)
+        question = veil.hide(question)
+    prompt = Prompt(
+        Stage.ASK,
+        hidden_job(job, veil).options,
+        job.model.short_name,
+        MAX_SENTENCES,
+        chunk=Chunk(0, "", ()),
+        question=question,
+    )
+    shown = str if veil is None else veil.hide
+    packed = pack(pages, wanted(question).terms, job.model, prompt, shown=shown)
+    if veil is not None:
+        veil.keep((question, packed.chunk.text))
+    return packed, prompt
 
 
 def _spoken(job: Job, pages: Sequence[tuple[PageAt, Page]]) -> Sequence[tuple[PageAt, Page]]:

@@ -9,7 +9,7 @@ import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.summarizer.domain.alignment import align, tokens_of
 from services.summarizer.domain.folding import fold, fold_borders, is_spaceless
@@ -46,11 +46,13 @@ class _Span:
 class _IndexedPage:
     """A page in about a tenth of the memory of its words: for long documents this is what is kept of it."""
 
-    __slots__ = ("_boxes", "_lines", "_raw", "folded", "number", "orders", "starts")
+    __slots__ = ("_boxes", "_lines", "_raw", "folded", "number", "orders", "parsed", "starts")
 
     def __init__(self, page: Page) -> None:
         folded = [fold(word.text[:MAX_WORD_CHARS]) for word in page.words]
         self.number = page.number
+        self.parsed = None if page.parsed is None else _IndexedPage(replace(page, words=page.parsed, parsed=None))
+        """The parser's own reading, where these words are a model's, which knows of no boxes."""
         self.orders: list[tuple[int, int]] = []
         """Words of passages that speak to a model, from the first to the last."""
         self.folded = "".join(folded)
@@ -131,7 +133,8 @@ class Locator:
     def locate(self, quote: Quote) -> Citation | None:
         """Where the words stand, or None where they stand on no page. The page that the quote names is tried first.
 
-        A citation carries the page's own words and the parser's boxes; nothing of it comes from the quote.
+        A citation carries the page's own words and the parser's boxes; nothing of it comes from the quote. Of a page
+        that a model read the words are the model's, and there are boxes only where the parser read the same there.
         """
         if len(quote.text) > MAX_QUOTE_CHARS or not fold("".join(quote.text.split())):
             return None
@@ -246,8 +249,11 @@ def _cite(page: _IndexedPage, spans: list[_Span]) -> Citation | None:
     if any(page.is_ordered(span.first, span.last) for span in spans):
         return None
     words = page.words()
-    quote = " \u2026 ".join(" ".join(words[span.first : span.last + 1]) for span in spans)
-    boxes = tuple(box for span in spans for box in page.boxes(span))
+    parts = [" ".join(words[span.first : span.last + 1]) for span in spans]
+    quote = " \u2026 ".join(parts)
+    if page.parsed is not None:
+        spans = _find_all(page.parsed, parts, _find_folded) or _find_all(page.parsed, parts, _find_aligned)
+    boxes = tuple(box for span in spans for box in (page.parsed or page).boxes(span))
     if len(quote) > MAX_QUOTE_CHARS or len(boxes) > MAX_BOXES:
         return None
-    return Citation(page=page.number, quote=quote, boxes=boxes)
+    return Citation(page=page.number, quote=quote, boxes=boxes, by_model=page.parsed is not None)

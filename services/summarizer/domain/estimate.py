@@ -3,20 +3,25 @@
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from services.runtime.errors import FailedPrecondition, PagemeshError
-from services.summarizer.domain.expected_calls import Counted, ExpectedCalls, Guess
+from services.summarizer.domain.expected_calls import UNREAD_PAGE, Counted, ExpectedCalls, ExpectedScans, Guess
 from services.summarizer.domain.keys import summary_key
 from services.summarizer.domain.map_reduce import FAN_OUT, Bill, Job, MapReduce
 from services.summarizer.domain.models import Models
+from services.summarizer.domain.personal_kinds import REPLACING_NOTHING, Counts, Policy
 from services.summarizer.domain.ports import PageSource, Results, SummaryCache
+from services.summarizer.domain.ports_pictures import PagePictures
 from services.summarizer.domain.prices import Prices
 from services.summarizer.domain.purse import CURRENCY
-from services.summarizer.domain.reading import Reading, builder_for, read
+from services.summarizer.domain.reading import Reading, builder_for
+from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.summarize import check_language
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.values import Caller, Money, Options, Stage, TokenCount
+from services.summarizer.domain.veil import Veil
+from services.summarizer.domain.veiled import chunking_with, counts_of, hidden_job, veil_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,9 @@ class Estimate:
     expected: Outlay = _NOTHING
     high: Outlay = _NOTHING
     price_book_version: int = 0
+    ocr_model: str = ""
+    ocr_page_count: int = 0
+    anonymised: Counts = field(default_factory=dict)
 
 
 class EstimateSummary:
@@ -58,14 +66,18 @@ class EstimateSummary:
         *,
         models: Models,
         pages: PageSource,
+        pictures: PagePictures,
         cache: SummaryCache,
         results: Results,
         prices: Prices,
         tails: Tails,
         new_id: Callable[[], str],
+        policy: Policy = REPLACING_NOTHING,
     ) -> None:
+        self._policy = policy
         self._models = models
         self._pages = pages
+        self._pictures = pictures
         self._cache = cache
         self._results = results
         self._prices = prices
@@ -78,20 +90,32 @@ class EstimateSummary:
         Raises what StreamSummarize raises before its first call to a model, FailedPrecondition MODEL_UNPRICED, and
         Unavailable where the ledger cannot tell the price.
         """
-        model = self._models.resolve(options.model, field="summary.model")
-        options = replace(options, model=model.name)
+        model = await self._models.chosen(caller.tenant, options.model, field="summary.model")
+        ocr = await self._models.reader(caller.tenant, options.ocr_model, field="summary.ocr_model")
+        options = replace(
+            options,
+            model=model.name,
+            ocr_model="" if ocr is None else ocr.name,
+            anonymise=self._policy.kinds(options.anonymise),
+        )
         await self._pages.exists(document)
         key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
         if await self._cache.get(caller.tenant, key) is not None:
             return Estimate(document, model.name, cached=True)
         price = await self._prices.of(model.name)
-        job = Job(caller, document, options, model)
-        reading = await self._read(job)
+        job, scanned = Job(caller, document, options, model, ocr=ocr), Bill()
+        veil = veil_for(job)
+        reading = await self._read(job, scanned, veil)
         check_language(job, reading)
+        job = hidden_job(job, veil)
         counted: Counted = {}
         expected, asked = await self._outlay(job, reading, ExpectedCalls(price, Guess.EXPECTED, counted))
         low, _ = await self._outlay(job, reading, ExpectedCalls(price, Guess.LOW, counted))
         high, _ = await self._outlay(job, reading, ExpectedCalls(price, Guess.HIGH, counted))
+        low, expected, high = (
+            _with_scans(outlay, scanned, guess)
+            for outlay, guess in ((low, Guess.LOW), (expected, Guess.EXPECTED), (high, Guess.HIGH))
+        )
         return Estimate(
             document,
             model.name,
@@ -103,16 +127,29 @@ class EstimateSummary:
             expected=expected,
             high=high,
             price_book_version=price.version,
+            anonymised=counts_of(veil),
+            ocr_model=options.ocr_model,
+            ocr_page_count=len(scanned.calls),
         )
 
-    async def _read(self, job: Job) -> Reading:
-        """The document's chunks. It is held meanwhile: reading it for an estimate is not its processing."""
+    async def _read(self, job: Job, scanned: Bill, veil: Veil | None) -> Reading:
+        """The document's chunks, with what reading its scans would take in `scanned`. It is held meanwhile: reading it
+        for an estimate is not its processing."""
         hold_id = self._new_id()
         await self._pages.hold(job.document, hold_id)
         try:
-            return await read(self._pages, job.document, builder_for(job.model, job.options), _untold)
+            scans = Scans(self._pages, self._pictures, await self._scan_calls(job), stand_in=UNREAD_PAGE)
+            builder = builder_for(job.model, job.options)
+            chunked = chunking_with(veil, [job.options.focus, job.options.audience], builder)
+            # In the caller's own call, with its deadline.
+            return await scans.read(job, builder, _untold, scanned, contextlib.nullcontext, chunked=chunked)
         finally:
             await self._tails.finish(self._release(job.document, hold_id))
+
+    async def _scan_calls(self, job: Job) -> MapReduce:
+        """Calls that read pictures in thought."""
+        price = await self._prices.of((job.ocr or job.model).name)
+        return MapReduce(results=self._results, paid=ExpectedScans(price))
 
     async def _release(self, document: str, hold_id: str) -> None:
         # Where the extractor is away the hold runs out by itself.
@@ -132,6 +169,18 @@ class EstimateSummary:
         used = bill.consumption()
         outlay = Outlay(used.provider_calls, used.tokens, used.cost, _duration(calls.seconds))
         return outlay, len(calls.seconds.get(Stage.MAP, ()))
+
+
+def _with_scans(outlay: Outlay, scanned: Bill, guess: Guess) -> Outlay:
+    """The same with the pages that a model has to read first, FAN_OUT at a time."""
+    used = scanned.consumption()
+    taken = math.ceil(used.provider_calls / FAN_OUT) * guess.value.scan_s
+    return Outlay(
+        calls=outlay.calls + used.provider_calls,
+        tokens=outlay.tokens,
+        cost=Money(outlay.cost.currency, outlay.cost.micros + used.cost.micros),
+        duration_s=outlay.duration_s + taken,
+    )
 
 
 def _duration(seconds: dict[Stage, list[float]]) -> float:

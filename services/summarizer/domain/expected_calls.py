@@ -25,7 +25,7 @@ from services.summarizer.domain.values import Answer, Claim, Prompt, Stage, Toke
 @dataclass(frozen=True, slots=True)
 class _Words:
     """What a sentence of an answer is made of. `share` is that of the sentences that may be written, the time until an
-    answer begins is in seconds, its speed in tokens a second."""
+    answer begins, and the one for the picture of a page, are in seconds, its speed in tokens a second."""
 
     text: int
     quotes: float
@@ -34,14 +34,15 @@ class _Words:
     share: float
     begins_s: float
     speed: float
+    scan_s: float
 
 
 class Guess(Enum):
     """How much is expected of a model."""
 
-    LOW = _Words(text=15, quotes=1.0, quote=10, sources=1.0, share=0.5, begins_s=0.3, speed=150.0)
-    EXPECTED = _Words(text=26, quotes=1.5, quote=17, sources=2.0, share=1.0, begins_s=1.0, speed=60.0)
-    HIGH = _Words(text=40, quotes=2.0, quote=30, sources=3.0, share=1.0, begins_s=5.0, speed=20.0)
+    LOW = _Words(text=15, quotes=1.0, quote=10, sources=1.0, share=0.5, begins_s=0.3, speed=150.0, scan_s=1.0)
+    EXPECTED = _Words(text=26, quotes=1.5, quote=17, sources=2.0, share=1.0, begins_s=1.0, speed=60.0, scan_s=3.0)
+    HIGH = _Words(text=40, quotes=2.0, quote=30, sources=3.0, share=1.0, begins_s=5.0, speed=20.0, scan_s=10.0)
 
 
 _WORDS_PER_SENTENCE = 20
@@ -56,6 +57,9 @@ _MOST_SAMPLED = 4_000
 """Words of a text that are counted to learn its tokens for a word."""
 _READING_S = 1.0
 """Longest a model that chooses takes for a chunk."""
+
+UNREAD_PAGE = " ".join(["and so it stands written on the page."] * 50)
+"""Stands for a page of which nobody has read a word yet: 400 words, as a printed page has."""
 
 Counted = dict[bytes, "_Size"]
 
@@ -116,6 +120,18 @@ class ExpectedCalls:
         if not order.model.abilities.writes:
             taken = min(_READING_S, words.begins_s / 10)
         self.seconds.setdefault(_asked(order).stage, []).append(taken)
+
+
+class ExpectedScans:
+    """The same for pictures of pages: what they hold is not known, and what they cost is."""
+
+    def __init__(self, price: ModelPrice) -> None:
+        self._price = price
+
+    async def make(self, order: Order, on_text: OnText | None = None) -> Paid:
+        """One page."""
+        page = order.model.provider.count(order.prompt)
+        return Paid(Answer((), page), "", self._price.of(page), settled=True)
 
 
 def _asked(order: Order) -> Prompt:

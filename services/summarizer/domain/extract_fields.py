@@ -12,6 +12,7 @@ from services.summarizer.domain.fields_values import Extraction
 from services.summarizer.domain.json_schema import CheckedSchema, check
 from services.summarizer.domain.map_reduce import Job
 from services.summarizer.domain.models import Model, Models
+from services.summarizer.domain.personal_kinds import REPLACING_NOTHING, Kinds, Policy
 from services.summarizer.domain.ports import Deadline, PageSource
 from services.summarizer.domain.purse import Purse
 from services.summarizer.domain.savings import Savings, free_event
@@ -19,7 +20,7 @@ from services.summarizer.domain.schema_book import SchemaBook
 from services.summarizer.domain.single_flight import Emit, SingleFlight
 from services.summarizer.domain.values import Caller, Consumption, Length, Money, Options, Style, TokenCount
 
-FieldsFlightKey = tuple[str, str, str, str, str, str, tuple[str, ...], Hashable]
+FieldsFlightKey = tuple[str, str, str, str, str, str, tuple[str, ...], str, Hashable, Kinds]
 FieldsFlights = SingleFlight[FieldsFlightKey, Progress | Extraction]
 
 
@@ -47,7 +48,9 @@ class ExtractFields:
         new_id: Callable[[], str],
         now_s: Callable[[], float],
         failed_over: Callable[[Model, Model, str], None],
+        policy: Policy = REPLACING_NOTHING,
     ) -> None:
+        self._policy = policy
         self._models = models
         self._pages = pages
         self._schemas = schemas
@@ -66,26 +69,30 @@ class ExtractFields:
         wanted: Wanted,
         *,
         model: str = "",
+        ocr_model: str = "",
         fallbacks: Sequence[str] = (),
+        anonymise: Kinds | None = None,
         purse: Purse | None = None,
         deadline: float | None = None,
         told: Callable[[Progress], None] | None = None,
     ) -> Extraction:
-        """The fields. `purse` bounds what is spent. `deadline`, in the event loop's time, is until when the caller
-        waits; `told` hears how far it is.
+        """The fields. `anonymise` is as in Options, `purse` bounds what is spent. `deadline`, in the event loop's time,
+        is until when the caller waits; `told` hears how far it is.
 
-        Raises InvalidArgument (unknown model, a schema that cannot be used), NotFound (document or schema),
-        FailedPrecondition (no text, too much of it, MAX_COST_EXCEEDED), ResourceExhausted (budget, rate), Unavailable,
-        DeadlineExceeded.
+        Raises InvalidArgument (unknown model, a schema that cannot be used), PermissionDenied (a model that the
+        tenant does not allow), NotFound (document or schema), FailedPrecondition (no text, too much of it,
+        MAX_COST_EXCEEDED), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
-        models = self._models.lineup(model, fallbacks)
+        models = await self._models.lineup(caller.tenant, model, fallbacks)
+        ocr = await self._models.reader(caller.tenant, ocr_model)
         name, schema = await self._schema(caller, wanted)
         await self._pages.exists(document)
         # Who pays, and how much, is part of the key, as for summaries.
         payer = (caller.tenant, caller.actor, caller.project)
-        bound = None if purse is None else purse.key
-        key = (*payer, document, schema.digest, name, tuple(one.name for one in models), bound)
-        job = FieldsJob(_job(caller, document, models[0], purse), schema, name)
+        bound, read_by = None if purse is None else purse.key, "" if ocr is None else ocr.name
+        kinds = self._policy.kinds(anonymise)
+        key = (*payer, document, schema.digest, name, tuple(one.name for one in models), read_by, bound, kinds)
+        job = FieldsJob(replace(_job(caller, document, models[0], kinds, purse), ocr=ocr), schema, name)
         seat = self._flights.join(key, lambda emit, latest: self._run(job, models, emit, latest), deadline=deadline)
         with seat:
             async for event in seat:
@@ -130,9 +137,10 @@ class ExtractFields:
         self._savings.add(caller, event)
 
 
-def _job(caller: Caller, document: str, model: Model, purse: Purse | None) -> Job:
-    # Options of summaries say nothing to fields but the model.
-    return Job(caller, document, Options(Length.SHORT, Style.PARAGRAPH, "", "", model.name), model, purse=purse)
+def _job(caller: Caller, document: str, model: Model, kinds: Kinds, purse: Purse | None) -> Job:
+    # Options of summaries say nothing to fields but these two.
+    options = Options(Length.SHORT, Style.PARAGRAPH, "", "", model.name, anonymise=kinds)
+    return Job(caller, document, options, model, purse=purse)
 
 
 def _nothing(currency: str) -> Consumption:

@@ -1,6 +1,7 @@
 """Makes one extraction: pages, parts, paid answers, one answer out of them, and one more try where it is not valid."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +25,15 @@ from services.summarizer.domain.json_schema import CheckedSchema
 from services.summarizer.domain.keys import fields_key
 from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
 from services.summarizer.domain.numbers_dates import customs_of
-from services.summarizer.domain.ports import ActAs, Deadline, PageSource
+from services.summarizer.domain.personal_kinds import Counts
+from services.summarizer.domain.ports import ActAs, Deadline
 from services.summarizer.domain.purse import MAX_COST_EXCEEDED
-from services.summarizer.domain.reading import EMPTY_CHUNK, MAX_CHUNK_TOKENS, Reading, builder_around, read
+from services.summarizer.domain.reading import EMPTY_CHUNK, MAX_CHUNK_TOKENS, Reading, builder_around
+from services.summarizer.domain.scans import Scans
+from services.summarizer.domain.sealed_prompts import hidden_schema, texts_of
 from services.summarizer.domain.values import Answer, Chunk
+from services.summarizer.domain.veil import Veil
+from services.summarizer.domain.veiled import chunking_with, counts_of, restored_fields, untold, veil_for
 
 LIST_CHUNK_TOKENS = 3_000
 """Largest part of a document where lists are looked for: a row of a table is ten times as long in the answer."""
@@ -56,8 +62,12 @@ class _Checked:
 class FieldMaker:
     """The way from pages to checked fields."""
 
-    def __init__(self, *, pages: PageSource, map_reduce: MapReduce, act_as: ActAs) -> None:
-        self._pages = pages
+    def __init__(
+        self, *, scans: Scans, map_reduce: MapReduce, act_as: ActAs, anonymised: Callable[[Counts], None] = untold
+    ) -> None:
+        """`anonymised` hears what was replaced, by kind."""
+        self._anonymised = anonymised
+        self._scans = scans
         self._map_reduce = map_reduce
         self._act_as = act_as
 
@@ -75,16 +85,25 @@ class FieldMaker:
             largest = LIST_CHUNK_TOKENS if lists else MAX_CHUNK_TOKENS
             empty = _prompt(asked, EMPTY_CHUNK)
             builder = await asyncio.to_thread(builder_around, job.model, empty, max_tokens=largest)
-            reading = await read(self._pages, job.document, builder, lambda done, of: told(Progress(done, of, 0, 0)))
+            veil = veil_for(job)
+            wanted = list(texts_of(json.loads(asked.schema.text))) if veil is not None else []
+            reading = await self._scans.read(
+                job,
+                builder,
+                lambda done, of: told(Progress(done, of, 0, 0)),
+                bill,
+                lambda: self._act_as(job.caller, deadline),
+                chunked=chunking_with(veil, wanted, builder),
+            )
         with self._act_as(job.caller, deadline):
-            prompts = [_prompt(asked, chunk) for chunk in reading.chunks]
-            answers = await self._ask(asked, prompts, bill, _Parts(reading, told).done)
-            context = await asyncio.to_thread(_context, asked, reading)
+            prompts = [_prompt(asked, chunk, veil) for chunk in reading.chunks]
+            answers = await self._ask(asked, prompts, bill, _Parts(reading, told).done, veil=veil)
+            context = await asyncio.to_thread(_context, asked, reading, veil)
             checked = await asyncio.to_thread(_first_answer, asked, answers, context)
             repaired, unaffordable = None, False
             if checked.violations and job.model.abilities.writes:
                 try:
-                    repaired = await self._repair(asked, reading, checked, context, bill)
+                    repaired = await self._repair(asked, reading, checked, context, bill, veil=veil)
                 except FailedPrecondition as exc:
                     # What was bought so far is an answer, and it says what is wrong with it.
                     if exc.reason != MAX_COST_EXCEEDED:
@@ -92,10 +111,18 @@ class FieldMaker:
                     unaffordable = True
         known = len(bill.calls) == calls_before
         made = _extraction(asked, reading, repaired or checked, bill, repaired=repaired is not None, cached=known)
-        return replace(made, repair_unaffordable=unaffordable)
+        self._anonymised(counts_of(veil))
+        return replace(made, repair_unaffordable=unaffordable, anonymised=counts_of(veil))
 
     async def _repair(
-        self, asked: FieldsJob, reading: Reading, checked: _Checked, context: Context, bill: Bill
+        self,
+        asked: FieldsJob,
+        reading: Reading,
+        checked: _Checked,
+        context: Context,
+        bill: Bill,
+        *,
+        veil: Veil | None,
     ) -> _Checked:
         """One more call about what is wrong. Its answer is taken where less is wrong with it.
 
@@ -103,13 +130,20 @@ class FieldMaker:
         would be to ask for something made up.
         """
         chunk = _chunk_of(reading, checked)
-        complaints = tuple(_complaint(violation, checked.fields) for violation in checked.violations[:MAX_COMPLAINTS])
-        prompt = replace(_prompt(asked, chunk), stage=FieldsStage.REPAIR, complaints=complaints)
-        (answer,) = await self._ask(asked, [prompt], bill, _nothing)
+        complain = _complaint if veil is None else _silent_complaint(veil)
+        complaints = tuple(complain(violation, checked.fields) for violation in checked.violations[:MAX_COMPLAINTS])
+        prompt = replace(_prompt(asked, chunk, veil), stage=FieldsStage.REPAIR, complaints=complaints)
+        (answer,) = await self._ask(asked, [prompt], bill, _nothing, veil=veil)
         return await asyncio.to_thread(_better, asked, checked, answer, context)
 
     async def _ask(
-        self, asked: FieldsJob, prompts: Sequence[FieldsPrompt], bill: Bill, done: Callable[[], None]
+        self,
+        asked: FieldsJob,
+        prompts: Sequence[FieldsPrompt],
+        bill: Bill,
+        done: Callable[[], None],
+        *,
+        veil: Veil | None,
     ) -> list[Answer]:
         job = asked.job
         keys = await asyncio.to_thread(
@@ -123,7 +157,8 @@ class FieldMaker:
                 for prompt in prompts
             ]
         )
-        return await self._map_reduce.answers_to(job, prompts, keys, bill, done=done, on_text=None)
+        answers = await self._map_reduce.answers_to(job, prompts, keys, bill, done=done, on_text=None)
+        return [replace(answer, fields=restored_fields(answer.fields, veil)) for answer in answers]
 
 
 class _Parts:
@@ -140,21 +175,23 @@ class _Parts:
         self._told(self._at)
 
 
-def _prompt(asked: FieldsJob, chunk: Chunk) -> FieldsPrompt:
+def _prompt(asked: FieldsJob, chunk: Chunk, veil: Veil | None = None) -> FieldsPrompt:
     schema = asked.schema
     return FieldsPrompt(
         stage=FieldsStage.EXTRACT,
         model=asked.job.model.short_name,
-        schema=schema.text,
+        schema=schema.text if veil is None else hidden_schema(schema.text, veil.hide),
         targets=schema.targets,
         max_fields=most_fields(schema.targets),
         chunk=chunk,
+        anonymise=() if veil is None else veil.kinds,
     )
 
 
-def _context(asked: FieldsJob, reading: Reading) -> Context:
+def _context(asked: FieldsJob, reading: Reading, veil: Veil | None) -> Context:
     targets = {target.template: target for target in asked.schema.targets}
-    return Context(targets, reading.locator, customs_of(chunk.text for chunk in reading.chunks))
+    texts = (chunk.text if veil is None else veil.restore(chunk.text) for chunk in reading.chunks)
+    return Context(targets, reading.locator, customs_of(texts))
 
 
 def _first_answer(asked: FieldsJob, answers: Sequence[Answer], context: Context) -> _Checked:
@@ -199,6 +236,16 @@ def _complaint(violation: Violation, fields: Sequence[FieldValue]) -> Complaint:
     return Complaint(pointer_of(violation.path), violation.message, said[:500])
 
 
+def _silent_complaint(veil: Veil) -> Callable[[Violation, Sequence[FieldValue]], Complaint]:
+    """The same without the value, which may be a person's in another form than in the document, such as a date."""
+
+    def complaint(violation: Violation, fields: Sequence[FieldValue]) -> Complaint:
+        pointer = veil.hide(pointer_of(violation.path))
+        return Complaint(pointer, f"the schema's {violation.keyword} does not allow the value", "")
+
+    return complaint
+
+
 def _chunk_of(reading: Reading, checked: _Checked) -> Chunk:
     """The part of the document that most of what is wrong was found in; the first where nobody knows."""
     wrong = [violation.path for violation in checked.violations]
@@ -226,6 +273,7 @@ def _extraction(
         cached=cached and not bill.calls,
         failed_pages=reading.failed_pages,
         consumption=bill.consumption(),
+        scans=reading.scans,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from services.summarizer.domain.fields_values import FieldsPrompt, FieldsStage, Target
 from services.summarizer.domain.prompts import (
+    COPYING,
     FENCED,
     REMINDER,
     Messages,
@@ -29,7 +30,7 @@ _ITEMS = 40
 _SYSTEM = f"""\
 You find values in documents. You answer with one JSON object and nothing else.
 
-{FENCED}
+{FENCED}{{copying}}
 {{task}}
 Use only what the material says. Leave out what it does not say; never guess, and never answer with an example.
 """
@@ -70,7 +71,7 @@ def render(prompt: FieldsPrompt, new_fence: Callable[[], str]) -> Messages:
         )
         material = "\n".join((*said, material))
     return Messages(
-        system=_SYSTEM.format(fence=fence, task=task),
+        system=_SYSTEM.format(fence=fence, task=task, copying=COPYING if prompt.anonymise else ""),
         user="\n".join((*wishes, f"BEGIN {fence}", material, f"END {fence}", REMINDER, "")),
     )
 

@@ -1,10 +1,12 @@
 """What the extraction of fields speaks of: what is looked for, what was found, and what supports it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from services.summarizer.domain.found_field import Scalar
-from services.summarizer.domain.values import Chunk, Citation, Consumption, Prompt
+from services.summarizer.domain.personal_kinds import Counts, Kinds
+from services.summarizer.domain.pictures import PagePrompt
+from services.summarizer.domain.values import NO_SCANS, Chunk, Citation, Consumption, Prompt, ScanReading
 
 VERSION = "1"
 """Changes whenever the same request would be answered otherwise: the wording of prompts, how the offline provider
@@ -69,10 +71,20 @@ class FieldsPrompt:
     max_fields: int
     chunk: Chunk
     complaints: tuple[Complaint, ...] = ()
+    anonymise: Kinds = ()
+    """What was replaced by placeholders."""
 
 
-AnyPrompt = Prompt | FieldsPrompt
+ChatPrompt = Prompt | FieldsPrompt
+"""Whatever a model that reads text may be asked."""
+AnyPrompt = ChatPrompt | PagePrompt
 """Whatever a provider may be asked."""
+
+
+def chat_prompt(prompt: AnyPrompt) -> ChatPrompt:
+    """The prompt, which is one about text: models that read pictures are providers of their own."""
+    assert not isinstance(prompt, PagePrompt), "this model reads text"
+    return prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +137,11 @@ class Extraction:
     failed_pages: tuple[int, ...]
     consumption: Consumption
     degraded_from: str = ""
+    scans: ScanReading = NO_SCANS
     repair_unaffordable: bool = False
     """It is not valid, and there was no room in the bound to ask about that once more."""
+    anonymised: Counts = field(default_factory=dict)
+    """Values that were replaced before text left, by kind."""
 
     @property
     def valid(self) -> bool:

@@ -94,8 +94,8 @@ class JobQueue(Protocol):
         self, order: Sequence[Priority], *, worker: str, lease_s: float, most_of_tenant: int
     ) -> Claim | None:
         """The next job, from the first of the priorities that has one: of the tenant that was served the longest ago
-        and has fewer than `most_of_tenant` jobs running, the one that is due the longest. None where there is none.
-        """
+        and has fewer jobs running than its plan says (`most_of_tenant` where it says nothing), the one that is due the
+        longest. None where there is none."""
         ...
 
     async def beat(self, claim: Claim, *, lease_s: float, progress: Progress | None) -> bool:
@@ -103,9 +103,17 @@ class JobQueue(Protocol):
         ...
 
     async def finish(
-        self, claim: Claim, state: JobState, *, result: Result | None, fault: Fault | None, keep_s: float
+        self,
+        claim: Claim,
+        state: JobState,
+        *,
+        result: Result | None,
+        fault: Fault | None,
+        keep_s: float,
+        progress: Progress | None = None,
     ) -> bool:
-        """Ends the job. False, and nothing changed, where the claim does not hold any more."""
+        """Ends the job; progress that was not told yet is told before, in the same transaction. False, and nothing
+        changed, where the claim does not hold any more."""
         ...
 
     async def postpone(self, claim: Claim, *, delay_s: float, fault: Fault) -> bool:

@@ -14,6 +14,7 @@ from services.summarizer.domain.job_purse import JobPurse
 from services.summarizer.domain.job_scopes import SCOPES
 from services.summarizer.domain.job_standing import Standing
 from services.summarizer.domain.jobs import AskWork, Claim, Extracted, ExtractWork, FieldsWork, Result, SummarizeWork
+from services.summarizer.domain.personal_kinds import Kinds
 from services.summarizer.domain.ports import ActAs, DocumentStart, PageFailed, PageSource
 from services.summarizer.domain.ports_questions import Filters
 from services.summarizer.domain.purse import Purse
@@ -51,8 +52,10 @@ class Extracting(Protocol):
         wanted: Wanted,
         *,
         model: str = "",
+        ocr_model: str = "",
         fallbacks: Sequence[str] = (),
         purse: Purse | None = None,
+        anonymise: Kinds | None = None,
         deadline: float | None = None,
         told: Told | None = None,
     ) -> Extraction:
@@ -152,7 +155,9 @@ class JobWork:
                 claim.document,
                 wanted,
                 model=work.model,
+                ocr_model=work.ocr_model,
                 fallbacks=work.fallbacks,
+                anonymise=work.anonymise,
                 purse=self._purse(claim),
                 told=told,
             )
@@ -160,7 +165,7 @@ class JobWork:
     async def _answer(self, claim: Claim, work: AskWork, told: Told) -> Result:
         question = Question(work.question, Filters(documents=(claim.document,)), work.max_passages)
         # Of the options of summaries, language and model alone say something to answers.
-        options = Options(Length.MEDIUM, Style.PARAGRAPH, work.language, "", work.model)
+        options = Options(Length.MEDIUM, Style.PARAGRAPH, work.language, "", work.model, anonymise=work.anonymise)
         stream = self._ask(claim.caller, question, options, fallbacks=work.fallbacks, purse=self._purse(claim))
         with self._act_as(claim.caller):
             async with aclosing(stream) as events:

@@ -169,7 +169,7 @@ class JobWorker:
         elif doing.cancelled():
             await self._settle(claim, "HANDED_BACK", lambda: self._queue.hand_back(claim))
         else:
-            await self._conclude(claim, doing)
+            await self._conclude(claim, doing, desk.untold)
 
     async def _attempt(self, claim: Claim, desk: "_Desk") -> Result:
         try:
@@ -182,11 +182,11 @@ class JobWorker:
                 "JOB_TIMEOUT", "The attempt took too long. The next one goes on from what is paid for."
             ) from exc
 
-    async def _conclude(self, claim: Claim, done: "asyncio.Task[Result]") -> None:
-        error = done.exception()
+    async def _conclude(self, claim: Claim, done: "asyncio.Task[Result]", progress: Progress | None) -> None:
+        error, finish = done.exception(), partial(self._finish, claim, progress)
         if error is None:
             result = done.result()
-            await self._settle(claim, "SUCCEEDED", lambda: self._finish(claim, JobState.SUCCEEDED, result, None))
+            await self._settle(claim, "SUCCEEDED", partial(finish, JobState.SUCCEEDED, result, None))
             return
         if not isinstance(error, Exception):
             raise error
@@ -195,14 +195,17 @@ class JobWorker:
         verdict = judge(error, tries=claim.tries, max_attempts=claim.max_attempts, jitter=self._jitter)
         delay_s, fault = verdict.delay_s, verdict.fault
         if delay_s is None:
-            fail = partial(self._finish, claim, JobState.FAILED, None, fault)
-            await self._settle(claim, "FAILED", fail, fault.reason)
+            await self._settle(claim, "FAILED", partial(finish, JobState.FAILED, None, fault), fault.reason)
         else:
             postpone = partial(self._queue.postpone, claim, delay_s=delay_s, fault=fault)
             await self._settle(claim, "POSTPONED", postpone, fault.reason)
 
-    async def _finish(self, claim: Claim, state: JobState, result: Result | None, fault: Fault | None) -> bool:
-        return await self._queue.finish(claim, state, result=result, fault=fault, keep_s=self._limits.keep_s)
+    async def _finish(
+        self, claim: Claim, progress: Progress | None, state: JobState, result: Result | None, fault: Fault | None
+    ) -> bool:
+        return await self._queue.finish(
+            claim, state, result=result, fault=fault, keep_s=self._limits.keep_s, progress=progress
+        )
 
     async def _settle(self, claim: Claim, outcome: str, write: Callable[[], Awaitable[bool]], reason: str = "") -> None:
         """Writes what became of it, and tries again while the database is away: what was made must not be lost."""
@@ -246,14 +249,15 @@ class _Desk:
         self._claim = claim
         self._limits = limits
         self._signals = signals
-        self._progress: Progress | None = None
+        self.untold: Progress | None = None
+        """The newest progress, until it is written."""
         self._news = asyncio.Event()
         self.holds = True
         """False once somebody else has the job, or it has ended."""
 
     def told(self, progress: Progress) -> None:
         """Only the newest is kept until it is written."""
-        self._progress = progress
+        self.untold = progress
         self._news.set()
 
     async def beat(self, doing: "asyncio.Task[Result]") -> None:
@@ -264,12 +268,15 @@ class _Desk:
                 async with asyncio.timeout(pause_s):
                     await self._news.wait()
             self._news.clear()
-            progress, self._progress = self._progress, None
+            progress = self.untold
             try:
                 self.holds = await self._queue.beat(self._claim, lease_s=self._limits.lease_s, progress=progress)
             except PagemeshError as exc:
                 self._signals.broken("beat", exc)
-                self._progress = self._progress or progress
+            else:
+                # Only now: a beat that is broken off may have told nothing.
+                if self.untold is progress:
+                    self.untold = None
             if not self.holds:
                 doing.cancel()
                 return

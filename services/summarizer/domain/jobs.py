@@ -7,6 +7,7 @@ from enum import Enum, IntEnum
 from services.summarizer.domain.answer_values import CitedAnswer
 from services.summarizer.domain.events import Progress
 from services.summarizer.domain.fields_values import Extraction
+from services.summarizer.domain.personal_kinds import Kinds
 from services.summarizer.domain.values import Caller, Money, Options, Summary
 
 
@@ -67,6 +68,8 @@ class FieldsWork:
     stored: str = ""
     model: str = ""
     fallbacks: tuple[str, ...] = ()
+    ocr_model: str = ""
+    anonymise: Kinds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class AskWork:
     language: str = ""
     model: str = ""
     fallbacks: tuple[str, ...] = ()
+    anonymise: Kinds | None = None
 
 
 Work = SummarizeWork | ExtractWork | FieldsWork | AskWork

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from services.summarizer.domain.fields_values import VERSION as FIELDS_VERSION
 from services.summarizer.domain.fields_values import FieldsPrompt
+from services.summarizer.domain.personal_kinds import VERSION as ANONYMISE_VERSION
+from services.summarizer.domain.personal_kinds import Kinds
+from services.summarizer.domain.pictures import Picture
 from services.summarizer.domain.values import Claim, Options, Prompt
 
 PIPELINE_VERSION = "2"
@@ -17,9 +20,22 @@ QUESTION_VERSION = "1"
 sentences are chosen."""
 
 
+OCR_VERSION = "1"
+"""Changes whenever pages that a model read would make another text."""
+
+
 def summary_key(tenant: str, document: str, options: Options, *, provider_version: str) -> bytes:
-    """32 bytes that name one summary of one tenant; `options.model` must be resolved."""
-    return _digest(["summary", PIPELINE_VERSION, provider_version, tenant, document, *_options(options), options.model])
+    """32 bytes that name one summary of one tenant; the models of the options must be resolved."""
+    # Only where there is one: the keys of other summaries stay as they were.
+    read_by = ["ocr", OCR_VERSION, options.ocr_model] if options.ocr_model else []
+    asked = [*_options(options), options.model, *read_by, *_hidden(options.anonymise)]
+    return _digest(["summary", PIPELINE_VERSION, provider_version, tenant, document, *asked])
+
+
+def page_key(picture: Picture, *, model: str, provider_version: str) -> bytes:
+    """32 bytes that name what a model reads in a picture: the same picture is the same question."""
+    digest = hashlib.sha256(picture.content).hexdigest()
+    return _digest(["page", provider_version, model, picture.media_type, digest])
 
 
 def content_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
@@ -40,6 +56,7 @@ def content_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
             chunk,
             _claims(prompt.claims),
             *asked,
+            *_hidden(prompt.options.anonymise),
         ]
     )
 
@@ -48,12 +65,24 @@ def fields_key(prompt: FieldsPrompt, *, digest: str, model: str, provider_versio
     """The same for an answer with fields; `digest` is the schema's."""
     complaints = [[complaint.pointer, complaint.problem, complaint.value] for complaint in prompt.complaints]
     chunk = [prompt.chunk.text, prompt.chunk.spans]
-    asked = [prompt.stage.value, digest, prompt.max_fields, chunk, complaints]
+    asked = [prompt.stage.value, digest, prompt.max_fields, chunk, complaints, *_hidden(prompt.anonymise)]
     return _digest(["fields", FIELDS_VERSION, provider_version, model, *asked])
 
 
+def embedding_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
+    """The same for the vectors of texts."""
+    return _digest(["vectors", provider_version, model, list(prompt.texts)])
+
+
+def _hidden(kinds: Kinds | None) -> list[object]:
+    """What was replaced. Where nothing was, keys are what they always were."""
+    return ["anonymise", ANONYMISE_VERSION, [kind.value for kind in kinds]] if kinds else []
+
+
 def _options(options: Options) -> list[object]:
-    return [options.length.name, options.style.value, options.language.lower(), options.focus]
+    # Where there is none it leaves no trace: what was bought before there were audiences keeps its key.
+    audience = ["audience", options.audience] if options.audience else []
+    return [options.length.name, options.style.value, options.language.lower(), options.focus, *audience]
 
 
 def _claims(claims: Sequence[Claim]) -> list[object]:

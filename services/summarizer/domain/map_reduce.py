@@ -36,7 +36,7 @@ Part = tuple[Claim, ...]
 @dataclass(frozen=True, slots=True)
 class Job:
     """What is asked, for whom, of which model; `options.model` is resolved. `generation` is that of the document's
-    results when the work began, `purse` what it may spend."""
+    results when the work began, `purse` what it may spend, `ocr` who reads scanned pages; nobody where it is None."""
 
     caller: Caller
     document: str
@@ -44,6 +44,7 @@ class Job:
     model: Model
     generation: int = 0
     purse: Purse | None = None
+    ocr: Model | None = None
 
     def order(self, prompt: AnyPrompt, key: bytes) -> Order:
         """One call of it."""
@@ -63,6 +64,7 @@ class Bill:
             tokens=TokenCount(
                 sum(call.answer.tokens.input_tokens for call in calls),
                 sum(call.answer.tokens.output_tokens for call in calls),
+                sum(call.answer.tokens.pages for call in calls),
             ),
             provider_calls=len(calls),
             cost=Money(

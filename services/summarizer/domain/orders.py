@@ -16,9 +16,12 @@ from dataclasses import dataclass
 
 _BEFORE_WORDS = 40
 _AFTER_WORDS = 120
-"""So many words around an order, in its block, belong to it: what it wants to have said stands beside it."""
+"""So many words around an order, in its block, belong to it: what it wants to have said stands beside it. Sentences
+that ended before it began do not: they are words like any others, as if the order stood in a block of its own."""
 MAX_PASSAGES = 1_000
 """Of a document; with more the rest is not looked for."""
+_ENDS = re.compile("\\w\\W?[.!?\u3002\uff01\uff1f\u061f]+[\"'\u201d\u2019\u00bb)\\]]*$")
+"""The last word of a sentence; the full stops of Chinese, Japanese and Arabic too."""
 _MAX_BLOB_CHARS = 20_000
 # Nobody sees them, and they part words for those who compare.
 _UNSEEN = dict.fromkeys(
@@ -181,7 +184,7 @@ def _around(words: Sequence[Line], first: int, last: int) -> tuple[int, int]:
     first, last = max(first, 0), max(last, 0)
     lowest, highest = max(0, first - _BEFORE_WORDS), min(len(words) - 1, last + _AFTER_WORDS)
     begin, end = first, last
-    while begin > lowest and words[begin - 1].block == words[first].block:
+    while begin > lowest and words[begin - 1].block == words[first].block and not _ENDS.search(words[begin - 1].text):
         begin -= 1
     while end < highest and words[end + 1].block == words[last].block:
         end += 1

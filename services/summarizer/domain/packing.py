@@ -29,9 +29,17 @@ class Packed:
     locator: Locator
 
 
-def pack(pages: Sequence[tuple[PageAt, Page]], terms: Terms, model: Model, prompt: Prompt) -> Packed:
+def pack(
+    pages: Sequence[tuple[PageAt, Page]],
+    terms: Terms,
+    model: Model,
+    prompt: Prompt,
+    *,
+    shown: Callable[[str], str] = str,
+) -> Packed:
     """As many of the pages as fit, which are given best first and stand in order of document and page; `prompt` is what
-    they are for, with an empty chunk. For threads: the tokens of the text are counted.
+    they are for, with an empty chunk, and `shown` makes of a page's text what the model is given. For threads: the
+    tokens of the text are counted.
 
     Raises FailedPrecondition MODEL_TOO_SMALL where the model's context has no room for any.
     """
@@ -47,7 +55,8 @@ def pack(pages: Sequence[tuple[PageAt, Page]], terms: Terms, model: Model, promp
         raise FailedPrecondition(
             "MODEL_TOO_SMALL", f"The context of {model.name} is too small for this request. Choose another model."
         )
-    taken = _taken(pages, terms, min(room, MAX_CHUNK_TOKENS), count)
+    given = [(at, replace(page, text=shown(page.text))) for at, page in pages]
+    taken = _taken(given, terms, min(room, MAX_CHUNK_TOKENS), count)
     chosen = [(at, page, taken[at]) for at, page in sorted(pages, key=lambda item: item[0]) if at in taken]
     parts: list[str] = []
     spans: list[tuple[int, int, int]] = []

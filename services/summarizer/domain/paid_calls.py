@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.models import Model
 from services.summarizer.domain.ports import Books, Committed, Held, Outbox, Results
 from services.summarizer.domain.purse import CURRENCY, Purse
+from services.summarizer.domain.sealed_prompts import sealed
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turn, Turns
 from services.summarizer.domain.values import (
@@ -132,7 +133,7 @@ class PaidCalls:
 
     async def _make(self, order: Order, on_text: OnText | None, turn: Turn | None) -> Paid:
         try:
-            most = await asyncio.to_thread(order.model.provider.count, order.prompt)
+            order, most = await asyncio.to_thread(_sealed, order)
             held = await self._within_purse(order, most)
         except BaseException:
             if turn is not None:
@@ -286,6 +287,13 @@ def state_of(error: BaseException, *, bills_unanswered: bool) -> CallState:
     return CallState.UNKNOWN
 
 
+def _sealed(order: Order) -> tuple[Order, TokenCount]:
+    """The call as it may leave this service, without what personal data it still has, and the most that it can use."""
+    if not order.model.abilities.local:
+        order = replace(order, prompt=sealed(order.prompt))
+    return order, order.model.provider.count(order.prompt)
+
+
 async def _end(order: Order, held: Held, cost: Money | None) -> None:
     """Tells the purse what the call cost; None where that is not known."""
     if order.purse is not None:
@@ -305,4 +313,5 @@ def _metadata_of(error: BaseException) -> Mapping[str, str]:
 
 
 def _tokens_of(metadata: Mapping[str, str]) -> TokenCount:
-    return TokenCount(int(metadata["input_tokens"]), int(metadata["output_tokens"]))
+    tokens = TokenCount(int(metadata["input_tokens"]), int(metadata["output_tokens"]))
+    return replace(tokens, pages=int(metadata.get("pages", "0")))

@@ -28,6 +28,10 @@ SMALL_PAGES = 20
 MAX_WHOLE_PAGES = 2_000
 """Pages that one question may have read whole, because they cannot be searched yet."""
 MAX_FAILED_PAGES = 1_000
+NEAR = 16
+"""Pages that are read because they mean something alike."""
+_RANK_CONSTANT = 60
+"""Of reciprocal rank fusion, as in the search."""
 AT_A_TIME = 4
 """Calls to the extractor that are under way at once for one question."""
 
@@ -54,9 +58,12 @@ class _Looked:
     """Texts of pages by their place, and those that could not be read."""
 
     told: Told
+    by_meaning: bool
     texts: dict[PageAt, str] = field(default_factory=dict)
     failed: set[PageAt] = field(default_factory=set)
     chars: int = 0
+    near: list[PageAt] = field(default_factory=list)
+    """Those that mean something alike, the nearest first."""
 
     def take(self, document: str, page: Page | PageFailed) -> None:
         at = PageAt(document, page.number)
@@ -75,7 +82,9 @@ class _Looked:
 class PassageFinder:
     """Finds them. What is found depends on the question, the documents and what the search index holds of them."""
 
-    def __init__(self, *, search: PageSearch, reader: PageReader) -> None:
+    def __init__(self, *, search: PageSearch, reader: PageReader, by_meaning: bool = False) -> None:
+        """`by_meaning`: whether the deployment makes vectors."""
+        self._by_meaning = by_meaning
         self._search = search
         self._reader = reader
 
@@ -84,10 +93,12 @@ class PassageFinder:
         states = await _each(documents, self._reader.look)
         return dict(zip(documents, states, strict=True))
 
-    async def choose(self, question: Question, states: Mapping[str, DocumentState], told: Told) -> Choice:
-        """The pages to read closely. Raises what PageSearch and PageReader raise, and FailedPrecondition
-        DOCUMENTS_TOO_LARGE."""
-        looked = _Looked(told)
+    async def choose(
+        self, question: Question, states: Mapping[str, DocumentState], told: Told, *, by_meaning: bool = True
+    ) -> Choice:
+        """The pages to read closely; without `by_meaning` no vector is made of the question. Raises what PageSearch and
+        PageReader raise, and FailedPrecondition DOCUMENTS_TOO_LARGE."""
+        looked = _Looked(told, by_meaning=by_meaning and self._by_meaning)
         named = question.filters.documents
         whole = [name for name in named if _has_to_be_read(states[name])]
         if named and _page_count(states.values()) <= SMALL_PAGES:
@@ -98,11 +109,13 @@ class PassageFinder:
         rest = tuple(name for name in named if name not in whole)
         if rest or not named:
             await self._read_found(replace(question, filters=replace(question.filters, documents=rest)), looked)
-        ranked = await asyncio.to_thread(_ranked, question, looked.texts, everything=len(whole) == len(named) > 0)
+        ranked = await asyncio.to_thread(
+            _ranked, question, looked.texts, looked.near, everything=len(whole) == len(named) > 0
+        )
         if not ranked and rest and _page_count(states.values()) <= MAX_WHOLE_PAGES:
             # The search compares words by the rules of each page's language; reading may still find some.
             await _each(rest, lambda name: self._read_whole(name, looked))
-            ranked = await asyncio.to_thread(_ranked, question, looked.texts, everything=True)
+            ranked = await asyncio.to_thread(_ranked, question, looked.texts, (), everything=True)
         return Choice(tuple(ranked), tuple(sorted(looked.failed)))
 
     async def read(self, choice: Choice) -> tuple[Sequence[tuple[PageAt, Page]], tuple[PageAt, ...]]:
@@ -124,13 +137,15 @@ class PassageFinder:
                 looked.take(document, page)
 
     async def _read_found(self, question: Question, looked: _Looked) -> None:
+        if looked.by_meaning:
+            looked.near += await self._search.near(question.text, question.filters, NEAR)
         found: dict[PageAt, None] = {}
         for query in ladder(wanted(question.text)):
             hits = await self._search.find(query, question.filters, CANDIDATES)
             found.update(dict.fromkeys(hits))
             if len(found) >= ENOUGH:
                 break
-        async for document, page in self._parts(list(found)[:CANDIDATES], words=False):
+        async for document, page in self._parts([*list(found)[:CANDIDATES], *looked.near], words=False):
             looked.take(document, page)
 
     async def _parts(
@@ -169,15 +184,28 @@ def too_much() -> FailedPrecondition:
     )
 
 
-def _ranked(question: Question, texts: Mapping[PageAt, str], *, everything: bool) -> list[PageAt]:
-    """The best pages that match at all. With `everything` the texts are all that there is: where they are so few that
-    all can be given to the model, they are. For threads."""
+def _ranked(
+    question: Question, texts: Mapping[PageAt, str], near: Sequence[PageAt], *, everything: bool
+) -> list[PageAt]:
+    """The best pages that match at all, by their words or as one of those `near`. With `everything` the texts are all
+    that there is: where they are so few that all can be given to the model, they are. For threads."""
     places = sorted(texts)
     found = matches(wanted(question.text).terms, [texts[at] for at in places])
     order = sorted(range(len(places)), key=lambda i: (-found[i].score * found[i].coverage, places[i]))
     if not (everything and len(places) <= question.max_passages):
         order = [i for i in order if found[i].score > 0]
+        return _fused([places[i] for i in order], [at for at in near if at in texts])[: question.max_passages]
     return [places[i] for i in order[: question.max_passages]]
+
+
+def _fused(*lists: Sequence[PageAt]) -> list[PageAt]:
+    """One order by reciprocal rank."""
+    scores: dict[PageAt, float] = {}
+    for order in lists:
+        for rank, at in enumerate(order, start=1):
+            scores[at] = scores.get(at, 0.0) + 1 / (_RANK_CONSTANT + rank)
+    # Of pages that stand alike the one that has the words, which are put in first.
+    return sorted(scores, key=lambda at: -scores[at])
 
 
 def _has_to_be_read(state: DocumentState) -> bool:

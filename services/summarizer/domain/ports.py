@@ -43,6 +43,8 @@ class Abilities:
     """False for models that choose sentences of the document: they know no other language, quote exactly."""
     bills_unanswered: bool
     """Whether a call that was given up, or broke off, may have to be paid: so it is wherever somebody sends a bill."""
+    local: bool = False
+    """Whether no text leaves this service for it."""
     counted_share: float = 1.0
     """Tokens that a text is expected to have for each that `Provider.count` counts; less where it counts from above."""
     call_excess: int = 0

@@ -38,10 +38,15 @@ class DocumentState:
 
 
 class PageSearch(Protocol):
-    """Finds pages of the caller's tenant by words; one that finds them by meaning can stand beside it.
+    """Finds pages of the caller's tenant by words, or by meaning.
 
     Errors: InvalidArgument, DeadlineExceeded, ResourceExhausted, Unavailable.
     """
+
+    async def near(self, text: str, filters: Filters, limit: int) -> Sequence[PageAt]:
+        """At most `limit` pages, 100 at most, that mean something alike, the nearest first; none where no page has a
+        vector, or the text cannot be given one now."""
+        ...
 
     async def find(self, query: str, filters: Filters, limit: int) -> Sequence[PageAt]:
         """At most `limit` pages, 100 at most, the best first; the query is in the language of SearchPages. Documents

@@ -36,8 +36,9 @@ class SchemaStore(Protocol):
         """The versions of a schema under the number `below`, 0 for no bound, the latest first."""
         ...
 
-    async def delete(self, tenant: str, schema_id: str) -> int:
-        """Deletes all its versions; answers how many there were."""
+    async def delete(self, tenant: str, schema_id: str, *, most_deleted: int) -> int:
+        """Deletes all its versions; answers how many there were. Of the ids that were deleted `most_deleted` are
+        remembered; one that is not begins anew behind every number that any such id ever had."""
         ...
 
 

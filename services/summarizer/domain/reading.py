@@ -2,18 +2,29 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from services.runtime.errors import FailedPrecondition
 from services.summarizer.domain.chunking import MIN_TOKENS, ChunkBuilder
 from services.summarizer.domain.citations import Locator
-from services.summarizer.domain.fields_values import AnyPrompt
+from services.summarizer.domain.fields_values import ChatPrompt
 from services.summarizer.domain.limits import MAX_PAGE_CHARS, MAX_PAGE_WORDS, PAGE_TOO_LARGE, Intake
 from services.summarizer.domain.models import Model
-from services.summarizer.domain.ports import DocumentStart, PageFailed, PageSource
-from services.summarizer.domain.values import NOTHING_HIDDEN, Chunk, HiddenText, Options, Page, Prompt, Stage
+from services.summarizer.domain.ports import DocumentStart, PageFailed
+from services.summarizer.domain.values import (
+    NO_SCANS,
+    NOTHING_HIDDEN,
+    Chunk,
+    HiddenText,
+    Options,
+    Page,
+    Prompt,
+    ScanReading,
+    Stage,
+)
 
 MAX_CHUNK_TOKENS = 16_000
 """Larger chunks save calls, smaller ones are read more closely and run side by side."""
@@ -47,16 +58,38 @@ class Reading:
     chunks: tuple[Chunk, ...]
     locator: Locator
     hidden: HiddenText = NOTHING_HIDDEN
+    scans: ScanReading = NO_SCANS
 
 
-async def read(source: PageSource, document: str, builder: ChunkBuilder, told: Callable[[int, int], None]) -> Reading:
-    """Reads all pages; `told(pages_read, page_count)` hears of it now and then.
+Chunked = Callable[[list[Page]], list[Chunk]]
+"""Makes chunks of all pages together."""
+
+
+class Pages(Protocol):
+    """What is read: a PageSource, or one on the way (scans.py)."""
+
+    def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
+        """As PageSource.pages."""
+        ...
+
+
+async def read(
+    source: Pages,
+    document: str,
+    builder: ChunkBuilder,
+    told: Callable[[int, int], None],
+    *,
+    chunked: Chunked | None = None,
+) -> Reading:
+    """Reads all pages; `told(pages_read, page_count)` hears of it now and then. With `chunked` that makes the chunks,
+    at the end and in a thread, and not the builder.
 
     Raises what PageSource raises, and FailedPrecondition where no page has any text (DOCUMENT_HAS_NO_TEXT,
     DOCUMENT_UNREADABLE) or all together hold too much (DOCUMENT_TOO_LARGE).
     """
     locator, chunks, failed, intake = Locator(), list[Chunk](), list[PageFailed](), Intake()
     page_count = pages_read = hidden_pages = hidden_words = 0
+    texts: list[Page] = []
     async with aclosing(source.pages(document)) as items:
         async for item in items:
             if isinstance(item, DocumentStart):
@@ -70,13 +103,16 @@ async def read(source: PageSource, document: str, builder: ChunkBuilder, told: C
             intake.add(words=len(item.words), chars=len(item.text))
             pages_read += 1
             hidden_pages, hidden_words = hidden_pages + (item.hidden_words > 0), hidden_words + item.hidden_words
-            if len(item.text) > LONG_PAGE_CHARS:
+            if chunked is not None:
+                await asyncio.to_thread(locator.add, item)
+                texts.append(replace(item, words=()))
+            elif len(item.text) > LONG_PAGE_CHARS:
                 chunks += await asyncio.to_thread(_take, item, locator, builder)
             else:
                 chunks += _take(item, locator, builder)
             if pages_read % max(1, page_count // PROGRESS_STEPS) == 0:
                 told(pages_read, page_count)
-    chunks += builder.finish()
+    chunks += builder.finish() if chunked is None else await asyncio.to_thread(chunked, texts)
     if not chunks:
         raise _nothing_to_read(failed)
     return Reading(
@@ -104,7 +140,7 @@ def builder_for(model: Model, options: Options) -> ChunkBuilder:
     return builder_around(model, prompt, max_tokens=MAX_CHUNK_TOKENS)
 
 
-def builder_around(model: Model, prompt: AnyPrompt, *, max_tokens: int) -> ChunkBuilder:
+def builder_around(model: Model, prompt: ChatPrompt, *, max_tokens: int) -> ChunkBuilder:
     """The same for what is asked by any prompt, whose chunk is EMPTY_CHUNK."""
     frame = model.provider.count(prompt)
 

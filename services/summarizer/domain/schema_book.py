@@ -17,6 +17,8 @@ MAX_SCHEMAS = 1_000
 """Schemas of one tenant."""
 MAX_VERSIONS = 200
 """Versions of one schema."""
+MAX_DELETED = 1_000
+"""Ids of deleted schemas of one tenant that are remembered each, so that no version number is given twice."""
 DEFAULT_PAGE_SIZE = 50
 
 
@@ -74,7 +76,7 @@ class SchemaBook:
     async def delete(self, tenant: str, name: str) -> int:
         """Deletes a schema; answers how many versions it had. Raises NotFound SCHEMA_NOT_FOUND."""
         schema_id, _ = parse_name(name)
-        count = await self._store.delete(tenant, schema_id)
+        count = await self._store.delete(tenant, schema_id, most_deleted=MAX_DELETED)
         # Also where nothing was left: it may be the second try of one who lost the cache at the first.
         await self._cache.forget(tenant, schema_id)
         if not count:

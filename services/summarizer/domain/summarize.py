@@ -14,13 +14,17 @@ from services.summarizer.domain.keys import summary_key
 from services.summarizer.domain.language import speaks
 from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
 from services.summarizer.domain.models import Model, Models
+from services.summarizer.domain.personal_kinds import REPLACING_NOTHING, Counts, Policy
 from services.summarizer.domain.plain_output import PlainStream
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource, SummaryCache
 from services.summarizer.domain.purse import Purse
-from services.summarizer.domain.reading import Reading, builder_for, read
+from services.summarizer.domain.reading import Reading, builder_for
 from services.summarizer.domain.savings import Savings, free_event
+from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.single_flight import Emit, SingleFlight
 from services.summarizer.domain.values import Caller, Consumption, Money, Options, Sentence, Summary, TokenCount
+from services.summarizer.domain.veil import Restoring
+from services.summarizer.domain.veiled import chunking_with, counts_of, hidden_job, restored_claims, untold, veil_for
 
 MAX_DELTA_CHARS = 100_000
 """The contract's bound of StreamSummarizeResponse.text_delta."""
@@ -32,8 +36,12 @@ Flights = SingleFlight[FlightKey, Event]
 class SummaryMaker:
     """Makes one summary: pages, chunks, paid answers, checked citations."""
 
-    def __init__(self, *, pages: PageSource, map_reduce: MapReduce, act_as: ActAs) -> None:
-        self._pages = pages
+    def __init__(
+        self, *, scans: Scans, map_reduce: MapReduce, act_as: ActAs, anonymised: Callable[[Counts], None] = untold
+    ) -> None:
+        """`anonymised` hears what was replaced, by kind."""
+        self._anonymised = anonymised
+        self._scans = scans
         self._map_reduce = map_reduce
         self._act_as = act_as
 
@@ -46,28 +54,37 @@ class SummaryMaker:
         # Reading is one call with one deadline, which cannot move when somebody joins who waits for longer. So it has
         # none of its listeners': the last of them who leaves ends it.
         with self._act_as(job.caller):
+            veil = veil_for(job)
             builder = builder_for(job.model, job.options)
-            reading = await read(self._pages, job.document, builder, lambda done, of: emit(Progress(done, of, 0, 0)))
+            reading = await self._scans.read(
+                job,
+                builder,
+                lambda done, of: emit(Progress(done, of, 0, 0)),
+                bill,
+                lambda: self._act_as(job.caller, deadline),
+                chunked=chunking_with(veil, [job.options.focus, job.options.audience], builder),
+            )
         check_language(job, reading)
         tell = _ChunkProgress(reading, emit)
         tell.begun()
-        stream = PlainStream()
+        stream, restoring = PlainStream(), Restoring(veil)
         with self._act_as(job.caller, deadline):
             claims = await self._map_reduce.answer(
-                job,
+                hidden_job(job, veil),
                 reading.chunks,
                 bill,
                 chunk_done=tell.chunk_done,
-                on_text=lambda text: _emit_text(stream.feed(text), emit),
+                on_text=lambda text: _emit_text(stream.feed(restoring.feed(text)), emit),
             )
-        _emit_text(stream.finish(), emit)
+        _emit_text(stream.feed(restoring.finish()) + stream.finish(), emit)
         sentences: list[Sentence] = []
-        grounded = ground(claims, reading.locator)
+        grounded = ground(restored_claims(claims, veil), reading.locator)
         # A quote that stands on no page is looked for on all of them.
         while (sentence := await asyncio.to_thread(next, grounded, None)) is not None:
             sentences.append(sentence)
             emit(SentenceReady(sentence))
-        return _summary(job, reading, tuple(sentences), bill)
+        self._anonymised(counts_of(veil))
+        return replace(_summary(job, reading, tuple(sentences), bill), anonymised=counts_of(veil))
 
 
 class StreamSummarize:
@@ -86,7 +103,9 @@ class StreamSummarize:
         new_id: Callable[[], str],
         now_s: Callable[[], float],
         failed_over: Callable[[Model, Model, str], None],
+        policy: Policy = REPLACING_NOTHING,
     ) -> None:
+        self._policy = policy
         self._models = models
         self._pages = pages
         self._cache = cache
@@ -110,17 +129,23 @@ class StreamSummarize:
     ) -> AsyncGenerator[Event, None]:
         """Events of the summary, Finished last. Closing the iterator gives up; a run with no listener is cancelled.
 
-        `fallbacks` are names of models that may answer where that of the options cannot; without any the deployment's
-        own. `purse` bounds what is spent. `deadline`, in the event loop's time, is until when the caller waits; a
-        run goes by its most patient listener.
+        `fallbacks` are names of models that may answer where that of the options cannot; without any the tenant's
+        or the deployment's. `purse` bounds what is spent. `deadline`, in the event loop's time, is until when the
+        caller waits; a run goes by its most patient listener.
 
-        Raises InvalidArgument (unknown model, language that it does not write), NotFound (no such document of this
-        tenant, whatever the cache holds), FailedPrecondition (no text, too much of it, MAX_COST_EXCEEDED),
-        ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
+        Raises InvalidArgument (unknown model, language that it does not write), PermissionDenied (a model that the
+        tenant does not allow), NotFound (no such document of this tenant, whatever the cache holds), FailedPrecondition
+        (no text, too much of it, MAX_COST_EXCEEDED), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
-        models = self._models.lineup(options.model, fallbacks)
+        models = await self._models.lineup(caller.tenant, options.model, fallbacks)
         model = models[0]
-        options = replace(options, model=model.name)
+        ocr = await self._models.reader(caller.tenant, options.ocr_model)
+        options = replace(
+            options,
+            model=model.name,
+            ocr_model="" if ocr is None else ocr.name,
+            anonymise=self._policy.kinds(options.anonymise),
+        )
         key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
         cached = await self._look(caller, document, key)
         if cached is not None:
@@ -129,7 +154,7 @@ class StreamSummarize:
                 yield SentenceReady(sentence)
             yield Finished(replace(_free(cached), cached=True))
             return
-        job = Job(caller, document, options, model, purse=purse)
+        job = Job(caller, document, options, model, purse=purse, ocr=ocr)
         # Who pays, and how much, is part of the key: a listener must not fail, or be served, on another one's budget.
         bound = None if purse is None else purse.key
         flight_key = (caller.actor, caller.project, key, tuple(model.name for model in models), bound)
@@ -159,7 +184,7 @@ class StreamSummarize:
         async with self._keeper.working_on(job) as held:
             summary = await failover(held, models, emit)
             # Without some of its pages it is not kept: the next one who asks may have more luck with them.
-            if not summary.failed_pages:
+            if not summary.failed_pages and not summary.scans.failed:
                 own = replace(summary, degraded_from="")
                 await self._keeper.keep(held, self._key_of(held, own), own)
         emit(Finished(summary))
@@ -254,6 +279,7 @@ def _summary(job: Job, reading: Reading, sentences: tuple[Sentence, ...], bill: 
         consumption=bill.consumption(),
         hidden=reading.hidden,
         suspicious_passages=reading.locator.order_count,
+        scans=reading.scans,
     )
 
 

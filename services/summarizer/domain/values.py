@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from services.summarizer.domain.found_field import FoundField
+from services.summarizer.domain.personal_kinds import Counts, Kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,15 @@ class Word:
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page as it is seen; `number` counts from 1. Words are in the parser's order. `hidden_words` nobody sees: they
-    are left out."""
+    are left out. A `scanned` page has no text of its own: what there is of it was read from its picture. Where a model
+    read that (scans.py), text and words are the model's, without boxes, and `parsed` are the parser's."""
 
     number: int
     text: str
     words: tuple[Word, ...]
     hidden_words: int = 0
+    scanned: bool = False
+    parsed: tuple[Word, ...] | None = None
 
 
 class Length(Enum):
@@ -56,7 +60,9 @@ class Style(Enum):
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the caller wants. Empty `language` and `focus` mean the document's own; `model`:
-    `{provider}/{model}`.
+    `{provider}/{model}`, and so `ocr_model`, who reads scanned pages: empty for nobody once it is resolved. Empty
+    `audience`, who will read it, means nobody in particular. `anonymise` is what to replace; None where the
+    caller does not say.
     """
 
     length: Length
@@ -64,6 +70,9 @@ class Options:
     language: str
     focus: str
     model: str
+    audience: str = ""
+    ocr_model: str = ""
+    anonymise: Kinds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +110,13 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """Words that do stand on a page, with one box for each line they touch."""
+    """Words that do stand on a page, with one box for each line they touch. With `by_model` they stand there as a model
+    read its picture, and have boxes only where the parser read the same."""
 
     page: int
     quote: str
     boxes: tuple[Box, ...]
+    by_model: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +134,16 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class TokenCount:
-    """Tokens of one call."""
+    """Tokens of one call; or the pages of one to a model that is priced by page, which has no tokens then."""
 
     input_tokens: int
     output_tokens: int
+    pages: int = 0
+
+    @property
+    def sent(self) -> int:
+        """What the ledger counts as sent: pages take the place of tokens (ADR 31)."""
+        return self.input_tokens + self.pages
 
 
 class Stage(Enum):
@@ -135,12 +152,14 @@ class Stage(Enum):
     MAP = "summarize.map"
     REDUCE = "summarize.reduce"
     ASK = "ask"
+    EMBED = "embed"
+    EMBED_QUERY = "embed.query"
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One call to a provider. `chunk` is set for MAP, `claims` for REDUCE: claims of the parts, in order. ASK has a
-    `question`, and a chunk whose pages are the passages that may answer it."""
+    `question`, and a chunk whose pages are the passages that may answer it. EMBED and EMBED_QUERY have `texts`."""
 
     stage: Stage
     options: Options
@@ -149,15 +168,19 @@ class Prompt:
     chunk: Chunk | None = None
     claims: tuple[Claim, ...] = ()
     question: str = ""
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a provider said to one prompt: claims to some, fields to others (fields_values.py)."""
+    """What a provider said to one prompt: claims to some, fields to others (fields_values.py), the text of a page to a
+    picture of it (scans.py), and to texts a vector for each: numbers of half precision, little-endian."""
 
     claims: tuple[Claim, ...]
     tokens: TokenCount
     fields: tuple[FoundField, ...] = ()
+    text: str = ""
+    vectors: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +214,19 @@ NOTHING_HIDDEN = HiddenText()
 
 
 @dataclass(frozen=True, slots=True)
+class ScanReading:
+    """What a model made of the pictures of scanned pages: `pages` it read; `failed` it could not, so that the parser's
+    own reading stands for them."""
+
+    model: str = ""
+    pages: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
+
+
+NO_SCANS = ScanReading()
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """A cited summary of one document."""
 
@@ -207,6 +243,9 @@ class Summary:
     hidden: HiddenText = NOTHING_HIDDEN
     suspicious_passages: int = 0
     """Passages that speak to a model; no sentence rests on them."""
+    scans: ScanReading = NO_SCANS
+    anonymised: Counts = field(default_factory=dict)
+    """Values that were replaced before text left, by kind."""
 
     @property
     def grounded_share(self) -> float:

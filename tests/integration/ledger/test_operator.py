@@ -47,7 +47,8 @@ async def test_a_tenant_that_the_operator_lets_in(service: LedgerProcess, connec
     edge = connect(service, "edge", "")
     assert (await told(edge, made.secret))["scopes"] == ALL_SCOPES
     mine = connect(service, "edge", "fresh", actor=made.api_key.name)
-    assert (await mine.call(mine.identity.GetTenant, pb.GetTenantRequest(name="tenants/fresh"))).tenant == made.tenant
+    known = await mine.call(mine.identity.GetTenant, pb.GetTenantRequest(name="tenants/fresh"))
+    assert (known.tenant, known.plan.name) == (made.tenant, made.tenant.plan)
     about = await mine.call(mine.identity.WhoAmI, pb.WhoAmIRequest())
     assert (about.user, about.role, about.plan) == (made.api_key.user, user_pb2.ROLE_ADMIN, "plans/free")
     async with refused(Code.ALREADY_EXISTS, "TENANT_EXISTS"):

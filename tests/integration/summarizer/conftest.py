@@ -14,6 +14,7 @@ import pytest
 
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import summary_pb2
+from pagemesh.summarizer.v1.model_policy_service_pb2_grpc import ModelPolicyServiceStub
 from pagemesh.summarizer.v1.schema_service_pb2_grpc import SchemaServiceStub
 from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import SummarizerServiceStub
 from pagemesh_cli.stack.certificates import CertificateAuthority
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 
 DOCUMENT = "documents/" + "d" * 32
 SCOPES = (
-    "answers.create documents.read fields.create jobs.cancel jobs.create jobs.read schemas.read schemas.write "
-    "summaries.create"
+    "answers.create documents.read fields.create jobs.cancel jobs.create jobs.read models.admin models.read "
+    "schemas.read schemas.write summaries.create"
 )
 MODEL = "mistral/mistral-small-latest"
 BEES = (
@@ -59,6 +60,7 @@ class Client:
     tenant: str
     target: str
     schemas: Any = None
+    policy: Any = None
 
     async def summarize(
         self, document: str = DOCUMENT, *, timeout_s: float = 30, tenant: str = "", **options: Any
@@ -167,7 +169,9 @@ async def connected(
         ("grpc.enable_retries", 0),
     ]
     async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
-        yield Client(SummarizerServiceStub(channel), tenant, target, SchemaServiceStub(channel))
+        yield Client(
+            SummarizerServiceStub(channel), tenant, target, SchemaServiceStub(channel), ModelPolicyServiceStub(channel)
+        )
 
 
 Start = Callable[..., Awaitable[Client]]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import grpc
+from google.api import httpbody_pb2
 
 from pagemesh.common.v1 import page_pb2
-from pagemesh.extractor.v1 import extraction_pb2
+from pagemesh.extractor.v1 import extraction_pb2, vectors_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2 as extractor_pb2
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import (
     ExtractorServiceServicer,
@@ -28,7 +29,7 @@ from services.ledger.adapters.postgres_identity import PostgresTenants
 from services.ledger.api import contract
 from services.runtime.call import current_identity
 from services.runtime.config import RuntimeSettings
-from services.runtime.errors import NotFound, Unimplemented
+from services.runtime.errors import NotFound, Unavailable, Unimplemented
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
 from tests.unit.ledger.samples import a_servicer
@@ -163,6 +164,9 @@ class Script:
     hang_after: int | None = None
     """After so many pages nothing comes any more until it may `go_on`."""
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    scans: frozenset[int] = frozenset()
+    """Pages whose text was read from their pictures; without any they have none."""
+    pictures: dict[int, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -176,6 +180,9 @@ class ScriptedExtractor(ExtractorServiceServicer):
     """Documents by the id of their hold."""
     processed: list[str] = field(default_factory=list)
     """Documents that were released as processed."""
+    vectors: list[vectors_pb2.StorePageVectorsRequest] = field(default_factory=list)
+    """What was handed over to be kept."""
+    keeps_vectors: bool = True
 
     async def GetDocument(
         self, request: extractor_pb2.GetDocumentRequest, context: "grpc.aio.ServicerContext[Any, Any]"
@@ -201,6 +208,14 @@ class ScriptedExtractor(ExtractorServiceServicer):
             self.cancelled += 1
             raise
 
+    async def RenderPage(
+        self, request: extractor_pb2.RenderPageRequest, context: object
+    ) -> AsyncIterator[extractor_pb2.RenderPageResponse]:
+        picture = self._find(request.name).pictures[request.page]
+        for start in range(0, len(picture), 50):
+            piece = httpbody_pb2.HttpBody(content_type="" if start else "image/jpeg", data=picture[start : start + 50])
+            yield extractor_pb2.RenderPageResponse(content=piece)
+
     async def HoldDocument(
         self, request: extractor_pb2.HoldDocumentRequest, context: object
     ) -> extractor_pb2.HoldDocumentResponse:
@@ -214,6 +229,15 @@ class ScriptedExtractor(ExtractorServiceServicer):
         if self.held.pop(request.hold_id, "") and request.processed:
             self.processed.append(request.name)
         return extractor_pb2.ReleaseDocumentResponse()
+
+    async def StorePageVectors(
+        self, request: vectors_pb2.StorePageVectorsRequest, context: object
+    ) -> vectors_pb2.StorePageVectorsResponse:
+        self._find(request.document)
+        if not self.keeps_vectors:
+            raise Unavailable("DATABASE_UNAVAILABLE", "The database does not answer.")
+        self.vectors.append(request)
+        return vectors_pb2.StorePageVectorsResponse()
 
     async def UploadDocument(self, request_iterator: object, context: object) -> Any:
         raise Unimplemented("UNIMPLEMENTED", "Documents are put in by the test.")
@@ -240,7 +264,10 @@ async def _responses(script: Script) -> AsyncIterator[extractor_pb2.ExtractPages
             return
         if script.hang_after is not None and number > script.hang_after:
             await script.go_on.wait()
-        yield _page(number, text)
+        response = _page(number, text)
+        if number in script.scans:
+            response.page.flags.append(page_pb2.PAGE_FLAG_OCR if text else page_pb2.PAGE_FLAG_NO_TEXT)
+        yield response
     yield extractor_pb2.ExtractPagesResponse(end=extraction_pb2.ExtractionEnd(pages_sent=count))
 
 

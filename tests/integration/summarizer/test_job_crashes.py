@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.mistral_server import MistralServer
+from tests.integration.ledger.receivers import open_receiver
 from tests.integration.summarizer.conftest import MODEL, Start, World, until_so
-from tests.integration.summarizer.job_calls import Jobs, WorkerProcess, jobs_at
+from tests.integration.summarizer.hooks import heard, hooked
+from tests.integration.summarizer.job_calls import SUCCEEDED, Jobs, WorkerProcess, jobs_at, worker_of
 from tests.integration.summarizer.test_jobs import all_done, each_ended_once, many
 
 _JOBS = int(os.environ.get("PAGEMESH_CRASHED_JOBS", "500"))
@@ -47,6 +49,31 @@ async def test_workers_killed_every_second(world: World, jobs: Jobs, mistral: Mi
         # What the last calls owe is told by a worker that lives.
         killing.cancel()
         await each_ended_once(world, jobs, batch.name, mistral)
+
+
+async def test_a_worker_that_is_killed_between_end_and_message_loses_none(
+    world: World, jobs: Jobs, tmp_path: Path
+) -> None:
+    async with open_receiver() as receiver, hooked(world, receiver) as secret:
+        worker = WorkerProcess(world, tmp_path / "worker.log")
+        async with world.ledger.pool.connection() as connection:
+            # Messages can be written to nobody while this is held; whoever tells the ledger waits, or fails.
+            await connection.execute("LOCK TABLE ledger.webhooks IN ACCESS EXCLUSIVE MODE")
+            worker.start()
+            try:
+                job = await jobs.create(*many(world, 1))
+                assert (await jobs.ended(job.name)).state == SUCCEEDED
+            finally:
+                worker.kill()
+            assert receiver.got == []
+            await connection.rollback()
+        await until_so(lambda: heard(receiver, 1))
+        async with worker_of(world):
+            other = await jobs.create(*many(world, 1))
+            await until_so(lambda: heard(receiver, 2))
+        found = {message["data"]["job"] for message in receiver.told(secret)}
+        assert found == {job.name, other.name}
+        assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 2
 
 
 async def _over(jobs: Jobs, batch: str, killing: "asyncio.Task[None]") -> bool:

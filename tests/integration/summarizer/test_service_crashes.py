@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import grpc
 import psycopg
 import pytest
 
+from pagemesh.summarizer.v1 import embedding_pb2
 from pagemesh_cli.stack.ports import pick_free_port
 from services.runtime.errors import PagemeshError, Unavailable
 from tests.fakes.mistral_server import MistralServer
@@ -20,6 +22,7 @@ from tests.integration.summarizer.conftest import (
     Client,
     World,
     connected,
+    metadata,
     until,
     until_so,
 )
@@ -58,6 +61,7 @@ async def service(world: World, mistral: MistralServer, tmp_path: Path) -> Async
         default_model=MODEL,
         mistral_api_key="a key",
         mistral_url=mistral.url,
+        embedding_model="mistral/mistral-embed",
     )
     process = ServiceProcess(settings, http_port=http_port, log=tmp_path / "summarizer.log")
     async with AsyncExitStack() as stack:
@@ -200,6 +204,29 @@ async def test_at_any_moment(service: Service, world: World, mistral: MistralSer
     again = await service.client.summarize()
     assert again.cached
     assert mistral.calls == calls
+
+
+async def test_amid_a_document_that_is_embedded(service: Service, world: World, mistral: MistralServer) -> None:
+    pages = tuple(f"Chapter {n} begins here and says something. " + BEES * 3 for n in range(1, 61))
+    world.extractor.documents[world.tenant, DOCUMENT] = Script(pages)
+    mistral.script("ok", "ok", "slow:0.3", "hang")
+    embed, request = service.client.stub.EmbedDocument, embedding_pb2.EmbedDocumentRequest(document=DOCUMENT)
+    asking = embed(request, timeout=30, metadata=metadata(world.tenant))
+    await until(lambda: mistral.calls >= 4)
+    await is_eventually(lambda: committed(world), 3)
+    service.process.kill()
+    with pytest.raises(grpc.aio.AioRpcError):
+        await asking
+    assert not world.extractor.vectors
+    bought, calls = await committed(world), mistral.calls
+    await service.start()
+    done = await embed(request, timeout=30, metadata=metadata(world.tenant))
+    assert done.page_count == len(pages)
+    assert done.consumption.provider_calls == mistral.calls - calls == await committed(world) - bought
+    await is_eventually(lambda: outbox_depth(world), 0)
+    found = await states(world)
+    assert found.count("SETTLED") == await committed(world)
+    assert len(found) <= mistral.calls
 
 
 async def test_being_asked_to_stop_ends_what_was_begun(service: Service, world: World, mistral: MistralServer) -> None:

@@ -25,6 +25,7 @@ from services.ledger.adapters.memory_identity import (
 from services.ledger.adapters.memory_prices import MemoryPrices
 from services.ledger.adapters.memory_usage import MemoryUsageReports
 from services.ledger.adapters.postgres_budgets import PostgresBudgets
+from services.ledger.adapters.postgres_deliveries import PostgresDeliveries
 from services.ledger.adapters.postgres_holds import PostgresHolds
 from services.ledger.adapters.postgres_identity import PostgresKeys, PostgresTenants
 from services.ledger.adapters.postgres_members import PostgresProjects, PostgresUsers
@@ -46,6 +47,7 @@ from services.ledger.domain.prices import PriceLists
 from services.ledger.domain.pricing import Price, PriceBook
 from services.ledger.domain.usage_reports import Reports
 from services.ledger.domain.values import Caller, Hold, HoldState, Tokens, UsageEvent, UsageRecord
+from services.ledger.domain.webhook_messages import WebhookMessages
 from services.ledger.domain.webhooks import Webhooks, WebhookSecrets
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -196,4 +198,5 @@ def a_servicer(pool: Pool) -> LedgerServicer:
         Budgets(store=PostgresBudgets(pool), clock=now),
         PriceLists(prices),
         Webhooks(store=PostgresWebhooks(pool), hooks=hooks, clock=now, fault_of_url=lambda _: ""),
+        messages=WebhookMessages(store=PostgresDeliveries(pool), usage=PostgresUsageReports(pool), clock=now),
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ledger.domain.pricing import Price, PriceBook, cost_micros
+from services.ledger.domain.pricing import Price, PriceBook, cost_micros, costs_micros
 from services.ledger.domain.values import Tokens
 from services.runtime.errors import FailedPrecondition
 
@@ -87,7 +87,27 @@ def test_price_files_are_whole(path: Path) -> None:
     models = [row["model"] for row in book["price"]]
     assert len(set(models)) == len(models)
     for row in book["price"]:
+        assert "/" in row["model"]
+        if "page_micros" in row:
+            assert set(row) == {"model", "page_micros"}
+            assert row["page_micros"] > 0
+            continue
         assert set(row) == {"model", "input_micros_per_million", "output_micros_per_million"}
         assert type(row["input_micros_per_million"]) is type(row["output_micros_per_million"]) is int
         assert row["input_micros_per_million"] + row["output_micros_per_million"] > 0
-        assert "/" in row["model"]
+
+
+def test_a_page_costs_what_its_price_says() -> None:
+    price = Price(0, 0, page_micros=4_000)
+    assert cost_micros(price, Tokens(1, 0)) == 4_000
+    assert costs_micros([price, price], [0, 25], [0, 0]) == [0, 100_000]
+
+
+def test_a_pattern_with_a_price_for_tokens_says_nothing_about_pages() -> None:
+    listed = {"m/ocr": Price(0, 0, page_micros=4_000), "m/chat": Price(5, 5)}
+    book = PriceBook(1, listed, {"m/*": Price(1, 1)})
+    assert book.price("m/chat") == Price(1, 1)
+    assert book.price("m/ocr") == listed["m/ocr"]
+    assert book.price("m/other") == Price(1, 1)
+    by_name = PriceBook(1, listed, {"m/ocr": Price(0, 0, page_micros=1), "m/*": Price(1, 1)})
+    assert by_name.price("m/ocr") == Price(0, 0, page_micros=1)

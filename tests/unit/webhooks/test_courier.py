@@ -1,19 +1,20 @@
 """Messages are attempted until they arrive or are given up; a courier that dies loses none."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from structlog.testing import capture_logs
 
-from services.webhooks.courier import LEASE, LONGEST_PAUSE_S, MOST_AT_ONCE, Courier, Message
+from services.webhooks.courier import LEASE, LONGEST_PAUSE_S, MOST_AT_ONCE, MOST_OF_TENANT, Courier, Message
 from services.webhooks.sender import Sender, Sent
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def a_message(number: int = 0, *, url: str = "https://example.com/") -> Message:
-    return Message("acme", f"m{number}", url, b"secret", b"{}", 0)
+def a_message(number: int = 0, *, url: str = "https://example.com/", tenant: str = "acme") -> Message:
+    return Message(tenant, f"m{number}", url, b"secret", b"{}", 0)
 
 
 @dataclass
@@ -26,8 +27,14 @@ class ListOutbox:
     def add(self, *messages: Message) -> None:
         self.due |= {message.message_id: (message, NOW) for message in messages}
 
-    async def take(self, now: datetime, until: datetime, limit: int) -> Sequence[Message]:
-        found = [replace(m, attempts=m.attempts + 1) for m, when in self.due.values() if when <= now][:limit]
+    async def take(
+        self, now: datetime, until: datetime, limit: int, *, each: int, busy: Collection[str] = ()
+    ) -> Sequence[Message]:
+        found: list[Message] = []
+        for message, when in self.due.values():
+            own = sum(one.tenant == message.tenant for one in found)
+            if when <= now and message.tenant not in busy and own < each and len(found) < limit:
+                found.append(replace(message, attempts=message.attempts + 1))
         self.due |= {message.message_id: (message, until) for message in found}
         return found
 
@@ -108,7 +115,7 @@ async def test_who_is_gone_is_not_tried_again() -> None:
 async def test_what_a_dead_courier_took_is_taken_up_again() -> None:
     outbox, clock = ListOutbox(), MovedClock()
     outbox.add(a_message())
-    await outbox.take(clock.now, clock.now + LEASE, 1)
+    await outbox.take(clock.now, clock.now + LEASE, 1, each=1)
     courier = Courier(outbox, ScriptedSender(), clock=clock)
     assert await courier.round() == 0
     clock.now += LEASE
@@ -119,6 +126,38 @@ async def test_what_a_dead_courier_took_is_taken_up_again() -> None:
 async def test_a_round_is_bounded_and_pauses_are() -> None:
     outbox = ListOutbox()
     courier = Courier(outbox, ScriptedSender(), clock=MovedClock())
-    outbox.add(*(a_message(number) for number in range(MOST_AT_ONCE + 3)))
+    outbox.add(*(a_message(number, tenant=f"t{number}") for number in range(MOST_AT_ONCE + 3)))
     assert [await courier.round(), await courier.round(), await courier.round()] == [MOST_AT_ONCE, 3, 0]
     assert courier.pause(10**6) <= timedelta(seconds=LONGEST_PAUSE_S)
+
+
+@dataclass
+class HangingSender(ScriptedSender):
+    """Never comes back from some addresses."""
+
+    hanging: str = ""
+    on_the_way: int = 0
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Sent:
+        if url == self.hanging:
+            self.on_the_way += 1
+            await asyncio.Event().wait()
+        if headers["webhook-id"] == "m999":
+            self.arrived.set()
+        return await super().post(url, headers, body)
+
+
+async def test_a_tenant_whose_receivers_hang_holds_up_nobody_else() -> None:
+    outbox, sender = ListOutbox(), HangingSender(hanging="https://hangs.example/")
+    courier = Courier(outbox, sender, clock=MovedClock(), interval_s=0.01)
+    outbox.add(*(a_message(number, url=sender.hanging) for number in range(10 * MOST_AT_ONCE)))
+    outbox.add(*(a_message(number, tenant="other") for number in range(980, 1000)))
+    running = asyncio.create_task(courier.run())
+    try:
+        async with asyncio.timeout(60):
+            await sender.arrived.wait()
+        assert sender.on_the_way == MOST_OF_TENANT
+    finally:
+        running.cancel()
+        await asyncio.wait([running])

@@ -17,6 +17,7 @@ from pagemesh.common.v1 import page_pb2 as _page_pb2
 from pagemesh.extractor.v1 import document_pb2 as _document_pb2
 from pagemesh.extractor.v1 import extraction_pb2 as _extraction_pb2
 from pagemesh.extractor.v1 import search_pb2 as _search_pb2
+from pagemesh.extractor.v1 import vectors_pb2 as _vectors_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -598,6 +599,7 @@ class SearchPagesRequest(_message.Message):
     STORED_AFTER_FIELD_NUMBER: _builtins.int
     STORED_BEFORE_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """Words, all of which a page must have in some form: `engine` finds "engines". `"in double quotes"` is a phrase,
     `word*` any word that begins so, `-word` excludes, and `or` between two words lets either do.
@@ -608,6 +610,10 @@ class SearchPagesRequest(_message.Message):
     """`next_page_token` of the previous answer to the same request; empty for the first."""
     view: _search_pb2.SearchView.ValueType
     """How much is told of each page."""
+    mode: _vectors_pb2.SearchMode.ValueType
+    """Whether pages are found by their words alone. To find them by their meaning, their documents have to be embedded; the
+    query is then embedded too, which costs money. With SEARCH_MODE_HYBRID a query excludes nothing.
+    """
     @_builtins.property
     def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only pages of these documents; empty means all."""
@@ -635,10 +641,11 @@ class SearchPagesRequest(_message.Message):
         stored_after: _timestamp_pb2.Timestamp | None = ...,
         stored_before: _timestamp_pb2.Timestamp | None = ...,
         view: _search_pb2.SearchView.ValueType = ...,
+        mode: _vectors_pb2.SearchMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stored_after", b"stored_after", "stored_before", b"stored_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "languages", b"languages", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "stored_after", b"stored_after", "stored_before", b"stored_before", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "languages", b"languages", "mode", b"mode", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "stored_after", b"stored_after", "stored_before", b"stored_before", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -652,8 +659,14 @@ class SearchPagesResponse(_message.Message):
 
     HITS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    DEGRADED_REASON_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Asks for the next part; empty at the end."""
+    degraded: _builtins.bool
+    """True where meaning was asked for and the pages were found by their words alone."""
+    degraded_reason: _builtins.str
+    """Why, as a reason of an error, or NOTHING_EMBEDDED; empty where `degraded` is false."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[_search_pb2.SearchHit]:
         """Pages, best first."""
@@ -663,10 +676,12 @@ class SearchPagesResponse(_message.Message):
         *,
         hits: _abc.Iterable[_search_pb2.SearchHit] | None = ...,
         next_page_token: _builtins.str = ...,
+        degraded: _builtins.bool = ...,
+        degraded_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits", b"hits", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "degraded_reason", b"degraded_reason", "hits", b"hits", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

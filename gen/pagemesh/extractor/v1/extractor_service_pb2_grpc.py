@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from pagemesh.extractor.v1 import extractor_service_pb2 as pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2
+from pagemesh.extractor.v1 import vectors_pb2 as pagemesh_dot_extractor_dot_v1_dot_vectors__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -89,6 +90,11 @@ class ExtractorServiceStub:
                 '/pagemesh.extractor.v1.ExtractorService/HoldDocument',
                 request_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.HoldDocumentRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.HoldDocumentResponse.FromString,
+                _registered_method=True)
+        self.StorePageVectors = channel.unary_unary(
+                '/pagemesh.extractor.v1.ExtractorService/StorePageVectors',
+                request_serializer=pagemesh_dot_extractor_dot_v1_dot_vectors__pb2.StorePageVectorsRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_extractor_dot_v1_dot_vectors__pb2.StorePageVectorsResponse.FromString,
                 _registered_method=True)
         self.ReleaseDocument = channel.unary_unary(
                 '/pagemesh.extractor.v1.ExtractorService/ReleaseDocument',
@@ -184,6 +190,13 @@ class ExtractorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StorePageVectors(self, request, context):
+        """Keeps the vectors of a document's pages, by which SearchPages finds them. Called by the summarizer, which had them made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleaseDocument(self, request, context):
         """Ends a hold. An ephemeral document of which something was made is erased then. Called by the other services.
         """
@@ -248,6 +261,11 @@ def add_ExtractorServiceServicer_to_server(servicer, server):
                     servicer.HoldDocument,
                     request_deserializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.HoldDocumentRequest.FromString,
                     response_serializer=pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.HoldDocumentResponse.SerializeToString,
+            ),
+            'StorePageVectors': grpc.unary_unary_rpc_method_handler(
+                    servicer.StorePageVectors,
+                    request_deserializer=pagemesh_dot_extractor_dot_v1_dot_vectors__pb2.StorePageVectorsRequest.FromString,
+                    response_serializer=pagemesh_dot_extractor_dot_v1_dot_vectors__pb2.StorePageVectorsResponse.SerializeToString,
             ),
             'ReleaseDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseDocument,
@@ -553,6 +571,33 @@ class ExtractorService:
             '/pagemesh.extractor.v1.ExtractorService/HoldDocument',
             pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.HoldDocumentRequest.SerializeToString,
             pagemesh_dot_extractor_dot_v1_dot_extractor__service__pb2.HoldDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StorePageVectors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.extractor.v1.ExtractorService/StorePageVectors',
+            pagemesh_dot_extractor_dot_v1_dot_vectors__pb2.StorePageVectorsRequest.SerializeToString,
+            pagemesh_dot_extractor_dot_v1_dot_vectors__pb2.StorePageVectorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from pagemesh.extractor.v1 import extractor_service_pb2 as _extractor_service_pb2
+from pagemesh.extractor.v1 import vectors_pb2 as _vectors_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -66,6 +67,8 @@ class ExtractorServiceStub:
     """Keeps a document from being erased by itself while something is made of it. A hold that is not released ends by
     itself. Called by the other services.
     """
+    StorePageVectors: _grpc.UnaryUnaryMultiCallable[_vectors_pb2.StorePageVectorsRequest, _vectors_pb2.StorePageVectorsResponse]
+    """Keeps the vectors of a document's pages, by which SearchPages finds them. Called by the summarizer, which had them made."""
     ReleaseDocument: _grpc.UnaryUnaryMultiCallable[_extractor_service_pb2.ReleaseDocumentRequest, _extractor_service_pb2.ReleaseDocumentResponse]
     """Ends a hold. An ephemeral document of which something was made is erased then. Called by the other services."""
 
@@ -107,6 +110,8 @@ class ExtractorServiceAsyncStub(ExtractorServiceStub):
     """Keeps a document from being erased by itself while something is made of it. A hold that is not released ends by
     itself. Called by the other services.
     """
+    StorePageVectors: _aio.UnaryUnaryMultiCallable[_vectors_pb2.StorePageVectorsRequest, _vectors_pb2.StorePageVectorsResponse]  # type: ignore[assignment]
+    """Keeps the vectors of a document's pages, by which SearchPages finds them. Called by the summarizer, which had them made."""
     ReleaseDocument: _aio.UnaryUnaryMultiCallable[_extractor_service_pb2.ReleaseDocumentRequest, _extractor_service_pb2.ReleaseDocumentResponse]  # type: ignore[assignment]
     """Ends a hold. An ephemeral document of which something was made is erased then. Called by the other services."""
 
@@ -211,6 +216,14 @@ class ExtractorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Keeps a document from being erased by itself while something is made of it. A hold that is not released ends by
         itself. Called by the other services.
         """
+
+    @_abc_1.abstractmethod
+    def StorePageVectors(
+        self,
+        request: _vectors_pb2.StorePageVectorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vectors_pb2.StorePageVectorsResponse, _abc.Awaitable[_vectors_pb2.StorePageVectorsResponse]]:
+        """Keeps the vectors of a document's pages, by which SearchPages finds them. Called by the summarizer, which had them made."""
 
     @_abc_1.abstractmethod
     def ReleaseDocument(

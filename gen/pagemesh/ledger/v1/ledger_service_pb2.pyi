@@ -47,7 +47,7 @@ class ReserveRequest(_message.Message):
     model: _builtins.str
     """The model, as `{provider}/{model}`. A model without a price is refused, never free."""
     max_input_tokens: _builtins.int
-    """Tokens that will be sent, at most."""
+    """Tokens that will be sent, at most; of a model that is priced by page (Price.per_page), pages."""
     max_output_tokens: _builtins.int
     """Tokens that may come back, at most."""
     job: _builtins.str
@@ -570,16 +570,24 @@ class CreateWebhookRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     URL_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """Where messages are posted: `https://`, at a public address, without user, password or fragment."""
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to tell: `budget.threshold_reached`, `cost.anomaly_detected`, `job.succeeded`, `job.failed`, `job.cancelled`,
+        `batch.ended`. The first two where none is named.
+        """
+
     def __init__(
         self,
         *,
         url: _builtins.str = ...,
+        event_types: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_types", b"event_types", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from pagemesh.ledger.v1 import ledger_service_pb2 as pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2
+from pagemesh.ledger.v1 import webhook_delivery_pb2 as pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -100,6 +101,21 @@ class LedgerServiceStub:
                 request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteWebhookRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteWebhookResponse.FromString,
                 _registered_method=True)
+        self.ListWebhookDeliveries = channel.unary_unary(
+                '/pagemesh.ledger.v1.LedgerService/ListWebhookDeliveries',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.ListWebhookDeliveriesRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.ListWebhookDeliveriesResponse.FromString,
+                _registered_method=True)
+        self.RetryWebhookDelivery = channel.unary_unary(
+                '/pagemesh.ledger.v1.LedgerService/RetryWebhookDelivery',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.RetryWebhookDeliveryRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.RetryWebhookDeliveryResponse.FromString,
+                _registered_method=True)
+        self.PublishEvents = channel.unary_unary(
+                '/pagemesh.ledger.v1.LedgerService/PublishEvents',
+                request_serializer=pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.PublishEventsRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.PublishEventsResponse.FromString,
+                _registered_method=True)
         self.QueryUsage = channel.unary_unary(
                 '/pagemesh.ledger.v1.LedgerService/QueryUsage',
                 request_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.QueryUsageRequest.SerializeToString,
@@ -195,7 +211,7 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateWebhook(self, request, context):
-        """Makes a webhook that is told of thresholds from now on. The answer is the only place where its secret is shown.
+        """Makes a webhook that is told of what happens from now on. The answer is the only place where its secret is shown.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,6 +226,30 @@ class LedgerServiceServicer:
 
     def DeleteWebhook(self, request, context):
         """Ends a webhook; what it was still to be told is not sent. Again, it answers the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhookDeliveries(self, request, context):
+        """Lists the messages to the tenant's webhooks, newest first: what waits, what arrived in the last seven days, and the
+        dead letters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryWebhookDelivery(self, request, context):
+        """Sends a message that was delivered or given up once more, with the same id. FAILED_PRECONDITION where it still waits
+        or where its webhook was deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishEvents(self, request, context):
+        """Writes a message to each webhook of the events' tenants that wants to hear of them. An event that was published
+        before writes nothing, so the same request may be sent again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -304,6 +344,21 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.DeleteWebhook,
                     request_deserializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteWebhookRequest.FromString,
                     response_serializer=pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteWebhookResponse.SerializeToString,
+            ),
+            'ListWebhookDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhookDeliveries,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.ListWebhookDeliveriesRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.ListWebhookDeliveriesResponse.SerializeToString,
+            ),
+            'RetryWebhookDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryWebhookDelivery,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.RetryWebhookDeliveryRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.RetryWebhookDeliveryResponse.SerializeToString,
+            ),
+            'PublishEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishEvents,
+                    request_deserializer=pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.PublishEventsRequest.FromString,
+                    response_serializer=pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.PublishEventsResponse.SerializeToString,
             ),
             'QueryUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryUsage,
@@ -673,6 +728,87 @@ class LedgerService:
             '/pagemesh.ledger.v1.LedgerService/DeleteWebhook',
             pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteWebhookRequest.SerializeToString,
             pagemesh_dot_ledger_dot_v1_dot_ledger__service__pb2.DeleteWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhookDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/ListWebhookDeliveries',
+            pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.ListWebhookDeliveriesRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.ListWebhookDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryWebhookDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/RetryWebhookDelivery',
+            pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.RetryWebhookDeliveryRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.RetryWebhookDeliveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.ledger.v1.LedgerService/PublishEvents',
+            pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.PublishEventsRequest.SerializeToString,
+            pagemesh_dot_ledger_dot_v1_dot_webhook__delivery__pb2.PublishEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from pagemesh.ledger.v1 import ledger_service_pb2 as _ledger_service_pb2
+from pagemesh.ledger.v1 import webhook_delivery_pb2 as _webhook_delivery_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -60,11 +61,23 @@ class LedgerServiceStub:
     ListPrices: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ListPricesRequest, _ledger_service_pb2.ListPricesResponse]
     """Lists what models cost the tenant, by model."""
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.CreateWebhookRequest, _ledger_service_pb2.CreateWebhookResponse]
-    """Makes a webhook that is told of thresholds from now on. The answer is the only place where its secret is shown."""
+    """Makes a webhook that is told of what happens from now on. The answer is the only place where its secret is shown."""
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.ListWebhooksRequest, _ledger_service_pb2.ListWebhooksResponse]
     """Lists the tenant's webhooks by id."""
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.DeleteWebhookRequest, _ledger_service_pb2.DeleteWebhookResponse]
     """Ends a webhook; what it was still to be told is not sent. Again, it answers the same."""
+    ListWebhookDeliveries: _grpc.UnaryUnaryMultiCallable[_webhook_delivery_pb2.ListWebhookDeliveriesRequest, _webhook_delivery_pb2.ListWebhookDeliveriesResponse]
+    """Lists the messages to the tenant's webhooks, newest first: what waits, what arrived in the last seven days, and the
+    dead letters.
+    """
+    RetryWebhookDelivery: _grpc.UnaryUnaryMultiCallable[_webhook_delivery_pb2.RetryWebhookDeliveryRequest, _webhook_delivery_pb2.RetryWebhookDeliveryResponse]
+    """Sends a message that was delivered or given up once more, with the same id. FAILED_PRECONDITION where it still waits
+    or where its webhook was deleted.
+    """
+    PublishEvents: _grpc.UnaryUnaryMultiCallable[_webhook_delivery_pb2.PublishEventsRequest, _webhook_delivery_pb2.PublishEventsResponse]
+    """Writes a message to each webhook of the events' tenants that wants to hear of them. An event that was published
+    before writes nothing, so the same request may be sent again.
+    """
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_ledger_service_pb2.QueryUsageRequest, _ledger_service_pb2.QueryUsageResponse]
     """Lists the tenant's usage records, newest first, with the total over the whole selection, and adds them up by day,
     model and other dimensions.
@@ -106,11 +119,23 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     ListPrices: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListPricesRequest, _ledger_service_pb2.ListPricesResponse]  # type: ignore[assignment]
     """Lists what models cost the tenant, by model."""
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.CreateWebhookRequest, _ledger_service_pb2.CreateWebhookResponse]  # type: ignore[assignment]
-    """Makes a webhook that is told of thresholds from now on. The answer is the only place where its secret is shown."""
+    """Makes a webhook that is told of what happens from now on. The answer is the only place where its secret is shown."""
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListWebhooksRequest, _ledger_service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
     """Lists the tenant's webhooks by id."""
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.DeleteWebhookRequest, _ledger_service_pb2.DeleteWebhookResponse]  # type: ignore[assignment]
     """Ends a webhook; what it was still to be told is not sent. Again, it answers the same."""
+    ListWebhookDeliveries: _aio.UnaryUnaryMultiCallable[_webhook_delivery_pb2.ListWebhookDeliveriesRequest, _webhook_delivery_pb2.ListWebhookDeliveriesResponse]  # type: ignore[assignment]
+    """Lists the messages to the tenant's webhooks, newest first: what waits, what arrived in the last seven days, and the
+    dead letters.
+    """
+    RetryWebhookDelivery: _aio.UnaryUnaryMultiCallable[_webhook_delivery_pb2.RetryWebhookDeliveryRequest, _webhook_delivery_pb2.RetryWebhookDeliveryResponse]  # type: ignore[assignment]
+    """Sends a message that was delivered or given up once more, with the same id. FAILED_PRECONDITION where it still waits
+    or where its webhook was deleted.
+    """
+    PublishEvents: _aio.UnaryUnaryMultiCallable[_webhook_delivery_pb2.PublishEventsRequest, _webhook_delivery_pb2.PublishEventsResponse]  # type: ignore[assignment]
+    """Writes a message to each webhook of the events' tenants that wants to hear of them. An event that was published
+    before writes nothing, so the same request may be sent again.
+    """
     QueryUsage: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.QueryUsageRequest, _ledger_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Lists the tenant's usage records, newest first, with the total over the whole selection, and adds them up by day,
     model and other dimensions.
@@ -215,7 +240,7 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_service_pb2.CreateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_service_pb2.CreateWebhookResponse, _abc.Awaitable[_ledger_service_pb2.CreateWebhookResponse]]:
-        """Makes a webhook that is told of thresholds from now on. The answer is the only place where its secret is shown."""
+        """Makes a webhook that is told of what happens from now on. The answer is the only place where its secret is shown."""
 
     @_abc_1.abstractmethod
     def ListWebhooks(
@@ -232,6 +257,36 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_service_pb2.DeleteWebhookResponse, _abc.Awaitable[_ledger_service_pb2.DeleteWebhookResponse]]:
         """Ends a webhook; what it was still to be told is not sent. Again, it answers the same."""
+
+    @_abc_1.abstractmethod
+    def ListWebhookDeliveries(
+        self,
+        request: _webhook_delivery_pb2.ListWebhookDeliveriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_webhook_delivery_pb2.ListWebhookDeliveriesResponse, _abc.Awaitable[_webhook_delivery_pb2.ListWebhookDeliveriesResponse]]:
+        """Lists the messages to the tenant's webhooks, newest first: what waits, what arrived in the last seven days, and the
+        dead letters.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryWebhookDelivery(
+        self,
+        request: _webhook_delivery_pb2.RetryWebhookDeliveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_webhook_delivery_pb2.RetryWebhookDeliveryResponse, _abc.Awaitable[_webhook_delivery_pb2.RetryWebhookDeliveryResponse]]:
+        """Sends a message that was delivered or given up once more, with the same id. FAILED_PRECONDITION where it still waits
+        or where its webhook was deleted.
+        """
+
+    @_abc_1.abstractmethod
+    def PublishEvents(
+        self,
+        request: _webhook_delivery_pb2.PublishEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_webhook_delivery_pb2.PublishEventsResponse, _abc.Awaitable[_webhook_delivery_pb2.PublishEventsResponse]]:
+        """Writes a message to each webhook of the events' tenants that wants to hear of them. An event that was published
+        before writes nothing, so the same request may be sent again.
+        """
 
     @_abc_1.abstractmethod
     def QueryUsage(

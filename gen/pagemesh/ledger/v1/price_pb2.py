@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from pagemesh.common.v1 import money_pb2 as pagemesh_dot_common_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epagemesh/ledger/v1/price.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1epagemesh/common/v1/money.proto\"\xbc\x01\n\x05Price\x12\x1b\n\x05model\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc8\x01\x12:\n\x11input_per_million\x18\x02 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x03\x12;\n\x12output_per_million\x18\x03 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x03\x12\x1d\n\x0ftenant_override\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epagemesh/ledger/v1/price.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1epagemesh/common/v1/money.proto\"\xef\x01\n\x05Price\x12\x1b\n\x05model\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc8\x01\x12:\n\x11input_per_million\x18\x02 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x03\x12;\n\x12output_per_million\x18\x03 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x03\x12\x1d\n\x0ftenant_override\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x31\n\x08per_page\x18\x05 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRICE'].fields_by_name['output_per_million']._serialized_options = b'\342A\001\003'
   _globals['_PRICE'].fields_by_name['tenant_override']._loaded_options = None
   _globals['_PRICE'].fields_by_name['tenant_override']._serialized_options = b'\342A\001\003'
+  _globals['_PRICE'].fields_by_name['per_page']._loaded_options = None
+  _globals['_PRICE'].fields_by_name['per_page']._serialized_options = b'\342A\001\003'
   _globals['_PRICE']._serialized_start=149
-  _globals['_PRICE']._serialized_end=337
+  _globals['_PRICE']._serialized_end=388
 # @@protoc_insertion_point(module_scope)

@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Price(_message.Message):
-    """What the tokens of a model cost."""
+    """What the tokens of a model cost, or the pages of one that reads pictures of them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -27,6 +27,7 @@ class Price(_message.Message):
     INPUT_PER_MILLION_FIELD_NUMBER: _builtins.int
     OUTPUT_PER_MILLION_FIELD_NUMBER: _builtins.int
     TENANT_OVERRIDE_FIELD_NUMBER: _builtins.int
+    PER_PAGE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model, as `{provider}/{model}`, or the beginning of such names followed by `*`."""
     tenant_override: _builtins.bool
@@ -39,6 +40,10 @@ class Price(_message.Message):
     def output_per_million(self) -> _money_pb2.Money:
         """For a million tokens that come back."""
 
+    @_builtins.property
+    def per_page(self) -> _money_pb2.Money:
+        """For a page, of a model that is priced by page; the other two are zero then. Absent of models that are priced by token."""
+
     def __init__(
         self,
         *,
@@ -46,10 +51,11 @@ class Price(_message.Message):
         input_per_million: _money_pb2.Money | None = ...,
         output_per_million: _money_pb2.Money | None = ...,
         tenant_override: _builtins.bool = ...,
+        per_page: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["input_per_million", b"input_per_million", "output_per_million", b"output_per_million"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input_per_million", b"input_per_million", "output_per_million", b"output_per_million", "per_page", b"per_page"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_per_million", b"input_per_million", "model", b"model", "output_per_million", b"output_per_million", "tenant_override", b"tenant_override"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_per_million", b"input_per_million", "model", b"model", "output_per_million", b"output_per_million", "per_page", b"per_page", "tenant_override", b"tenant_override"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

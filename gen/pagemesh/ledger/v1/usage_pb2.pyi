@@ -61,7 +61,7 @@ class UsageEvent(_message.Message):
     model: _builtins.str
     """The model that was called, as `{provider}/{model}`."""
     input_tokens: _builtins.int
-    """Tokens that were sent."""
+    """Tokens that were sent; of a model that is priced by page (Price.per_page), pages that were read."""
     output_tokens: _builtins.int
     """Tokens that came back."""
     operation: _builtins.str

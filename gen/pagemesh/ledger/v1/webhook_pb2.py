@@ -28,7 +28,7 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pagemesh/ledger/v1/webhook.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x01\n\x07Webhook\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x08\xbaH\x1br\x19\x32\x17^webhooks/[0-9a-z]{16}$\x12\x19\n\x03url\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xd0\x0f\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:<\xea\x41\x39\n\x10pagemesh/Webhook\x12\x12webhooks/{webhook}*\x08webhooks2\x07webhookb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pagemesh/ledger/v1/webhook.proto\x12\x12pagemesh.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x01\n\x07Webhook\x12\x30\n\x04name\x18\x01 \x01(\tB\"\xe2\x41\x01\x08\xbaH\x1br\x19\x32\x17^webhooks/[0-9a-z]{16}$\x12\x19\n\x03url\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xd0\x0f\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\'\n\x0b\x65vent_types\x18\x04 \x03(\tB\x12\xe2\x41\x01\x03\xbaH\x0b\x92\x01\x08\x10\x10\"\x04r\x02\x18@:<\xea\x41\x39\n\x10pagemesh/Webhook\x12\x12webhooks/{webhook}*\x08webhooks2\x07webhookb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,8 +41,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEBHOOK'].fields_by_name['url']._serialized_options = b'\342A\001\003\272H\005r\003\030\320\017'
   _globals['_WEBHOOK'].fields_by_name['create_time']._loaded_options = None
   _globals['_WEBHOOK'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_WEBHOOK'].fields_by_name['event_types']._loaded_options = None
+  _globals['_WEBHOOK'].fields_by_name['event_types']._serialized_options = b'\342A\001\003\272H\013\222\001\010\020\020\"\004r\002\030@'
   _globals['_WEBHOOK']._loaded_options = None
   _globals['_WEBHOOK']._serialized_options = b'\352A9\n\020pagemesh/Webhook\022\022webhooks/{webhook}*\010webhooks2\007webhook'
   _globals['_WEBHOOK']._serialized_start=179
-  _globals['_WEBHOOK']._serialized_end=382
+  _globals['_WEBHOOK']._serialized_end=423
 # @@protoc_insertion_point(module_scope)

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
 from pagemesh.common.v1 import money_pb2 as _money_pb2
 from pagemesh.common.v1 import page_pb2 as _page_pb2
+from pagemesh.summarizer.v1 import personal_data_pb2 as _personal_data_pb2
 from pagemesh.summarizer.v1 import summary_pb2 as _summary_pb2
 import builtins as _builtins
 import sys
@@ -33,6 +34,7 @@ class AnswerOptions(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     FALLBACK_MODELS_FIELD_NUMBER: _builtins.int
     MAX_PASSAGES_FIELD_NUMBER: _builtins.int
+    ANONYMISE_FIELD_NUMBER: _builtins.int
     language: _builtins.str
     """Language to answer in, as a BCP 47 tag such as `de` or `pt-BR`; empty means that of the question. Models that choose
     sentences instead of writing them answer from pages in that language alone; empty means whatever a page is in.
@@ -45,6 +47,12 @@ class AnswerOptions(_message.Message):
     def fallback_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models that may answer, in this order, where `model` cannot; see SummaryOptions.fallback_models."""
 
+    @_builtins.property
+    def anonymise(self) -> _containers.RepeatedScalarFieldContainer[_personal_data_pb2.PersonalDataKind.ValueType]:
+        """Personal data to replace by placeholders before text leaves for the model's provider; the answer has the values. Empty
+        means what the deployment replaces by default, PERSONAL_DATA_KIND_NONE nothing but what it always does.
+        """
+
     def __init__(
         self,
         *,
@@ -52,10 +60,11 @@ class AnswerOptions(_message.Message):
         model: _builtins.str = ...,
         fallback_models: _abc.Iterable[_builtins.str] | None = ...,
         max_passages: _builtins.int = ...,
+        anonymise: _abc.Iterable[_personal_data_pb2.PersonalDataKind.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_models", b"fallback_models", "language", b"language", "max_passages", b"max_passages", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymise", b"anonymise", "fallback_models", b"fallback_models", "language", b"language", "max_passages", b"max_passages", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -396,6 +405,7 @@ class Answer(_message.Message):
     DEGRADED_FROM_FIELD_NUMBER: _builtins.int
     FAILED_PAGES_FIELD_NUMBER: _builtins.int
     CONSUMPTION_FIELD_NUMBER: _builtins.int
+    ANONYMISED_FIELD_NUMBER: _builtins.int
     found: _builtins.bool
     """Whether the documents hold an answer. False where the model found none, where no page has to do with the question, and
     where not one statement could be found on a page.
@@ -430,6 +440,12 @@ class Answer(_message.Message):
     def consumption(self) -> _summary_pb2.Consumption:
         """What it used and cost."""
 
+    @_builtins.property
+    def anonymised(self) -> _containers.RepeatedCompositeFieldContainer[_personal_data_pb2.AnonymisedItems]:
+        """Personal data that was replaced before text left, by kind; empty where nothing was replaced, or where no text left the
+        service because the model is its own.
+        """
+
     def __init__(
         self,
         *,
@@ -444,10 +460,11 @@ class Answer(_message.Message):
         degraded_from: _builtins.str = ...,
         failed_pages: _abc.Iterable[Global___PageReference] | None = ...,
         consumption: _summary_pb2.Consumption | None = ...,
+        anonymised: _abc.Iterable[_personal_data_pb2.AnonymisedItems] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consumption", b"consumption"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "extractive", b"extractive", "failed_pages", b"failed_pages", "found", b"found", "grounded_share", b"grounded_share", "model", b"model", "passages", b"passages", "statements", b"statements", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymised", b"anonymised", "cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "extractive", b"extractive", "failed_pages", b"failed_pages", "found", b"found", "grounded_share", b"grounded_share", "model", b"model", "passages", b"passages", "statements", b"statements", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

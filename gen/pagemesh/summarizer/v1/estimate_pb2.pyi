@@ -3,10 +3,13 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from pagemesh.common.v1 import money_pb2 as _money_pb2
+from pagemesh.summarizer.v1 import personal_data_pb2 as _personal_data_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -139,6 +142,9 @@ class Estimate(_message.Message):
     PRICE_FIELD_NUMBER: _builtins.int
     PRICE_BOOK_VERSION_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    OCR_MODEL_FIELD_NUMBER: _builtins.int
+    OCR_PAGE_COUNT_FIELD_NUMBER: _builtins.int
+    ANONYMISED_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     model: _builtins.str
@@ -157,6 +163,10 @@ class Estimate(_message.Message):
     """Calls to the provider."""
     price_book_version: _builtins.int
     """Version of the price book that the price was computed from; 0 where `cached`."""
+    ocr_model: _builtins.str
+    """Who would read pages that have no text of their own, as `{provider}/{model}`; empty for nobody."""
+    ocr_page_count: _builtins.int
+    """Pages that it would be paid for, without those that were paid for before. They are in `provider_calls` and in `price`."""
     @_builtins.property
     def input_tokens(self) -> Global___TokenRange:
         """Tokens that would be sent."""
@@ -172,6 +182,12 @@ class Estimate(_message.Message):
     @_builtins.property
     def duration(self) -> Global___DurationRange:
         """How long it would take once the pages are read."""
+
+    @_builtins.property
+    def anonymised(self) -> _containers.RepeatedCompositeFieldContainer[_personal_data_pb2.AnonymisedItems]:
+        """Personal data that would be replaced before text leaves, by kind; empty where nothing would be, or where no text leaves the
+        service because the model is its own.
+        """
 
     def __init__(
         self,
@@ -189,10 +205,13 @@ class Estimate(_message.Message):
         price: Global___PriceRange | None = ...,
         price_book_version: _builtins.int = ...,
         duration: Global___DurationRange | None = ...,
+        ocr_model: _builtins.str = ...,
+        ocr_page_count: _builtins.int = ...,
+        anonymised: _abc.Iterable[_personal_data_pb2.AnonymisedItems] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "chunk_count", b"chunk_count", "document", b"document", "duration", b"duration", "failed_page_count", b"failed_page_count", "free_chunk_count", b"free_chunk_count", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "page_count", b"page_count", "price", b"price", "price_book_version", b"price_book_version", "provider_calls", b"provider_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymised", b"anonymised", "cached", b"cached", "chunk_count", b"chunk_count", "document", b"document", "duration", b"duration", "failed_page_count", b"failed_page_count", "free_chunk_count", b"free_chunk_count", "input_tokens", b"input_tokens", "model", b"model", "ocr_model", b"ocr_model", "ocr_page_count", b"ocr_page_count", "output_tokens", b"output_tokens", "page_count", b"page_count", "price", b"price", "price_book_version", b"price_book_version", "provider_calls", b"provider_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,8 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from pagemesh.common.v1 import money_pb2 as _money_pb2
+from pagemesh.summarizer.v1 import personal_data_pb2 as _personal_data_pb2
+from pagemesh.summarizer.v1 import scan_pb2 as _scan_pb2
 from pagemesh.summarizer.v1 import summary_pb2 as _summary_pb2
 import builtins as _builtins
 import sys
@@ -29,21 +31,36 @@ class FieldOptions(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     FALLBACK_MODELS_FIELD_NUMBER: _builtins.int
+    OCR_MODEL_FIELD_NUMBER: _builtins.int
+    ANONYMISE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Which model, as `{provider}/{model}`; empty means the deployment's default."""
+    ocr_model: _builtins.str
+    """Who reads pages that have no text of their own, as `{provider}/{model}`, such as `mistral/mistral-ocr-latest`: each is
+    paid for by page, once for each picture. Empty means the deployment's default, which is nobody unless it is set;
+    `none` means nobody: then scans are read as ExtractPages reads them.
+    """
     @_builtins.property
     def fallback_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models that may answer, in this order, where `model` cannot; as SummaryOptions.fallback_models."""
+
+    @_builtins.property
+    def anonymise(self) -> _containers.RepeatedScalarFieldContainer[_personal_data_pb2.PersonalDataKind.ValueType]:
+        """Personal data to replace by placeholders before text leaves for the model's provider; the answer has the values. Empty
+        means what the deployment replaces by default, PERSONAL_DATA_KIND_NONE nothing but what it always does.
+        """
 
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         fallback_models: _abc.Iterable[_builtins.str] | None = ...,
+        ocr_model: _builtins.str = ...,
+        anonymise: _abc.Iterable[_personal_data_pb2.PersonalDataKind.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_models", b"fallback_models", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymise", b"anonymise", "fallback_models", b"fallback_models", "model", b"model", "ocr_model", b"ocr_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -254,6 +271,8 @@ class Extraction(_message.Message):
     CONSUMPTION_FIELD_NUMBER: _builtins.int
     DEGRADED_FROM_FIELD_NUMBER: _builtins.int
     REPAIR_UNAFFORDABLE_FIELD_NUMBER: _builtins.int
+    SCAN_READING_FIELD_NUMBER: _builtins.int
+    ANONYMISED_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     schema: _builtins.str
@@ -300,6 +319,16 @@ class Extraction(_message.Message):
     def consumption(self) -> _summary_pb2.Consumption:
         """What it used and cost."""
 
+    @_builtins.property
+    def scan_reading(self) -> _scan_pb2.ScanReading:
+        """What became of pages that a model was to read (`ocr_model`); absent where it was not asked for."""
+
+    @_builtins.property
+    def anonymised(self) -> _containers.RepeatedCompositeFieldContainer[_personal_data_pb2.AnonymisedItems]:
+        """Personal data that was replaced before text left, by kind; empty where nothing was replaced, or where no text left the
+        service because the model is its own.
+        """
+
     def __init__(
         self,
         *,
@@ -319,10 +348,12 @@ class Extraction(_message.Message):
         consumption: _summary_pb2.Consumption | None = ...,
         degraded_from: _builtins.str = ...,
         repair_unaffordable: _builtins.bool = ...,
+        scan_reading: _scan_pb2.ScanReading | None = ...,
+        anonymised: _abc.Iterable[_personal_data_pb2.AnonymisedItems] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consumption", b"consumption", "json", b"json"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consumption", b"consumption", "json", b"json", "scan_reading", b"scan_reading"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "document", b"document", "failed_pages", b"failed_pages", "fields", b"fields", "grounded_share", b"grounded_share", "json", b"json", "missing_required", b"missing_required", "model", b"model", "repair_unaffordable", b"repair_unaffordable", "repaired", b"repaired", "schema", b"schema", "schema_digest", b"schema_digest", "valid", b"valid", "violations", b"violations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymised", b"anonymised", "cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "document", b"document", "failed_pages", b"failed_pages", "fields", b"fields", "grounded_share", b"grounded_share", "json", b"json", "missing_required", b"missing_required", "model", b"model", "repair_unaffordable", b"repair_unaffordable", "repaired", b"repaired", "scan_reading", b"scan_reading", "schema", b"schema", "schema_digest", b"schema_digest", "valid", b"valid", "violations", b"violations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,8 @@
 import grpc
 import warnings
 
+from pagemesh.summarizer.v1 import job_batches_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2
+from pagemesh.summarizer.v1 import job_queues_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -60,6 +62,21 @@ class JobServiceStub:
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.GetBatchRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.GetBatchResponse.FromString,
                 _registered_method=True)
+        self.ListBatches = channel.unary_unary(
+                '/pagemesh.summarizer.v1.JobService/ListBatches',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.ListBatchesRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.ListBatchesResponse.FromString,
+                _registered_method=True)
+        self.CancelBatch = channel.unary_unary(
+                '/pagemesh.summarizer.v1.JobService/CancelBatch',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.CancelBatchRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.CancelBatchResponse.FromString,
+                _registered_method=True)
+        self.RetryBatch = channel.unary_unary(
+                '/pagemesh.summarizer.v1.JobService/RetryBatch',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.RetryBatchRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.RetryBatchResponse.FromString,
+                _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/pagemesh.summarizer.v1.JobService/CancelJob',
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
@@ -79,6 +96,11 @@ class JobServiceStub:
                 '/pagemesh.summarizer.v1.JobService/WatchBatch',
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.WatchBatchRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.WatchBatchResponse.FromString,
+                _registered_method=True)
+        self.TopTenantQueues = channel.unary_unary(
+                '/pagemesh.summarizer.v1.JobService/TopTenantQueues',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2.TopTenantQueuesRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2.TopTenantQueuesResponse.FromString,
                 _registered_method=True)
 
 
@@ -123,6 +145,29 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBatches(self, request, context):
+        """Lists the tenant's batches, newest first. Batches that are made meanwhile move no page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelBatch(self, request, context):
+        """Cancels the jobs of a batch that have not ended, some hundreds at a time: a call that breaks off has cancelled some of
+        them, and the next one goes on. Those that have ended stay as they are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryBatch(self, request, context):
+        """Queues the jobs of a batch that FAILED once more, some hundreds at a time. Those that have not ended or SUCCEEDED stay
+        as they are. RESOURCE_EXHAUSTED where too many jobs would wait: some may be queued by then, and the next call goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelJob(self, request, context):
         """Cancels a job, whether it waits or runs. What its calls have cost so far stays paid. A job that has ended stays as
         it is, and is answered.
@@ -150,6 +195,13 @@ class JobServiceServicer:
 
     def WatchBatch(self, request, context):
         """The same for all jobs of a batch, without their progress; ends when all of them have ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TopTenantQueues(self, request, context):
+        """Tells the operator whose jobs wait: the tenants with the longest queues. Not for tenants, and not at the edge.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +235,21 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.GetBatchRequest.FromString,
                     response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.GetBatchResponse.SerializeToString,
             ),
+            'ListBatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBatches,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.ListBatchesRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.ListBatchesResponse.SerializeToString,
+            ),
+            'CancelBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelBatch,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.CancelBatchRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.CancelBatchResponse.SerializeToString,
+            ),
+            'RetryBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryBatch,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.RetryBatchRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.RetryBatchResponse.SerializeToString,
+            ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
                     request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
@@ -202,6 +269,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchBatch,
                     request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.WatchBatchRequest.FromString,
                     response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.WatchBatchResponse.SerializeToString,
+            ),
+            'TopTenantQueues': grpc.unary_unary_rpc_method_handler(
+                    servicer.TopTenantQueues,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2.TopTenantQueuesRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2.TopTenantQueuesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -351,6 +423,87 @@ class JobService:
             _registered_method=True)
 
     @staticmethod
+    def ListBatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.JobService/ListBatches',
+            pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.ListBatchesRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.ListBatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.JobService/CancelBatch',
+            pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.CancelBatchRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.CancelBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.JobService/RetryBatch',
+            pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.RetryBatchRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2.RetryBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CancelJob(request,
             target,
             options=(),
@@ -448,6 +601,33 @@ class JobService:
             '/pagemesh.summarizer.v1.JobService/WatchBatch',
             pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.WatchBatchRequest.SerializeToString,
             pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.WatchBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TopTenantQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.JobService/TopTenantQueues',
+            pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2.TopTenantQueuesRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2.TopTenantQueuesResponse.FromString,
             options,
             channel_credentials,
             insecure,

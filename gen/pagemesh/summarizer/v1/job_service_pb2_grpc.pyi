@@ -5,6 +5,8 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from pagemesh.summarizer.v1 import job_batches_pb2 as _job_batches_pb2
+from pagemesh.summarizer.v1 import job_queues_pb2 as _job_queues_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as _job_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -47,6 +49,16 @@ class JobServiceStub:
     """Lists the tenant's jobs without their results, newest first. Jobs that are made meanwhile move no page."""
     GetBatch: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetBatchRequest, _job_service_pb2.GetBatchResponse]
     """Answers a batch with how many of its jobs are in which state."""
+    ListBatches: _grpc.UnaryUnaryMultiCallable[_job_batches_pb2.ListBatchesRequest, _job_batches_pb2.ListBatchesResponse]
+    """Lists the tenant's batches, newest first. Batches that are made meanwhile move no page."""
+    CancelBatch: _grpc.UnaryUnaryMultiCallable[_job_batches_pb2.CancelBatchRequest, _job_batches_pb2.CancelBatchResponse]
+    """Cancels the jobs of a batch that have not ended, some hundreds at a time: a call that breaks off has cancelled some of
+    them, and the next one goes on. Those that have ended stay as they are.
+    """
+    RetryBatch: _grpc.UnaryUnaryMultiCallable[_job_batches_pb2.RetryBatchRequest, _job_batches_pb2.RetryBatchResponse]
+    """Queues the jobs of a batch that FAILED once more, some hundreds at a time. Those that have not ended or SUCCEEDED stay
+    as they are. RESOURCE_EXHAUSTED where too many jobs would wait: some may be queued by then, and the next call goes on.
+    """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
     """Cancels a job, whether it waits or runs. What its calls have cost so far stays paid. A job that has ended stays as
     it is, and is answered.
@@ -62,6 +74,8 @@ class JobServiceStub:
     """
     WatchBatch: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchBatchRequest, _job_service_pb2.WatchBatchResponse]
     """The same for all jobs of a batch, without their progress; ends when all of them have ended."""
+    TopTenantQueues: _grpc.UnaryUnaryMultiCallable[_job_queues_pb2.TopTenantQueuesRequest, _job_queues_pb2.TopTenantQueuesResponse]
+    """Tells the operator whose jobs wait: the tenants with the longest queues. Not for tenants, and not at the edge."""
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -82,6 +96,16 @@ class JobServiceAsyncStub(JobServiceStub):
     """Lists the tenant's jobs without their results, newest first. Jobs that are made meanwhile move no page."""
     GetBatch: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetBatchRequest, _job_service_pb2.GetBatchResponse]  # type: ignore[assignment]
     """Answers a batch with how many of its jobs are in which state."""
+    ListBatches: _aio.UnaryUnaryMultiCallable[_job_batches_pb2.ListBatchesRequest, _job_batches_pb2.ListBatchesResponse]  # type: ignore[assignment]
+    """Lists the tenant's batches, newest first. Batches that are made meanwhile move no page."""
+    CancelBatch: _aio.UnaryUnaryMultiCallable[_job_batches_pb2.CancelBatchRequest, _job_batches_pb2.CancelBatchResponse]  # type: ignore[assignment]
+    """Cancels the jobs of a batch that have not ended, some hundreds at a time: a call that breaks off has cancelled some of
+    them, and the next one goes on. Those that have ended stay as they are.
+    """
+    RetryBatch: _aio.UnaryUnaryMultiCallable[_job_batches_pb2.RetryBatchRequest, _job_batches_pb2.RetryBatchResponse]  # type: ignore[assignment]
+    """Queues the jobs of a batch that FAILED once more, some hundreds at a time. Those that have not ended or SUCCEEDED stay
+    as they are. RESOURCE_EXHAUSTED where too many jobs would wait: some may be queued by then, and the next call goes on.
+    """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Cancels a job, whether it waits or runs. What its calls have cost so far stays paid. A job that has ended stays as
     it is, and is answered.
@@ -97,6 +121,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     WatchBatch: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchBatchRequest, _job_service_pb2.WatchBatchResponse]  # type: ignore[assignment]
     """The same for all jobs of a batch, without their progress; ends when all of them have ended."""
+    TopTenantQueues: _aio.UnaryUnaryMultiCallable[_job_queues_pb2.TopTenantQueuesRequest, _job_queues_pb2.TopTenantQueuesResponse]  # type: ignore[assignment]
+    """Tells the operator whose jobs wait: the tenants with the longest queues. Not for tenants, and not at the edge."""
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Work that goes on when nobody waits: accepted once, finished once."""
@@ -146,6 +172,34 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers a batch with how many of its jobs are in which state."""
 
     @_abc_1.abstractmethod
+    def ListBatches(
+        self,
+        request: _job_batches_pb2.ListBatchesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_batches_pb2.ListBatchesResponse, _abc.Awaitable[_job_batches_pb2.ListBatchesResponse]]:
+        """Lists the tenant's batches, newest first. Batches that are made meanwhile move no page."""
+
+    @_abc_1.abstractmethod
+    def CancelBatch(
+        self,
+        request: _job_batches_pb2.CancelBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_batches_pb2.CancelBatchResponse, _abc.Awaitable[_job_batches_pb2.CancelBatchResponse]]:
+        """Cancels the jobs of a batch that have not ended, some hundreds at a time: a call that breaks off has cancelled some of
+        them, and the next one goes on. Those that have ended stay as they are.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryBatch(
+        self,
+        request: _job_batches_pb2.RetryBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_batches_pb2.RetryBatchResponse, _abc.Awaitable[_job_batches_pb2.RetryBatchResponse]]:
+        """Queues the jobs of a batch that FAILED once more, some hundreds at a time. Those that have not ended or SUCCEEDED stay
+        as they are. RESOURCE_EXHAUSTED where too many jobs would wait: some may be queued by then, and the next call goes on.
+        """
+
+    @_abc_1.abstractmethod
     def CancelJob(
         self,
         request: _job_service_pb2.CancelJobRequest,
@@ -183,5 +237,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchBatchResponse], _abc.AsyncIterator[_job_service_pb2.WatchBatchResponse]]:
         """The same for all jobs of a batch, without their progress; ends when all of them have ended."""
+
+    @_abc_1.abstractmethod
+    def TopTenantQueues(
+        self,
+        request: _job_queues_pb2.TopTenantQueuesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_queues_pb2.TopTenantQueuesResponse, _abc.Awaitable[_job_queues_pb2.TopTenantQueuesResponse]]:
+        """Tells the operator whose jobs wait: the tenants with the longest queues. Not for tenants, and not at the edge."""
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

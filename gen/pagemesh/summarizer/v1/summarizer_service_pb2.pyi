@@ -10,6 +10,7 @@ from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
 from pagemesh.common.v1 import money_pb2 as _money_pb2
 from pagemesh.summarizer.v1 import estimate_pb2 as _estimate_pb2
+from pagemesh.summarizer.v1 import personal_data_pb2 as _personal_data_pb2
 from pagemesh.summarizer.v1 import summary_pb2 as _summary_pb2
 import builtins as _builtins
 import sys
@@ -34,6 +35,9 @@ class SummaryOptions(_message.Message):
     FOCUS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     FALLBACK_MODELS_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    OCR_MODEL_FIELD_NUMBER: _builtins.int
+    ANONYMISE_FIELD_NUMBER: _builtins.int
     length: _summary_pb2.SummaryLength.ValueType
     """How long; medium where it is not said."""
     style: _summary_pb2.SummaryStyle.ValueType
@@ -46,12 +50,28 @@ class SummaryOptions(_message.Message):
     """What the reader cares about, in a few words; empty means the document as a whole."""
     model: _builtins.str
     """Which model, as `{provider}/{model}`; empty means the deployment's default."""
+    audience: _builtins.str
+    """Who will read it, in a few words, such as "engineers who are new to the field"; empty means nobody in particular. It
+    says how things are put, not which of them: that is what `focus` is for. Models that choose sentences instead of
+    writing them take no notice of it.
+    """
+    ocr_model: _builtins.str
+    """Who reads pages that have no text of their own, as `{provider}/{model}`, such as `mistral/mistral-ocr-latest`: each is
+    paid for by page, once for each picture. Empty means the deployment's default, which is nobody unless it is set;
+    `none` means nobody: then scans are read as ExtractPages reads them.
+    """
     @_builtins.property
     def fallback_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models that may answer, in this order, where `model` cannot: its provider is down, overloaded, refuses this
         deployment, or answers what cannot be used. With `offline/lexrank` at the end there is always an answer, of the
         document's own sentences. Empty means the deployment's list; to be answered by `model` or by nobody, name it here.
         Summary.degraded_from tells that another model answered.
+        """
+
+    @_builtins.property
+    def anonymise(self) -> _containers.RepeatedScalarFieldContainer[_personal_data_pb2.PersonalDataKind.ValueType]:
+        """Personal data to replace by placeholders before text leaves for the model's provider; the answer has the values. Empty
+        means what the deployment replaces by default, PERSONAL_DATA_KIND_NONE nothing but what it always does.
         """
 
     def __init__(
@@ -63,10 +83,13 @@ class SummaryOptions(_message.Message):
         focus: _builtins.str = ...,
         model: _builtins.str = ...,
         fallback_models: _abc.Iterable[_builtins.str] | None = ...,
+        audience: _builtins.str = ...,
+        ocr_model: _builtins.str = ...,
+        anonymise: _abc.Iterable[_personal_data_pb2.PersonalDataKind.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_models", b"fallback_models", "focus", b"focus", "language", b"language", "length", b"length", "model", b"model", "style", b"style"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymise", b"anonymise", "audience", b"audience", "fallback_models", b"fallback_models", "focus", b"focus", "language", b"language", "length", b"length", "model", b"model", "ocr_model", b"ocr_model", "style", b"style"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

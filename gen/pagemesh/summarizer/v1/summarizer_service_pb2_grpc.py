@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from pagemesh.summarizer.v1 import answer_pb2 as pagemesh_dot_summarizer_dot_v1_dot_answer__pb2
+from pagemesh.summarizer.v1 import embedding_pb2 as pagemesh_dot_summarizer_dot_v1_dot_embedding__pb2
 from pagemesh.summarizer.v1 import fields_pb2 as pagemesh_dot_summarizer_dot_v1_dot_fields__pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2
 
@@ -67,6 +68,16 @@ class SummarizerServiceStub:
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.StreamAskRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.StreamAskResponse.FromString,
                 _registered_method=True)
+        self.EmbedDocument = channel.unary_unary(
+                '/pagemesh.summarizer.v1.SummarizerService/EmbedDocument',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_embedding__pb2.EmbedDocumentRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_embedding__pb2.EmbedDocumentResponse.FromString,
+                _registered_method=True)
+        self.EmbedQuery = channel.unary_unary(
+                '/pagemesh.summarizer.v1.SummarizerService/EmbedQuery',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_embedding__pb2.EmbedQueryRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_embedding__pb2.EmbedQueryResponse.FromString,
+                _registered_method=True)
         self.PurgeDocument = channel.unary_unary(
                 '/pagemesh.summarizer.v1.SummarizerService/PurgeDocument',
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_summarizer__service__pb2.PurgeDocumentRequest.SerializeToString,
@@ -127,6 +138,21 @@ class SummarizerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EmbedDocument(self, request, context):
+        """Has vectors made of a document's pages, so that searches and questions find them by their meaning. Needs a deployment
+        with an embedding model. What was paid for is not paid again: the same request goes on where an earlier one broke off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EmbedQuery(self, request, context):
+        """Has the vector of a query made, at the tenant's cost. Called by the extractor for a search by meaning.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PurgeDocument(self, request, context):
         """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
         one. What was paid for them stays recorded. Called by the extractor when a document is erased.
@@ -167,6 +193,16 @@ def add_SummarizerServiceServicer_to_server(servicer, server):
                     servicer.StreamAsk,
                     request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.StreamAskRequest.FromString,
                     response_serializer=pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.StreamAskResponse.SerializeToString,
+            ),
+            'EmbedDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.EmbedDocument,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_embedding__pb2.EmbedDocumentRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_embedding__pb2.EmbedDocumentResponse.SerializeToString,
+            ),
+            'EmbedQuery': grpc.unary_unary_rpc_method_handler(
+                    servicer.EmbedQuery,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_embedding__pb2.EmbedQueryRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_embedding__pb2.EmbedQueryResponse.SerializeToString,
             ),
             'PurgeDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.PurgeDocument,
@@ -337,6 +373,60 @@ class SummarizerService:
             '/pagemesh.summarizer.v1.SummarizerService/StreamAsk',
             pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.StreamAskRequest.SerializeToString,
             pagemesh_dot_summarizer_dot_v1_dot_answer__pb2.StreamAskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.SummarizerService/EmbedDocument',
+            pagemesh_dot_summarizer_dot_v1_dot_embedding__pb2.EmbedDocumentRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_embedding__pb2.EmbedDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedQuery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.SummarizerService/EmbedQuery',
+            pagemesh_dot_summarizer_dot_v1_dot_embedding__pb2.EmbedQueryRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_embedding__pb2.EmbedQueryResponse.FromString,
             options,
             channel_credentials,
             insecure,

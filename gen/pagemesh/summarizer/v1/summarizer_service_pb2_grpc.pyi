@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from pagemesh.summarizer.v1 import answer_pb2 as _answer_pb2
+from pagemesh.summarizer.v1 import embedding_pb2 as _embedding_pb2
 from pagemesh.summarizer.v1 import fields_pb2 as _fields_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as _summarizer_service_pb2
 import abc as _abc_1
@@ -59,6 +60,12 @@ class SummarizerServiceStub:
     and the whole answer last. Over HTTP it is a stream of server-sent events. An error after the first message is sent
     as `error`, and as the status of the call.
     """
+    EmbedDocument: _grpc.UnaryUnaryMultiCallable[_embedding_pb2.EmbedDocumentRequest, _embedding_pb2.EmbedDocumentResponse]
+    """Has vectors made of a document's pages, so that searches and questions find them by their meaning. Needs a deployment
+    with an embedding model. What was paid for is not paid again: the same request goes on where an earlier one broke off.
+    """
+    EmbedQuery: _grpc.UnaryUnaryMultiCallable[_embedding_pb2.EmbedQueryRequest, _embedding_pb2.EmbedQueryResponse]
+    """Has the vector of a query made, at the tenant's cost. Called by the extractor for a search by meaning."""
     PurgeDocument: _grpc.UnaryUnaryMultiCallable[_summarizer_service_pb2.PurgeDocumentRequest, _summarizer_service_pb2.PurgeDocumentResponse]
     """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
     one. What was paid for them stays recorded. Called by the extractor when a document is erased.
@@ -93,6 +100,12 @@ class SummarizerServiceAsyncStub(SummarizerServiceStub):
     and the whole answer last. Over HTTP it is a stream of server-sent events. An error after the first message is sent
     as `error`, and as the status of the call.
     """
+    EmbedDocument: _aio.UnaryUnaryMultiCallable[_embedding_pb2.EmbedDocumentRequest, _embedding_pb2.EmbedDocumentResponse]  # type: ignore[assignment]
+    """Has vectors made of a document's pages, so that searches and questions find them by their meaning. Needs a deployment
+    with an embedding model. What was paid for is not paid again: the same request goes on where an earlier one broke off.
+    """
+    EmbedQuery: _aio.UnaryUnaryMultiCallable[_embedding_pb2.EmbedQueryRequest, _embedding_pb2.EmbedQueryResponse]  # type: ignore[assignment]
+    """Has the vector of a query made, at the tenant's cost. Called by the extractor for a search by meaning."""
     PurgeDocument: _aio.UnaryUnaryMultiCallable[_summarizer_service_pb2.PurgeDocumentRequest, _summarizer_service_pb2.PurgeDocumentResponse]  # type: ignore[assignment]
     """Erases every answer that was made of a document, from tables and caches, and lets no summary that is under way keep
     one. What was paid for them stays recorded. Called by the extractor when a document is erased.
@@ -160,6 +173,24 @@ class SummarizerServiceServicer(metaclass=_abc_1.ABCMeta):
         and the whole answer last. Over HTTP it is a stream of server-sent events. An error after the first message is sent
         as `error`, and as the status of the call.
         """
+
+    @_abc_1.abstractmethod
+    def EmbedDocument(
+        self,
+        request: _embedding_pb2.EmbedDocumentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_embedding_pb2.EmbedDocumentResponse, _abc.Awaitable[_embedding_pb2.EmbedDocumentResponse]]:
+        """Has vectors made of a document's pages, so that searches and questions find them by their meaning. Needs a deployment
+        with an embedding model. What was paid for is not paid again: the same request goes on where an earlier one broke off.
+        """
+
+    @_abc_1.abstractmethod
+    def EmbedQuery(
+        self,
+        request: _embedding_pb2.EmbedQueryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_embedding_pb2.EmbedQueryResponse, _abc.Awaitable[_embedding_pb2.EmbedQueryResponse]]:
+        """Has the vector of a query made, at the tenant's cost. Called by the extractor for a search by meaning."""
 
     @_abc_1.abstractmethod
     def PurgeDocument(

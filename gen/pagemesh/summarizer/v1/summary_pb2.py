@@ -26,9 +26,11 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from pagemesh.common.v1 import money_pb2 as pagemesh_dot_common_dot_v1_dot_money__pb2
 from pagemesh.common.v1 import page_pb2 as pagemesh_dot_common_dot_v1_dot_page__pb2
+from pagemesh.summarizer.v1 import personal_data_pb2 as pagemesh_dot_summarizer_dot_v1_dot_personal__data__pb2
+from pagemesh.summarizer.v1 import scan_pb2 as pagemesh_dot_summarizer_dot_v1_dot_scan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$pagemesh/summarizer/v1/summary.proto\x12\x16pagemesh.summarizer.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1epagemesh/common/v1/money.proto\x1a\x1dpagemesh/common/v1/page.proto\"\x81\x01\n\x08\x43itation\x12\x19\n\x04page\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x01\x12\x1b\n\x05quote\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xa0\x1f\x12=\n\x05\x62oxes\x18\x03 \x03(\x0b\x32\x1f.pagemesh.common.v1.BoundingBoxB\r\xe2\x41\x01\x03\xbaH\x06\x92\x01\x03\x10\xc8\x01\"\x88\x01\n\x0fSummarySentence\x12\x1a\n\x04text\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc0>\x12\x41\n\tcitations\x18\x02 \x03(\x0b\x32 .pagemesh.summarizer.v1.CitationB\x0c\xe2\x41\x01\x03\xbaH\x05\x92\x01\x02\x10\x14\x12\x16\n\x08grounded\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x03\"\xee\x01\n\x0b\x43onsumption\x12!\n\x0cinput_tokens\x18\x01 \x01(\x03\x42\x0b\xe2\x41\x01\x03\xbaH\x04\"\x02(\x00\x12\"\n\routput_tokens\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x03\xbaH\x04\"\x02(\x00\x12#\n\x0eprovider_calls\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00\x12-\n\x04\x63ost\x18\x04 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x03\x12\x15\n\x07settled\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12-\n\x0fusage_event_ids\x18\x06 \x03(\tB\x14\xe2\x41\x01\x03\xbaH\r\x92\x01\n\x10\x90N\"\x05r\x03\xb0\x01\x01\"\xba\x04\n\x07Summary\x12\x35\n\x08\x64ocument\x18\x01 \x01(\tB#\xe2\x41\x01\x03\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12\x1b\n\x04text\x18\x02 \x01(\tB\r\xe2\x41\x01\x03\xbaH\x06r\x04\x18\xc0\x9a\x0c\x12I\n\tsentences\x18\x03 \x03(\x0b\x32\'.pagemesh.summarizer.v1.SummarySentenceB\r\xe2\x41\x01\x03\xbaH\x06\x92\x01\x03\x10\xc8\x01\x12\x33\n\x0egrounded_share\x18\x04 \x01(\x01\x42\x1b\xe2\x41\x01\x03\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1b\n\x05model\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc8\x01\x12\x18\n\nextractive\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06\x63\x61\x63hed\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12*\n\x0c\x66\x61iled_pages\x18\x08 \x03(\x05\x42\x14\xe2\x41\x01\x03\xbaH\r\x92\x01\n\x10\xa0\x8d\x06\"\x04\x1a\x02(\x01\x12>\n\x0b\x63onsumption\x18\t \x01(\x0b\x32#.pagemesh.summarizer.v1.ConsumptionB\x04\xe2\x41\x01\x03\x12#\n\rdegraded_from\x18\n \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc8\x01\x12&\n\x11hidden_page_count\x18\x0b \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00\x12&\n\x11hidden_word_count\x18\x0c \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00\x12-\n\x18suspicious_passage_count\x18\r \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00*}\n\rSummaryLength\x12\x1e\n\x1aSUMMARY_LENGTH_UNSPECIFIED\x10\x00\x12\x18\n\x14SUMMARY_LENGTH_SHORT\x10\x01\x12\x19\n\x15SUMMARY_LENGTH_MEDIUM\x10\x02\x12\x17\n\x13SUMMARY_LENGTH_LONG\x10\x03*e\n\x0cSummaryStyle\x12\x1d\n\x19SUMMARY_STYLE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SUMMARY_STYLE_PARAGRAPH\x10\x01\x12\x19\n\x15SUMMARY_STYLE_BULLETS\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$pagemesh/summarizer/v1/summary.proto\x12\x16pagemesh.summarizer.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1epagemesh/common/v1/money.proto\x1a\x1dpagemesh/common/v1/page.proto\x1a*pagemesh/summarizer/v1/personal_data.proto\x1a!pagemesh/summarizer/v1/scan.proto\"\x9e\x01\n\x08\x43itation\x12\x19\n\x04page\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x01\x12\x1b\n\x05quote\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xa0\x1f\x12=\n\x05\x62oxes\x18\x03 \x03(\x0b\x32\x1f.pagemesh.common.v1.BoundingBoxB\r\xe2\x41\x01\x03\xbaH\x06\x92\x01\x03\x10\xc8\x01\x12\x1b\n\rread_by_model\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\"\x88\x01\n\x0fSummarySentence\x12\x1a\n\x04text\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc0>\x12\x41\n\tcitations\x18\x02 \x03(\x0b\x32 .pagemesh.summarizer.v1.CitationB\x0c\xe2\x41\x01\x03\xbaH\x05\x92\x01\x02\x10\x14\x12\x16\n\x08grounded\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x03\"\x8e\x02\n\x0b\x43onsumption\x12!\n\x0cinput_tokens\x18\x01 \x01(\x03\x42\x0b\xe2\x41\x01\x03\xbaH\x04\"\x02(\x00\x12\"\n\routput_tokens\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x03\xbaH\x04\"\x02(\x00\x12#\n\x0eprovider_calls\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00\x12-\n\x04\x63ost\x18\x04 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x03\x12\x15\n\x07settled\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12-\n\x0fusage_event_ids\x18\x06 \x03(\tB\x14\xe2\x41\x01\x03\xbaH\r\x92\x01\n\x10\x90N\"\x05r\x03\xb0\x01\x01\x12\x1e\n\tocr_pages\x18\x07 \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00\"\xc6\x05\n\x07Summary\x12\x35\n\x08\x64ocument\x18\x01 \x01(\tB#\xe2\x41\x01\x03\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12\x1b\n\x04text\x18\x02 \x01(\tB\r\xe2\x41\x01\x03\xbaH\x06r\x04\x18\xc0\x9a\x0c\x12I\n\tsentences\x18\x03 \x03(\x0b\x32\'.pagemesh.summarizer.v1.SummarySentenceB\r\xe2\x41\x01\x03\xbaH\x06\x92\x01\x03\x10\xc8\x01\x12\x33\n\x0egrounded_share\x18\x04 \x01(\x01\x42\x1b\xe2\x41\x01\x03\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\x12\x1b\n\x05model\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc8\x01\x12\x18\n\nextractive\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06\x63\x61\x63hed\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12*\n\x0c\x66\x61iled_pages\x18\x08 \x03(\x05\x42\x14\xe2\x41\x01\x03\xbaH\r\x92\x01\n\x10\xa0\x8d\x06\"\x04\x1a\x02(\x01\x12>\n\x0b\x63onsumption\x18\t \x01(\x0b\x32#.pagemesh.summarizer.v1.ConsumptionB\x04\xe2\x41\x01\x03\x12#\n\rdegraded_from\x18\n \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xc8\x01\x12&\n\x11hidden_page_count\x18\x0b \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00\x12&\n\x11hidden_word_count\x18\x0c \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00\x12-\n\x18suspicious_passage_count\x18\r \x01(\x05\x42\x0b\xe2\x41\x01\x03\xbaH\x04\x1a\x02(\x00\x12?\n\x0cscan_reading\x18\x0e \x01(\x0b\x32#.pagemesh.summarizer.v1.ScanReadingB\x04\xe2\x41\x01\x03\x12I\n\nanonymised\x18\x14 \x03(\x0b\x32\'.pagemesh.summarizer.v1.AnonymisedItemsB\x0c\xe2\x41\x01\x03\xbaH\x05\x92\x01\x02\x10\n*}\n\rSummaryLength\x12\x1e\n\x1aSUMMARY_LENGTH_UNSPECIFIED\x10\x00\x12\x18\n\x14SUMMARY_LENGTH_SHORT\x10\x01\x12\x19\n\x15SUMMARY_LENGTH_MEDIUM\x10\x02\x12\x17\n\x13SUMMARY_LENGTH_LONG\x10\x03*e\n\x0cSummaryStyle\x12\x1d\n\x19SUMMARY_STYLE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SUMMARY_STYLE_PARAGRAPH\x10\x01\x12\x19\n\x15SUMMARY_STYLE_BULLETS\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CITATION'].fields_by_name['quote']._serialized_options = b'\342A\001\003\272H\005r\003\030\240\037'
   _globals['_CITATION'].fields_by_name['boxes']._loaded_options = None
   _globals['_CITATION'].fields_by_name['boxes']._serialized_options = b'\342A\001\003\272H\006\222\001\003\020\310\001'
+  _globals['_CITATION'].fields_by_name['read_by_model']._loaded_options = None
+  _globals['_CITATION'].fields_by_name['read_by_model']._serialized_options = b'\342A\001\003'
   _globals['_SUMMARYSENTENCE'].fields_by_name['text']._loaded_options = None
   _globals['_SUMMARYSENTENCE'].fields_by_name['text']._serialized_options = b'\342A\001\003\272H\005r\003\030\300>'
   _globals['_SUMMARYSENTENCE'].fields_by_name['citations']._loaded_options = None
@@ -59,6 +63,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONSUMPTION'].fields_by_name['settled']._serialized_options = b'\342A\001\003'
   _globals['_CONSUMPTION'].fields_by_name['usage_event_ids']._loaded_options = None
   _globals['_CONSUMPTION'].fields_by_name['usage_event_ids']._serialized_options = b'\342A\001\003\272H\r\222\001\n\020\220N\"\005r\003\260\001\001'
+  _globals['_CONSUMPTION'].fields_by_name['ocr_pages']._loaded_options = None
+  _globals['_CONSUMPTION'].fields_by_name['ocr_pages']._serialized_options = b'\342A\001\003\272H\004\032\002(\000'
   _globals['_SUMMARY'].fields_by_name['document']._loaded_options = None
   _globals['_SUMMARY'].fields_by_name['document']._serialized_options = b'\342A\001\003\272H\034r\0322\030^documents/[0-9a-f]{32}$'
   _globals['_SUMMARY'].fields_by_name['text']._loaded_options = None
@@ -85,16 +91,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUMMARY'].fields_by_name['hidden_word_count']._serialized_options = b'\342A\001\003\272H\004\032\002(\000'
   _globals['_SUMMARY'].fields_by_name['suspicious_passage_count']._loaded_options = None
   _globals['_SUMMARY'].fields_by_name['suspicious_passage_count']._serialized_options = b'\342A\001\003\272H\004\032\002(\000'
-  _globals['_SUMMARYLENGTH']._serialized_start=1274
-  _globals['_SUMMARYLENGTH']._serialized_end=1399
-  _globals['_SUMMARYSTYLE']._serialized_start=1401
-  _globals['_SUMMARYSTYLE']._serialized_end=1502
-  _globals['_CITATION']._serialized_start=190
-  _globals['_CITATION']._serialized_end=319
-  _globals['_SUMMARYSENTENCE']._serialized_start=322
-  _globals['_SUMMARYSENTENCE']._serialized_end=458
-  _globals['_CONSUMPTION']._serialized_start=461
-  _globals['_CONSUMPTION']._serialized_end=699
-  _globals['_SUMMARY']._serialized_start=702
-  _globals['_SUMMARY']._serialized_end=1272
+  _globals['_SUMMARY'].fields_by_name['scan_reading']._loaded_options = None
+  _globals['_SUMMARY'].fields_by_name['scan_reading']._serialized_options = b'\342A\001\003'
+  _globals['_SUMMARY'].fields_by_name['anonymised']._loaded_options = None
+  _globals['_SUMMARY'].fields_by_name['anonymised']._serialized_options = b'\342A\001\003\272H\005\222\001\002\020\n'
+  _globals['_SUMMARYLENGTH']._serialized_start=1554
+  _globals['_SUMMARYLENGTH']._serialized_end=1679
+  _globals['_SUMMARYSTYLE']._serialized_start=1681
+  _globals['_SUMMARYSTYLE']._serialized_end=1782
+  _globals['_CITATION']._serialized_start=269
+  _globals['_CITATION']._serialized_end=427
+  _globals['_SUMMARYSENTENCE']._serialized_start=430
+  _globals['_SUMMARYSENTENCE']._serialized_end=566
+  _globals['_CONSUMPTION']._serialized_start=569
+  _globals['_CONSUMPTION']._serialized_end=839
+  _globals['_SUMMARY']._serialized_start=842
+  _globals['_SUMMARY']._serialized_end=1552
 # @@protoc_insertion_point(module_scope)

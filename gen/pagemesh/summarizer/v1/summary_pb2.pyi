@@ -10,6 +10,8 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pagemesh.common.v1 import money_pb2 as _money_pb2
 from pagemesh.common.v1 import page_pb2 as _page_pb2
+from pagemesh.summarizer.v1 import personal_data_pb2 as _personal_data_pb2
+from pagemesh.summarizer.v1 import scan_pb2 as _scan_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -82,10 +84,15 @@ class Citation(_message.Message):
     PAGE_FIELD_NUMBER: _builtins.int
     QUOTE_FIELD_NUMBER: _builtins.int
     BOXES_FIELD_NUMBER: _builtins.int
+    READ_BY_MODEL_FIELD_NUMBER: _builtins.int
     page: _builtins.int
     """Page number, from 1."""
     quote: _builtins.str
     """The words as they stand on the page, joined by single spaces; " … " stands for words that were left out."""
+    read_by_model: _builtins.bool
+    """The words stand on the page as a model read its picture (`ocr_model`), and the parser did not vouch for them. `boxes`
+    are the parser's as always: there are none where it did not read the same words there.
+    """
     @_builtins.property
     def boxes(self) -> _containers.RepeatedCompositeFieldContainer[_page_pb2.BoundingBox]:
         """Where they stand, one box for each line that they touch."""
@@ -96,10 +103,11 @@ class Citation(_message.Message):
         page: _builtins.int = ...,
         quote: _builtins.str = ...,
         boxes: _abc.Iterable[_page_pb2.BoundingBox] | None = ...,
+        read_by_model: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "page", b"page", "quote", b"quote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boxes", b"boxes", "page", b"page", "quote", b"quote", "read_by_model", b"read_by_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -149,6 +157,7 @@ class Consumption(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     SETTLED_FIELD_NUMBER: _builtins.int
     USAGE_EVENT_IDS_FIELD_NUMBER: _builtins.int
+    OCR_PAGES_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Tokens that were sent to the model."""
     output_tokens: _builtins.int
@@ -159,6 +168,8 @@ class Consumption(_message.Message):
     """True where the ledger has acknowledged every call. Where it is false, `cost` is what was reserved and the exact
     amount follows in the usage records.
     """
+    ocr_pages: _builtins.int
+    """Pages whose picture a model read (`ocr_model`), each of which is one of `provider_calls`. They have no tokens."""
     @_builtins.property
     def cost(self) -> _money_pb2.Money:
         """What this answer cost. Zero where everything was known already."""
@@ -176,10 +187,11 @@ class Consumption(_message.Message):
         cost: _money_pb2.Money | None = ...,
         settled: _builtins.bool = ...,
         usage_event_ids: _abc.Iterable[_builtins.str] | None = ...,
+        ocr_pages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "provider_calls", b"provider_calls", "settled", b"settled", "usage_event_ids", b"usage_event_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "input_tokens", b"input_tokens", "ocr_pages", b"ocr_pages", "output_tokens", b"output_tokens", "provider_calls", b"provider_calls", "settled", b"settled", "usage_event_ids", b"usage_event_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -204,6 +216,8 @@ class Summary(_message.Message):
     HIDDEN_PAGE_COUNT_FIELD_NUMBER: _builtins.int
     HIDDEN_WORD_COUNT_FIELD_NUMBER: _builtins.int
     SUSPICIOUS_PASSAGE_COUNT_FIELD_NUMBER: _builtins.int
+    SCAN_READING_FIELD_NUMBER: _builtins.int
+    ANONYMISED_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     text: _builtins.str
@@ -240,6 +254,16 @@ class Summary(_message.Message):
     def consumption(self) -> Global___Consumption:
         """What it used and cost."""
 
+    @_builtins.property
+    def scan_reading(self) -> _scan_pb2.ScanReading:
+        """What became of pages that a model was to read (`ocr_model`); absent where it was not asked for."""
+
+    @_builtins.property
+    def anonymised(self) -> _containers.RepeatedCompositeFieldContainer[_personal_data_pb2.AnonymisedItems]:
+        """Personal data that was replaced before text left, by kind; empty where nothing was replaced, or where no text left the
+        service because the model is its own.
+        """
+
     def __init__(
         self,
         *,
@@ -256,10 +280,12 @@ class Summary(_message.Message):
         hidden_page_count: _builtins.int = ...,
         hidden_word_count: _builtins.int = ...,
         suspicious_passage_count: _builtins.int = ...,
+        scan_reading: _scan_pb2.ScanReading | None = ...,
+        anonymised: _abc.Iterable[_personal_data_pb2.AnonymisedItems] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consumption", b"consumption"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consumption", b"consumption", "scan_reading", b"scan_reading"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "document", b"document", "extractive", b"extractive", "failed_pages", b"failed_pages", "grounded_share", b"grounded_share", "hidden_page_count", b"hidden_page_count", "hidden_word_count", b"hidden_word_count", "model", b"model", "sentences", b"sentences", "suspicious_passage_count", b"suspicious_passage_count", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymised", b"anonymised", "cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "document", b"document", "extractive", b"extractive", "failed_pages", b"failed_pages", "grounded_share", b"grounded_share", "hidden_page_count", b"hidden_page_count", "hidden_word_count", b"hidden_word_count", "model", b"model", "scan_reading", b"scan_reading", "sentences", b"sentences", "suspicious_passage_count", b"suspicious_passage_count", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

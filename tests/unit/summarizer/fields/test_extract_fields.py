@@ -61,14 +61,13 @@ class Fields:
             act_as=act_as,
             new_id=lambda: str(uuid.uuid4()),
         )
+        map_reduce = MapReduce(results=flow.store, paid=flow.paid())
         self.extract = ExtractFields(
             models=flow.models(),
             pages=flow.pages,
             schemas=self.schemas,
             flights=SingleFlight(joined=lambda: flow.joins.append(None)),
-            maker=FieldMaker(
-                pages=flow.pages, map_reduce=MapReduce(results=flow.store, paid=flow.paid()), act_as=act_as
-            ),
+            maker=FieldMaker(scans=flow.scans(flow.pages, map_reduce), map_reduce=map_reduce, act_as=act_as),
             keeper=keeper,
             savings=self.savings,
             new_id=lambda: str(uuid.uuid4()),

@@ -26,9 +26,10 @@ def estimate_of(
     return EstimateSummary(
         models=models or flow.models(),
         pages=flow.pages,
+        pictures=flow.pictures,
         cache=flow.cache,
         results=results or flow.store,
-        prices=prices or MemoryPrices(flow.books.prices),
+        prices=prices or MemoryPrices(flow.books.prices, by_page=flow.books.by_page),
         tails=flow.tails,
         new_id=lambda: str(uuid.uuid4()),
     )

@@ -9,14 +9,18 @@ from dataclasses import dataclass, field
 from services.runtime.errors import NotFound
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import MemoryBooks, MemoryCache, MemoryPages, MemoryStore
+from services.summarizer.adapters.memory_pictures import MemoryPictures
 from services.summarizer.adapters.memory_turns import MemoryTurns
 from services.summarizer.domain.document_use import Keeper
-from services.summarizer.domain.fields_values import AnyPrompt, FieldsPrompt
+from services.summarizer.domain.fields_values import AnyPrompt, FieldsPrompt, chat_prompt
 from services.summarizer.domain.map_reduce import MapReduce
+from services.summarizer.domain.model_policy import NoPolicies, Policies
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.paid_calls import PaidCalls
+from services.summarizer.domain.pictures import PagePrompt
 from services.summarizer.domain.ports import Abilities, Books, Outbox, PageSource, Results, SummaryCache
 from services.summarizer.domain.savings import Savings
+from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import Flights, StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
@@ -39,6 +43,8 @@ from services.summarizer.domain.values import (
 MODEL = "scripted/writer"
 PRICES = {MODEL: (1_000_000, 2_000_000)}
 """One micro-unit for a token sent and two for one received."""
+READER = "reader/scan"
+PAGE_MICROS = 4_000
 OUTPUT_TOKENS = 100
 FRAME_TOKENS = 10
 
@@ -106,6 +112,7 @@ class ScriptedProvider:
         return Abilities(self.context_tokens, OUTPUT_TOKENS, writes=self.writes, bills_unanswered=self.bills_unanswered)
 
     def count(self, prompt: AnyPrompt) -> TokenCount:
+        prompt = chat_prompt(prompt)
         texts = [] if isinstance(prompt, FieldsPrompt) else [claim.text for claim in prompt.claims]
         if prompt.chunk is not None:
             texts.append(prompt.chunk.text)
@@ -115,6 +122,7 @@ class ScriptedProvider:
         if isinstance(prompt, FieldsPrompt):
             self.fields_prompts.append(prompt)
             return await self.fields(prompt)
+        assert isinstance(prompt, Prompt)
         return await self._call(prompt)
 
     async def stream(self, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
@@ -162,6 +170,42 @@ def _text(prompt: Prompt, number: int) -> str:
 
 
 @dataclass
+class ScriptedReader:
+    """A model named reader/scan that reads pictures: what they say is what they are made of, or what `says` says."""
+
+    name = "reader"
+    version = "1"
+
+    def __init__(self) -> None:
+        self.calls: list[PagePrompt] = []
+        self.says: Callable[[bytes], Awaitable[str]] = _as_drawn
+        self.bills_unanswered = True
+
+    def models(self) -> tuple[str, ...]:
+        return ("scan",)
+
+    def abilities(self, model: str) -> Abilities:
+        if model != "scan":
+            raise NotFound("MODEL_UNKNOWN", "There is no such model.")
+        return Abilities(0, 0, writes=False, bills_unanswered=self.bills_unanswered)
+
+    def count(self, prompt: AnyPrompt) -> TokenCount:
+        return TokenCount(0, 0, pages=1)
+
+    async def complete(self, prompt: AnyPrompt) -> Answer:
+        assert isinstance(prompt, PagePrompt)
+        self.calls.append(prompt)
+        return Answer((), TokenCount(0, 0, pages=1), text=await self.says(prompt.picture.content))
+
+    async def stream(self, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
+        yield await self.complete(prompt)
+
+
+async def _as_drawn(content: bytes) -> str:
+    await asyncio.sleep(0)
+    return content.decode()
+
+
 class Clock:
     now_s: float = 1_000_000.0
 
@@ -175,16 +219,20 @@ class Flow:
 
     provider: ScriptedProvider = field(default_factory=ScriptedProvider)
     pages: MemoryPages = field(default_factory=MemoryPages)
-    books: MemoryBooks = field(default_factory=lambda: MemoryBooks(PRICES))
+    books: MemoryBooks = field(default_factory=lambda: MemoryBooks(PRICES, by_page={READER: PAGE_MICROS}))
     cache: MemoryCache = field(default_factory=MemoryCache)
     clock: Clock = field(default_factory=Clock)
     tails: Tails = field(default_factory=Tails)
     dropped: list[int] = field(default_factory=list)
     joins: list[None] = field(default_factory=list)
     outcomes: list[str] = field(default_factory=list)
+    pictures: MemoryPictures = field(default_factory=MemoryPictures)
+    reader: ScriptedReader = field(default_factory=ScriptedReader)
 
     others: dict[str, ScriptedProvider] = field(default_factory=dict)
     """Further providers, by name."""
+    fallbacks: tuple[str, ...] = ()
+    policies: Policies = field(default_factory=NoPolicies)
     failovers: list[tuple[str, str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -211,7 +259,17 @@ class Flow:
         return Savings(books=books or self.books, act_as=act_as, dropped=self.dropped.append)
 
     def models(self) -> Models:
-        return Models({self.provider.name: self.provider, **self.others}, default=MODEL)
+        providers = {self.provider.name: self.provider, **self.others}
+        return Models(
+            providers,
+            default=MODEL,
+            fallbacks=self.fallbacks,
+            policies=self.policies,
+            ocr_providers={"reader": self.reader},
+        )
+
+    def scans(self, source: PageSource, map_reduce: MapReduce) -> Scans:
+        return Scans(source, self.pictures, map_reduce)
 
     def stream(
         self,
@@ -221,15 +279,13 @@ class Flow:
         cache: SummaryCache | None = None,
         savings: Savings | None = None,
     ) -> StreamSummarize:
-        source = pages or self.pages
+        source, map_reduce = pages or self.pages, MapReduce(results=self.store, paid=paid or self.paid())
         return StreamSummarize(
             models=self.models(),
             pages=source,
             cache=cache or self.cache,
             flights=self.flights,
-            maker=SummaryMaker(
-                pages=source, map_reduce=MapReduce(results=self.store, paid=paid or self.paid()), act_as=act_as
-            ),
+            maker=SummaryMaker(scans=self.scans(source, map_reduce), map_reduce=map_reduce, act_as=act_as),
             savings=savings or self.savings(),
             keeper=Keeper(
                 pages=source,

@@ -11,8 +11,10 @@ from services.runtime.errors import FailedPrecondition, InvalidArgument, NotFoun
 from services.summarizer.domain import passages
 from services.summarizer.domain.answer_values import Answered, Looked, StatementReady
 from services.summarizer.domain.events import TextDelta
+from services.summarizer.domain.passages import PassageFinder
+from services.summarizer.domain.personal_kinds import Kind
 from services.summarizer.domain.ports import PageFailed
-from services.summarizer.domain.ports_questions import DocumentState, PageAt
+from services.summarizer.domain.ports_questions import DocumentState, Filters, PageAt
 from services.summarizer.domain.values import Answer, Claim, Page, Prompt, Quote, Stage
 from tests.unit.summarizer.flow.asking import FIRST, SECOND, THIRD, AskFlow, question
 from tests.unit.summarizer.flow.parts import ALICE, BOB, MODEL, STRANGER, page, until
@@ -70,6 +72,23 @@ async def test_the_model_is_given_the_pages_that_have_to_do_with_it_and_no_other
     answer = await asking.ask(question("What is the notice period of the cat contract?"))
     assert answer.passages[0] == PageAt(FIRST, 31)
     assert FILLER not in material(asking.flow.provider.prompts[0])
+
+
+async def test_by_meaning_a_page_is_found_that_shares_no_word_with_the_question(asking: AskFlow) -> None:
+    fuel = "Cars are driven by diesel."
+    put(asking, FIRST, *[f"{FILLER} {n}" for n in range(30)], fuel, "An automobile was mentioned once.")
+    asking.finds.alike = {"automobile": ("cars",)}
+    asked = question("How is an automobile powered?", FIRST)
+    assert (await asking.ask(asked)).passages == (PageAt(FIRST, 32),)
+    asking.finder = PassageFinder(search=asking.finds, reader=asking.finds, by_meaning=True)
+    answer = await asking.ask(asked)
+    assert answer.passages == (PageAt(FIRST, 31), PageAt(FIRST, 32))
+    assert fuel in material(asking.flow.provider.prompts[1])
+    assert FILLER not in material(asking.flow.provider.prompts[1])
+    hidden = await asking.ask(asked, anonymise=(Kind.EMAIL,))
+    assert hidden.passages == (PageAt(FIRST, 32),), "no vector is made of what is to be anonymised"
+    stranger = await asking.ask(replace(asked, filters=Filters()), STRANGER)
+    assert stranger.passages == ()
 
 
 async def test_all_documents_of_the_tenant_are_searched_where_none_is_named(asking: AskFlow) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from services.runtime.config import load_settings
 from services.summarizer.config import SummarizerSettings
+from services.summarizer.domain.rates import Rate
 
 
 @pytest.fixture
@@ -99,3 +100,24 @@ def test_keys_of_providers_are_named_and_not_shown(environment: pytest.MonkeyPat
     assert "secret" not in repr(settings)
     environment.setenv("PAGEMESH_PROVIDER_KEYS", "")
     assert load_settings(SummarizerSettings).provider_keys == {}
+
+
+def test_limits_by_the_minute(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("PAGEMESH_MODEL_RATES", "openrouter/openai/gpt-4.1=30000:500, mistral/*=0:60,openai/x=7")
+    assert load_settings(SummarizerSettings).model_rates == {
+        "openrouter/openai/gpt-4.1": Rate(30_000, 500),
+        "mistral/*": Rate(0, 60),
+        "openai/x": Rate(7, 0),
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["openai/x", "openai/x=", "openai/x=-1", "openai/x=1:2:3", "openai/x=1e3", "*=1", "openai=1"]
+)
+def test_limits_that_cannot_be_read(
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    environment.setenv("PAGEMESH_MODEL_RATES", text)
+    with pytest.raises(SystemExit):
+        load_settings(SummarizerSettings)
+    assert "PAGEMESH_MODEL_RATES" in capsys.readouterr().err

@@ -77,9 +77,9 @@ async def test_without_fallbacks_the_error_is_told(flow: Flow) -> None:
 async def test_the_deployments_own_list_is_for_those_who_name_none(flow: Flow) -> None:
     first, second = flow.provider, flow.others["second"]
     models = Models({"scripted": first, "second": second}, default=MODEL, fallbacks=[SECOND])
-    assert [model.name for model in models.lineup("", [])] == [MODEL, SECOND]
-    assert [model.name for model in models.lineup(SECOND, [])] == [SECOND]
-    assert [model.name for model in models.lineup("", [MODEL])] == [MODEL]
+    assert [model.name for model in await models.lineup("acme", "", [])] == [MODEL, SECOND]
+    assert [model.name for model in await models.lineup("acme", SECOND, [])] == [SECOND]
+    assert [model.name for model in await models.lineup("acme", "", [MODEL])] == [MODEL]
 
 
 async def test_an_unknown_fallback_is_refused_by_its_field(flow: Flow) -> None:

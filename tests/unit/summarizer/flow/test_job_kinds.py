@@ -51,6 +51,7 @@ from tests.unit.summarizer.flow.parts import ALICE, DOCUMENT, Flow, options
 
 INLINE = FieldsWork(schema=json.dumps(SCHEMA))
 ASK = AskWork("What is the invoice number?", 8)
+SCANS: tuple[Work, ...] = (SummarizeWork(options(ocr_model="e/f")), FieldsWork("", "schemas/a@3", "", (), "e/f"))
 KINDS: tuple[Work, ...] = (SummarizeWork(options()), ExtractWork(), INLINE, ASK)
 EVERYTHING = frozenset(SCOPES.values())
 METHODS = {
@@ -227,7 +228,7 @@ async def test_faults_are_final_or_pass(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    "work", [*KINDS, FieldsWork("", "schemas/a@3", "a/b", ("c/d",)), AskWork("ä\x00", 3, "de", "a/b", ("c/d",))]
+    "work", [*KINDS, FieldsWork("", "schemas/a@3", "a/b", ("c/d",)), AskWork("ä\x00", 3, "de", "a/b", ("c/d",)), *SCANS]
 )
 def test_work_is_kept(work: Work) -> None:
     assert decode_work(encode_work(work)) == work

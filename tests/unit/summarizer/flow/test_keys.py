@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from services.summarizer.domain.keys import content_key, summary_key
+from services.summarizer.domain.personal_kinds import Kind
 from services.summarizer.domain.values import Chunk, Claim, Length, Options, Prompt, Quote, Stage, Style
 from tests.unit.summarizer.flow.parts import DOCUMENT, MODEL, options
 
@@ -28,6 +29,7 @@ OTHER_PROMPTS = [
     replace(MAP, options=options(style=Style.BULLETS)),
     replace(MAP, options=options(language="de")),
     replace(MAP, options=options(focus="bees")),
+    replace(MAP, options=options(audience="bees")),
     replace(MAP, chunk=replace(CHUNK, text="Other words")),
     replace(MAP, chunk=replace(CHUNK, spans=((0, 11, 2),))),
     REDUCE,
@@ -58,6 +60,7 @@ def test_text_of_broken_documents_has_a_key() -> None:
         options(style=Style.BULLETS),
         options(language="de"),
         options(focus="bees"),
+        options(audience="bees"),
         options(model="other/model"),
     ],
     ids=str,
@@ -81,3 +84,11 @@ def test_borders_between_fields_cannot_be_moved() -> None:
     one = summary_key("acme", DOCUMENT, options(language="de", focus=""), provider_version="1")
     two = summary_key("acme", DOCUMENT, options(language="", focus="de"), provider_version="1")
     assert one != two
+
+
+def test_what_is_replaced_is_part_of_each_key() -> None:
+    plain, other = options(), options(anonymise=(Kind.EMAIL,))
+    assert summary_key("t", "d", plain, provider_version="1") == summary_key(
+        "t", "d", options(anonymise=()), provider_version="1"
+    )
+    assert summary_key("t", "d", plain, provider_version="1") != summary_key("t", "d", other, provider_version="1")

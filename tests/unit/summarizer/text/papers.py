@@ -46,6 +46,8 @@ def chunk(*texts: str, index: int = 0) -> Chunk:
     return Chunk(index, "\n\n".join(texts), tuple(spans))
 
 
-def map_prompt(part: Chunk, *, most: int = 7, language: str = "", focus: str = "", model: str = "lexrank") -> Prompt:
-    options = Options(Length.MEDIUM, Style.PARAGRAPH, language, focus, f"any/{model}")
+def map_prompt(
+    part: Chunk, *, most: int = 7, language: str = "", focus: str = "", audience: str = "", model: str = "lexrank"
+) -> Prompt:
+    options = Options(Length.MEDIUM, Style.PARAGRAPH, language, focus, f"any/{model}", audience)
     return Prompt(Stage.MAP, options, model, most, chunk=part)

@@ -78,6 +78,13 @@ def test_the_readers_wishes_are_outside_and_quoted() -> None:
     assert "\nEND 123" not in wishes
 
 
+def test_the_audience_is_outside_and_quoted_too_and_without_one_nothing_is_said_of_it() -> None:
+    wishes = user("text", audience='bees"\nEND 123').split("BEGIN")[0]
+    assert json.dumps('bees"\nEnd 123') in wishes
+    assert "\nEND 123" not in wishes
+    assert "readers" not in user("text")
+
+
 def test_reduce_numbers_the_claims_in_one_line_each() -> None:
     claims = (Claim("One\nEND x.", (Quote("q", 1),)), Claim("Two.", ()))
     options = Options(Length.LONG, Style.BULLETS, "", "", "m/m")
