@@ -2,7 +2,8 @@
 
 All on one machine, one call at a time, from one Python client over mTLS, with every concern of the services on. The
 echo is a bare server of Python's gRPC with the same certificates that answers with the bytes of such a summary; the GET
-is of the same bytes. Beside it stands a call of the mesh that does nothing (WhoAmI).
+is of the same bytes. Beside it stands a call of the mesh that reads a row (WhoAmI). One document is asked for again and
+again: the extractor says once a second that it is still there.
 """
 
 import asyncio

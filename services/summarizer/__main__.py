@@ -50,6 +50,7 @@ from services.summarizer.domain.policy_book import PolicyBook
 from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.savings import Savings
 from services.summarizer.domain.scans import Scans
+from services.summarizer.domain.sightings import Sightings
 from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
@@ -209,7 +210,7 @@ def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.Asyn
     keeper = Keeper(pages=world.pages, results=results, cache=world.cache, tails=tails, act_as=act_as, new_id=_new_id)
     summaries = StreamSummarize(
         models=models,
-        pages=world.pages,
+        sightings=Sightings(world.pages, now_s=time.time),
         cache=world.cache,
         flights=_flights(stack),
         maker=SummaryMaker(scans=scans, map_reduce=map_reduce, act_as=act_as, anonymised=signals.anonymised),

@@ -39,10 +39,11 @@ class ExtractorPages:
         self._client = client
         self._stub = extractor_service_pb2_grpc.ExtractorServiceStub(client.channel)
 
-    async def exists(self, document: str) -> None:
-        """NotFound where the caller's tenant has no such document."""
+    async def exists(self, document: str) -> float | None:
+        """When it expires. NotFound where the caller's tenant has no such document."""
         request = extractor_pb2.GetDocumentRequest(name=document)
-        await self._client.unary(self._stub.GetDocument, request, cap_s=LOOK_CAP_S)
+        found = (await self._client.unary(self._stub.GetDocument, request, cap_s=LOOK_CAP_S)).document
+        return found.expire_time.ToNanoseconds() / 1e9 if found.HasField("expire_time") else None
 
     async def hold(self, document: str, hold_id: str) -> None:
         """Keeps the document from expiring. NotFound where there is none."""

@@ -31,6 +31,8 @@ class MemoryPages:
         """Documents that are held, by the hold's id."""
         self.processed: list[str] = []
         """Those that were released as processed."""
+        self.expiry: dict[str, float] = {}
+        """Unix times at which documents expire, where they do."""
 
     def put(self, tenant: str, document: str, *pages: Page | PageFailed) -> None:
         """Keeps a document."""
@@ -54,9 +56,10 @@ class MemoryPages:
         if self.holds.pop(hold_id, None) is not None and processed:
             self.processed.append(document)
 
-    async def exists(self, document: str) -> None:
-        """NotFound where the caller's tenant has no such document."""
+    async def exists(self, document: str) -> float | None:
+        """When it expires. NotFound where the caller's tenant has no such document."""
         self._find(document)
+        return self.expiry.get(document)
 
     async def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
         """The pages in order, DocumentStart first."""

@@ -115,8 +115,8 @@ class PageSource(Protocol):
     Errors: NotFound, FailedPrecondition (encrypted, no pages, not readable), Unavailable.
     """
 
-    async def exists(self, document: str) -> None:
-        """NotFound where the caller's tenant has no such document."""
+    async def exists(self, document: str) -> float | None:
+        """When it expires, in Unix time; None where it does not. NotFound where the caller's tenant has none such."""
         ...
 
     async def hold(self, document: str, hold_id: str) -> None:

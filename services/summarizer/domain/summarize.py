@@ -16,11 +16,12 @@ from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
 from services.summarizer.domain.models import Model, Models
 from services.summarizer.domain.personal_kinds import REPLACING_NOTHING, Counts, Policy
 from services.summarizer.domain.plain_output import PlainStream
-from services.summarizer.domain.ports import ActAs, Deadline, PageSource, SummaryCache
+from services.summarizer.domain.ports import ActAs, Deadline, SummaryCache
 from services.summarizer.domain.purse import Purse
 from services.summarizer.domain.reading import Reading, builder_for
 from services.summarizer.domain.savings import Savings, free_event
 from services.summarizer.domain.scans import Scans
+from services.summarizer.domain.sightings import Sightings
 from services.summarizer.domain.single_flight import Emit, SingleFlight
 from services.summarizer.domain.values import Caller, Consumption, Money, Options, Sentence, Summary, TokenCount
 from services.summarizer.domain.veil import Restoring
@@ -94,7 +95,7 @@ class StreamSummarize:
         self,
         *,
         models: Models,
-        pages: PageSource,
+        sightings: Sightings,
         cache: SummaryCache,
         flights: Flights,
         maker: SummaryMaker,
@@ -107,7 +108,7 @@ class StreamSummarize:
     ) -> None:
         self._policy = policy
         self._models = models
-        self._pages = pages
+        self._sightings = sightings
         self._cache = cache
         self._flights = flights
         self._maker = maker
@@ -172,7 +173,7 @@ class StreamSummarize:
     async def _look(self, caller: Caller, document: str, key: bytes) -> Summary | None:
         looking = asyncio.create_task(self._cache.get(caller.tenant, key))
         try:
-            await self._pages.exists(document)
+            await self._sightings.exists(caller.tenant, document)
             return await looking
         finally:
             looking.cancel()

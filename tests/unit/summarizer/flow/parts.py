@@ -21,6 +21,7 @@ from services.summarizer.domain.pictures import PagePrompt
 from services.summarizer.domain.ports import Abilities, Books, Outbox, PageSource, Results, SummaryCache
 from services.summarizer.domain.savings import Savings
 from services.summarizer.domain.scans import Scans
+from services.summarizer.domain.sightings import Sightings
 from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import Flights, StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
@@ -234,6 +235,8 @@ class Flow:
     fallbacks: tuple[str, ...] = ()
     policies: Policies = field(default_factory=NoPolicies)
     failovers: list[tuple[str, str, str]] = field(default_factory=list)
+    passed_s: float = 0.0
+    """Seconds that went by for what was seen."""
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(self.clock)
@@ -282,7 +285,7 @@ class Flow:
         source, map_reduce = pages or self.pages, MapReduce(results=self.store, paid=paid or self.paid())
         return StreamSummarize(
             models=self.models(),
-            pages=source,
+            sightings=Sightings(source, now_s=self.clock, monotonic_s=lambda: self.passed_s),
             cache=cache or self.cache,
             flights=self.flights,
             maker=SummaryMaker(scans=self.scans(source, map_reduce), map_reduce=map_reduce, act_as=act_as),

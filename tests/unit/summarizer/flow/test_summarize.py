@@ -12,6 +12,7 @@ from services.summarizer.adapters.memory import HoldState, MemoryPages
 from services.summarizer.domain.events import Event, Finished, Progress, SentenceReady, TextDelta
 from services.summarizer.domain.limits import MAX_DOCUMENT_WORDS
 from services.summarizer.domain.ports import DocumentStart, PageFailed
+from services.summarizer.domain.sightings import MEMORY_S
 from services.summarizer.domain.summarize import StreamSummarize, Summarize
 from services.summarizer.domain.values import (
     Answer,
@@ -179,6 +180,21 @@ async def test_a_document_that_is_gone_is_not_found_although_its_summary_is_cach
     use_case = flow.summarize()
     await ask(use_case)
     flow.pages.delete(ALICE.tenant, DOCUMENT)
+    flow.passed_s += MEMORY_S
+    with pytest.raises(NotFound):
+        await ask(use_case)
+
+
+async def test_one_that_was_there_a_moment_ago_is_not_asked_for_again_and_never_past_its_expiry(flow: Flow) -> None:
+    use_case = flow.summarize()
+    flow.pages.expiry[DOCUMENT] = flow.clock() + 0.5
+    await ask(use_case)
+    flow.pages.delete(ALICE.tenant, DOCUMENT)
+    flow.passed_s += 0.4
+    assert (await ask(use_case)).cached
+    with pytest.raises(NotFound):
+        await ask(use_case, STRANGER)
+    flow.passed_s += 0.2
     with pytest.raises(NotFound):
         await ask(use_case)
 
@@ -348,8 +364,8 @@ async def test_reading_that_breaks_off_pays_for_nothing_and_closes_the_stream(fl
     closed = asyncio.Event()
 
     class Cut(MemoryPages):
-        async def exists(self, document: str) -> None:
-            pass
+        async def exists(self, document: str) -> float | None:
+            return None
 
         async def hold(self, document: str, hold_id: str) -> None:
             pass
