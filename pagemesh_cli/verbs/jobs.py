@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 import typer
 from google.protobuf import json_format
 
+from pagemesh.common.v1 import money_pb2
 from pagemesh.summarizer.v1 import answer_pb2, fields_pb2, job_pb2, job_service_pb2, job_work_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
@@ -18,6 +19,7 @@ from pagemesh_cli.verbs.anonymising import Anonymise, Kinds
 from pagemesh_cli.verbs.fields import print_extraction, read_schema
 from pagemesh_cli.verbs.job_batches import cancel_batch, list_batches, retry_batch
 from pagemesh_cli.verbs.listing import Limit, named, print_list, read_list, time_cell
+from pagemesh_cli.verbs.money import amount, money
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
 from pagemesh_cli.verbs.questions import print_statements
 from pagemesh_cli.verbs.summaries import Length, OcrModelOption, Style, print_sentences, summary_options
@@ -30,6 +32,12 @@ _COME_AGAIN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "NO_ROUTE", "UPSTRE
 _MOST_BREAKS = 20
 """How often a watch is begun anew without having heard anything in between."""
 
+JobMaxCost = Annotated[
+    money_pb2.Money | None,
+    typer.Option(
+        "--max-cost", parser=amount, metavar="USD", help="Each job spends no more than this, over all of its attempts."
+    ),
+]
 Name = Annotated[str, typer.Argument(help="The job, as jobs/{id} or {id}.")]
 Answer = TypeVar("Answer", job_service_pb2.WatchJobResponse, job_service_pb2.WatchBatchResponse)
 
@@ -76,6 +84,7 @@ def submit(
     ask: Annotated[str, typer.Option(metavar="QUESTION", help="Answer this question from each.")] = "",
     anonymise: Anonymise = None,
     attempts: Annotated[int, typer.Option(min=0, max=20, help="Tries of each; 0: the stack's number.")] = 0,
+    max_cost: JobMaxCost = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until all have ended.")] = False,
     as_json: Json = False,
     access: Access,
@@ -96,6 +105,7 @@ def submit(
             work=kind,
             priority=job_pb2.JobPriority.Value(f"JOB_PRIORITY_{priority.name}"),
             max_attempts=attempts,
+            max_cost=max_cost,
             request_id=str(uuid.uuid4()),
         )
         # With its id the request may be sent again.
@@ -150,6 +160,8 @@ def show(job: Name, *, as_json: Json = False, access: Access) -> None:
         rows = [("job", found.name), ("document", found.document), ("state", _state(found.state))]
         rows += [("attempts", f"{found.attempts} of {found.max_attempts}"), ("created", time_cell(found.create_time))]
         rows += [("ended", time_cell(found.end_time)), ("kept until", time_cell(found.expire_time))]
+        bound = f" of {money(found.max_cost)} at most" if found.HasField("max_cost") else ""
+        rows.append(("spent", money(found.spent) + bound))
         if found.HasField("error"):
             rows.append(("error", found.error.message))
         print_list(output, ("what", ""), rows, more=False, limit=len(rows))
@@ -204,6 +216,7 @@ def retry(
     all_dead: Annotated[bool, typer.Option("--dead", help="All that were given up, newest first.")] = False,
     batch: Annotated[str, typer.Option(help="With --dead: only those of this batch.")] = "",
     limit: Limit = 1000,
+    max_cost: JobMaxCost = None,
     as_json: Json = False,
     access: Access,
 ) -> None:
@@ -217,7 +230,7 @@ def retry(
             return
         names = [named("jobs", job)] if job else [one.name for one in _read(client, State.FAILED, batch, limit)[0]]
         for name in names:
-            request = job_service_pb2.RetryJobRequest(name=name)
+            request = job_service_pb2.RetryJobRequest(name=name, max_cost=max_cost)
             _print_state(output, client.unary(client.jobs.RetryJob, request).job)
 
 

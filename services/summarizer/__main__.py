@@ -30,6 +30,7 @@ from services.summarizer import asking, embedding, fields
 from services.summarizer.adapters import signals
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.ledger_standing import LedgerStanding
+from services.summarizer.adapters.postgres_job_spending import PostgresJobSpending
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
 from services.summarizer.api.embeddings import Embeddings
@@ -292,6 +293,7 @@ def _feeder(world: Outside) -> OutboxFeeder:
     return OutboxFeeder(
         outbox=PostgresOutbox(world.pool),
         books=world.books,
+        spending=PostgresJobSpending(world.pool),
         act_as=act_as,
         jitter=random.random,
         signals=signals.feeder_signals(),

@@ -15,6 +15,7 @@ from services.summarizer.adapters.postgres_job_batches import PostgresBatches
 from services.summarizer.adapters.postgres_job_limits import PostgresLimits
 from services.summarizer.adapters.postgres_job_notices import PostgresNoticeBook
 from services.summarizer.adapters.postgres_job_queue import PostgresJobQueue
+from services.summarizer.adapters.postgres_job_spending import PostgresJobSpending
 from services.summarizer.adapters.postgres_jobs import PostgresJobs
 from services.summarizer.api.job_servicer import JobServicer
 from services.summarizer.config import SummarizerSettings, WorkerSettings
@@ -90,7 +91,15 @@ def worker_of(
     return JobWorker(
         queue=PostgresJobQueue(pool),
         bell=bell,
-        do=JobWork(standing=standing, stream=stream, fields=fields, ask=ask, pages=pages, act_as=act_as),
+        do=JobWork(
+            standing=standing,
+            stream=stream,
+            fields=fields,
+            ask=ask,
+            pages=pages,
+            spending=PostgresJobSpending(pool),
+            act_as=act_as,
+        ),
         limits=limits,
         signals=worker_signals(),
         name=str(uuid.uuid4()),

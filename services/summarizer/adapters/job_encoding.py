@@ -108,7 +108,9 @@ def fingerprint(order: Order) -> bytes:
     """32 bytes that are the same for the same order, whoever makes it."""
     work = encode_work(order.asked or order.work).decode()
     when = order.schedule_time.isoformat() if order.schedule_time else ""
-    parts = [order.documents, work, int(order.priority), order.max_attempts, when, order.as_batch]
+    parts: list[object] = [order.documents, work, int(order.priority), order.max_attempts, when, order.as_batch]
+    if order.max_cost is not None:
+        parts.append([order.max_cost.currency, order.max_cost.micros])
     return hashlib.sha256(_dump(parts)).digest()
 
 

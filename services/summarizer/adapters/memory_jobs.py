@@ -1,4 +1,4 @@
-"""Jobs in memory: JobStore and JobQueue as one, for tests. It keeps to the same contract as Postgres."""
+"""Jobs in memory: JobStore, JobQueue and JobSpending as one, for tests. It keeps to the same contract as Postgres."""
 
 import itertools
 import uuid
@@ -29,7 +29,7 @@ from services.summarizer.domain.jobs import (
     Selection,
     Waiting,
 )
-from services.summarizer.domain.values import Caller
+from services.summarizer.domain.values import Caller, Money
 
 _Key = tuple[str, str]
 
@@ -61,6 +61,8 @@ class MemoryJobs:
     requests: dict[tuple[str, str, str], tuple[bytes, str, str]] = field(default_factory=dict)
     places: dict[_Key, _Place] = field(default_factory=dict)
     served: dict[str, int] = field(default_factory=dict)
+    calls: dict[_Key, tuple[str, int]] = field(default_factory=dict)
+    """Of calls whose cost is not known, by tenant and hold: the job, and the most that they can cost."""
     limits: dict[str, int | None] = field(default_factory=dict)
     notices: list[JobNotice] = field(default_factory=list)
     noticed: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -96,6 +98,7 @@ class MemoryJobs:
                 last_sequence=0,
                 create_time=now,
                 schedule_time=scheduled,
+                max_cost=order.max_cost,
             )
             self.places[tenant, job_id] = _Place(tenant, job_id, order.priority, scheduled, 0)
             self._move(tenant, job_id, EventKind.QUEUED, JobState.QUEUED)
@@ -129,7 +132,9 @@ class MemoryJobs:
             self._move(tenant, job_id, EventKind.ENDED, JobState.CANCELLED, keep_s=keep_s)
         return self.jobs.get((tenant, job_id))
 
-    async def retry(self, caller: Caller, job_id: str, *, limit: int) -> tuple[Job, bool] | None:
+    async def retry(
+        self, caller: Caller, job_id: str, *, limit: int, max_cost: Money | None = None
+    ) -> tuple[Job, bool] | None:
         tenant = caller.tenant
         job = self.jobs.get((tenant, job_id))
         if job is None or job.state not in (JobState.FAILED, JobState.CANCELLED):
@@ -137,7 +142,7 @@ class MemoryJobs:
         self.check_room(tenant, 1, limit)
         self.places[tenant, job_id] = _Place(tenant, job_id, job.priority, self.now(), job.attempts)
         self.callers[tenant, job_id] = caller
-        self.jobs[tenant, job_id] = replace(job, actor=caller.actor)
+        self.jobs[tenant, job_id] = replace(job, actor=caller.actor, max_cost=max_cost or job.max_cost)
         self._move(tenant, job_id, EventKind.QUEUED, JobState.QUEUED)
         self.bells.ring(QUEUED)
         return self.jobs[tenant, job_id], True
@@ -189,8 +194,32 @@ class MemoryJobs:
         self._move(*key, EventKind.STARTED, JobState.RUNNING, attempts=place.attempt)
         job, caller = self.jobs[key], replace(self.callers[key], scopes=frozenset(), job=f"jobs/{place.job_id}")
         return Claim(
-            caller, job.job_id, job.document, job.work, job.priority, place.attempt, place.tries, job.max_attempts
+            caller,
+            job.job_id,
+            job.document,
+            job.work,
+            job.priority,
+            place.attempt,
+            place.tries,
+            job.max_attempts,
+            job.max_cost,
+            job.spent_micros,
         )
+
+    async def taken(self, claim: Claim, hold_id: str, amount_micros: int) -> bool:
+        if self._held(claim) is None:
+            return False
+        self.calls[claim.caller.tenant, hold_id] = (claim.job_id, amount_micros)
+        self._spend(claim.caller.tenant, claim.job_id, amount_micros)
+        return True
+
+    async def ended(self, tenant: str, hold_id: str, cost_micros: int) -> None:
+        job_id, amount = self.calls.pop((tenant, hold_id), ("", 0))
+        self._spend(tenant, job_id, cost_micros - amount)
+
+    def _spend(self, tenant: str, job_id: str, micros: int) -> None:
+        if (job := self.jobs.get((tenant, job_id))) is not None:
+            self.jobs[tenant, job_id] = replace(job, spent_micros=job.spent_micros + micros)
 
     async def beat(self, claim: Claim, *, lease_s: float, progress: Progress | None) -> bool:
         place = self._held(claim)
@@ -247,6 +276,7 @@ class MemoryJobs:
         old = [key for key, job in self.jobs.items() if job.expire_time is not None and job.expire_time <= now][:limit]
         events = sum(len(self.told.pop(key)) for key in old)
         batches = {(key[0], self.jobs.pop(key).batch) for key in old}
+        self.calls = {key: call for key, call in self.calls.items() if (key[0], call[0]) not in old}
         self.requests = {key: made for key, made in self.requests.items() if (key[0], made[1]) not in old}
         living = {(job.tenant, job.batch) for job in self.jobs.values()}
         gone = [key for key in batches if key in self.batches and key not in living]

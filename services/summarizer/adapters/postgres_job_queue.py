@@ -15,6 +15,7 @@ from services.summarizer.adapters.postgres_job_rows import (
     move,
     moved_to,
     moving,
+    to_bound,
 )
 from services.summarizer.domain.events import Progress
 from services.summarizer.domain.jobs import (
@@ -106,6 +107,10 @@ _FORGET = (
     """
     DELETE FROM summarizer.job_events AS e USING unnest(%(tenants)s::text[], %(ids)s::text[]) AS old (tenant, id)
     WHERE e.tenant = old.tenant AND e.job = old.id
+    """,
+    """
+    DELETE FROM summarizer.job_calls AS c USING unnest(%(tenants)s::text[], %(ids)s::text[]) AS old (tenant, id)
+    WHERE c.tenant = old.tenant AND c.job = old.id
     """,
     """
     DELETE FROM summarizer.job_requests AS r USING unnest(%(tenants)s::text[], %(ids)s::text[]) AS old (tenant, id)
@@ -228,7 +233,7 @@ class PostgresJobQueue:
                 if not old:
                     return Forgotten()
                 row = {"tenants": [tenant for tenant, _ in old], "ids": [job_id for _, job_id in old]}
-                events, _, jobs = [await connection.execute(statement, row) for statement in _FORGET]
+                events, _, _, jobs = [await connection.execute(statement, row) for statement in _FORGET]
                 batches = sorted({(tenant, batch) for tenant, batch in await jobs.fetchall() if batch})
                 gone = {"tenants": [tenant for tenant, _ in batches], "batches": [batch for _, batch in batches]}
                 removed = await connection.execute(_FORGET_BATCHES, gone)
@@ -270,7 +275,7 @@ async def _claim(connection: Connection, row: dict[str, Any]) -> Claim | None:
     moved = await cursor.fetchone()
     if moved is None:
         return None
-    job_id, attempt, tries = moved[1], moved[25], moved[26]
+    job_id, attempt, tries = moved[1], moved[27], moved[28]
     try:
         work = decode_work(bytes(moved[3]))
     except Undecodable:
@@ -279,7 +284,7 @@ async def _claim(connection: Connection, row: dict[str, Any]) -> Claim | None:
         await move(connection, tenant, job_id, EventKind.HANDED_BACK, JobState.QUEUED)
         return None
     # The ledger's internal methods ask for no scopes.
-    caller = Caller(tenant, moved[7], moved[23], frozenset(), moved[24], f"jobs/{job_id}")
+    caller = Caller(tenant, moved[7], moved[25], frozenset(), moved[26], f"jobs/{job_id}")
     return Claim(
         caller=caller,
         job_id=job_id,
@@ -289,4 +294,6 @@ async def _claim(connection: Connection, row: dict[str, Any]) -> Claim | None:
         attempt=attempt,
         tries=tries,
         max_attempts=moved[9],
+        max_cost=to_bound(moved[23]),
+        spent_micros=moved[24],
     )

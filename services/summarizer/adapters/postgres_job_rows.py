@@ -7,6 +7,8 @@ import psycopg
 from services.summarizer.adapters.job_encoding import decode_result, decode_work
 from services.summarizer.domain.events import Progress
 from services.summarizer.domain.jobs import EventKind, Fault, Job, JobEvent, JobState, Priority
+from services.summarizer.domain.purse import CURRENCY
+from services.summarizer.domain.values import Money
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -16,7 +18,7 @@ EVENT_CHANNEL = "summarizer_job_events"
 COLUMNS = """
     tenant, id, document, work, priority, state, batch, actor, attempts, max_attempts, last_sequence, create_time,
     schedule_time, pages_read, page_count, chunks_done, chunk_count, start_time, end_time, expire_time,
-    fault_kind, fault_reason, fault_message
+    fault_kind, fault_reason, fault_message, max_cost_micros, spent_micros
 """
 EVENT_COLUMNS = """
     job, sequence, batch_sequence, kind, state, attempt, create_time, pages_read, page_count, chunks_done, chunk_count,
@@ -162,7 +164,14 @@ def to_job(row: tuple[Any, ...], result: bytes | None = None) -> Job:
         expire_time=row[19],
         fault=_fault(*row[20:23]),
         result=None if result is None else decode_result(tenant, bytes(result)),
+        max_cost=to_bound(row[23]),
+        spent_micros=row[24],
     )
+
+
+def to_bound(micros: int | None) -> Money | None:
+    """What a job may spend, where it has a bound."""
+    return None if micros is None else Money(CURRENCY, micros)
 
 
 def to_event(row: tuple[Any, ...]) -> JobEvent:

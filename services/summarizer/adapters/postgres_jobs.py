@@ -17,7 +17,7 @@ from services.summarizer.adapters.postgres_job_rows import (
     to_job,
 )
 from services.summarizer.domain.jobs import Batch, EventKind, Fault, Job, JobEvent, JobState, Order, Selection
-from services.summarizer.domain.values import Caller
+from services.summarizer.domain.values import Caller, Money
 
 _Rows = list[tuple[Any, ...]]
 
@@ -47,9 +47,10 @@ _BATCH = """
 _JOBS = """
     INSERT INTO summarizer.jobs
         (tenant, id, batch, document, work, priority, state, actor, project, call_id, max_attempts, last_sequence,
-         schedule_time)
+         schedule_time, max_cost_micros)
     SELECT %(tenant)s, new.id, %(batch)s, new.document, %(work)s, %(priority)s, 'QUEUED', %(actor)s, %(project)s,
-           %(call_id)s, %(max_attempts)s, 1, coalesce(%(schedule_time)s, now())
+           %(call_id)s, %(max_attempts)s, 1, coalesce(%(schedule_time)s, now()),
+           %(max_cost)s
     FROM unnest(%(ids)s::text[], %(documents)s::text[]) AS new (id, document)
 """
 _QUEUE = """
@@ -95,7 +96,8 @@ _AGAIN = """
     ON CONFLICT (job) DO NOTHING
 """
 _OWNED = """
-    UPDATE summarizer.jobs SET actor = %(actor)s, project = %(project)s, call_id = %(call_id)s
+    UPDATE summarizer.jobs SET actor = %(actor)s, project = %(project)s, call_id = %(call_id)s,
+        max_cost_micros = coalesce(%(max_cost)s, max_cost_micros)
     WHERE tenant = %(tenant)s AND id = %(job)s
 """
 _EVENTS_OF_JOB = f"""
@@ -142,6 +144,7 @@ class PostgresJobs:
             "priority": int(order.priority),
             "max_attempts": order.max_attempts,
             "schedule_time": order.schedule_time,
+            "max_cost": None if order.max_cost is None else order.max_cost.micros,
             "limit": limit,
         }
         with translate("jobs.submit"):
@@ -198,10 +201,13 @@ class PostgresJobs:
                 found = await (await connection.execute(_GET.encode(), row)).fetchone()
         return None if found is None else to_job(found, found[-1])
 
-    async def retry(self, caller: Caller, job_id: str, *, limit: int) -> tuple[Job, bool] | None:
+    async def retry(
+        self, caller: Caller, job_id: str, *, limit: int, max_cost: Money | None = None
+    ) -> tuple[Job, bool] | None:
         """Queues it once more; its next attempt has a number that no worker before it knew."""
         tenant = caller.tenant
-        row = {"tenant": tenant, "job": job_id, "limit": limit}
+        most = None if max_cost is None else max_cost.micros
+        row = {"tenant": tenant, "job": job_id, "limit": limit, "max_cost": most}
         with translate("jobs.retry"):
             async with self._pool.connection() as connection, connection.transaction():
                 await bind(connection, tenant)

@@ -13,7 +13,7 @@ from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
 from services.runtime import errors, status
 from services.summarizer.api.fields_mapping import from_extraction, to_schema
-from services.summarizer.api.mapping import from_summary, to_options
+from services.summarizer.api.mapping import from_money, from_summary, to_options
 from services.summarizer.api.personal_mapping import from_kinds, to_kinds
 from services.summarizer.api.questions import from_answer
 from services.summarizer.domain.answer_values import CitedAnswer
@@ -40,8 +40,9 @@ from services.summarizer.domain.jobs import (
     Work,
 )
 from services.summarizer.domain.json_schema import canonical
+from services.summarizer.domain.purse import CURRENCY
 from services.summarizer.domain.questions import DEFAULT_PASSAGES
-from services.summarizer.domain.values import Caller, Length, Options, Style
+from services.summarizer.domain.values import Caller, Length, Money, Options, Style
 
 _STATES = {state: job_pb2.JobState.Value(f"JOB_STATE_{state.value}") for state in JobState}
 _KINDS = {kind: job_pb2.JobEventKind.Value(f"JOB_EVENT_KIND_{kind.value}") for kind in EventKind}
@@ -74,7 +75,15 @@ def to_order(
         max_attempts=request.max_attempts,
         schedule_time=when,
         request_id=request.request_id,
+        max_cost=to_bound(request),
     )
+
+
+def to_bound(
+    request: service_pb2.CreateJobRequest | service_pb2.BatchCreateJobsRequest | service_pb2.RetryJobRequest,
+) -> Money | None:
+    """What a job may spend, where that is bounded."""
+    return Money(request.max_cost.currency, request.max_cost.micros) if request.HasField("max_cost") else None
 
 
 def to_state(state: "job_pb2.JobState.ValueType") -> JobState | None:
@@ -102,6 +111,8 @@ def from_job(job: Job, *, listed: bool = False) -> job_pb2.Job:
         start_time=_from_time(job.start_time),
         end_time=_from_time(job.end_time),
         expire_time=_from_time(job.expire_time),
+        max_cost=None if job.max_cost is None else from_money(job.max_cost),
+        spent=from_money(Money(CURRENCY, job.spent_micros)),
     )
     if job.result is not None:
         message.result.CopyFrom(_from_result(job.result))

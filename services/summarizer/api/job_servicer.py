@@ -112,7 +112,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         self, request: service_pb2.RetryJobRequest, context: "Context[Any, Any]"
     ) -> service_pb2.RetryJobResponse:
         """Queues a job once more."""
-        job = await self._desk.retry(current_caller(), _id(request.name))
+        job = await self._desk.retry(current_caller(), _id(request.name), max_cost=mapping.to_bound(request))
         return service_pb2.RetryJobResponse(job=mapping.from_job(job))
 
     async def TopTenantQueues(

@@ -120,12 +120,13 @@ def from_consumption(used: Consumption) -> summary_pb2.Consumption:
         input_tokens=used.tokens.input_tokens,
         output_tokens=used.tokens.output_tokens,
         provider_calls=used.provider_calls,
-        cost=_from_money(used.cost),
+        cost=from_money(used.cost),
         settled=used.settled,
         usage_event_ids=used.usage_event_ids,
         ocr_pages=used.tokens.pages,
     )
 
 
-def _from_money(money: Money) -> money_pb2.Money:
+def from_money(money: Money) -> money_pb2.Money:
+    """An amount."""
     return money_pb2.Money(currency=money.currency, micros=money.micros)

@@ -31,7 +31,8 @@ from services.summarizer.domain.jobs import (
     Selection,
 )
 from services.summarizer.domain.ports import ActAs, PageSource
-from services.summarizer.domain.values import Caller
+from services.summarizer.domain.purse import check_currency
+from services.summarizer.domain.values import Caller, Money
 
 HEARTBEAT_S = 10.0
 """How long a watcher hears nothing at most."""
@@ -124,12 +125,15 @@ class JobDesk:
         """Ends the job, if it has not ended. Raises NotFound."""
         return _found(await self._store.cancel(tenant, job_id, keep_s=self._limits.keep_s))
 
-    async def retry(self, caller: Caller, job_id: str) -> Job:
-        """Queues the job once more, as the caller's own: whoever has it done again pays for it. Raises NotFound,
-        PermissionDenied SCOPE_MISSING, FailedPrecondition JOB_NOT_RETRYABLE, ResourceExhausted."""
+    async def retry(self, caller: Caller, job_id: str, *, max_cost: Money | None = None) -> Job:
+        """Queues the job once more, as the caller's own: whoever has it done again pays for it, within `max_cost` where
+        it is given. Raises NotFound, PermissionDenied SCOPE_MISSING, InvalidArgument MAX_COST_CURRENCY,
+        FailedPrecondition JOB_NOT_RETRYABLE, ResourceExhausted."""
         tenant = caller.tenant
+        if max_cost is not None:
+            check_currency(max_cost)
         check_scope(caller, (await self.get(tenant, job_id)).work)
-        found = await self._store.retry(caller, job_id, limit=self._limits.most_waiting)
+        found = await self._store.retry(caller, job_id, limit=self._limits.most_waiting, max_cost=max_cost)
         if found is None:
             raise _no_job()
         job, queued = found
@@ -228,6 +232,8 @@ class JobDesk:
     async def _checked(self, order: Order) -> Order:
         """The order with its work settled."""
         check_scope(order.caller, order.work)
+        if order.max_cost is not None:
+            check_currency(order.max_cost)
         if order.schedule_time is not None and order.schedule_time > self._now() + LONGEST_AHEAD:
             raise invalid("schedule_time", f"must be at most {LONGEST_AHEAD.days} days ahead")
         work = await self._orders.settled(order.caller.tenant, order.work)

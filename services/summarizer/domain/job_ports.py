@@ -21,7 +21,7 @@ from services.summarizer.domain.jobs import (
     Selection,
     Waiting,
 )
-from services.summarizer.domain.values import Caller
+from services.summarizer.domain.values import Caller, Money
 
 
 class JobStore(Protocol):
@@ -52,10 +52,12 @@ class JobStore(Protocol):
         """Ends the job as CANCELLED unless it has ended; its worker, if any, is fenced off. Answers it as it is now."""
         ...
 
-    async def retry(self, caller: Caller, job_id: str, *, limit: int) -> tuple[Job, bool] | None:
-        """Queues a job of the caller's tenant that FAILED or was CANCELLED; from now on the caller pays for it. Answers
-        it as it is now, and False where it was in another state and nothing was done. Raises ResourceExhausted as
-        `submit`."""
+    async def retry(
+        self, caller: Caller, job_id: str, *, limit: int, max_cost: Money | None = None
+    ) -> tuple[Job, bool] | None:
+        """Queues a job of the caller's tenant that FAILED or was CANCELLED; from now on the caller pays for it, within
+        `max_cost` or else the bound that it had. Answers it as it is now, and False where it was in another state and
+        nothing was done. Raises ResourceExhausted as `submit`."""
         ...
 
     async def events(self, tenant: str, job_id: str, *, after: int, limit: int) -> Sequence[JobEvent]:
@@ -69,6 +71,19 @@ class JobStore(Protocol):
     async def erase(self, tenant: str, document: str, fault: Fault, *, keep_s: float) -> int:
         """The document is gone: ends its open jobs as FAILED with `fault`, and forgets the results of the others.
         Answers how many were touched."""
+        ...
+
+
+class JobSpending(Protocol):
+    """What the calls of jobs cost, and may cost."""
+
+    async def taken(self, claim: Claim, hold_id: str, amount_micros: int) -> bool:
+        """Adds to what the job spent the most that a call can cost, before it is made. False, and nothing is added,
+        where the claim does not hold any more."""
+        ...
+
+    async def ended(self, tenant: str, hold_id: str, cost_micros: int) -> None:
+        """Puts what the call cost in the place of the most. Again, or for a call of no job, nothing happens."""
         ...
 
 

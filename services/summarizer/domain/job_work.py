@@ -9,12 +9,15 @@ from services.summarizer.domain.answer_values import Answered, AskEvent, Looked
 from services.summarizer.domain.events import Event, Finished, Progress
 from services.summarizer.domain.extract_fields import Wanted
 from services.summarizer.domain.fields_values import Extraction
+from services.summarizer.domain.job_ports import JobSpending
+from services.summarizer.domain.job_purse import JobPurse
 from services.summarizer.domain.job_scopes import SCOPES
 from services.summarizer.domain.job_standing import Standing
 from services.summarizer.domain.jobs import AskWork, Claim, Extracted, ExtractWork, FieldsWork, Result, SummarizeWork
 from services.summarizer.domain.personal_kinds import Kinds
 from services.summarizer.domain.ports import ActAs, DocumentStart, PageFailed, PageSource
 from services.summarizer.domain.ports_questions import Filters
+from services.summarizer.domain.purse import Purse
 from services.summarizer.domain.questions import Question
 from services.summarizer.domain.values import Caller, Length, Options, Style
 
@@ -32,6 +35,7 @@ class Stream(Protocol):
         options: Options,
         *,
         fallbacks: tuple[str, ...] = (),
+        purse: Purse | None = None,
         deadline: float | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Events of the summary, Finished last."""
@@ -50,6 +54,7 @@ class Extracting(Protocol):
         model: str = "",
         ocr_model: str = "",
         fallbacks: Sequence[str] = (),
+        purse: Purse | None = None,
         anonymise: Kinds | None = None,
         deadline: float | None = None,
         told: Told | None = None,
@@ -68,6 +73,7 @@ class Asking(Protocol):
         options: Options,
         *,
         fallbacks: Sequence[str] = (),
+        purse: Purse | None = None,
         deadline: float | None = None,
     ) -> AsyncGenerator[AskEvent, None]:
         """Events of the answer, Answered last."""
@@ -85,6 +91,7 @@ class JobWork:
         fields: Extracting,
         ask: Asking,
         pages: PageSource,
+        spending: JobSpending,
         act_as: ActAs,
     ) -> None:
         self._standing = standing
@@ -92,6 +99,7 @@ class JobWork:
         self._fields = fields
         self._ask = ask
         self._pages = pages
+        self._spending = spending
         self._act_as = act_as
 
     async def __call__(self, claim: Claim, told: Told) -> Result:
@@ -109,8 +117,11 @@ class JobWork:
             case AskWork():
                 return await self._answer(claim, claim.work, told)
 
+    def _purse(self, claim: Claim) -> JobPurse:
+        return JobPurse(claim, self._spending)
+
     async def _summarize(self, claim: Claim, options: Options, fallbacks: tuple[str, ...], told: Told) -> Result:
-        stream = self._stream(claim.caller, claim.document, options, fallbacks=fallbacks)
+        stream = self._stream(claim.caller, claim.document, options, fallbacks=fallbacks, purse=self._purse(claim))
         with self._act_as(claim.caller):
             async with aclosing(stream) as events:
                 async for event in events:
@@ -147,6 +158,7 @@ class JobWork:
                 ocr_model=work.ocr_model,
                 fallbacks=work.fallbacks,
                 anonymise=work.anonymise,
+                purse=self._purse(claim),
                 told=told,
             )
 
@@ -154,7 +166,7 @@ class JobWork:
         question = Question(work.question, Filters(documents=(claim.document,)), work.max_passages)
         # Of the options of summaries, language and model alone say something to answers.
         options = Options(Length.MEDIUM, Style.PARAGRAPH, work.language, "", work.model, anonymise=work.anonymise)
-        stream = self._ask(claim.caller, question, options, fallbacks=work.fallbacks)
+        stream = self._ask(claim.caller, question, options, fallbacks=work.fallbacks, purse=self._purse(claim))
         with self._act_as(claim.caller):
             async with aclosing(stream) as events:
                 async for event in events:

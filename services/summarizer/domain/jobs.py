@@ -8,7 +8,7 @@ from services.summarizer.domain.answer_values import CitedAnswer
 from services.summarizer.domain.events import Progress
 from services.summarizer.domain.fields_values import Extraction
 from services.summarizer.domain.personal_kinds import Kinds
-from services.summarizer.domain.values import Caller, Options, Summary
+from services.summarizer.domain.values import Caller, Money, Options, Summary
 
 
 class JobState(Enum):
@@ -126,6 +126,8 @@ class Order:
     request_id: str = ""
     as_batch: bool = False
     asked: Work | None = None
+    max_cost: Money | None = None
+    """What each job may spend over all of its attempts."""
 
 
 NO_PROGRESS = Progress(0, 0, 0, 0)
@@ -154,6 +156,9 @@ class Job:
     expire_time: datetime | None = None
     fault: Fault | None = None
     result: Result | None = None
+    max_cost: Money | None = None
+    spent_micros: int = 0
+    """What its calls cost; one whose cost is not known counts with the most that it can have cost."""
 
     @property
     def name(self) -> str:
@@ -216,6 +221,9 @@ class Claim:
     attempt: int
     tries: int
     max_attempts: int
+    max_cost: Money | None = None
+    spent_micros: int = 0
+    """What earlier attempts spent, and may have spent."""
 
 
 @dataclass(frozen=True, slots=True)

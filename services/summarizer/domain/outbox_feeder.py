@@ -1,10 +1,12 @@
 """Tells the ledger what it has not acknowledged yet, until it does."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PagemeshError
+from services.summarizer.domain.job_ports import JobSpending
 from services.summarizer.domain.ports import ActAs, Backlog, Books, DueDelivery, Outbox
 from services.summarizer.domain.values import Delivery
 
@@ -48,13 +50,15 @@ class OutboxFeeder:
         *,
         outbox: Outbox,
         books: Books,
+        spending: JobSpending,
         act_as: ActAs,
         jitter: Callable[[], float],
         signals: FeederSignals,
     ) -> None:
-        """`jitter` answers random numbers from 0 to 1."""
+        """`spending` hears what calls of jobs cost; `jitter` answers random numbers from 0 to 1."""
         self._outbox = outbox
         self._books = books
+        self._spending = spending
         self._act_as = act_as
         self._jitter = jitter
         self._signals = signals
@@ -96,13 +100,16 @@ class OutboxFeeder:
         self._signals.delivered()
 
     async def _tell(self, delivery: Delivery) -> None:
+        tenant = delivery.caller.tenant
         if delivery.event is not None:
-            await self._books.settle(delivery.hold_id, delivery.event)
+            cost = await self._books.settle(delivery.hold_id, delivery.event)
+            if delivery.event.job:
+                await self._spending.ended(tenant, delivery.hold_id, cost.micros)
             return
-        try:
+        # Where the ledger never made the hold nothing is held.
+        with contextlib.suppress(NotFound):
             await self._books.release(delivery.hold_id)
-        except NotFound:
-            return  # the ledger never made the hold, so nothing is held
+        await self._spending.ended(tenant, delivery.hold_id, 0)
 
     def _delay_s(self, attempts: int) -> float:
         longest = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(attempts, 20))

@@ -70,13 +70,16 @@ class Purse:
                 raise self._exceeded(amount.micros)
             await self._changed.wait()
 
+    def _advice(self, needed_micros: int) -> str:
+        return "What was bought is kept and serves the next try."
+
     def _exceeded(self, micros: int) -> FailedPrecondition:
         needed = self._spent + micros
         return FailedPrecondition(
             MAX_COST_EXCEEDED,
             f"The next call to the model can cost {micros} micro-units of {CURRENCY}, and {self._spent} of max_cost "
             f"{self._most} are spent. It needs {needed} at least, and more where further calls follow: Estimate tells "
-            "how much all of it may cost. What was bought is kept and serves the next try.",
+            f"how much all of it may cost. {self._advice(needed)}",
             fields=[FieldViolation("max_cost", f"must be {needed} micro-units at least")],
             metadata={
                 "max_cost_micros": str(self._most),

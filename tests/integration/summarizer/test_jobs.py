@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from google.protobuf import json_format, timestamp_pb2
 
+from pagemesh.common.v1 import money_pb2
 from pagemesh.summarizer.v1 import job_pb2, job_work_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
@@ -119,6 +120,22 @@ async def test_fields_and_an_answer_are_made_by_a_worker_and_paid_on_their_jobs(
     listed = {job.name: job.work for job in await jobs.listed(document=DOCUMENT)}
     assert not listed[first.name].extract_fields.HasField("json_schema")
     assert listed[second.name].ask.question == asked.ask.question
+
+
+async def test_a_job_that_ran_into_its_bound_goes_on_with_a_larger_one(
+    world: World, jobs: Jobs, mistral: MistralServer, paid: dict[str, object]
+) -> None:
+    job = await jobs.create(DOCUMENT, max_cost=money_pb2.Money(currency="USD", micros=1))
+    async with worker_of(world, **paid):
+        failed = await jobs.ended(job.name)
+        assert (failed.state, failed.attempts, failed.spent.micros, mistral.calls) == (FAILED, 1, 0, 0)
+        assert "RetryJob with a larger max_cost" in failed.error.message
+        more = money_pb2.Money(currency="USD", micros=1_000_000)
+        await jobs.call("RetryJob", service_pb2.RetryJobRequest(name=job.name, max_cost=more))
+        done = await jobs.ended(job.name)
+    assert done.state == SUCCEEDED, done.error
+    assert done.max_cost == more
+    assert await usage_by_job(world) == {job.name: done.spent.micros}
 
 
 async def test_jobs_create_alone_has_nothing_done(world: World, jobs: Jobs, mistral: MistralServer) -> None:

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from pagemesh.common.v1 import money_pb2 as _money_pb2
 from pagemesh.summarizer.v1 import answer_pb2 as _answer_pb2
 from pagemesh.summarizer.v1 import fields_pb2 as _fields_pb2
 from pagemesh.summarizer.v1 import job_work_pb2 as _job_work_pb2
@@ -301,6 +302,8 @@ class Job(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`jobs/{id}`."""
     document: _builtins.str
@@ -355,6 +358,16 @@ class Job(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When job, events and result are forgotten. Unset until it has ended."""
 
+    @_builtins.property
+    def max_cost(self) -> _money_pb2.Money:
+        """The most that it may spend over all of its attempts. Unset where it has no bound."""
+
+    @_builtins.property
+    def spent(self) -> _money_pb2.Money:
+        """What the calls of all attempts cost so far. A call under way, or one whose cost nobody knows yet, counts with the most
+        that it can have cost.
+        """
+
     def __init__(
         self,
         *,
@@ -376,10 +389,12 @@ class Job(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        max_cost: _money_pb2.Money | None = ...,
+        spent: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "progress", b"progress", "result", b"result", "schedule_time", b"schedule_time", "start_time", b"start_time", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "max_cost", b"max_cost", "progress", b"progress", "result", b"result", "schedule_time", b"schedule_time", "spent", b"spent", "start_time", b"start_time", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "attempts", b"attempts", "batch", b"batch", "create_time", b"create_time", "document", b"document", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "last_sequence", b"last_sequence", "max_attempts", b"max_attempts", "name", b"name", "priority", b"priority", "progress", b"progress", "result", b"result", "schedule_time", b"schedule_time", "start_time", b"start_time", "state", b"state", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "attempts", b"attempts", "batch", b"batch", "create_time", b"create_time", "document", b"document", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "last_sequence", b"last_sequence", "max_attempts", b"max_attempts", "max_cost", b"max_cost", "name", b"name", "priority", b"priority", "progress", b"progress", "result", b"result", "schedule_time", b"schedule_time", "spent", b"spent", "start_time", b"start_time", "state", b"state", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

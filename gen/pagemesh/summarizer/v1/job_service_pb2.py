@@ -29,12 +29,13 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from pagemesh.common.v1 import access_pb2 as pagemesh_dot_common_dot_v1_dot_access__pb2
+from pagemesh.common.v1 import money_pb2 as pagemesh_dot_common_dot_v1_dot_money__pb2
 from pagemesh.summarizer.v1 import job_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__pb2
 from pagemesh.summarizer.v1 import job_batches_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2
 from pagemesh.summarizer.v1 import job_queues_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(pagemesh/summarizer/v1/job_service.proto\x12\x16pagemesh.summarizer.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a pagemesh/summarizer/v1/job.proto\x1a(pagemesh/summarizer/v1/job_batches.proto\x1a\'pagemesh/summarizer/v1/job_queues.proto\"\xe2\x02\n\x10\x43reateJobRequest\x12K\n\x08\x64ocument\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12\x39\n\x04work\x18\x02 \x01(\x0b\x32\x1f.pagemesh.summarizer.v1.JobWorkB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x43\n\x08priority\x18\x03 \x01(\x0e\x32#.pagemesh.summarizer.v1.JobPriorityB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x37\n\rschedule_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12#\n\x0cmax_attempts\x18\x05 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x14(\x00\x12#\n\nrequest_id\x18\x06 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"=\n\x11\x43reateJobResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.pagemesh.summarizer.v1.Job\"\xf5\x02\n\x16\x42\x61tchCreateJobsRequest\x12X\n\tdocuments\x18\x01 \x03(\tBE\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH(\x92\x01%\x08\x01\x10\x90N\x18\x01\"\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12\x39\n\x04work\x18\x02 \x01(\x0b\x32\x1f.pagemesh.summarizer.v1.JobWorkB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x43\n\x08priority\x18\x03 \x01(\x0e\x32#.pagemesh.summarizer.v1.JobPriorityB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x37\n\rschedule_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12#\n\x0cmax_attempts\x18\x05 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x14(\x00\x12#\n\nrequest_id\x18\x06 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"J\n\x17\x42\x61tchCreateJobsResponse\x12/\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32 .pagemesh.summarizer.v1.JobBatch\"N\n\rGetJobRequest\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cpagemesh/Job\xbaH\x17r\x15\x32\x13^jobs/[0-9a-f]{32}$\":\n\x0eGetJobResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.pagemesh.summarizer.v1.Job\"\xb3\x02\n\x0fListJobsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12=\n\x05state\x18\x03 \x01(\x0e\x32 .pagemesh.summarizer.v1.JobStateB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12L\n\x05\x62\x61tch\x18\x04 \x01(\tB=\xe2\x41\x01\x01\xfa\x41\x13\n\x11pagemesh/JobBatch\xbaH r\x1e\x32\x1c^(jobBatches/[0-9a-f]{32})?$\x12N\n\x08\x64ocument\x18\x05 \x01(\tB<\xe2\x41\x01\x01\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1fr\x1d\x32\x1b^(documents/[0-9a-f]{32})?$\"k\n\x10ListJobsResponse\x12\x34\n\x04jobs\x18\x01 \x03(\x0b\x32\x1b.pagemesh.summarizer.v1.JobB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"[\n\x0fGetBatchRequest\x12H\n\x04name\x18\x01 \x01(\tB:\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/JobBatch\xbaH\x1dr\x1b\x32\x19^jobBatches/[0-9a-f]{32}$\"C\n\x10GetBatchResponse\x12/\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32 .pagemesh.summarizer.v1.JobBatch\"Q\n\x10\x43\x61ncelJobRequest\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cpagemesh/Job\xbaH\x17r\x15\x32\x13^jobs/[0-9a-f]{32}$\"=\n\x11\x43\x61ncelJobResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.pagemesh.summarizer.v1.Job\"P\n\x0fRetryJobRequest\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cpagemesh/Job\xbaH\x17r\x15\x32\x13^jobs/[0-9a-f]{32}$\"<\n\x10RetryJobResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.pagemesh.summarizer.v1.Job\"u\n\x0fWatchJobRequest\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cpagemesh/Job\xbaH\x17r\x15\x32\x13^jobs/[0-9a-f]{32}$\x12#\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00\"\xb4\x01\n\x10WatchJobResponse\x12\x31\n\x05\x65vent\x18\x01 \x01(\x0b\x32 .pagemesh.summarizer.v1.JobEventH\x00\x12\x36\n\theartbeat\x18\x02 \x01(\x0b\x32!.pagemesh.summarizer.v1.HeartbeatH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\x82\x01\n\x11WatchBatchRequest\x12H\n\x04name\x18\x01 \x01(\tB:\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/JobBatch\xbaH\x1dr\x1b\x32\x19^jobBatches/[0-9a-f]{32}$\x12#\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00\"\xeb\x01\n\x12WatchBatchResponse\x12\x31\n\x05\x65vent\x18\x01 \x01(\x0b\x32 .pagemesh.summarizer.v1.JobEventH\x00\x12\x36\n\theartbeat\x18\x02 \x01(\x0b\x32!.pagemesh.summarizer.v1.HeartbeatH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x33\n\x06\x63ounts\x18\x04 \x01(\x0b\x32!.pagemesh.summarizer.v1.JobCountsH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"+\n\tHeartbeat\x12\x1e\n\rlast_sequence\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x32\xa5\x0f\n\nJobService\x12\x86\x01\n\tCreateJob\x12(.pagemesh.summarizer.v1.CreateJobRequest\x1a).pagemesh.summarizer.v1.CreateJobResponse\"$\xca\xf3\x18\r\n\x0bjobs.create\x82\xd3\xe4\x93\x02\r\"\x08/v1/jobs:\x01*\x12\xa4\x01\n\x0f\x42\x61tchCreateJobs\x12..pagemesh.summarizer.v1.BatchCreateJobsRequest\x1a/.pagemesh.summarizer.v1.BatchCreateJobsResponse\"0\xca\xf3\x18\r\n\x0bjobs.create\x82\xd3\xe4\x93\x02\x19\"\x14/v1/jobs:batchCreate:\x01*\x12\x84\x01\n\x06GetJob\x12%.pagemesh.summarizer.v1.GetJobRequest\x1a&.pagemesh.summarizer.v1.GetJobResponse\"+\x90\x02\x01\xca\xf3\x18\x0b\n\tjobs.read\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/{name=jobs/*}\x12\x81\x01\n\x08ListJobs\x12\'.pagemesh.summarizer.v1.ListJobsRequest\x1a(.pagemesh.summarizer.v1.ListJobsResponse\"\"\x90\x02\x01\xca\xf3\x18\x0b\n\tjobs.read\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12\x90\x01\n\x08GetBatch\x12\'.pagemesh.summarizer.v1.GetBatchRequest\x1a(.pagemesh.summarizer.v1.GetBatchResponse\"1\x90\x02\x01\xca\xf3\x18\x0b\n\tjobs.read\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=jobBatches/*}\x12\x90\x01\n\x0bListBatches\x12*.pagemesh.summarizer.v1.ListBatchesRequest\x1a+.pagemesh.summarizer.v1.ListBatchesResponse\"(\x90\x02\x01\xca\xf3\x18\x0b\n\tjobs.read\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/jobBatches\x12\xa5\x01\n\x0b\x43\x61ncelBatch\x12*.pagemesh.summarizer.v1.CancelBatchRequest\x1a+.pagemesh.summarizer.v1.CancelBatchResponse\"=\x90\x02\x02\xca\xf3\x18\r\n\x0bjobs.cancel\x82\xd3\xe4\x93\x02#\"\x1e/v1/{name=jobBatches/*}:cancel:\x01*\x12\x9e\x01\n\nRetryBatch\x12).pagemesh.summarizer.v1.RetryBatchRequest\x1a*.pagemesh.summarizer.v1.RetryBatchResponse\"9\xca\xf3\x18\r\n\x0bjobs.create\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=jobBatches/*}:retry:\x01*\x12\x99\x01\n\tCancelJob\x12(.pagemesh.summarizer.v1.CancelJobRequest\x1a).pagemesh.summarizer.v1.CancelJobResponse\"7\x90\x02\x02\xca\xf3\x18\r\n\x0bjobs.cancel\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/{name=jobs/*}:cancel:\x01*\x12\x92\x01\n\x08RetryJob\x12\'.pagemesh.summarizer.v1.RetryJobRequest\x1a(.pagemesh.summarizer.v1.RetryJobResponse\"3\xca\xf3\x18\r\n\x0bjobs.create\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/{name=jobs/*}:retry:\x01*\x12\x92\x01\n\x08WatchJob\x12\'.pagemesh.summarizer.v1.WatchJobRequest\x1a(.pagemesh.summarizer.v1.WatchJobResponse\"1\x90\x02\x01\xca\xf3\x18\x0b\n\tjobs.read\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=jobs/*}:watch0\x01\x12\x9e\x01\n\nWatchBatch\x12).pagemesh.summarizer.v1.WatchBatchRequest\x1a*.pagemesh.summarizer.v1.WatchBatchResponse\"7\x90\x02\x01\xca\xf3\x18\x0b\n\tjobs.read\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{name=jobBatches/*}:watch0\x01\x12\x85\x01\n\x0fTopTenantQueues\x12..pagemesh.summarizer.v1.TopTenantQueuesRequest\x1a/.pagemesh.summarizer.v1.TopTenantQueuesResponse\"\x11\x90\x02\x01\xca\xf3\x18\n\x12\x08operatorb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(pagemesh/summarizer/v1/job_service.proto\x12\x16pagemesh.summarizer.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fpagemesh/common/v1/access.proto\x1a\x1epagemesh/common/v1/money.proto\x1a pagemesh/summarizer/v1/job.proto\x1a(pagemesh/summarizer/v1/job_batches.proto\x1a\'pagemesh/summarizer/v1/job_queues.proto\"\x95\x03\n\x10\x43reateJobRequest\x12K\n\x08\x64ocument\x18\x01 \x01(\tB9\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12\x39\n\x04work\x18\x02 \x01(\x0b\x32\x1f.pagemesh.summarizer.v1.JobWorkB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x43\n\x08priority\x18\x03 \x01(\x0e\x32#.pagemesh.summarizer.v1.JobPriorityB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x37\n\rschedule_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12#\n\x0cmax_attempts\x18\x05 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x14(\x00\x12#\n\nrequest_id\x18\x06 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x31\n\x08max_cost\x18\x07 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x01\"=\n\x11\x43reateJobResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.pagemesh.summarizer.v1.Job\"\xa8\x03\n\x16\x42\x61tchCreateJobsRequest\x12X\n\tdocuments\x18\x01 \x03(\tBE\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/Document\xbaH(\x92\x01%\x08\x01\x10\x90N\x18\x01\"\x1cr\x1a\x32\x18^documents/[0-9a-f]{32}$\x12\x39\n\x04work\x18\x02 \x01(\x0b\x32\x1f.pagemesh.summarizer.v1.JobWorkB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x43\n\x08priority\x18\x03 \x01(\x0e\x32#.pagemesh.summarizer.v1.JobPriorityB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x37\n\rschedule_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12#\n\x0cmax_attempts\x18\x05 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x14(\x00\x12#\n\nrequest_id\x18\x06 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x31\n\x08max_cost\x18\x07 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x01\"J\n\x17\x42\x61tchCreateJobsResponse\x12/\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32 .pagemesh.summarizer.v1.JobBatch\"N\n\rGetJobRequest\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cpagemesh/Job\xbaH\x17r\x15\x32\x13^jobs/[0-9a-f]{32}$\":\n\x0eGetJobResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.pagemesh.summarizer.v1.Job\"\xb3\x02\n\x0fListJobsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12=\n\x05state\x18\x03 \x01(\x0e\x32 .pagemesh.summarizer.v1.JobStateB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12L\n\x05\x62\x61tch\x18\x04 \x01(\tB=\xe2\x41\x01\x01\xfa\x41\x13\n\x11pagemesh/JobBatch\xbaH r\x1e\x32\x1c^(jobBatches/[0-9a-f]{32})?$\x12N\n\x08\x64ocument\x18\x05 \x01(\tB<\xe2\x41\x01\x01\xfa\x41\x13\n\x11pagemesh/Document\xbaH\x1fr\x1d\x32\x1b^(documents/[0-9a-f]{32})?$\"k\n\x10ListJobsResponse\x12\x34\n\x04jobs\x18\x01 \x03(\x0b\x32\x1b.pagemesh.summarizer.v1.JobB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12!\n\x0fnext_page_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"[\n\x0fGetBatchRequest\x12H\n\x04name\x18\x01 \x01(\tB:\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/JobBatch\xbaH\x1dr\x1b\x32\x19^jobBatches/[0-9a-f]{32}$\"C\n\x10GetBatchResponse\x12/\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32 .pagemesh.summarizer.v1.JobBatch\"Q\n\x10\x43\x61ncelJobRequest\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cpagemesh/Job\xbaH\x17r\x15\x32\x13^jobs/[0-9a-f]{32}$\"=\n\x11\x43\x61ncelJobResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.pagemesh.summarizer.v1.Job\"\x83\x01\n\x0fRetryJobRequest\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cpagemesh/Job\xbaH\x17r\x15\x32\x13^jobs/[0-9a-f]{32}$\x12\x31\n\x08max_cost\x18\x02 \x01(\x0b\x32\x19.pagemesh.common.v1.MoneyB\x04\xe2\x41\x01\x01\"<\n\x10RetryJobResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.pagemesh.summarizer.v1.Job\"u\n\x0fWatchJobRequest\x12=\n\x04name\x18\x01 \x01(\tB/\xe2\x41\x01\x02\xfa\x41\x0e\n\x0cpagemesh/Job\xbaH\x17r\x15\x32\x13^jobs/[0-9a-f]{32}$\x12#\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00\"\xb4\x01\n\x10WatchJobResponse\x12\x31\n\x05\x65vent\x18\x01 \x01(\x0b\x32 .pagemesh.summarizer.v1.JobEventH\x00\x12\x36\n\theartbeat\x18\x02 \x01(\x0b\x32!.pagemesh.summarizer.v1.HeartbeatH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\x82\x01\n\x11WatchBatchRequest\x12H\n\x04name\x18\x01 \x01(\tB:\xe2\x41\x01\x02\xfa\x41\x13\n\x11pagemesh/JobBatch\xbaH\x1dr\x1b\x32\x19^jobBatches/[0-9a-f]{32}$\x12#\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00\"\xeb\x01\n\x12WatchBatchResponse\x12\x31\n\x05\x65vent\x18\x01 \x01(\x0b\x32 .pagemesh.summarizer.v1.JobEventH\x00\x12\x36\n\theartbeat\x18\x02 \x01(\x0b\x32!.pagemesh.summarizer.v1.HeartbeatH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x33\n\x06\x63ounts\x18\x04 \x01(\x0b\x32!.pagemesh.summarizer.v1.JobCountsH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"+\n\tHeartbeat\x12\x1e\n\rlast_sequence\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x32\xa5\x0f\n\nJobService\x12\x86\x01\n\tCreateJob\x12(.pagemesh.summarizer.v1.CreateJobRequest\x1a).pagemesh.summarizer.v1.CreateJobResponse\"$\xca\xf3\x18\r\n\x0bjobs.create\x82\xd3\xe4\x93\x02\r\"\x08/v1/jobs:\x01*\x12\xa4\x01\n\x0f\x42\x61tchCreateJobs\x12..pagemesh.summarizer.v1.BatchCreateJobsRequest\x1a/.pagemesh.summarizer.v1.BatchCreateJobsResponse\"0\xca\xf3\x18\r\n\x0bjobs.create\x82\xd3\xe4\x93\x02\x19\"\x14/v1/jobs:batchCreate:\x01*\x12\x84\x01\n\x06GetJob\x12%.pagemesh.summarizer.v1.GetJobRequest\x1a&.pagemesh.summarizer.v1.GetJobResponse\"+\x90\x02\x01\xca\xf3\x18\x0b\n\tjobs.read\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/{name=jobs/*}\x12\x81\x01\n\x08ListJobs\x12\'.pagemesh.summarizer.v1.ListJobsRequest\x1a(.pagemesh.summarizer.v1.ListJobsResponse\"\"\x90\x02\x01\xca\xf3\x18\x0b\n\tjobs.read\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12\x90\x01\n\x08GetBatch\x12\'.pagemesh.summarizer.v1.GetBatchRequest\x1a(.pagemesh.summarizer.v1.GetBatchResponse\"1\x90\x02\x01\xca\xf3\x18\x0b\n\tjobs.read\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=jobBatches/*}\x12\x90\x01\n\x0bListBatches\x12*.pagemesh.summarizer.v1.ListBatchesRequest\x1a+.pagemesh.summarizer.v1.ListBatchesResponse\"(\x90\x02\x01\xca\xf3\x18\x0b\n\tjobs.read\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/jobBatches\x12\xa5\x01\n\x0b\x43\x61ncelBatch\x12*.pagemesh.summarizer.v1.CancelBatchRequest\x1a+.pagemesh.summarizer.v1.CancelBatchResponse\"=\x90\x02\x02\xca\xf3\x18\r\n\x0bjobs.cancel\x82\xd3\xe4\x93\x02#\"\x1e/v1/{name=jobBatches/*}:cancel:\x01*\x12\x9e\x01\n\nRetryBatch\x12).pagemesh.summarizer.v1.RetryBatchRequest\x1a*.pagemesh.summarizer.v1.RetryBatchResponse\"9\xca\xf3\x18\r\n\x0bjobs.create\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=jobBatches/*}:retry:\x01*\x12\x99\x01\n\tCancelJob\x12(.pagemesh.summarizer.v1.CancelJobRequest\x1a).pagemesh.summarizer.v1.CancelJobResponse\"7\x90\x02\x02\xca\xf3\x18\r\n\x0bjobs.cancel\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/{name=jobs/*}:cancel:\x01*\x12\x92\x01\n\x08RetryJob\x12\'.pagemesh.summarizer.v1.RetryJobRequest\x1a(.pagemesh.summarizer.v1.RetryJobResponse\"3\xca\xf3\x18\r\n\x0bjobs.create\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/{name=jobs/*}:retry:\x01*\x12\x92\x01\n\x08WatchJob\x12\'.pagemesh.summarizer.v1.WatchJobRequest\x1a(.pagemesh.summarizer.v1.WatchJobResponse\"1\x90\x02\x01\xca\xf3\x18\x0b\n\tjobs.read\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=jobs/*}:watch0\x01\x12\x9e\x01\n\nWatchBatch\x12).pagemesh.summarizer.v1.WatchBatchRequest\x1a*.pagemesh.summarizer.v1.WatchBatchResponse\"7\x90\x02\x01\xca\xf3\x18\x0b\n\tjobs.read\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{name=jobBatches/*}:watch0\x01\x12\x85\x01\n\x0fTopTenantQueues\x12..pagemesh.summarizer.v1.TopTenantQueuesRequest\x1a/.pagemesh.summarizer.v1.TopTenantQueuesResponse\"\x11\x90\x02\x01\xca\xf3\x18\n\x12\x08operatorb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,6 +54,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEJOBREQUEST'].fields_by_name['max_attempts']._serialized_options = b'\342A\001\001\272H\006\032\004\030\024(\000'
   _globals['_CREATEJOBREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATEJOBREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\010r\003\260\001\001\330\001\001'
+  _globals['_CREATEJOBREQUEST'].fields_by_name['max_cost']._loaded_options = None
+  _globals['_CREATEJOBREQUEST'].fields_by_name['max_cost']._serialized_options = b'\342A\001\001'
   _globals['_BATCHCREATEJOBSREQUEST'].fields_by_name['documents']._loaded_options = None
   _globals['_BATCHCREATEJOBSREQUEST'].fields_by_name['documents']._serialized_options = b'\342A\001\002\372A\023\n\021pagemesh/Document\272H(\222\001%\010\001\020\220N\030\001\"\034r\0322\030^documents/[0-9a-f]{32}$'
   _globals['_BATCHCREATEJOBSREQUEST'].fields_by_name['work']._loaded_options = None
@@ -65,6 +68,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHCREATEJOBSREQUEST'].fields_by_name['max_attempts']._serialized_options = b'\342A\001\001\272H\006\032\004\030\024(\000'
   _globals['_BATCHCREATEJOBSREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_BATCHCREATEJOBSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\010r\003\260\001\001\330\001\001'
+  _globals['_BATCHCREATEJOBSREQUEST'].fields_by_name['max_cost']._loaded_options = None
+  _globals['_BATCHCREATEJOBSREQUEST'].fields_by_name['max_cost']._serialized_options = b'\342A\001\001'
   _globals['_GETJOBREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\016\n\014pagemesh/Job\272H\027r\0252\023^jobs/[0-9a-f]{32}$'
   _globals['_LISTJOBSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -87,6 +92,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\016\n\014pagemesh/Job\272H\027r\0252\023^jobs/[0-9a-f]{32}$'
   _globals['_RETRYJOBREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_RETRYJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\016\n\014pagemesh/Job\272H\027r\0252\023^jobs/[0-9a-f]{32}$'
+  _globals['_RETRYJOBREQUEST'].fields_by_name['max_cost']._loaded_options = None
+  _globals['_RETRYJOBREQUEST'].fields_by_name['max_cost']._serialized_options = b'\342A\001\001'
   _globals['_WATCHJOBREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_WATCHJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\016\n\014pagemesh/Job\272H\027r\0252\023^jobs/[0-9a-f]{32}$'
   _globals['_WATCHJOBREQUEST'].fields_by_name['after_sequence']._loaded_options = None
@@ -127,44 +134,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBSERVICE'].methods_by_name['WatchBatch']._serialized_options = b'\220\002\001\312\363\030\013\n\tjobs.read\202\323\344\223\002\037\022\035/v1/{name=jobBatches/*}:watch'
   _globals['_JOBSERVICE'].methods_by_name['TopTenantQueues']._loaded_options = None
   _globals['_JOBSERVICE'].methods_by_name['TopTenantQueues']._serialized_options = b'\220\002\001\312\363\030\n\022\010operator'
-  _globals['_CREATEJOBREQUEST']._serialized_start=396
-  _globals['_CREATEJOBREQUEST']._serialized_end=750
-  _globals['_CREATEJOBRESPONSE']._serialized_start=752
-  _globals['_CREATEJOBRESPONSE']._serialized_end=813
-  _globals['_BATCHCREATEJOBSREQUEST']._serialized_start=816
-  _globals['_BATCHCREATEJOBSREQUEST']._serialized_end=1189
-  _globals['_BATCHCREATEJOBSRESPONSE']._serialized_start=1191
-  _globals['_BATCHCREATEJOBSRESPONSE']._serialized_end=1265
-  _globals['_GETJOBREQUEST']._serialized_start=1267
-  _globals['_GETJOBREQUEST']._serialized_end=1345
-  _globals['_GETJOBRESPONSE']._serialized_start=1347
-  _globals['_GETJOBRESPONSE']._serialized_end=1405
-  _globals['_LISTJOBSREQUEST']._serialized_start=1408
-  _globals['_LISTJOBSREQUEST']._serialized_end=1715
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1717
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1824
-  _globals['_GETBATCHREQUEST']._serialized_start=1826
-  _globals['_GETBATCHREQUEST']._serialized_end=1917
-  _globals['_GETBATCHRESPONSE']._serialized_start=1919
-  _globals['_GETBATCHRESPONSE']._serialized_end=1986
-  _globals['_CANCELJOBREQUEST']._serialized_start=1988
-  _globals['_CANCELJOBREQUEST']._serialized_end=2069
-  _globals['_CANCELJOBRESPONSE']._serialized_start=2071
-  _globals['_CANCELJOBRESPONSE']._serialized_end=2132
-  _globals['_RETRYJOBREQUEST']._serialized_start=2134
-  _globals['_RETRYJOBREQUEST']._serialized_end=2214
-  _globals['_RETRYJOBRESPONSE']._serialized_start=2216
-  _globals['_RETRYJOBRESPONSE']._serialized_end=2276
-  _globals['_WATCHJOBREQUEST']._serialized_start=2278
-  _globals['_WATCHJOBREQUEST']._serialized_end=2395
-  _globals['_WATCHJOBRESPONSE']._serialized_start=2398
-  _globals['_WATCHJOBRESPONSE']._serialized_end=2578
-  _globals['_WATCHBATCHREQUEST']._serialized_start=2581
-  _globals['_WATCHBATCHREQUEST']._serialized_end=2711
-  _globals['_WATCHBATCHRESPONSE']._serialized_start=2714
-  _globals['_WATCHBATCHRESPONSE']._serialized_end=2949
-  _globals['_HEARTBEAT']._serialized_start=2951
-  _globals['_HEARTBEAT']._serialized_end=2994
-  _globals['_JOBSERVICE']._serialized_start=2997
-  _globals['_JOBSERVICE']._serialized_end=4954
+  _globals['_CREATEJOBREQUEST']._serialized_start=428
+  _globals['_CREATEJOBREQUEST']._serialized_end=833
+  _globals['_CREATEJOBRESPONSE']._serialized_start=835
+  _globals['_CREATEJOBRESPONSE']._serialized_end=896
+  _globals['_BATCHCREATEJOBSREQUEST']._serialized_start=899
+  _globals['_BATCHCREATEJOBSREQUEST']._serialized_end=1323
+  _globals['_BATCHCREATEJOBSRESPONSE']._serialized_start=1325
+  _globals['_BATCHCREATEJOBSRESPONSE']._serialized_end=1399
+  _globals['_GETJOBREQUEST']._serialized_start=1401
+  _globals['_GETJOBREQUEST']._serialized_end=1479
+  _globals['_GETJOBRESPONSE']._serialized_start=1481
+  _globals['_GETJOBRESPONSE']._serialized_end=1539
+  _globals['_LISTJOBSREQUEST']._serialized_start=1542
+  _globals['_LISTJOBSREQUEST']._serialized_end=1849
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1851
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1958
+  _globals['_GETBATCHREQUEST']._serialized_start=1960
+  _globals['_GETBATCHREQUEST']._serialized_end=2051
+  _globals['_GETBATCHRESPONSE']._serialized_start=2053
+  _globals['_GETBATCHRESPONSE']._serialized_end=2120
+  _globals['_CANCELJOBREQUEST']._serialized_start=2122
+  _globals['_CANCELJOBREQUEST']._serialized_end=2203
+  _globals['_CANCELJOBRESPONSE']._serialized_start=2205
+  _globals['_CANCELJOBRESPONSE']._serialized_end=2266
+  _globals['_RETRYJOBREQUEST']._serialized_start=2269
+  _globals['_RETRYJOBREQUEST']._serialized_end=2400
+  _globals['_RETRYJOBRESPONSE']._serialized_start=2402
+  _globals['_RETRYJOBRESPONSE']._serialized_end=2462
+  _globals['_WATCHJOBREQUEST']._serialized_start=2464
+  _globals['_WATCHJOBREQUEST']._serialized_end=2581
+  _globals['_WATCHJOBRESPONSE']._serialized_start=2584
+  _globals['_WATCHJOBRESPONSE']._serialized_end=2764
+  _globals['_WATCHBATCHREQUEST']._serialized_start=2767
+  _globals['_WATCHBATCHREQUEST']._serialized_end=2897
+  _globals['_WATCHBATCHRESPONSE']._serialized_start=2900
+  _globals['_WATCHBATCHRESPONSE']._serialized_end=3135
+  _globals['_HEARTBEAT']._serialized_start=3137
+  _globals['_HEARTBEAT']._serialized_end=3180
+  _globals['_JOBSERVICE']._serialized_start=3183
+  _globals['_JOBSERVICE']._serialized_end=5140
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from pagemesh.common.v1 import money_pb2 as _money_pb2
 from pagemesh.summarizer.v1 import job_pb2 as _job_pb2
 import builtins as _builtins
 import sys
@@ -33,6 +34,7 @@ class CreateJobRequest(_message.Message):
     SCHEDULE_TIME_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     priority: _job_pb2.JobPriority.ValueType
@@ -51,6 +53,13 @@ class CreateJobRequest(_message.Message):
     def schedule_time(self) -> _timestamp_pb2.Timestamp:
         """Not to be begun before this time; now where it is not said. At most 30 days ahead."""
 
+    @_builtins.property
+    def max_cost(self) -> _money_pb2.Money:
+        """The most that the job may spend over all of its attempts, in USD. A call to a model is made only where it has room for
+        the most that the call can cost; else the job ends as FAILED with MAX_COST_EXCEEDED, what was bought is kept, and
+        RetryJob can raise the bound. Absent means no bound but the budgets.
+        """
+
     def __init__(
         self,
         *,
@@ -60,10 +69,11 @@ class CreateJobRequest(_message.Message):
         schedule_time: _timestamp_pb2.Timestamp | None = ...,
         max_attempts: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        max_cost: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule_time", b"schedule_time", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_cost", b"max_cost", "schedule_time", b"schedule_time", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "max_attempts", b"max_attempts", "priority", b"priority", "request_id", b"request_id", "schedule_time", b"schedule_time", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "max_attempts", b"max_attempts", "max_cost", b"max_cost", "priority", b"priority", "request_id", b"request_id", "schedule_time", b"schedule_time", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -105,6 +115,7 @@ class BatchCreateJobsRequest(_message.Message):
     SCHEDULE_TIME_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
     priority: _job_pb2.JobPriority.ValueType
     """When it goes; normal where it is not said."""
     max_attempts: _builtins.int
@@ -125,6 +136,13 @@ class BatchCreateJobsRequest(_message.Message):
     def schedule_time(self) -> _timestamp_pb2.Timestamp:
         """Not to be begun before this time; now where it is not said. At most 30 days ahead."""
 
+    @_builtins.property
+    def max_cost(self) -> _money_pb2.Money:
+        """The most that each of the jobs may spend over all of its attempts, in USD. A call to a model is made only where it has room for
+        the most that the call can cost; else that job ends as FAILED with MAX_COST_EXCEEDED, what was bought is kept, and
+        RetryJob can raise the bound. Absent means no bound but the budgets.
+        """
+
     def __init__(
         self,
         *,
@@ -134,10 +152,11 @@ class BatchCreateJobsRequest(_message.Message):
         schedule_time: _timestamp_pb2.Timestamp | None = ...,
         max_attempts: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        max_cost: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule_time", b"schedule_time", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_cost", b"max_cost", "schedule_time", b"schedule_time", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "max_attempts", b"max_attempts", "priority", b"priority", "request_id", b"request_id", "schedule_time", b"schedule_time", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "max_attempts", b"max_attempts", "max_cost", b"max_cost", "priority", b"priority", "request_id", b"request_id", "schedule_time", b"schedule_time", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -378,16 +397,22 @@ class RetryJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The job, `jobs/{id}`."""
+    @_builtins.property
+    def max_cost(self) -> _money_pb2.Money:
+        """What the job may spend from now on over all of its attempts, those before included, in USD; absent keeps its bound."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        max_cost: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_cost", b"max_cost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_cost", b"max_cost", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -109,6 +109,7 @@ class Shop:
             fields=self.fields.extract,
             ask=AskFlow(self.flow).stream(),
             pages=self.flow.pages,
+            spending=self.store,
             act_as=act_as,
         )
         self.told: list[Progress] = []

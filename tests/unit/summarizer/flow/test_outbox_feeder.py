@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -19,6 +20,7 @@ from services.runtime.errors import (
 )
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import HoldState, MemoryBooks, MemoryStore
+from services.summarizer.adapters.memory_jobs import MemoryJobs
 from services.summarizer.domain import outbox_feeder
 from services.summarizer.domain.outbox_feeder import FIRST_DELAY_S, MAX_DELAY_S, FeederSignals, OutboxFeeder
 from services.summarizer.domain.ports import Backlog, Books
@@ -97,7 +99,10 @@ def watch() -> Iterator[Watch]:
 
 
 def feeder(store: MemoryStore, books: Books, watch: Watch) -> OutboxFeeder:
-    return OutboxFeeder(outbox=store, books=books, act_as=act_as, jitter=lambda: 1.0, signals=watch.signals())
+    spending = MemoryJobs(lambda: datetime.now(UTC))
+    return OutboxFeeder(
+        outbox=store, books=books, spending=spending, act_as=act_as, jitter=lambda: 1.0, signals=watch.signals()
+    )
 
 
 def settlement(number: int, caller: Caller) -> Delivery:
