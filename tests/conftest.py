@@ -41,6 +41,7 @@ _LONG = (
     "chaos/test_outages.py",
     "corpus/test_corpus.py",
     "integration/audit/test_crashes.py",
+    "integration/extractor/test_cancelling.py",
     "integration/extractor/test_parser_processes.py",
     "integration/ledger/test_crashes.py",
     "integration/ledger/test_usage_crashes.py",
@@ -48,6 +49,8 @@ _LONG = (
     "integration/summarizer/test_job_restarts.py",
     "integration/summarizer/test_service_crashes.py",
     "stack/test_lifecycle.py",
+    "stack/test_object_store.py",
+    "unit/extractor/test_page_bounds.py",
 )
 
 

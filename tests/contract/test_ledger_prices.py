@@ -23,7 +23,7 @@ CHEAP = Price(1, 2)
 LARGE = "mistral/mistral-large-latest"
 
 
-LISTED = 3
+LISTED = 4
 """The newest version that the migrations load."""
 
 

@@ -38,7 +38,7 @@ def test_prices_are_listed(pagemesh: Command) -> None:
     assert "0.020000 USD" in told.out
     (by_page,) = (line for line in told.out.splitlines() if "mistral-ocr-latest" in line)
     assert by_page.split()[1:] == ["0.004000", "USD"]
-    assert "version 3" in told.err
+    assert "version 4" in told.err
     assert pagemesh("prices", "--version", "999", "--json").error["reason"] == "PRICE_BOOK_NOT_FOUND"
 
 

@@ -40,9 +40,11 @@ class ExtractorPages:
         self._stub = extractor_service_pb2_grpc.ExtractorServiceStub(client.channel)
 
     async def exists(self, document: str) -> float | None:
-        """When it expires. NotFound where the caller's tenant has no such document."""
+        """When it expires; an ephemeral one may at any moment. NotFound where the caller's tenant has none such."""
         request = extractor_pb2.GetDocumentRequest(name=document)
         found = (await self._client.unary(self._stub.GetDocument, request, cap_s=LOOK_CAP_S)).document
+        if found.retention == document_pb2.RETENTION_EPHEMERAL:
+            return 0.0
         return found.expire_time.ToNanoseconds() / 1e9 if found.HasField("expire_time") else None
 
     async def hold(self, document: str, hold_id: str) -> None:

@@ -1,7 +1,7 @@
 """The only way to a provider: money is set aside before a call and accounted for after it, whatever happens."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -33,8 +33,6 @@ from services.summarizer.domain.values import (
 )
 
 HOLD_TTL_S = 600.0
-COMMIT_WAITS_S = (0.2, 1.0, 3.0)
-"""How long an answer that could not be written waits before each further try; its buyer goes on holding the turn."""
 """A hold stands longer than the longest call with its retries; one that runs out counts as UNKNOWN, not as free."""
 
 NOTHING = Money(CURRENCY, 0)
@@ -109,7 +107,6 @@ class PaidCalls:
         new_id: Callable[[], str],
         now_s: Callable[[], float],
         observe: Callable[[Model, str], None],
-        commit_waits_s: Sequence[float] = COMMIT_WAITS_S,
     ) -> None:
         self._books = books
         self._results = results
@@ -119,7 +116,6 @@ class PaidCalls:
         self._new_id = new_id
         self._now_s = now_s
         self._observe = observe
-        self._commit_waits_s = commit_waits_s
 
     async def make(self, order: Order, on_text: OnText | None = None) -> Paid:
         """One call. With `on_text` the text is told as it is written.
@@ -214,30 +210,17 @@ class PaidCalls:
         cost: Money | None = None
         try:
             try:
-                await self._commit(order, answer, delivery)
-            except PagemeshError as exc:
+                await self._results.commit(
+                    order.key, answer, delivery, generation=order.generation, others=order.others
+                )
+            except PagemeshError:
                 # Nobody can say whether it was written. The ledger hears of the call now, and once more if it was.
                 cost = await self._settle(delivery)
-                await self._commit_late(order, answer, delivery, exc)
-            else:
-                cost = await self._settle(delivery)
+                raise
+            cost = await self._settle(delivery)
         finally:
             await _end(order, held, cost)
         return Paid(answer, held.hold_id, cost or held.amount, settled=cost is not None)
-
-    async def _commit(self, order: Order, answer: Answer, delivery: Delivery) -> None:
-        await self._results.commit(order.key, answer, delivery, generation=order.generation, others=order.others)
-
-    async def _commit_late(self, order: Order, answer: Answer, delivery: Delivery, failed: PagemeshError) -> None:
-        """Once more after each of the waits: a database that is started anew must not cost a second call. Raises what
-        the last try raised."""
-        for wait_s in self._commit_waits_s:
-            await asyncio.sleep(wait_s)
-            try:
-                return await self._commit(order, answer, delivery)
-            except PagemeshError as exc:
-                failed = exc
-        raise failed
 
     async def _account_for_failure(self, order: Order, held: Held, error: BaseException) -> None:
         state = state_of(error, bills_unanswered=order.model.abilities.bills_unanswered)

@@ -54,7 +54,7 @@ async def test_a_call_from_reservation_to_report(summarizer: Peer) -> None:
     asked = reserve()
     held = (await summarizer.call(summarizer.ledger.Reserve, asked)).hold
     assert (held.state, held.amount.currency, held.amount.micros) == (hold_pb2.HOLD_STATE_HELD, "USD", 1000)
-    assert (held.model, held.price_book_version) == (MODEL, 3)
+    assert (held.model, held.price_book_version) == (MODEL, 4)
     assert held.expire_time.ToMicroseconds() - held.create_time.ToMicroseconds() == 60_000_000
     told = event(tokens=25_001, document=DOCUMENT, request_id="request-1", tags={"team": "blue"})
     answer = await summarizer.call(summarizer.ledger.Settle, pb.SettleRequest(hold_id=asked.hold_id, event=told))

@@ -66,7 +66,7 @@ async def test_a_tenants_own_price_is_charged_and_kept(desk: Desk, ledger_dsn: s
     await run_command([*prices, "--list-price"], environment(ledger_dsn))
 
     async def as_listed() -> bool:
-        return bool((await desk.call("ListPrices", pb.ListPricesRequest())).price_book_version == 3)
+        return bool((await desk.call("ListPrices", pb.ListPricesRequest())).price_book_version == 4)
 
     await eventually(as_listed)
     # Each is settled at the price it was held at, whatever came since.
@@ -99,10 +99,10 @@ async def test_a_price_list_is_loaded_once_and_checked(ledger_dsn: str, tmp_path
     line = '[[price]]\nmodel = "new/model"\ninput_micros_per_million = {}\noutput_micros_per_million = 1\n'
     for text, why in (
         ('version = 1\ncurrency = "USD"\n' + line.format(1), "PRICE_BOOK_VERSION_TAKEN"),
-        ('version = 5\ncurrency = "USD"\n' + line.format(1), "PRICE_BOOK_VERSION_TAKEN"),
-        ('version = 4\ncurrency = "EUR"\n' + line.format(1), "currency"),
-        ('version = 4\ncurrency = "USD"\n' + line.format("1.5"), "input_micros_per_million"),
-        ('version = 4\ncurrency = "USD"\n' + line.format(1) * 2, "file"),
+        ('version = 6\ncurrency = "USD"\n' + line.format(1), "PRICE_BOOK_VERSION_TAKEN"),
+        ('version = 5\ncurrency = "EUR"\n' + line.format(1), "currency"),
+        ('version = 5\ncurrency = "USD"\n' + line.format("1.5"), "input_micros_per_million"),
+        ('version = 5\ncurrency = "USD"\n' + line.format(1) * 2, "file"),
         ("version = ", "file"),
     ):
         file = tmp_path / "prices.toml"

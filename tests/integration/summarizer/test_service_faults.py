@@ -71,6 +71,11 @@ class TestProvider:
         assert caught.value.retry_after_s == (float(behaviour[4:]) if ":" in behaviour else None)
         assert "SECRET" not in caught.value.message
         assert await states(world) == ["RELEASED"]
+        if behaviour.startswith("429"):  # nobody calls before the time that the provider named
+            with pytest.raises(error):
+                await client.summarize()
+            assert mistral.calls == 1
+            return
         await works_again(client)
         assert await settled_tokens(world) == (mistral.books.input_tokens, mistral.books.output_tokens)
 
@@ -235,8 +240,11 @@ class TestExtractor:
     async def test_without_it_nothing_is_paid(self, client: Client, world: World, mistral: MistralServer) -> None:
         await client.summarize()
         world.wires["extractor"].cut()
-        with pytest.raises(Unavailable):
-            await client.summarize()
+        # What was seen a moment ago may be answered out of the cache for a second more.
+        async with asyncio.timeout(60):
+            with pytest.raises(Unavailable):
+                while (await client.summarize()).cached:
+                    pass
         world.wires["extractor"].mend()
         await works_again(client)
         assert mistral.calls == 1

@@ -256,7 +256,6 @@ class Flow:
             new_id=lambda: next(self._ids),
             now_s=self.clock,
             observe=lambda _, outcome: self.outcomes.append(outcome),
-            commit_waits_s=(0.0, 0.0),
         )
 
     def savings(self, *, books: Books | None = None) -> Savings:

@@ -329,9 +329,8 @@ async def test_cancelling_the_reservation_frees_it(flow: Flow) -> None:
 class SlowResults:
     """Commits when it is let on, or fails."""
 
-    def __init__(self, store: MemoryStore, error: Exception | None = None, *, failures: int = 100) -> None:
+    def __init__(self, store: MemoryStore, error: Exception | None = None) -> None:
         self.store = store
-        self.failures = failures
         self.error = error
         self.reached, self.go_on = asyncio.Event(), asyncio.Event()
 
@@ -348,11 +347,9 @@ class SlowResults:
         others: Sequence[tuple[str, int]] = (),
     ) -> None:
         self.reached.set()
-        if self.error is not None and self.failures > 0:
-            self.failures -= 1
+        if self.error is not None:
             raise self.error
-        if self.error is None:
-            await self.go_on.wait()
+        await self.go_on.wait()
         await self.store.commit(key, answer, delivery, generation=generation, others=others)
 
     async def generation(self, tenant: str, document: str) -> int:
@@ -382,16 +379,6 @@ async def test_an_answer_that_could_not_be_written_is_in_the_books_and_is_not_gi
         await flow.paid(results=results).make(order(flow))
     assert caught.value.reason == "DATABASE_UNAVAILABLE"
     assert flow.books.settled_micros() == flow.provider.billed_micros() > 0
-
-
-async def test_an_answer_is_written_once_the_database_is_back_and_settled_once(flow: Flow) -> None:
-    results = SlowResults(flow.store, Unavailable("DATABASE_UNAVAILABLE", "down"), failures=2)
-    paid = await flow.paid(results=results).make(order(flow))
-    assert paid.settled
-    assert await committed(flow.store, order(flow).key) is not None
-    assert states(flow) == [HoldState.SETTLED]
-    assert flow.books.settled_micros() == flow.provider.billed_micros() > 0
-    assert len(flow.provider.prompts) == 1
 
 
 def test_nothing_is_free_that_is_not_known_to_be() -> None:
