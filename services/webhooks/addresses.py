@@ -67,12 +67,17 @@ def _unwrapped(address: _Address) -> list[_Address]:
     return [address, *within]
 
 
+_NUMBER = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)$", re.IGNORECASE)
+
+
 def _is_private_name(host: str) -> bool:
     """A literal address that is not public, or a name that means this machine. Other names are resolved when sent."""
+    host = host.rstrip(".")
     if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
         return True
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return False
+        # Systems read such names as IPv4 addresses: 2130706433, 127.1, 0x7f.1. No public name ends so (RFC 3696, 2).
+        return _NUMBER.match(host.rpartition(".")[2]) is not None
     return not is_public(host)

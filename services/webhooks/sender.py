@@ -7,6 +7,7 @@ read: what else a server says is of no interest, and cannot be too long.
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class Sender:
             return Sent("no answer in time")
         except ssl.SSLError as exc:
             return Sent(f"TLS failed: {exc.reason or 'certificate refused'}")
+        except socket.gaierror:
+            return Sent("the name was not found")
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as exc:
             return Sent(f"the connection failed: {type(exc).__name__}")
 

@@ -82,6 +82,12 @@ def test_addresses_that_are(address: str) -> None:
         "https://localhost/",
         "https://a.localhost/",
         "https://db.internal/",
+        "https://localhost./",
+        "https://db.local./",
+        "https://127.1/",
+        "https://0x7f.1/",
+        "https://2130706433/",
+        "https://10.0.0.1./",
         "https://10.0.0.1/",
         "https://169.254.169.254/latest/meta-data/",
         "https://[::1]/",
@@ -96,7 +102,10 @@ def test_addresses_that_nobody_may_be_told_at(url: str) -> None:
     assert fault_of_url(url, allow_private=False)
 
 
-@pytest.mark.parametrize("url", ["https://example.com", "https://example.com:8443/a?b=c", "https://93.184.215.14/"])
+@pytest.mark.parametrize(
+    "url",
+    ["https://example.com", "https://example.com:8443/a?b=c", "https://93.184.215.14/", "https://7.example.com./"],
+)
 def test_addresses_that_anybody_may(url: str) -> None:
     assert fault_of_url(url, allow_private=False) == ""
 
