@@ -226,6 +226,10 @@ def retry(
         if bool(job) == all_dead:
             raise Failure("Name a job, or say --dead.", ExitCode.USAGE, "BAD_ARGUMENTS")
         if job.startswith("jobBatches/"):
+            if max_cost is not None:
+                raise Failure(
+                    "The jobs of a batch keep their bounds; name one of them.", ExitCode.USAGE, "BAD_ARGUMENTS"
+                )
             retry_batch(client, output, job, cancelled=cancelled)
             return
         names = [named("jobs", job)] if job else [one.name for one in _read(client, State.FAILED, batch, limit)[0]]
