@@ -335,6 +335,7 @@ async def _rest(jobs: Jobs, name: str, watching: "asyncio.Task[list[job_pb2.JobE
         return await jobs.events(name)
 
 
+@pytest.mark.long
 async def test_workers_that_are_killed_lose_nothing_and_pay_nothing_twice(
     world: World, jobs: Jobs, mistral: MistralServer, paid: dict[str, object], tmp_path: Path
 ) -> None:
