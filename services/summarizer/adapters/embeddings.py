@@ -8,12 +8,12 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-import httpx2
 from pydantic import SecretStr
 
 from services.runtime.errors import NotFound
-from services.summarizer.adapters.bounded_http import TooLong, bounded_client
-from services.summarizer.adapters.provider_faults import cut_off, no_connection, refused, timed_out, unreadable
+from services.summarizer.adapters.bounded_http import bounded_client
+from services.summarizer.adapters.provider_faults import unreadable
+from services.summarizer.adapters.provider_http import ProviderHttp, translated
 from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.ports import Abilities
 from services.summarizer.domain.values import Answer, Prompt, TokenCount
@@ -46,13 +46,12 @@ class EmbeddingsProvider:
         """`/embeddings` is added to `url`."""
         self.name = name
         self._model = model
-        self._url = f"{url.rstrip('/')}/embeddings"
-        self._headers = {"authorization": f"Bearer {api_key.get_secret_value()}"}
         self._timeout_s = timeout_s
         self._now_s = now_s
         self._http = bounded_client(
             max_response_bytes=_MAX_RESPONSE_BYTES, timeout_s=timeout_s, max_connections=_CONNECTIONS
         )
+        self._api = ProviderHttp(self._http, url=url, api_key=api_key)
 
     async def close(self) -> None:
         """Ends its connections."""
@@ -77,21 +76,11 @@ class EmbeddingsProvider:
         self.abilities(prompt.model)
         # `float` is what both APIs do by themselves and take as an answer to the question.
         body = {"model": prompt.model, "input": list(_texts(prompt)), "encoding_format": "float"}
-        try:
+        with translated(self.name, timeout_s=self._timeout_s, now_s=self._now_s):
             async with asyncio.timeout(self._timeout_s):
-                response = await self._http.post(self._url, json=body, headers=self._headers)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as exc:
-            raise no_connection(self.name) from exc
-        except (TimeoutError, httpx2.TimeoutException) as exc:
-            raise timed_out(self.name, self._timeout_s) from exc
-        except TooLong as exc:
-            raise unreadable(self.name, "it is too long", None) from exc
-        except httpx2.HTTPError as exc:
-            raise cut_off(self.name) from exc
-        if response.status_code != 200:
-            raise refused(self.name, response.status_code, response.headers, now_s=self._now_s)
+                content = await self._api.post_unread("/embeddings", body)
         # Thousands of numbers would hold other calls up.
-        return await asyncio.to_thread(self._read, prompt, response.content)
+        return await asyncio.to_thread(self._read, prompt, content)
 
     def stream(self, prompt: AnyPrompt) -> AsyncGenerator[str | Answer, None]:
         """Nothing is written."""

@@ -5,19 +5,16 @@ event loop for each word that is written (`bench/bench_mesh_overhead.py`)."""
 
 import functools
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AbstractContextManager, aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, aclosing
 from importlib import resources
 from typing import Any
 
-import httpx2
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from pydantic import SecretStr
 
-from services.summarizer.adapters.bounded_http import TooLong
 from services.summarizer.adapters.chat import ChatProvider, Piece, new_fence
-from services.summarizer.adapters.chat_http import ChatHttp, Refused
-from services.summarizer.adapters.provider_faults import cut_off, no_connection, refused, timed_out, unreadable
+from services.summarizer.adapters.provider_http import ProviderHttp, translated
 from services.summarizer.domain import prompt_forms
 from services.summarizer.domain.fields_values import ChatPrompt
 from services.summarizer.domain.ports import Abilities
@@ -57,7 +54,7 @@ class MistralProvider(ChatProvider):
     ) -> None:
         super().__init__(name=_NAME, models=MODELS, count_text=count_text, timeout_s=timeout_s, new_fence=new_fence)
         self._now_s = now_s
-        self._api = ChatHttp(self._http, url=url, api_key=api_key)
+        self._api = ProviderHttp(self._http, url=url, api_key=api_key)
 
     async def _ask(self, prompt: ChatPrompt) -> Piece:
         answer = await self._api.post(_PATH, self._request(prompt))
@@ -94,27 +91,7 @@ class MistralProvider(ChatProvider):
         }
 
     def _translated(self) -> AbstractContextManager[None]:
-        return translated(timeout_s=self._timeout_s, now_s=self._now_s)
-
-
-@contextmanager
-def translated(*, timeout_s: float, now_s: Callable[[], float]) -> Iterator[None]:
-    """What ChatHttp raises, as the port says it, for every API of Mistral's."""
-    try:
-        yield
-    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as exc:
-        raise no_connection(_NAME) from exc
-    except (TimeoutError, httpx2.TimeoutException) as exc:
-        raise timed_out(_NAME, timeout_s) from exc
-    except TooLong as exc:
-        raise unreadable(_NAME, "it is too long", None) from exc
-    except ValueError as exc:
-        # json.JSONDecodeError and UnicodeDecodeError are among them.
-        raise unreadable(_NAME, "it is not in the form of the API", None) from exc
-    except Refused as exc:
-        raise refused(_NAME, exc.status, exc.headers, now_s=now_s) from exc
-    except httpx2.RequestError as exc:
-        raise cut_off(_NAME) from exc
+        return translated(_NAME, timeout_s=self._timeout_s, now_s=self._now_s)
 
 
 @functools.cache

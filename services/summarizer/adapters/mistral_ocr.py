@@ -11,9 +11,8 @@ from pydantic import SecretStr
 
 from services.runtime.errors import NotFound
 from services.summarizer.adapters.bounded_http import bounded_client
-from services.summarizer.adapters.chat_http import ChatHttp
-from services.summarizer.adapters.mistral import translated
 from services.summarizer.adapters.provider_faults import unreadable
+from services.summarizer.adapters.provider_http import ProviderHttp, translated
 from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.page_text import MAX_MARKDOWN_CHARS
 from services.summarizer.domain.pictures import PagePrompt
@@ -53,7 +52,7 @@ class MistralOcrProvider:
         self._http = bounded_client(
             max_response_bytes=_MAX_RESPONSE_BYTES, timeout_s=timeout_s, max_connections=_MAX_CONNECTIONS
         )
-        self._api = ChatHttp(self._http, url=url, api_key=api_key)
+        self._api = ProviderHttp(self._http, url=url, api_key=api_key)
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,7 +80,7 @@ class MistralOcrProvider:
         """The page's text, as Markdown. Raises what the port says, with reasons PROVIDER_…"""
         assert isinstance(prompt, PagePrompt)
         address = await asyncio.to_thread(_address, prompt)
-        with translated(timeout_s=self._timeout_s, now_s=self._now_s):
+        with translated(_NAME, timeout_s=self._timeout_s, now_s=self._now_s):
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._api.post(_PATH, _request(prompt, address))
             return _answer(answer)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from services.summarizer.adapters.chat_http import ChatHttp, Refused
+from services.summarizer.adapters.provider_http import ProviderHttp, Refused
 
 STREAM = (
     b': a comment\r\n\r\nevent: message\r\ndata: {"text": "Bees"}\r\n\r\n'
@@ -19,7 +19,7 @@ STREAM = (
 EVENTS = [{"text": "Bees"}, {"text": " make"}, {"text": "\u2028\x85 honey \U0001f41d"}]
 
 
-def api(pieces: list[bytes], *, status: int = 200) -> ChatHttp:
+def api(pieces: list[bytes], *, status: int = 200) -> ProviderHttp:
     async def body() -> AsyncIterator[bytes]:
         for piece in pieces:
             yield piece
@@ -30,7 +30,7 @@ def api(pieces: list[bytes], *, status: int = 200) -> ChatHttp:
         return httpx2.Response(status, content=body(), headers={"retry-after": "3"})
 
     http = httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
-    return ChatHttp(http, url="https://model.test/", api_key=SecretStr("the-key"))
+    return ProviderHttp(http, url="https://model.test/", api_key=SecretStr("the-key"))
 
 
 @given(cuts=st.lists(st.integers(0, len(STREAM)), max_size=20).map(sorted))

@@ -1,11 +1,15 @@
 """JSON and server-sent events of a provider's HTTP API, whole or event by event."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 from pydantic import SecretStr
+
+from services.summarizer.adapters.bounded_http import TooLong
+from services.summarizer.adapters.provider_faults import cut_off, no_connection, refused, timed_out, unreadable
 
 _DONE = b"[DONE]"
 
@@ -19,7 +23,7 @@ class Refused(Exception):
         self.headers = headers
 
 
-class ChatHttp:
+class ProviderHttp:
     """One API with a bearer key. `http` bounds what comes back, see bounded_http.
 
     Every method raises Refused, what httpx2 raises, and ValueError for a body that is no JSON object.
@@ -32,9 +36,13 @@ class ChatHttp:
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer as a whole."""
+        return _object(await self.post_unread(path, body))
+
+    async def post_unread(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """The bytes of the answer, for one that takes long to read."""
         async with self._http.stream("POST", self._url + path, json=body, headers=self._headers) as response:
             _succeeded(response)
-            return _object(await response.aread())
+            return await response.aread()
 
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The data of each event until the stream says that it is done, or ends. Closing it ends the call."""
@@ -44,6 +52,26 @@ class ChatHttp:
                 if data == _DONE:
                     return
                 yield _object(data)
+
+
+@contextmanager
+def translated(provider: str, *, timeout_s: float, now_s: Callable[[], float]) -> Iterator[None]:
+    """What ProviderHttp raises, as the port says it. `now_s` is Unix time."""
+    try:
+        yield
+    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as exc:
+        raise no_connection(provider) from exc
+    except (TimeoutError, httpx2.TimeoutException) as exc:
+        raise timed_out(provider, timeout_s) from exc
+    except TooLong as exc:
+        raise unreadable(provider, "it is too long", None) from exc
+    except ValueError as exc:
+        # json.JSONDecodeError and UnicodeDecodeError are among them.
+        raise unreadable(provider, "it is not in the form of the API", None) from exc
+    except Refused as exc:
+        raise refused(provider, exc.status, exc.headers, now_s=now_s) from exc
+    except httpx2.RequestError as exc:
+        raise cut_off(provider) from exc
 
 
 def _succeeded(response: httpx2.Response) -> None:
