@@ -110,8 +110,11 @@ class Command:
 
     def interrupted(self, *arguments: str, when: Callable[[], bool]) -> Answer:
         """The same, with Ctrl-C once `when` says so."""
+        # What a shell runs in its background ignores Ctrl-C, and so do its children unless they say otherwise.
+        heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        program = f"{heard}; from pagemesh_cli.__main__ import main; main()"
         with subprocess.Popen(
-            [sys.executable, "-m", "pagemesh_cli", *arguments],
+            [sys.executable, "-c", program, *arguments],
             env=dict(self.environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -234,7 +234,6 @@ def test_a_page_that_cannot_be_written_ends_it(edge: Edge, tmp_path: Path) -> No
     assert (full.code, full.error["reason"]) == (1, "CANNOT_WRITE")
 
 
-@pytest.mark.long
 def test_ctrl_c_leaves_whole_json(edge: Edge, tmp_path: Path) -> None:
     hang = threading.Event()
     asked = script([start(1, 9), page(1), page(2), hang])
