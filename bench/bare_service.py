@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import pymupdf
 
+from bench.bare_server import serve
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
 
 METHOD = "/bench.Bare/Pages"
@@ -76,20 +77,10 @@ class BareService:
             self._free.put_nowait(process)
 
 
-async def serve(tls: Path) -> None:
-    """Until standard input ends."""
-    ca, key, certificate = [(tls / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt")]
-    server = grpc.aio.server()
-    handler: Any = grpc.unary_stream_rpc_method_handler(BareService(os.cpu_count() or 1).pages)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Bare", {"Pages": handler}),))
-    port = server.add_secure_port(
-        "127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)], ca, require_client_auth=True)
-    )
-    await server.start()
-    print(port, flush=True)
-    await asyncio.to_thread(sys.stdin.read)
-    await server.stop(0)
+async def main(tls: Path) -> None:
+    pages = BareService(os.cpu_count() or 1).pages
+    await serve(tls, METHOD, grpc.unary_stream_rpc_method_handler(pages))
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1])))
+    asyncio.run(main(Path(sys.argv[1])))

@@ -15,7 +15,8 @@ import grpc
 import redis.asyncio as redis
 from google.api import httpbody_pb2
 
-from bench.echo import METHOD, running_echo
+from bench.bare_server import running
+from bench.echo import METHOD
 from bench.report import alternate_p50_us, report
 from bench.running_stack import RunningStack, running_stack
 from pagemesh.extractor.v1 import extractor_service_pb2 as extractor_pb2
@@ -100,6 +101,10 @@ async def measure(stack: RunningStack) -> None:
     cache = redis.Redis(port=stack.ports["valkey"], password=password, protocol=3)
     fresh = await summarizer.Summarize(request, metadata=IDENTITY, timeout=60)
     name = await cached_bytes(cache)
+    async with asyncio.timeout(30):
+        # On a busy machine the cache may be too slow for its 50 ms, which says nothing of what a hit takes.
+        while not (await summarizer.Summarize(request, metadata=IDENTITY, timeout=10)).summary.cached:
+            pass
     nothing = identity_service_pb2.WhoAmIRequest()
 
     async def cached() -> None:
@@ -113,7 +118,7 @@ async def measure(stack: RunningStack) -> None:
     async def get() -> None:
         await cache.get(name)
 
-    with running_echo(stack.tls_dir("summarizer"), fresh.ByteSize()) as port:
+    with running("bench.echo", str(stack.tls_dir("summarizer")), str(fresh.ByteSize())) as port:
         channels["echo"] = channel(stack, "summarizer", port)
         bare: Any = channels["echo"].unary_unary(METHOD)
 
@@ -136,5 +141,5 @@ async def measure(stack: RunningStack) -> None:
 
 
 if __name__ == "__main__":
-    with running_stack() as running:
-        asyncio.run(measure(running))
+    with running_stack() as own_stack:
+        asyncio.run(measure(own_stack))

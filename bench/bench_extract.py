@@ -16,8 +16,6 @@ import contextlib
 import multiprocessing
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +28,7 @@ import pymupdf
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from bench.bare_server import running
 from bench.bare_service import METHOD
 from bench.report import report
 from bench.running_stack import RunningStack, running_stack
@@ -153,15 +152,8 @@ class Service:
 def bare_service(stack: RunningStack) -> Iterator[int]:
     """Its port."""
     tls = CertificateAuthority(stack.root / "pki").tls_dir("extractor")
-    command = [sys.executable, "-m", "bench.bare_service", str(tls)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield int(process.stdout.readline())
-        finally:
-            process.stdin.close()
-            process.wait(timeout=10)
+    with running("bench.bare_service", str(tls)) as port:
+        yield port
 
 
 async def bare_pages(opened: grpc.aio.Channel, files: Sequence[Path]) -> int:
