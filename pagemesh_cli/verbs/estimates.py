@@ -16,6 +16,7 @@ from pagemesh_cli.verbs.summaries import (
     LengthOption,
     ModelOption,
     OcrModelOption,
+    ReuseSimilar,
     Style,
     StyleOption,
     summary_options,
@@ -35,6 +36,7 @@ def estimate(
     model: ModelOption = "",
     ocr_model: OcrModelOption = "",
     anonymise: Anonymise = None,
+    reuse_similar: ReuseSimilar = False,
     as_json: Json = False,
     timeout: Timeout = STREAM_TIMEOUT_S,
     access: Access,
@@ -42,7 +44,15 @@ def estimate(
     """Tell what a summary would use, cost and take. No model is called and nothing is spent."""
     output = Output(as_json=as_json)
     options = summary_options(
-        length, style, language, focus, model, audience=audience, ocr_model=ocr_model, anonymise=anonymise
+        length,
+        style,
+        language,
+        focus,
+        model,
+        audience=audience,
+        ocr_model=ocr_model,
+        anonymise=anonymise,
+        reuse_similar=reuse_similar,
     )
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)

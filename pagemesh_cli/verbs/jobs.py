@@ -22,7 +22,7 @@ from pagemesh_cli.verbs.listing import Limit, named, print_list, read_list, time
 from pagemesh_cli.verbs.money import amount, money
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
 from pagemesh_cli.verbs.questions import print_statements
-from pagemesh_cli.verbs.summaries import Length, OcrModelOption, Style, print_sentences, summary_options
+from pagemesh_cli.verbs.summaries import Length, OcrModelOption, ReuseSimilar, Style, print_sentences, summary_options
 from pagemesh_cli.verbs.upload import DOCUMENT, files_of, upload_file
 
 jobs = typer.Typer(no_args_is_help=True, help="Hand in work, watch it, and see what became of it.")
@@ -83,6 +83,7 @@ def submit(
     ] = "",
     ask: Annotated[str, typer.Option(metavar="QUESTION", help="Answer this question from each.")] = "",
     anonymise: Anonymise = None,
+    reuse_similar: ReuseSimilar = False,
     attempts: Annotated[int, typer.Option(min=0, max=20, help="Tries of each; 0: the stack's number.")] = 0,
     max_cost: JobMaxCost = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until all have ended.")] = False,
@@ -95,7 +96,9 @@ def submit(
         if schema or ask:
             kind = _looking(schema, ask, model, ocr_model, anonymise or ())
         elif work is Work.SUMMARIZE:
-            options = summary_options(length, style, "", "", model, ocr_model=ocr_model, anonymise=anonymise)
+            options = summary_options(
+                length, style, "", "", model, ocr_model=ocr_model, anonymise=anonymise, reuse_similar=reuse_similar
+            )
             kind = job_pb2.JobWork(summarize=options)
         else:
             kind = job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())

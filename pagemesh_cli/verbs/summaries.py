@@ -48,6 +48,11 @@ OcrModelOption = Annotated[
     ),
 ]
 
+ReuseSimilar = Annotated[
+    bool,
+    typer.Option("--reuse-similar", help="Take what was bought for nearly identical parts of other documents."),
+]
+
 
 @connecting
 def summarize(
@@ -66,6 +71,7 @@ def summarize(
     ocr_model: OcrModelOption = "",
     max_cost: MaxCost = None,
     anonymise: Anonymise = None,
+    reuse_similar: ReuseSimilar = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print each sentence as soon as its citations are checked.")
     ] = False,
@@ -85,6 +91,7 @@ def summarize(
         audience=audience,
         ocr_model=ocr_model,
         anonymise=anonymise,
+        reuse_similar=reuse_similar,
     )
     with connected(output, access) as client:
         document = document_name(client, output, source, timeout_s=timeout)
@@ -115,6 +122,7 @@ def summary_options(
     ocr_model: str = "",
     audience: str = "",
     anonymise: Kinds | None = None,
+    reuse_similar: bool = False,
 ) -> summarizer_service_pb2.SummaryOptions:
     """The options as the contract has them; the service checks what is free text."""
     return summarizer_service_pb2.SummaryOptions(
@@ -127,6 +135,7 @@ def summary_options(
         ocr_model=ocr_model,
         audience=audience,
         anonymise=anonymise or (),
+        reuse_similar=reuse_similar,
     )
 
 
@@ -211,5 +220,7 @@ def print_sentence(output: Output, number: int, sentence: summary_pb2.SummarySen
         output.write(f"     page {citation.page}, {boxes or 'as a model read it'}\n")
         if not is_verbatim(sentence, citation):
             output.write(f"       \u201c{citation.quote}\u201d\n")
+    if sentence.reused_from:
+        output.write(f"     written for {sentence.reused_from}, which is nearly the same\n")
     if not sentence.grounded:
         output.write("     not grounded: nothing like it was found in the document\n")

@@ -26,7 +26,7 @@ from services.runtime.command import run
 from services.runtime.config import DatabaseSettings, load_settings
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
-from services.summarizer import asking, embedding, fields
+from services.summarizer import asking, embedding, fields, reusing
 from services.summarizer.adapters import signals
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.ledger_standing import LedgerStanding
@@ -205,7 +205,8 @@ def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.Asyn
         now_s=time.time,
         observe=signals.called,
     )
-    map_reduce = MapReduce(results=results, paid=paid)
+    similar, reuse = reusing.compose(world, savings)
+    map_reduce = MapReduce(results=results, paid=paid, similar=similar)
     scans = Scans(world.pages, world.pictures, map_reduce)
     keeper = Keeper(pages=world.pages, results=results, cache=world.cache, tails=tails, act_as=act_as, new_id=_new_id)
     summaries = StreamSummarize(
@@ -213,7 +214,9 @@ def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.Asyn
         sightings=Sightings(world.pages, now_s=time.time),
         cache=world.cache,
         flights=_flights(stack),
-        maker=SummaryMaker(scans=scans, map_reduce=map_reduce, act_as=act_as, anonymised=signals.anonymised),
+        maker=SummaryMaker(
+            scans=scans, map_reduce=map_reduce, act_as=act_as, anonymised=signals.anonymised, reuse=reuse
+        ),
         savings=savings,
         keeper=keeper,
         new_id=_new_id,
@@ -271,6 +274,7 @@ def _embedding(world: Outside, making: _Making) -> Embeddings:
 def _estimate(settings: SummarizerSettings, world: Outside, making: _Making) -> EstimateSummary:
     return EstimateSummary(
         policy=settings.personal_data(),
+        similar=reusing.looking(world),
         models=making.models,
         pages=world.pages,
         pictures=world.pictures,

@@ -20,6 +20,7 @@ from services.summarizer.domain.values import (
     Citation,
     Consumption,
     Money,
+    ReusedPart,
     Sentence,
     Summary,
     TokenCount,
@@ -100,6 +101,15 @@ class TestEveryCache:
         assert await cache.get("acme", OTHER_KEY) == other
         assert await cache.get("globex", KEY) == SUMMARY
         assert await cache.purge("acme", SUMMARY.document) == 0
+
+    async def test_a_summary_goes_with_a_document_whose_answers_it_reused(self, cache: SummaryCache) -> None:
+        source = "documents/" + "c" * 32
+        reused = replace(SUMMARY, reused=(ReusedPart(source, 1, 2), ReusedPart(SUMMARY.document, 3, 3)))
+        for purged in (source, SUMMARY.document):
+            await cache.put("acme", KEY, reused)
+            assert await cache.get("acme", KEY) == reused
+            await cache.purge("acme", purged)
+            assert await cache.get("acme", KEY) is None
 
 
 async def test_a_purge_leaves_nothing_behind(redis_cache: RedisSummaryCache, client: "redis.Redis") -> None:

@@ -110,7 +110,7 @@ def test_summary_for_people_shows_page_quote_box_and_bill(pagemesh: Command, doc
 
 
 def test_an_estimate_spends_nothing_and_bounds_what_follows(pagemesh: Command, document: str) -> None:
-    wanted = ("--focus", "what an estimate is for")
+    wanted = ("--focus", "what an estimate is for", "--reuse-similar")
     found = pagemesh("estimate", document, *wanted, "--json").json["estimate"]
     assert int(found["price"]["low"]["micros"]) <= int(found["price"]["expected"]["micros"])
     out = pagemesh("estimate", document, *wanted).out

@@ -16,6 +16,7 @@ from services.summarizer.domain.values import (
     HiddenText,
     Money,
     Quote,
+    ReusedPart,
     ScanReading,
     Sentence,
     Summary,
@@ -69,7 +70,7 @@ def encode_summary(tenant: str, key: bytes, summary: Summary) -> bytes:
             key.hex(),
             summary.document,
             summary.text,
-            [[sentence.text, [encode_citation(c) for c in sentence.citations]] for sentence in summary.sentences],
+            [_encode_sentence(sentence) for sentence in summary.sentences],
             summary.model,
             summary.extractive,
             summary.failed_pages,
@@ -79,6 +80,7 @@ def encode_summary(tenant: str, key: bytes, summary: Summary) -> bytes:
             [summary.hidden.pages, summary.hidden.words, summary.suspicious_passages],
             *([[*encode_scans(summary.scans), used.tokens.pages]] if summary.scans.model else []),
             *encode_counts(summary.anonymised),
+            *(f"{part.document} {part.first_page} {part.last_page}" for part in summary.reused),
         ]
     )
 
@@ -95,8 +97,8 @@ def decode_summary(tenant: str, key: bytes, data: bytes) -> Summary:
             document=document,
             text=text,
             sentences=tuple(
-                Sentence(said, tuple(decode_citation(*citation) for citation in citations))
-                for said, citations in sentences
+                Sentence(said, tuple(decode_citation(*citation) for citation in citations), *reused_from)
+                for said, citations, *reused_from in sentences
             ),
             model=model,
             extractive=extractive,
@@ -116,9 +118,20 @@ def decode_summary(tenant: str, key: bytes, data: bytes) -> Summary:
             suspicious_passages=more[0][2] if more else 0,
             anonymised=decode_counts(*(item for item in more[1:] if isinstance(item, dict))),
             scans=next((decode_scans(*item[:3]) for item in more[1:] if isinstance(item, list)), NO_SCANS),
+            reused=tuple(_decode_reused(*item.split(" ")) for item in more[1:] if isinstance(item, str)),
         )
     except (ValueError, TypeError, IndexError) as exc:
         raise Undecodable("a summary cannot be read") from exc
+
+
+def _encode_sentence(sentence: Sentence) -> list[Any]:
+    """A sentence; that it was written for another document is told only where it was."""
+    citations = [encode_citation(citation) for citation in sentence.citations]
+    return [sentence.text, citations, *([sentence.reused_from] if sentence.reused_from else [])]
+
+
+def _decode_reused(document: str, first_page: str, last_page: str) -> ReusedPart:
+    return ReusedPart(document, int(first_page), int(last_page))
 
 
 def encode_counts(counts: Counts) -> list[dict[str, int]]:

@@ -36,7 +36,16 @@ def encode_work(work: Work) -> bytes:
             asked = [options.length.name, options.style.value, options.language, options.focus, options.model]
             # A worker of the version before can do all others.
             asked += [options.audience] if options.audience else []
-            return _dump(["summarize", asked, fallbacks, *_named(options.ocr_model), *_kinds(options.anonymise)])
+            return _dump(
+                [
+                    "summarize",
+                    asked,
+                    fallbacks,
+                    *_named(options.ocr_model),
+                    *_kinds(options.anonymise),
+                    *([True] if options.reuse_similar else []),
+                ]
+            )
         case ExtractWork():
             return _dump(["extract"])
         case FieldsWork(schema, stored, model, fallbacks, ocr_model, kinds):
@@ -62,7 +71,7 @@ def decode_work(data: bytes) -> Work:
         (length, style, language, focus, model, *audience), fallbacks, *more = rest
         ocr_model, kinds = _read_more(more)
         options = Options(Length[length], Style(style), language, focus, model, *audience)
-        options = replace(options, ocr_model=ocr_model, anonymise=kinds)
+        options = replace(options, ocr_model=ocr_model, anonymise=kinds, reuse_similar=True in more)
         return SummarizeWork(options, tuple(fallbacks))
     except (ValueError, TypeError, KeyError) as exc:
         raise Undecodable("the work of a job cannot be read") from exc
@@ -119,7 +128,7 @@ def _kinds(kinds: Kinds | None) -> list[list[str]]:
     return [] if kinds is None else [[kind.value for kind in kinds]]
 
 
-def _read_more(more: list[str | list[str]]) -> tuple[str, Kinds | None]:
+def _read_more(more: list[str | list[str] | bool]) -> tuple[str, Kinds | None]:
     """Who reads scans, and what is replaced; each is there only where the work says so."""
     named = [item for item in more if isinstance(item, str)]
     return "".join(named), _read_kinds(*(item for item in more if isinstance(item, list)))

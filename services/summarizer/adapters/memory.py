@@ -199,7 +199,7 @@ class MemoryCache:
 
     async def purge(self, tenant: str, document: str) -> int:
         """Forgets every summary of the document."""
-        own = [at for at, summary in self._summaries.items() if (at[0], summary.document) == (tenant, document)]
+        own = [at for at, summary in self._summaries.items() if at[0] == tenant and document in summary.documents]
         for at in own:
             del self._summaries[at]
         return len(own)
@@ -250,6 +250,10 @@ class MemoryStore:
             self._results[tenant, key] = Committed(answer, delivery.event.event_id)
             self._bought_for[tenant, key] = frozenset(documents)
         await self.add(delivery)
+
+    def bought_for(self, tenant: str, key: bytes) -> frozenset[str]:
+        """The documents of an answer."""
+        return self._bought_for.get((tenant, key), frozenset())
 
     async def generation(self, tenant: str, document: str) -> int:
         """How often the document was purged."""

@@ -109,7 +109,7 @@ class PostgresResults:
 
     async def find(self, tenant: str, keys: Sequence[bytes]) -> Mapping[bytes, Committed]:
         """Those of the keys that have an answer of this tenant, written as this version reads it."""
-        asked = {_stored(key): key for key in keys}
+        asked = {stored_key(key): key for key in keys}
         with translate("results.find"):
             async with self._pool.connection() as connection, connection.transaction():
                 await _as_tenant(connection, tenant)
@@ -133,7 +133,7 @@ class PostgresResults:
         assert delivery.event is not None
         row = {
             "tenant": delivery.caller.tenant,
-            "key": _stored(key),
+            "key": stored_key(key),
             "answer": encoding.encode_answer(answer),
             "event_id": delivery.event.event_id,
             "document": delivery.event.document,
@@ -215,7 +215,7 @@ class PostgresOutbox:
                 await connection.execute(query, row)
 
 
-def _stored(key: bytes) -> bytes:
+def stored_key(key: bytes) -> bytes:
     """The key of the row: answers that another version has written are not found, instead of found unreadable."""
     return hashlib.sha256(b"%d:%b" % (encoding.VERSION, key)).digest()
 

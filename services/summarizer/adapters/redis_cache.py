@@ -1,6 +1,6 @@
 """Summaries in Redis. Whatever Redis does, the service goes on without it."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import cast
 
 import redis.asyncio as redis
@@ -68,7 +68,9 @@ class RedisSummaryCache:
         if len(data) > MAX_VALUE_BYTES:
             return
         try:
-            await self._guarded(lambda: self._put(_name(tenant, key), _names(tenant, summary.document), data))
+            await self._guarded(
+                lambda: self._put(_name(tenant, key), [_names(tenant, name) for name in summary.documents], data)
+            )
         except PagemeshError:
             _LOOKUPS.labels("put_failed").inc()
 
@@ -77,12 +79,13 @@ class RedisSummaryCache:
         names = _names(tenant, document)
         return await self._guarded(lambda: self._purge(names), times=_PURGE_TIMES)
 
-    async def _put(self, name: str, names: str, data: bytes) -> None:
+    async def _put(self, name: str, sets: Sequence[str], data: bytes) -> None:
         async with self._client.pipeline(transaction=True) as together:
             together.set(name, data, ex=self._ttl_s)
-            # It outlives all whose names it holds.
-            together.sadd(names, name)
-            together.expire(names, self._ttl_s)
+            for names in sets:
+                # It outlives all whose names it holds.
+                together.sadd(names, name)
+                together.expire(names, self._ttl_s)
             await together.execute()
 
     async def _purge(self, names: str) -> int:

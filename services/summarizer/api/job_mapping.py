@@ -261,6 +261,7 @@ def _from_options(options: Options, fallbacks: tuple[str, ...]) -> summarizer_pb
         ocr_model=options.ocr_model,
         audience=options.audience,
         anonymise=from_kinds(options.anonymise),
+        reuse_similar=options.reuse_similar,
     )
 
 

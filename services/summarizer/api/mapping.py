@@ -1,7 +1,7 @@
 """Between the contract's messages and the domain's values."""
 
 from pagemesh.common.v1 import money_pb2, page_pb2
-from pagemesh.summarizer.v1 import scan_pb2, summary_pb2
+from pagemesh.summarizer.v1 import reuse_pb2, scan_pb2, summary_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
 from services.summarizer.api.personal_mapping import from_counts, to_kinds
 from services.summarizer.domain.events import Event, Finished, Progress, SentenceReady, TextDelta
@@ -12,6 +12,7 @@ from services.summarizer.domain.values import (
     Length,
     Money,
     Options,
+    ReusedPart,
     ScanReading,
     Sentence,
     Style,
@@ -42,6 +43,7 @@ def to_options(message: service_pb2.SummaryOptions) -> Options:
         ocr_model=message.ocr_model,
         audience=message.audience,
         anonymise=to_kinds(message.anonymise),
+        reuse_similar=message.reuse_similar,
     )
 
 
@@ -76,6 +78,7 @@ def from_summary(summary: Summary) -> summary_pb2.Summary:
         suspicious_passage_count=summary.suspicious_passages,
         scan_reading=from_scans(summary.scans),
         anonymised=from_counts(summary.anonymised),
+        reused_parts=[_from_reused(part) for part in summary.reused],
     )
 
 
@@ -93,7 +96,12 @@ def _from_sentence(sentence: Sentence) -> summary_pb2.SummarySentence:
         text=sentence.text,
         citations=[from_citation(citation) for citation in sentence.citations],
         grounded=sentence.grounded,
+        reused_from=sentence.reused_from,
     )
+
+
+def _from_reused(part: ReusedPart) -> reuse_pb2.ReusedPart:
+    return reuse_pb2.ReusedPart(source_document=part.document, first_page=part.first_page, last_page=part.last_page)
 
 
 def from_citation(citation: Citation) -> summary_pb2.Citation:

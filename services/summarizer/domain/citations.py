@@ -32,7 +32,7 @@ _MAX_OCCURRENCES = 64
 _MAX_ALIGNED_PAGES = 8
 _MAX_PARTS = 4
 _PROBE_WORDS = 8
-_ELLIPSIS = re.compile(r"[\[(]?(?:\u2026|\.\.\.+)[\])]?")
+ELLIPSIS = re.compile(r"[\[(]?(?:\u2026|\.\.\.+)[\])]?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Locator:
         whole = self._locate([quote.text], quote.page)
         if whole is not None:
             return whole
-        parts = [part for part in _ELLIPSIS.split(quote.text) if fold("".join(part.split()))]
+        parts = [part for part in ELLIPSIS.split(quote.text) if fold("".join(part.split()))]
         return self._locate(parts, quote.page) if 1 < len(parts) <= _MAX_PARTS else None
 
     def _locate(self, parts: list[str], hint: int) -> Citation | None:

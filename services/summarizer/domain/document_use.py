@@ -63,6 +63,8 @@ class Keeper:
         # Asked afterwards: whoever erases it counts first and clears the cache then, so one of both finds it there.
         try:
             erased = await self._results.generation(tenant, job.document) != job.generation
+            for part in summary.reused:
+                erased = erased or await self._results.generation(tenant, part.document) != part.generation
         except PagemeshError:
             erased = True  # nobody knows
         if erased:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from services.runtime.errors import FailedPrecondition, PagemeshError
 from services.summarizer.domain.expected_calls import UNREAD_PAGE, Counted, ExpectedCalls, ExpectedScans, Guess
-from services.summarizer.domain.keys import summary_key
 from services.summarizer.domain.map_reduce import FAN_OUT, Bill, Job, MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.personal_kinds import REPLACING_NOTHING, Counts, Policy
@@ -17,7 +16,8 @@ from services.summarizer.domain.prices import Prices
 from services.summarizer.domain.purse import CURRENCY
 from services.summarizer.domain.reading import Reading, builder_for
 from services.summarizer.domain.scans import Scans
-from services.summarizer.domain.summarize import check_language
+from services.summarizer.domain.similar import Similar
+from services.summarizer.domain.summarize import check_language, first_kept, keys_of
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.values import Caller, Money, Options, Stage, TokenCount
 from services.summarizer.domain.veil import Veil
@@ -73,8 +73,11 @@ class EstimateSummary:
         tails: Tails,
         new_id: Callable[[], str],
         policy: Policy = REPLACING_NOTHING,
+        similar: Similar | None = None,
     ) -> None:
+        """`similar` only looks."""
         self._policy = policy
+        self._similar = similar
         self._models = models
         self._pages = pages
         self._pictures = pictures
@@ -99,8 +102,7 @@ class EstimateSummary:
             anonymise=self._policy.kinds(options.anonymise),
         )
         await self._pages.exists(document)
-        key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
-        if await self._cache.get(caller.tenant, key) is not None:
+        if await first_kept(self._cache, caller.tenant, keys_of(caller.tenant, document, options, model)) is not None:
             return Estimate(document, model.name, cached=True)
         price = await self._prices.of(model.name)
         job, scanned = Job(caller, document, options, model, ocr=ocr), Bill()
@@ -159,7 +161,7 @@ class EstimateSummary:
     async def _outlay(self, job: Job, reading: Reading, calls: ExpectedCalls) -> tuple[Outlay, int]:
         """What all calls come to, and how many of them are about chunks."""
         bill = Bill()
-        way = MapReduce(results=self._results, paid=calls)
+        way = MapReduce(results=self._results, paid=calls, similar=self._similar)
         try:
             await way.answer(job, reading.chunks, bill, chunk_done=_unheard, on_text=_unheard_text)
         except FailedPrecondition as exc:

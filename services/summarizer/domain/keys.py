@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from services.summarizer.domain.fields_values import VERSION as FIELDS_VERSION
 from services.summarizer.domain.fields_values import FieldsPrompt
@@ -24,11 +25,12 @@ OCR_VERSION = "1"
 """Changes whenever pages that a model read would make another text."""
 
 
-def summary_key(tenant: str, document: str, options: Options, *, provider_version: str) -> bytes:
-    """32 bytes that name one summary of one tenant; the models of the options must be resolved."""
+def summary_key(tenant: str, document: str, options: Options, *, provider_version: str, reused: bool = False) -> bytes:
+    """32 bytes that name one summary of one tenant; the models of the options must be resolved. With `reused` parts of
+    it are answers to other documents, which only those find who want that."""
     # Only where there is one: the keys of other summaries stay as they were.
     read_by = ["ocr", OCR_VERSION, options.ocr_model] if options.ocr_model else []
-    asked = [*_options(options), options.model, *read_by, *_hidden(options.anonymise)]
+    asked = [*_options(options), options.model, *read_by, *_hidden(options.anonymise), *(["reused"] if reused else [])]
     return _digest(["summary", PIPELINE_VERSION, provider_version, tenant, document, *asked])
 
 
@@ -59,6 +61,11 @@ def content_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
             *_hidden(prompt.options.anonymise),
         ]
     )
+
+
+def question_key(prompt: Prompt, *, model: str, provider_version: str) -> bytes:
+    """What is asked about a chunk, whatever it says: the same for all chunks that are asked about alike."""
+    return content_key(replace(prompt, chunk=None), model=model, provider_version=provider_version)
 
 
 def fields_key(prompt: FieldsPrompt, *, digest: str, model: str, provider_version: str) -> bytes:

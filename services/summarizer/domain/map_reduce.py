@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from services.runtime.errors import FailedPrecondition
 from services.summarizer.domain.fields_values import AnyPrompt
@@ -12,6 +12,7 @@ from services.summarizer.domain.paid_calls import Calls, OnText, Order, Paid
 from services.summarizer.domain.ports import Results
 from services.summarizer.domain.purse import CURRENCY, Purse
 from services.summarizer.domain.reading import CONTEXT_SHARE
+from services.summarizer.domain.similar import Looked, Similar, is_asked_about
 from services.summarizer.domain.values import (
     Answer,
     Caller,
@@ -21,6 +22,7 @@ from services.summarizer.domain.values import (
     Money,
     Options,
     Prompt,
+    ReusedPart,
     Stage,
     TokenCount,
 )
@@ -53,9 +55,10 @@ class Job:
 
 @dataclass(slots=True)
 class Bill:
-    """The calls that were paid for so far."""
+    """The calls that were paid for so far, and the parts that were not because answers to others serve."""
 
     calls: list[Paid] = field(default_factory=list)
+    reused: list[ReusedPart] = field(default_factory=list)
 
     def consumption(self) -> Consumption:
         """The sum of those that were bought for this request and not for another."""
@@ -79,9 +82,11 @@ class Bill:
 class MapReduce:
     """The calls of one kind of request. Raises what Calls.make and Results.find raise."""
 
-    def __init__(self, *, results: Results, paid: Calls) -> None:
+    def __init__(self, *, results: Results, paid: Calls, similar: Similar | None = None) -> None:
+        """`similar` serves jobs that want it."""
         self._results = results
         self._paid = paid
+        self._similar = similar
 
     async def answer(
         self, job: Job, chunks: Sequence[Chunk], bill: Bill, *, chunk_done: Callable[[], None], on_text: OnText
@@ -142,11 +147,27 @@ class MapReduce:
         answers = {key: committed.answer for key, committed in known.items()}
         # The same text may stand in a document twice: one call answers both.
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in answers}
-        for _ in range(len(prompts) - len(missing)):
+        looked = await self._look(job, dict(zip(keys, prompts, strict=True)), set(missing))
+        answers.update(looked.answers)
+        bill.reused += looked.parts
+        for _ in range(len(prompts) - len(missing) + len(looked.answers)):
             done()
-        orders = [job.order(prompt, key) for key, prompt in missing.items()]
+        orders = [_order(job, prompt, key, bill) for key, prompt in missing.items() if key not in answers]
         answers.update(await self._buy(orders, bill, done, on_text))
+        if self._similar is not None:
+            await self._similar.remember(job.caller, looked, answers)
         return [answers[key] for key in keys]
+
+    async def _look(self, job: Job, prompts: Mapping[bytes, AnyPrompt], missing: set[bytes]) -> Looked:
+        """Answers to near-identical chunks, where the job wants them."""
+        if self._similar is None or not job.options.reuse_similar:
+            return Looked()
+        asked = {
+            key: prompt
+            for key, prompt in prompts.items()
+            if isinstance(prompt, Prompt) and is_asked_about(job.model, prompt)
+        }
+        return await self._similar.look(job.caller, job.model, asked, missing)
 
     async def _buy(
         self, orders: Sequence[Order], bill: Bill, done: Callable[[], None], on_text: OnText | None
@@ -182,6 +203,15 @@ class MapReduce:
 def _prompt(job: Job, stage: Stage, *, chunk: Chunk | None = None, claims: Part = ()) -> Prompt:
     sentences = job.options.length.value
     return Prompt(stage, job.options, job.model.short_name, sentences, chunk=chunk, claims=claims)
+
+
+def _order(job: Job, prompt: AnyPrompt, key: bytes, bill: Bill) -> Order:
+    """A call of the job. What is made of reused answers goes with the documents that those were bought for."""
+    order = job.order(prompt, key)
+    if prompt.stage is not Stage.REDUCE:
+        return order
+    others = {part.document: part.generation for part in bill.reused if part.document != job.document}
+    return replace(order, others=tuple(sorted(others.items())))
 
 
 def _groups(job: Job, parts: Sequence[Part]) -> Iterator[list[Part]]:

@@ -28,7 +28,8 @@ def free_event(
     saved: Money,
     operation: str = "summarize",
 ) -> UsageEvent:
-    """An event without tokens; `source` is `cache` or `shared`, `saved` what the answer had cost when it was made."""
+    """An event without tokens; `source` is `cache`, `shared` or `similar`, `saved` what the answer had cost when it was
+    made, or would have cost."""
     return UsageEvent(
         event_id=event_id,
         model=model,
@@ -60,6 +61,10 @@ class Savings:
             self._queue.put_nowait((caller, event))
         except asyncio.QueueFull:
             self._dropped(1)
+
+    def lose(self) -> None:
+        """Counts an event that could not be made."""
+        self._dropped(1)
 
     async def run(self) -> None:
         """Records until cancelled."""

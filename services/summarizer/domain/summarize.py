@@ -22,6 +22,7 @@ from services.summarizer.domain.reading import Reading, builder_for
 from services.summarizer.domain.savings import Savings, free_event
 from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.sightings import Sightings
+from services.summarizer.domain.similar import ReuseSavings, marked
 from services.summarizer.domain.single_flight import Emit, SingleFlight
 from services.summarizer.domain.values import Caller, Consumption, Money, Options, Sentence, Summary, TokenCount
 from services.summarizer.domain.veil import Restoring
@@ -38,10 +39,17 @@ class SummaryMaker:
     """Makes one summary: pages, chunks, paid answers, checked citations."""
 
     def __init__(
-        self, *, scans: Scans, map_reduce: MapReduce, act_as: ActAs, anonymised: Callable[[Counts], None] = untold
+        self,
+        *,
+        scans: Scans,
+        map_reduce: MapReduce,
+        act_as: ActAs,
+        anonymised: Callable[[Counts], None] = untold,
+        reuse: ReuseSavings | None = None,
     ) -> None:
-        """`anonymised` hears what was replaced, by kind."""
+        """`anonymised` hears what was replaced, by kind, and `reuse` what was saved by answers to other documents."""
         self._anonymised = anonymised
+        self._reuse = reuse
         self._scans = scans
         self._map_reduce = map_reduce
         self._act_as = act_as
@@ -52,6 +60,7 @@ class SummaryMaker:
 
         Raises what PageSource, Results, Books and Provider raise, and InvalidArgument LANGUAGE_NOT_SUPPORTED.
         """
+        bill.reused.clear()  # by a model that failed, and for it alone
         # Reading is one call with one deadline, which cannot move when somebody joins who waits for longer. So it has
         # none of its listeners': the last of them who leaves ends it.
         with self._act_as(job.caller):
@@ -77,13 +86,17 @@ class SummaryMaker:
                 chunk_done=tell.chunk_done,
                 on_text=lambda text: _emit_text(stream.feed(restoring.feed(text)), emit),
             )
+            if bill.reused and self._reuse is not None:
+                await self._reuse.tell(job.caller, job.document, job.model.name, bill.reused)
         _emit_text(stream.feed(restoring.finish()) + stream.finish(), emit)
+        # One part is one answer, whatever a sentence of it cites; several were made into one here.
+        all_from = bill.reused[0].document if bill.reused and len(reading.chunks) == 1 else ""
         sentences: list[Sentence] = []
         grounded = ground(restored_claims(claims, veil), reading.locator)
         # A quote that stands on no page is looked for on all of them.
         while (sentence := await asyncio.to_thread(next, grounded, None)) is not None:
-            sentences.append(sentence)
-            emit(SentenceReady(sentence))
+            sentences.append(marked(sentence, bill.reused, all_from=all_from))
+            emit(SentenceReady(sentences[-1]))
         self._anonymised(counts_of(veil))
         return replace(_summary(job, reading, tuple(sentences), bill), anonymised=counts_of(veil))
 
@@ -147,8 +160,8 @@ class StreamSummarize:
             ocr_model="" if ocr is None else ocr.name,
             anonymise=self._policy.kinds(options.anonymise),
         )
-        key = summary_key(caller.tenant, document, options, provider_version=model.provider.version)
-        cached = await self._look(caller, document, key)
+        keys = keys_of(caller.tenant, document, options, model)
+        cached = await self._look(caller, document, keys)
         if cached is not None:
             self._record_saving(caller, cached, "cache")
             for sentence in cached.sentences:
@@ -158,7 +171,7 @@ class StreamSummarize:
         job = Job(caller, document, options, model, purse=purse, ocr=ocr)
         # Who pays, and how much, is part of the key: a listener must not fail, or be served, on another one's budget.
         bound = None if purse is None else purse.key
-        flight_key = (caller.actor, caller.project, key, tuple(model.name for model in models), bound)
+        flight_key = (caller.actor, caller.project, keys[-1], tuple(model.name for model in models), bound)
         seat = self._flights.join(
             flight_key, lambda emit, latest: self._run(job, models, emit, latest), deadline=deadline
         )
@@ -170,8 +183,8 @@ class StreamSummarize:
                 else:
                     yield event
 
-    async def _look(self, caller: Caller, document: str, key: bytes) -> Summary | None:
-        looking = asyncio.create_task(self._cache.get(caller.tenant, key))
+    async def _look(self, caller: Caller, document: str, keys: Sequence[bytes]) -> Summary | None:
+        looking = asyncio.create_task(first_kept(self._cache, caller.tenant, keys))
         try:
             await self._sightings.exists(caller.tenant, document)
             return await looking
@@ -194,7 +207,13 @@ class StreamSummarize:
         """Under which it is kept: that of the model that wrote it, since the other may be back for the next one."""
         model = self._models.resolve(summary.model)
         options = replace(job.options, model=model.name)
-        return summary_key(job.caller.tenant, job.document, options, provider_version=model.provider.version)
+        return summary_key(
+            job.caller.tenant,
+            job.document,
+            options,
+            provider_version=model.provider.version,
+            reused=bool(summary.reused),
+        )
 
     def _record_saving(self, caller: Caller, summary: Summary, source: str) -> None:
         event = free_event(
@@ -249,6 +268,24 @@ class _ChunkProgress:
         self.begun()
 
 
+def keys_of(tenant: str, document: str, options: Options, model: Model) -> tuple[bytes, ...]:
+    """Under which the summary may be kept: as it is made of the document alone, and then, where the caller wants that,
+    with answers to others."""
+    kinds = (False, True) if options.reuse_similar else (False,)
+    return tuple(
+        summary_key(tenant, document, options, provider_version=model.provider.version, reused=reused)
+        for reused in kinds
+    )
+
+
+async def first_kept(cache: SummaryCache, tenant: str, keys: Sequence[bytes]) -> Summary | None:
+    """The first that the cache has."""
+    for key in keys:
+        if (summary := await cache.get(tenant, key)) is not None:
+            return summary
+    return None
+
+
 def check_language(job: Job, reading: Reading) -> None:
     """Refuses another language than the document's, as its beginning tells it, to a model that does not write. Nothing
     is reserved before."""
@@ -281,6 +318,7 @@ def _summary(job: Job, reading: Reading, sentences: tuple[Sentence, ...], bill: 
         hidden=reading.hidden,
         suspicious_passages=reading.locator.order_count,
         scans=reading.scans,
+        reused=tuple(bill.reused),
     )
 
 

@@ -73,6 +73,8 @@ class Options:
     audience: str = ""
     ocr_model: str = ""
     anonymise: Kinds | None = None
+    reuse_similar: bool = False
+    """Whether answers to near-identical parts of other documents may serve (similar.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,8 @@ class Sentence:
 
     text: str
     citations: tuple[Citation, ...]
+    reused_from: str = ""
+    """The document whose answer it was taken from, wholly or in part, where one was reused."""
 
     @property
     def grounded(self) -> bool:
@@ -227,6 +231,18 @@ NO_SCANS = ScanReading()
 
 
 @dataclass(frozen=True, slots=True)
+class ReusedPart:
+    """Pages, from first to last, whose answer was bought for a near-identical part of `document`. `generation` is that
+    of the document's results, `tokens` what the answer took then."""
+
+    document: str
+    first_page: int
+    last_page: int
+    generation: int = 0
+    tokens: TokenCount = TokenCount(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """A cited summary of one document."""
 
@@ -246,6 +262,12 @@ class Summary:
     scans: ScanReading = NO_SCANS
     anonymised: Counts = field(default_factory=dict)
     """Values that were replaced before text left, by kind."""
+    reused: tuple[ReusedPart, ...] = ()
+
+    @property
+    def documents(self) -> frozenset[str]:
+        """All that it was made of."""
+        return frozenset({self.document, *(part.document for part in self.reused)})
 
     @property
     def grounded_share(self) -> float:

@@ -9,7 +9,18 @@ import pytest
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
 from services.runtime.errors import NotFound
 from tests.fakes.mistral_server import MistralServer
-from tests.integration.summarizer.conftest import DOCUMENT, MODEL, Client, Start, World, connected, metadata, until
+from tests.integration.summarizer.conftest import (
+    BEES,
+    DOCUMENT,
+    MODEL,
+    Client,
+    Start,
+    World,
+    connected,
+    metadata,
+    until,
+    until_so,
+)
 from tests.integration.summarizer.peers import Script
 
 pytestmark = pytest.mark.usefixtures("document")
@@ -58,6 +69,34 @@ async def test_a_summary_under_way_keeps_nothing_of_a_document_that_is_erased(
     assert len(await world.ledger.events()) == 1
     with pytest.raises(NotFound):
         await client.summarize()
+
+
+async def test_an_answer_is_reused_for_a_near_identical_document_until_its_own_is_erased(
+    world: World, client: Client, mistral: MistralServer
+) -> None:
+    near, story = "documents/" + "e" * 32, BEES * 8
+    world.extractor.documents[world.tenant, DOCUMENT] = Script((story,))
+    world.extractor.documents[world.tenant, near] = Script((story + "Thank you for reading.",))
+    await client.summarize(reuse_similar=True)
+    reused = await client.summarize(near, reuse_similar=True)
+    assert mistral.calls == 1
+    assert reused.consumption.cost.micros == 0
+    assert [(part.source_document, part.first_page, part.last_page) for part in reused.reused_parts] == [
+        (DOCUMENT, 1, 1)
+    ]
+    assert {sentence.reused_from for sentence in reused.sentences} == {DOCUMENT}
+    assert reused.grounded_share == 1
+
+    async def saving_is_recorded() -> bool:
+        return "summarize.similar" in [event[0] for event in await world.ledger.events()]
+
+    await until_so(saving_is_recorded)
+    async with connected(world.pki, client.target, world.tenant, identity="extractor") as extractor:
+        await extractor.stub.PurgeDocument(PURGE, metadata=metadata(world.tenant), timeout=20)
+    again = await client.summarize(near, reuse_similar=True)
+    assert not again.cached
+    assert not again.reused_parts
+    assert mistral.calls == 2
 
 
 async def test_no_key_may_purge(world: World, client: Client) -> None:

@@ -158,7 +158,9 @@ class Estimate(_message.Message):
     chunk_count: _builtins.int
     """Parts that the document would be asked about in; 0 where `cached`."""
     free_chunk_count: _builtins.int
-    """Parts among them that come free, because they were paid for before or stand in the document twice."""
+    """Parts among them that come free, because they were paid for before, stand in the document twice or, with
+    `reuse_similar`, are nearly identical to a part of another document that was.
+    """
     provider_calls: _builtins.int
     """Calls to the provider."""
     price_book_version: _builtins.int

@@ -38,6 +38,7 @@ class SummaryOptions(_message.Message):
     AUDIENCE_FIELD_NUMBER: _builtins.int
     OCR_MODEL_FIELD_NUMBER: _builtins.int
     ANONYMISE_FIELD_NUMBER: _builtins.int
+    REUSE_SIMILAR_FIELD_NUMBER: _builtins.int
     length: _summary_pb2.SummaryLength.ValueType
     """How long; medium where it is not said."""
     style: _summary_pb2.SummaryStyle.ValueType
@@ -59,6 +60,12 @@ class SummaryOptions(_message.Message):
     """Who reads pages that have no text of their own, as `{provider}/{model}`, such as `mistral/mistral-ocr-latest`: each is
     paid for by page, once for each picture. Empty means the deployment's default, which is nobody unless it is set;
     `none` means nobody: then scans are read as ExtractPages reads them.
+    """
+    reuse_similar: _builtins.bool
+    """Takes the answer that was bought for a nearly identical part of another document of the tenant, where there is one,
+    instead of asking the model again: the same words but for few of them, and the same numbers, all of them. It costs
+    nothing. Only parts count that were asked about with this set, too, and with the same options.
+    Summary.reused_parts tells where it was done.
     """
     @_builtins.property
     def fallback_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -86,10 +93,11 @@ class SummaryOptions(_message.Message):
         audience: _builtins.str = ...,
         ocr_model: _builtins.str = ...,
         anonymise: _abc.Iterable[_personal_data_pb2.PersonalDataKind.ValueType] | None = ...,
+        reuse_similar: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymise", b"anonymise", "audience", b"audience", "fallback_models", b"fallback_models", "focus", b"focus", "language", b"language", "length", b"length", "model", b"model", "ocr_model", b"ocr_model", "style", b"style"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymise", b"anonymise", "audience", b"audience", "fallback_models", b"fallback_models", "focus", b"focus", "language", b"language", "length", b"length", "model", b"model", "ocr_model", b"ocr_model", "reuse_similar", b"reuse_similar", "style", b"style"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pagemesh.common.v1 import money_pb2 as _money_pb2
 from pagemesh.common.v1 import page_pb2 as _page_pb2
 from pagemesh.summarizer.v1 import personal_data_pb2 as _personal_data_pb2
+from pagemesh.summarizer.v1 import reuse_pb2 as _reuse_pb2
 from pagemesh.summarizer.v1 import scan_pb2 as _scan_pb2
 import builtins as _builtins
 import sys
@@ -122,10 +123,15 @@ class SummarySentence(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     CITATIONS_FIELD_NUMBER: _builtins.int
     GROUNDED_FIELD_NUMBER: _builtins.int
+    REUSED_FROM_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The sentence."""
     grounded: _builtins.bool
     """True where at least one quote was found on its page. Never trust a sentence that is not grounded."""
+    reused_from: _builtins.str
+    """The document whose answer it was taken from, wholly or in part, where one was reused (`reuse_similar`); else empty.
+    What it cites stands on the pages of the document that was asked about all the same.
+    """
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Citation]:
         """What supports it. Empty where no quote was found on the page."""
@@ -136,10 +142,11 @@ class SummarySentence(_message.Message):
         text: _builtins.str = ...,
         citations: _abc.Iterable[Global___Citation] | None = ...,
         grounded: _builtins.bool = ...,
+        reused_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "grounded", b"grounded", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "grounded", b"grounded", "reused_from", b"reused_from", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,6 +225,7 @@ class Summary(_message.Message):
     SUSPICIOUS_PASSAGE_COUNT_FIELD_NUMBER: _builtins.int
     SCAN_READING_FIELD_NUMBER: _builtins.int
     ANONYMISED_FIELD_NUMBER: _builtins.int
+    REUSED_PARTS_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     text: _builtins.str
@@ -264,6 +272,12 @@ class Summary(_message.Message):
         service because the model is its own.
         """
 
+    @_builtins.property
+    def reused_parts(self) -> _containers.RepeatedCompositeFieldContainer[_reuse_pb2.ReusedPart]:
+        """Parts for which no model was asked, because a nearly identical part of another document was asked about before; empty
+        unless `reuse_similar` was set.
+        """
+
     def __init__(
         self,
         *,
@@ -282,10 +296,11 @@ class Summary(_message.Message):
         suspicious_passage_count: _builtins.int = ...,
         scan_reading: _scan_pb2.ScanReading | None = ...,
         anonymised: _abc.Iterable[_personal_data_pb2.AnonymisedItems] | None = ...,
+        reused_parts: _abc.Iterable[_reuse_pb2.ReusedPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consumption", b"consumption", "scan_reading", b"scan_reading"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymised", b"anonymised", "cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "document", b"document", "extractive", b"extractive", "failed_pages", b"failed_pages", "grounded_share", b"grounded_share", "hidden_page_count", b"hidden_page_count", "hidden_word_count", b"hidden_word_count", "model", b"model", "scan_reading", b"scan_reading", "sentences", b"sentences", "suspicious_passage_count", b"suspicious_passage_count", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymised", b"anonymised", "cached", b"cached", "consumption", b"consumption", "degraded_from", b"degraded_from", "document", b"document", "extractive", b"extractive", "failed_pages", b"failed_pages", "grounded_share", b"grounded_share", "hidden_page_count", b"hidden_page_count", "hidden_word_count", b"hidden_word_count", "model", b"model", "reused_parts", b"reused_parts", "scan_reading", b"scan_reading", "sentences", b"sentences", "suspicious_passage_count", b"suspicious_passage_count", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

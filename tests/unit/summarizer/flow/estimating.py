@@ -10,6 +10,7 @@ from services.summarizer.domain.estimate import EstimateSummary
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.ports import Provider, Results
 from services.summarizer.domain.prices import Prices
+from services.summarizer.domain.similar import Similar
 from services.summarizer.domain.values import Length, Options, Page, Style
 from tests.unit.summarizer.flow.parts import ALICE, DOCUMENT, Flow
 
@@ -32,6 +33,7 @@ def estimate_of(
         prices=prices or MemoryPrices(flow.books.prices, by_page=flow.books.by_page),
         tails=flow.tails,
         new_id=lambda: str(uuid.uuid4()),
+        similar=Similar(flow.similar, remembers=False),
     )
 
 

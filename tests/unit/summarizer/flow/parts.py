@@ -10,6 +10,8 @@ from services.runtime.errors import NotFound
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import MemoryBooks, MemoryCache, MemoryPages, MemoryStore
 from services.summarizer.adapters.memory_pictures import MemoryPictures
+from services.summarizer.adapters.memory_prices import MemoryPrices
+from services.summarizer.adapters.memory_similar import MemorySimilar
 from services.summarizer.adapters.memory_turns import MemoryTurns
 from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.fields_values import AnyPrompt, FieldsPrompt, chat_prompt
@@ -22,6 +24,7 @@ from services.summarizer.domain.ports import Abilities, Books, Outbox, PageSourc
 from services.summarizer.domain.savings import Savings
 from services.summarizer.domain.scans import Scans
 from services.summarizer.domain.sightings import Sightings
+from services.summarizer.domain.similar import ReuseSavings, Similar
 from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import Flights, StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
@@ -240,6 +243,7 @@ class Flow:
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(self.clock)
+        self.similar = MemorySimilar(self.store)
         self.turns = MemoryTurns(self.clock)
         self.flights: Flights = SingleFlight(joined=lambda: self.joins.append(None))
         self._ids = (f"00000000-0000-4000-8000-{n:012d}" for n in itertools.count(1))
@@ -282,14 +286,18 @@ class Flow:
         cache: SummaryCache | None = None,
         savings: Savings | None = None,
     ) -> StreamSummarize:
-        source, map_reduce = pages or self.pages, MapReduce(results=self.store, paid=paid or self.paid())
+        source, savings = pages or self.pages, savings or self.savings()
+        map_reduce = MapReduce(results=self.store, paid=paid or self.paid(), similar=Similar(self.similar))
+        reuse = ReuseSavings(
+            prices=MemoryPrices(self.books.prices), savings=savings, new_id=lambda: next(self._ids), now_s=self.clock
+        )
         return StreamSummarize(
             models=self.models(),
             sightings=Sightings(source, now_s=self.clock, monotonic_s=lambda: self.passed_s),
             cache=cache or self.cache,
             flights=self.flights,
-            maker=SummaryMaker(scans=self.scans(source, map_reduce), map_reduce=map_reduce, act_as=act_as),
-            savings=savings or self.savings(),
+            maker=SummaryMaker(scans=self.scans(source, map_reduce), map_reduce=map_reduce, act_as=act_as, reuse=reuse),
+            savings=savings,
             keeper=Keeper(
                 pages=source,
                 results=self.store,
