@@ -24,6 +24,7 @@ from tests.integration.summarizer.conftest import (
 from tests.integration.summarizer.peers import Script
 
 pytestmark = pytest.mark.usefixtures("document")
+LETTERS = "abcdefghijklmno"
 PURGE = service_pb2.PurgeDocumentRequest(document=DOCUMENT)
 
 
@@ -74,7 +75,10 @@ async def test_a_summary_under_way_keeps_nothing_of_a_document_that_is_erased(
 async def test_an_answer_is_reused_for_a_near_identical_document_until_its_own_is_erased(
     world: World, client: Client, mistral: MistralServer
 ) -> None:
-    near, story = "documents/" + "e" * 32, BEES * 8
+    near, story = (
+        "documents/" + "e" * 32,
+        BEES + " ".join(f"{one}{other}" for one in LETTERS for other in LETTERS) + ". ",
+    )
     world.extractor.documents[world.tenant, DOCUMENT] = Script((story,))
     world.extractor.documents[world.tenant, near] = Script((story + "Thank you for reading.",))
     await client.summarize(reuse_similar=True)

@@ -1,7 +1,6 @@
 """Who wants it is served with answers to near-identical texts, and pays nothing; nobody else, and no other tenant."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -48,12 +47,6 @@ def flow() -> Flow:
     other = replace(prose(1, changed=True), number=2)
     flow.pages.put(ALICE.tenant, OTHER, page(1, ""), other)
     return flow
-
-
-@pytest.fixture
-def for_alice() -> Iterator[None]:
-    with act_as(ALICE):
-        yield
 
 
 async def ask(flow: Flow, document: str, asked: Options = WANTED, caller: Caller = ALICE, **more: object) -> Summary:
