@@ -22,8 +22,8 @@ _SET_ASIDE = tuple(
 )
 """Whatever the release of Python knows of them."""
 _ISATAP = 0x00005EFE
-"""Third quarter of an address whose last one is an IPv4 address, to the router of a tunnel (RFC 5214, 6.1); one bit of it
-may be set, and the prefix is any."""
+"""Third quarter of an address whose last one is an IPv4 address, to the router of a tunnel (RFC 5214, 6.1); the bit
+0x02000000 may be set too, and the prefix is any."""
 _LONGEST_HOST = 253
 _HOST = re.compile(r"[0-9a-z][0-9a-z.-]*|[0-9a-f:.]+")
 """A name in its ASCII form or an address, without zones; in lower case, as urlsplit tells it."""
