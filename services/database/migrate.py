@@ -24,6 +24,8 @@ def migrate(dsn: str, *, directory: Path, schema: str) -> None:
     engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": 5})
     with engine.connect() as guard, engine.connect() as connection:
         guard.execute(sa.text(_LOCK), {"schema": schema})
+        # The lock is the session's and stays; an index that is built beside traffic waits for every open transaction.
+        guard.commit()
         connection.execute(sa.text("SET lock_timeout = '5s'"))
         connection.execute(sa.text(f'SET search_path = "{schema}"'))
         connection.commit()

@@ -33,6 +33,7 @@ from services.summarizer.adapters.ledger_standing import LedgerStanding
 from services.summarizer.adapters.postgres_job_spending import PostgresJobSpending
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
+from services.summarizer.answer_parts import cleaner_of
 from services.summarizer.api.embeddings import Embeddings
 from services.summarizer.api.policy_servicer import ModelPolicyServicer
 from services.summarizer.api.questions import Questions
@@ -166,6 +167,7 @@ async def work(
             bell.run(),
             limits_of(world.pool, world.ledger).run(),
             notices_of(world.pool, world.ledger).run(),
+            cleaner_of(settings, world.pool).run(),
         )
         async with beside, asyncio.TaskGroup() as roles:
             roles.create_task(worker.run(stop))

@@ -136,5 +136,8 @@ class WorkerSettings(SummarizerSettings):
     """A worker that was not heard of for so long loses its jobs."""
     job_progress_s: Annotated[float, Field(ge=0.05, le=60)] = 0.5
     """How often progress of one job is told at most."""
+    answer_retention_s: Annotated[int, Field(ge=0, le=4_000 * 86_400)] = 30 * 86_400
+    """How long an answer that was paid for, or the vector of a query, is kept after its last use; whoever asks again
+    then pays again. 0: as long as its document, and vectors of queries for good."""
     job_attempt_s: Annotated[float, Field(ge=1, le=86_400)] = 900.0
     """How long one attempt may take: the document is held for as long."""

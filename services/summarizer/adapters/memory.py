@@ -20,6 +20,8 @@ from services.summarizer.domain.ports import (
 from services.summarizer.domain.values import Answer, Delivery, Money, Page, Summary, TokenCount, UsageEvent
 
 TOKENS_PER_PRICE = 1_000_000
+_USED_WITHIN_S = 86_400.0
+"""So much longer answers are kept, as where the time of their use is not written each time."""
 
 
 class MemoryPages:
@@ -225,12 +227,15 @@ class MemoryStore:
         self._grace_s = grace_s
         self._results: dict[tuple[str, bytes], Committed] = {}
         self._bought_for: dict[tuple[str, bytes], frozenset[str]] = {}
+        self._used: dict[tuple[str, bytes], float] = {}
         self._purges: Counter[tuple[str, str]] = Counter()
         self._outbox: dict[str, _Row] = {}
 
     async def find(self, tenant: str, keys: Sequence[bytes]) -> Mapping[bytes, Committed]:
         """Those of the keys that have an answer of this tenant."""
-        return {key: self._results[tenant, key] for key in keys if (tenant, key) in self._results}
+        found = {key: self._results[tenant, key] for key in keys if (tenant, key) in self._results}
+        self._used.update({(tenant, key): self._now_s() for key in found})
+        return found
 
     async def commit(
         self,
@@ -249,6 +254,7 @@ class MemoryStore:
         if current and (tenant, key) not in self._results:
             self._results[tenant, key] = Committed(answer, delivery.event.event_id)
             self._bought_for[tenant, key] = frozenset(documents)
+            self._used[tenant, key] = self._now_s()
         await self.add(delivery)
 
     def bought_for(self, tenant: str, key: bytes) -> frozenset[str]:
@@ -263,9 +269,19 @@ class MemoryStore:
         """Forgets the answers that were bought for the document."""
         self._purges[tenant, document] += 1
         own = [at for at, names in self._bought_for.items() if at[0] == tenant and document in names]
-        for at in own:
-            del self._results[at], self._bought_for[at]
+        self._drop(own)
         return len(own)
+
+    async def forget_unused(self, *, unused_s: float, limit: int) -> int:
+        """Those first that were left for longest."""
+        before = self._now_s() - unused_s - _USED_WITHIN_S
+        old = [at for at in sorted(self._used, key=lambda at: self._used[at]) if self._used[at] < before][:limit]
+        self._drop(old)
+        return len(old)
+
+    def _drop(self, answers: Sequence[tuple[str, bytes]]) -> None:
+        for at in answers:
+            del self._results[at], self._bought_for[at], self._used[at]
 
     async def add(self, delivery: Delivery) -> None:
         """Keeps it; one that is there already stays as it is."""

@@ -19,9 +19,29 @@ MAX_REASON_CHARS = 200
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 _FIND = """
-    SELECT content_key, answer, event_id::text
+    SELECT content_key, answer, event_id::text, use_time < now() - interval '1 day'
     FROM summarizer.results
     WHERE tenant = %(tenant)s AND content_key = ANY(%(keys)s)
+"""
+# Whoever has a row already writes the same: nobody waits for another one.
+TOUCH = """
+    UPDATE summarizer.results SET use_time = now()
+    FROM (
+        SELECT content_key FROM summarizer.results WHERE tenant = %(tenant)s AND content_key = ANY(%(keys)s)
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) AS used
+    WHERE results.tenant = %(tenant)s AND results.content_key = used.content_key
+"""
+_ACROSS = "SELECT set_config('pagemesh.across', 'answers', true)"
+# What somebody is at is passed over. A day more: so late may the last use have been written.
+FORGET_UNUSED = """
+    DELETE FROM summarizer.results USING (
+        SELECT tenant, content_key FROM summarizer.results
+        WHERE use_time < now() - make_interval(secs => %(unused_s)s) - interval '1 day'
+        ORDER BY use_time LIMIT %(limit)s
+        FOR UPDATE SKIP LOCKED
+    ) AS unused
+    WHERE results.tenant = unused.tenant AND results.content_key = unused.content_key
 """
 # An answer that was committed first stays: what others already read must not change.
 # One for a document that was purged since the work began is not kept.
@@ -115,9 +135,11 @@ class PostgresResults:
                 await _as_tenant(connection, tenant)
                 cursor = await connection.execute(_FIND, {"tenant": tenant, "keys": list(asked)})
                 rows = await cursor.fetchall()
+                if old := [stored for stored, _, _, is_old in rows if is_old]:
+                    await connection.execute(TOUCH, {"tenant": tenant, "keys": old})
         return {
             asked[bytes(stored)]: Committed(encoding.decode_answer(answer), event_id)
-            for stored, answer, event_id in rows
+            for stored, answer, event_id, _ in rows
         }
 
     async def commit(
@@ -147,6 +169,13 @@ class PostgresResults:
                 await connection.execute(_LOCK_SHARED, row)
                 await connection.execute(_COMMIT, row)
                 await connection.execute(_ADD, _row(delivery, self._grace_s))
+
+    async def forget_unused(self, *, unused_s: float, limit: int) -> int:
+        """Of all tenants, with what hangs on them."""
+        with translate("results.forget_unused"):
+            async with self._pool.connection() as connection, connection.transaction():
+                await connection.execute(_ACROSS)
+                return (await connection.execute(FORGET_UNUSED, {"unused_s": unused_s, "limit": limit})).rowcount
 
     async def generation(self, tenant: str, document: str) -> int:
         """How often the document was purged."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from services.database.pool import Pool, translate
 from services.summarizer.adapters import encoding
-from services.summarizer.adapters.postgres_results import stored_key
+from services.summarizer.adapters.postgres_results import TOUCH, stored_key
 from services.summarizer.domain.likeness import Marks
 from services.summarizer.domain.similar import Candidate, Trace
 
@@ -15,7 +15,7 @@ _MOST_OF_BAND = 32
 
 FIND = """
     SELECT results.answer, results.document, coalesce(purges.generation, 0), chunks.sketch, chunks.words, chunks.stood,
-           chunks.first_page
+           chunks.first_page, results.content_key, results.use_time < now() - interval '1 day'
     FROM (
         SELECT content_key, count(*) AS shared
         FROM unnest(%(bands)s::bytea[]) AS asked (band) CROSS JOIN LATERAL (
@@ -61,6 +61,8 @@ class PostgresSimilar:
             async with self._pool.connection() as connection, connection.transaction():
                 await connection.execute(_AS_TENANT, row)
                 rows = await (await connection.execute(FIND, row)).fetchall()
+                if old := [stored for *_, stored, is_old in rows if is_old]:
+                    await connection.execute(TOUCH, {"tenant": tenant, "keys": old})
         return tuple(map(_candidate, rows))
 
     async def keep(self, tenant: str, traces: Sequence[Trace]) -> None:
@@ -90,6 +92,6 @@ def _stored(bands: Sequence[bytes]) -> list[bytes]:
 
 
 def _candidate(row: tuple[Any, ...]) -> Candidate:
-    answer, document, generation, sketch, words, stood, first_page = row
+    answer, document, generation, sketch, words, stood, first_page, *_ = row
     marks = Marks(bytes(words), bytes(stood))
     return Candidate(encoding.decode_answer(answer), document, generation, bytes(sketch), marks, first_page)
