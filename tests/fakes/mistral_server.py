@@ -348,9 +348,7 @@ def fenced(asked: str) -> tuple[str, str]:
 
 def material_of(asked: str) -> tuple[str, str, int]:
     """The fence, what stands between its lines, and how many sentences are wanted."""
-    wanted = _WANTED.search(asked)
-    assert wanted is not None, "the number of sentences is said"
-    return *fenced(asked), int(wanted[1])
+    return *fenced(asked), int(_WANTED.findall(asked)[0])
 
 
 def _pieces(name: str, content: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Estimates of fields go the way of the run: they ask nobody, and come close to what the run then costs."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -27,14 +27,9 @@ from tests.unit.summarizer.flow.estimating import PRICES, SMALL, estimating_fiel
 from tests.unit.summarizer.flow.parts import ALICE, DOCUMENT, MODEL, PAGE_MICROS, READER, STRANGER, Flow, page
 from tests.unit.summarizer.flow.scanning import draw, scan
 
+pytestmark = pytest.mark.usefixtures("for_alice")
 GOAL = 0.15
 FORMS = tuple(made_form(seed, rows=rows, prose=10) for seed, rows in enumerate((0, 8, 30, 60), start=1))
-
-
-@pytest.fixture(autouse=True)
-def for_alice() -> Iterator[None]:
-    with act_as(ALICE):
-        yield
 
 
 @pytest.fixture

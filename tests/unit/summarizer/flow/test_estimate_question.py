@@ -1,6 +1,6 @@
 """Estimates of questions go the way of the run: the same pages, no call, and close to what the run then costs."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -31,14 +31,9 @@ from tests.unit.summarizer.flow.estimating import (
 from tests.unit.summarizer.flow.parts import ALICE, DOCUMENT, MODEL, STRANGER, Flow, ScriptedProvider, options, page
 from tests.unit.summarizer.flow.test_estimate import made_pages
 
+pytestmark = pytest.mark.usefixtures("for_alice")
 GOAL = 0.15
 BEES = ("Bees make honey in summer.", "Honey keeps for years.", "Wax is sold by weight.")
-
-
-@pytest.fixture(autouse=True)
-def for_alice() -> Iterator[None]:
-    with act_as(ALICE):
-        yield
 
 
 @pytest.fixture
