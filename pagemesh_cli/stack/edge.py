@@ -13,7 +13,13 @@ from google.protobuf.descriptor import FileDescriptor
 from google.rpc import error_details_pb2
 
 from pagemesh.extractor.v1 import extractor_service_pb2
-from pagemesh.ledger.v1 import audit_service_pb2, credential_service_pb2, identity_service_pb2, ledger_service_pb2
+from pagemesh.ledger.v1 import (
+    audit_service_pb2,
+    browser_session_service_pb2,
+    credential_service_pb2,
+    identity_service_pb2,
+    ledger_service_pb2,
+)
 from pagemesh.summarizer.v1 import (
     job_service_pb2,
     model_policy_service_pb2,
@@ -170,6 +176,7 @@ def descriptor_set() -> descriptor_pb2.FileDescriptorSet:
         identity_service_pb2,
         audit_service_pb2,
         credential_service_pb2,
+        browser_session_service_pb2,
         error_details_pb2,
     ):
         add(module.DESCRIPTOR)

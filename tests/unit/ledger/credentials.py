@@ -6,11 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 from services.ledger.adapters.memory import MemoryKeys, MemoryLedger, MemoryTenants
+from services.ledger.adapters.memory_browser_sessions import MemoryBrowserSessions
 from services.ledger.adapters.memory_certificates import MemoryCertificates
 from services.ledger.adapters.memory_identity import MemoryUsers
 from services.ledger.adapters.memory_providers import MemoryKeySource, MemoryProviders, MemoryStandingUsers
 from services.ledger.adapters.memory_request_keys import MemoryRequestKeys
 from services.ledger.adapters.memory_sessions import MemoryRevokedSessions, MemorySigningKeys
+from services.ledger.domain.browser_sessions import BrowserSecrets, BrowserSessionCheck, BrowserSessions
 from services.ledger.domain.client_certificates import CertificateCheck, ClientCertificates
 from services.ledger.domain.fresh_cache import FreshCache
 from services.ledger.domain.gate import Gate, Request
@@ -56,6 +58,7 @@ class Shared:
         self.revoked = MemoryRevokedSessions(self.clock)
         self.request_keys = MemoryRequestKeys(self.clock)
         self.certificates = MemoryCertificates()
+        self.browsers = MemoryBrowserSessions(self.ledger, self.clock)
         self.providers = MemoryProviders(self.ledger)
         self.users = MemoryStandingUsers()
         self.source = MemoryKeySource()
@@ -80,6 +83,8 @@ class Replica:
     signatures: SignatureCheck
     registered: ClientCertificates
     certificates: CertificateCheck
+    browsers: BrowserSessions
+    cookies: BrowserSessionCheck
     gate: Gate
     ticks: Ticks
 
@@ -132,6 +137,16 @@ async def open_replica(
     signatures = SignatureCheck(store=shared.request_keys, demanded=fresh(), clock=clock, monotonic_s=ticks)
     store = shared.certificates
     certificates = CertificateCheck(store=store, authenticator=authenticator, known=fresh(), monotonic_s=ticks)
+    secrets = BrowserSecrets(pepper)
+    cookies = BrowserSessionCheck(
+        store=shared.browsers,
+        secrets=secrets,
+        authenticator=authenticator,
+        issuers=issuers,
+        known=fresh(),
+        clock=clock,
+        monotonic_s=ticks,
+    )
     return Replica(
         shared=shared,
         ring=KeyRing(
@@ -157,8 +172,17 @@ async def open_replica(
         signatures=signatures,
         registered=ClientCertificates(store=store, keys=keys, clock=clock),
         certificates=certificates,
+        browsers=BrowserSessions(
+            store=shared.browsers, keys=keys, secrets=secrets, clock=clock, lifetime=timedelta(days=1)
+        ),
+        cookies=cookies,
         gate=Gate(
-            keys=authenticator, sessions=check, issuers=issuers, signatures=signatures, certificates=certificates
+            keys=authenticator,
+            sessions=check,
+            issuers=issuers,
+            signatures=signatures,
+            certificates=certificates,
+            browsers=cookies,
         ),
         ticks=ticks,
     )
