@@ -84,15 +84,8 @@ def open_credentials(settings: LedgerSettings, pool: Pool, *, clock: Clock) -> C
     dsn = settings.database_url.get_secret_value()
     store = PostgresCertificates(pool)
     shown = CertificateCheck(store=store, authenticator=authenticator, known=fresh(), monotonic_s=now_s)
-    browser_store, secrets = PostgresBrowserSessions(pool), BrowserSecrets(pepper)
-    browsers = BrowserSessionCheck(
-        store=browser_store,
-        secrets=secrets,
-        authenticator=authenticator,
-        issuers=issuers,
-        known=fresh(),
-        clock=clock,
-        monotonic_s=now_s,
+    browser_store, browsers, browser_servicer = _browsers(
+        settings, pool, fresh, authenticator=authenticator, issuers=issuers, clock=clock
     )
     followers = (check, signing_keys, issuers, signatures, shown, browsers)
     gate = Gate(
@@ -103,7 +96,6 @@ def open_credentials(settings: LedgerSettings, pool: Pool, *, clock: Clock) -> C
         certificates=shown,
         browsers=browsers,
     )
-    lifetime = timedelta(seconds=settings.browser_session_s)
     return Credentials(
         gate=gate,
         servicer=CredentialServicer(
@@ -113,15 +105,42 @@ def open_credentials(settings: LedgerSettings, pool: Pool, *, clock: Clock) -> C
             request_keys=RequestKeys(store=request_keys, keys=keys, clock=clock),
             certificates=ClientCertificates(store=store, keys=keys, clock=clock),
         ),
-        browser_servicer=BrowserSessionServicer(
-            BrowserSessions(store=browser_store, keys=keys, secrets=secrets, clock=clock, lifetime=lifetime)
-        ),
+        browser_servicer=browser_servicer,
         changes=PostgresAccessChanges(dsn, cache=cache, monotonic_s=now_s, followers=followers),
         timer=SessionTimer(
             signing_keys, (revoked, request_keys, browser_store), interval_s=min(60.0, settings.session_key_s / 10)
         ),
         issuer_keys=issuer_keys,
     )
+
+
+def _browsers(
+    settings: LedgerSettings,
+    pool: Pool,
+    fresh: Callable[[], FreshCache[Any, Any]],
+    *,
+    authenticator: Authenticator,
+    issuers: OidcCheck,
+    clock: Clock,
+) -> tuple[PostgresBrowserSessions, BrowserSessionCheck, BrowserSessionServicer]:
+    store, secrets = PostgresBrowserSessions(pool), BrowserSecrets(settings.key_pepper.get_secret_value())
+    check = BrowserSessionCheck(
+        store=store,
+        secrets=secrets,
+        authenticator=authenticator,
+        issuers=issuers,
+        known=fresh(),
+        clock=clock,
+        monotonic_s=time.monotonic,
+    )
+    sessions = BrowserSessions(
+        store=store,
+        keys=PostgresKeys(pool),
+        secrets=secrets,
+        clock=clock,
+        lifetime=timedelta(seconds=settings.browser_session_s),
+    )
+    return store, check, BrowserSessionServicer(sessions)
 
 
 def _issuers(

@@ -132,7 +132,7 @@ def test_the_same_rule_over_native_grpc(world: World, browser: Browser) -> None:
         made, call = stub.CreateBrowserSession.with_call(
             CreateBrowserSessionRequest(), metadata=(("authorization", f"Bearer {key}"),), timeout=60
         )
-        cookie = dict(call.initial_metadata())["set-cookie"].partition(";")[0]
+        cookie = str(dict(call.initial_metadata())["set-cookie"]).partition(";")[0]
         request = DeleteBrowserSessionRequest(name=made.browser_session.name)
         with pytest.raises(grpc.RpcError) as refused:
             stub.DeleteBrowserSession(request, metadata=(("cookie", cookie),), timeout=60)

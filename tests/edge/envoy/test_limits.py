@@ -86,7 +86,7 @@ async def test_exchanges_of_a_key_have_a_limit_besides(clean: Mesh, new_edge: Ne
     # Signing a browser in counts with them, listing browsers does not. (The service behind this edge has neither.)
     browsers = [("GET", 501), ("GET", 501), ("POST", 501), ("POST", 429), ("GET", 501)]
     for verb, status in browsers:
-        body = {} if verb == "POST" else None
+        body: object = {} if verb == "POST" else None
         assert (await edge.call(verb, "/v1/browserSessions", body=body, headers=other)).status == status
     assert await statuses(edge, "pm_acme_k1", 1) == [200]
 

@@ -84,7 +84,7 @@ async def sign_in(process: LedgerProcess, connect: Connect, tenant: str, provide
     call = stub.CreateBrowserSession(
         browser_pb2.CreateBrowserSessionRequest(scopes=["usage.read"]), timeout=10, metadata=metadata
     )
-    return dict(await call.initial_metadata())["set-cookie"].partition(";")[0]
+    return str(dict(await call.initial_metadata())["set-cookie"]).partition(";")[0]
 
 
 def turned_away(edge: Peer, token: str) -> Callable[[], Awaitable[bool]]:

@@ -110,9 +110,7 @@ async def open_replica(
     tenants = MemoryTenants(shared.ledger)
     for tenant in ("acme", "other"):
         await tenants.ensure(tenant, tenant, NOW)
-    ticks, clock = Ticks(), shared.clock
-    keys = MemoryKeys(shared.ledger)
-    hasher = KeyHasher(pepper)
+    ticks, clock, keys, hasher = Ticks(), shared.clock, MemoryKeys(shared.ledger), KeyHasher(pepper)
     cache = KeyCache(max_keys=100, ttl_s=30, monotonic_s=ticks)
     cache.heard(ticks())
 
@@ -132,20 +130,18 @@ async def open_replica(
         clock=clock,
         monotonic_s=ticks,
     )
-    issuer_keys = IssuerKeys(source=shared.source, monotonic_s=ticks)
-    issuers = _issuers(shared, issuer_keys, fresh, ticks)
+    issuers = _issuers(shared, issuer_keys := IssuerKeys(source=shared.source, monotonic_s=ticks), fresh, ticks)
     signatures = SignatureCheck(store=shared.request_keys, demanded=fresh(), clock=clock, monotonic_s=ticks)
     store = shared.certificates
     certificates = CertificateCheck(store=store, authenticator=authenticator, known=fresh(), monotonic_s=ticks)
-    secrets = BrowserSecrets(pepper)
-    cookies = BrowserSessionCheck(
-        store=shared.browsers,
-        secrets=secrets,
-        authenticator=authenticator,
+    browsers, cookies = _browsers(shared, authenticator, issuers, pepper, ticks=ticks, known=fresh())
+    gate = Gate(
+        keys=authenticator,
+        sessions=check,
         issuers=issuers,
-        known=fresh(),
-        clock=clock,
-        monotonic_s=ticks,
+        signatures=signatures,
+        certificates=certificates,
+        browsers=cookies,
     )
     return Replica(
         shared=shared,
@@ -172,20 +168,34 @@ async def open_replica(
         signatures=signatures,
         registered=ClientCertificates(store=store, keys=keys, clock=clock),
         certificates=certificates,
-        browsers=BrowserSessions(
-            store=shared.browsers, keys=keys, secrets=secrets, clock=clock, lifetime=timedelta(days=1)
-        ),
+        browsers=browsers,
         cookies=cookies,
-        gate=Gate(
-            keys=authenticator,
-            sessions=check,
-            issuers=issuers,
-            signatures=signatures,
-            certificates=certificates,
-            browsers=cookies,
-        ),
+        gate=gate,
         ticks=ticks,
     )
+
+
+def _browsers(
+    shared: Shared,
+    authenticator: Authenticator,
+    issuers: OidcCheck,
+    pepper: str,
+    *,
+    ticks: Ticks,
+    known: FreshCache[Any, Any],
+) -> tuple[BrowserSessions, BrowserSessionCheck]:
+    store, secrets, clock = shared.browsers, BrowserSecrets(pepper), shared.clock
+    check = BrowserSessionCheck(
+        store=store,
+        secrets=secrets,
+        authenticator=authenticator,
+        issuers=issuers,
+        known=known,
+        clock=clock,
+        monotonic_s=ticks,
+    )
+    keys = MemoryKeys(shared.ledger)
+    return BrowserSessions(store=store, keys=keys, secrets=secrets, clock=clock, lifetime=timedelta(days=1)), check
 
 
 def _issuers(shared: Shared, keys: IssuerKeys, fresh: Callable[[], FreshCache[Any, Any]], ticks: Ticks) -> OidcCheck:

@@ -45,7 +45,7 @@ async def test_a_cookie_is_its_key_for_a_day(here: Replica) -> None:
     session, value = await here.browsers.sign_in(caller, frozenset({"usage.read"}))
     found = await send(here, value)
     assert isinstance(found, Principal)
-    assert (found.tenant, found.actor, found.scopes) == ("acme", key.name, {"usage.read"})
+    assert (found.tenant, found.actor, found.scopes) == ("acme", key.name, frozenset({"usage.read"}))
     assert (found.session, found.key_id) == (session.name, key.key_id)
     assert session.expire_time - session.create_time == timedelta(days=1)
     here.pass_time(days=1, seconds=-1)
