@@ -13,7 +13,13 @@ from google.protobuf.descriptor import FileDescriptor
 from google.rpc import error_details_pb2
 
 from pagemesh.extractor.v1 import extractor_service_pb2
-from pagemesh.ledger.v1 import audit_service_pb2, credential_service_pb2, identity_service_pb2, ledger_service_pb2
+from pagemesh.ledger.v1 import (
+    audit_service_pb2,
+    browser_session_service_pb2,
+    credential_service_pb2,
+    identity_service_pb2,
+    ledger_service_pb2,
+)
 from pagemesh.summarizer.v1 import (
     job_service_pb2,
     model_policy_service_pb2,
@@ -35,6 +41,7 @@ _CONTRACTS: tuple[FileDescriptor, ...] = (
     identity_service_pb2.DESCRIPTOR,
     audit_service_pb2.DESCRIPTOR,
     credential_service_pb2.DESCRIPTOR,
+    browser_session_service_pb2.DESCRIPTOR,
 )
 SERVICES = ("ledger", "extractor", "summarizer")
 # sockaddr_un(7): a path of 108 bytes with its final NUL.
