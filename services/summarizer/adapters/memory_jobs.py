@@ -192,7 +192,8 @@ class MemoryJobs:
         place.attempt, place.tries = place.attempt + 1, place.tries + 1
         key = (place.tenant, place.job_id)
         self._move(*key, EventKind.STARTED, JobState.RUNNING, attempts=place.attempt)
-        job, caller = self.jobs[key], replace(self.callers[key], scopes=frozenset(), job=f"jobs/{place.job_id}")
+        job, rank = self.jobs[key], int(place.priority)
+        caller = replace(self.callers[key], scopes=frozenset(), job=f"jobs/{place.job_id}", rank=rank)
         return Claim(
             caller,
             job.job_id,
