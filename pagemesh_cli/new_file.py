@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from pagemesh_cli.failures import ExitCode, Failure
@@ -94,6 +95,19 @@ class NewFile:
     def _drop(self) -> None:
         if not self._in_place:
             self._draft.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, pieces: Iterable[bytes], *, force: bool) -> NewFile:
+    """Writes the whole file, or none; what they raise goes on. Raises Failure."""
+    file = NewFile(path, force=force)
+    try:
+        for piece in pieces:
+            file.write(piece)
+    except BaseException:
+        file.abandon()
+        raise
+    file.commit()
+    return file
 
 
 def refuse_to_replace(paths: list[Path], *, force: bool) -> None:

@@ -20,10 +20,22 @@ from pagemesh.summarizer.v1 import (
     schema_service_pb2,
     summarizer_service_pb2,
 )
+from pagemesh_cli.stack.edge_fields import tables
 from pagemesh_cli.stack.edge_replies import PASSWORD_IN_ADDRESS, mappers
 from pagemesh_cli.stack.errors import MissingPart, StackError
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "envoy"
+_CONTRACTS: tuple[FileDescriptor, ...] = (
+    extractor_service_pb2.DESCRIPTOR,
+    summarizer_service_pb2.DESCRIPTOR,
+    schema_service_pb2.DESCRIPTOR,
+    job_service_pb2.DESCRIPTOR,
+    model_policy_service_pb2.DESCRIPTOR,
+    ledger_service_pb2.DESCRIPTOR,
+    identity_service_pb2.DESCRIPTOR,
+    audit_service_pb2.DESCRIPTOR,
+    credential_service_pb2.DESCRIPTOR,
+)
 SERVICES = ("ledger", "extractor", "summarizer")
 # sockaddr_un(7): a path of 108 bytes with its final NUL.
 _SOCKET_PATH_BYTES = 107
@@ -126,6 +138,8 @@ def render(
         unused -= used
     if unused:
         raise StackError(f"The edge's templates have no place for {', '.join(sorted(unused))}.")
+    scripts = [(templates / name).read_text() for name in ("strict_json_words.lua", "strict_json.lua")]
+    (directory / "strict_json.lua").write_text("".join([tables(_CONTRACTS), *scripts]))
     return directory / "envoy.yaml"
 
 
@@ -160,19 +174,8 @@ def descriptor_set() -> descriptor_pb2.FileDescriptorSet:
                 add(dependency)
             found[file.name] = descriptor_pb2.FileDescriptorProto.FromString(file.serialized_pb)
 
-    for module in (
-        extractor_service_pb2,
-        summarizer_service_pb2,
-        schema_service_pb2,
-        job_service_pb2,
-        model_policy_service_pb2,
-        ledger_service_pb2,
-        identity_service_pb2,
-        audit_service_pb2,
-        credential_service_pb2,
-        error_details_pb2,
-    ):
-        add(module.DESCRIPTOR)
+    for file in (*_CONTRACTS, error_details_pb2.DESCRIPTOR):
+        add(file)
     return descriptor_pb2.FileDescriptorSet(file=found.values())
 
 
@@ -186,6 +189,7 @@ def _values(
         "ADMIN_SOCKET": _socket_path(addresses.admin_socket or directory / "admin.sock"),
         "ACCESS_LOG": str(addresses.access_log.absolute()),
         "DESCRIPTORS": str((directory / "api.binpb").absolute()),
+        "STRICT_JSON": str((directory / "strict_json.lua").absolute()),
         "TLS_IDENTITY": str((directory / "tls_identity.yaml").absolute()),
         "TLS_AUTHORITY": str((directory / "tls_authority.yaml").absolute()),
         "TLS_CERTIFICATE": str(tls_dir / "tls.crt"),

@@ -71,8 +71,9 @@ REPLIES = (
 
 
 def mappers() -> list[Json]:
-    """The table as Envoy's ResponseMapper messages: health first, then gRPC callers, then JSON callers."""
-    return [*_health(), *(_grpc(reply) for reply in REPLIES), *(_json(reply) for reply in REPLIES)]
+    """The table as Envoy's ResponseMapper messages: health first, what envoy/strict_json.lua says whole, then gRPC
+    callers, then JSON callers."""
+    return [*_health(), _refused(), *(_grpc(reply) for reply in REPLIES), *(_json(reply) for reply in REPLIES)]
 
 
 def _health() -> list[Json]:
@@ -82,6 +83,12 @@ def _health() -> list[Json]:
         {"filter": _all([path, _status(200)]), "body_format_override": ready},
         {"filter": path, "body_format_override": not_ready},
     ]
+
+
+def _refused() -> Json:
+    written = {"content_type": "application/json", "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}}
+    header: Json = {"header_filter": {"header": {"name": "x-pagemesh-refused", "present_match": True}}}
+    return {"filter": header, "body_format_override": written}
 
 
 def _grpc(reply: Reply) -> Json:

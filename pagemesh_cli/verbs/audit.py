@@ -16,7 +16,7 @@ from pagemesh.ledger.v1 import audit_pb2, audit_service_pb2
 from pagemesh_cli.audit_chain import MAX_LINE_BYTES, BadRow, Place, verify
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure
-from pagemesh_cli.new_file import NewFile
+from pagemesh_cli.new_file import write_whole
 from pagemesh_cli.output import Output, message_json, one_line
 from pagemesh_cli.verbs.options import Access, Force, Json, Timeout, connected, connecting, failing
 from pagemesh_cli.verbs.times import when
@@ -92,14 +92,7 @@ def export(
             for piece in pieces:
                 output.write_bytes(piece.content.data)
             return
-        file = NewFile(path, force=force)
-        try:
-            for piece in pieces:
-                file.write(piece.content.data)
-        except BaseException:
-            file.abandon()
-            raise
-        file.commit()
+        write_whole(path, (piece.content.data for piece in pieces), force=force)
 
 
 @audit.command("verify")

@@ -14,7 +14,7 @@ from pagemesh.ledger.v1 import ledger_service_pb2 as pb
 from pagemesh.ledger.v1 import usage_group_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure
-from pagemesh_cli.new_file import NewFile
+from pagemesh_cli.new_file import write_whole
 from pagemesh_cli.output import Output, message_json, printable
 from pagemesh_cli.verbs.bill import print_usage
 from pagemesh_cli.verbs.money import money
@@ -184,14 +184,7 @@ def _export(
         for piece in pieces:
             output.write_bytes(piece.content.data)
         return
-    file = NewFile(path, force=force)
-    try:
-        for piece in pieces:
-            file.write(piece.content.data)
-    except BaseException:
-        file.abandon()
-        raise
-    file.commit()
+    file = write_whole(path, (piece.content.data for piece in pieces), force=force)
     if output.as_json:
         output.result({"file": str(file.path), "bytes": file.written_bytes})
     else:

@@ -11,8 +11,8 @@ _STEP_BITS = 32
 class JobIds:
     """Makes ids: milliseconds since 1970 in 12 digits, and 80 random bits in 20.
 
-    Each is larger than all that were made here before, also within a millisecond, and where the clock was set back. Those
-    of two processes are in order by the millisecond.
+    Each is larger than all that were made here before, also within a millisecond, and where the clock was set back.
+    Those of two processes are in order by the millisecond.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:

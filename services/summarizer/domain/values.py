@@ -274,8 +274,8 @@ class UsageEvent:
 @dataclass(frozen=True, slots=True)
 class Caller:
     """For whom something is done. `tenant` is the bare id, `actor` like `apiKeys/{id}`; `project` may be
-    empty. `job`, like `jobs/{id}`, is empty where somebody waits for the answer. Of a tenant's calls to a model those of
-    the smallest `rank` go first: 0 is that of calls that somebody waits for, and of urgent jobs.
+    empty. `job`, like `jobs/{id}`, is empty where somebody waits for the answer. Of a tenant's calls to a model those
+    of the smallest `rank` go first: 0 is that of calls that somebody waits for, and of urgent jobs.
     """
 
     tenant: str

@@ -216,7 +216,7 @@ async def test_a_password_in_the_address_is_refused(
 @pytest.mark.parametrize("name", ["Password", "passWord", "pass%2577ord", "pass+word", "password.", "a.password"])
 async def test_what_is_spelled_otherwise_is_no_password(edge: Edge, clean: Mesh, name: str) -> None:
     answer = await edge.call("POST", f"/v1/{DOCUMENT}:extractPages?{name}=s3cret", body={})
-    assert (answer.status, answer.reason) == (400, "INVALID_REQUEST")
+    assert (answer.status, answer.reason) == (400, "INVALID_REQUEST" if name == "password." else "UNKNOWN_FIELD")
     assert clean.journal.calls == []
 
 

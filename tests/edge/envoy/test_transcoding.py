@@ -57,7 +57,7 @@ async def test_a_services_error_keeps_its_status(edge: Edge, clean: Mesh) -> Non
 
 async def test_what_the_contract_does_not_know_is_refused(edge: Edge, clean: Mesh) -> None:
     answer = await edge.call("GET", "/v1/usage?pageSize=1&colour=red")
-    assert (answer.status, answer.json["code"], answer.reason) == (400, 3, "INVALID_REQUEST")
+    assert (answer.status, answer.json["code"], answer.reason) == (400, 3, "UNKNOWN_FIELD")
     answer = await edge.call("POST", f"/v1/{DOCUMENT}:summarize", body=b"{broken", headers=KEY)
     assert (answer.status, answer.reason) == (400, "INVALID_REQUEST")
     assert clean.journal.calls == []

@@ -2,7 +2,7 @@
 
 import random
 import statistics
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from pydantic import SecretStr
@@ -36,10 +36,7 @@ GOAL = 0.15
 _SYLLABLES = ("an", "be", "con", "der", "el", "for", "ge", "ion", "ka", "li", "men", "no", "pro", "ra", "ser", "ti")
 
 
-@pytest.fixture(autouse=True)
-def for_alice() -> Iterator[None]:
-    with act_as(ALICE):
-        yield
+pytestmark = pytest.mark.usefixtures("for_alice")
 
 
 @pytest.fixture

@@ -1,21 +1,15 @@
 """Every chunk is asked about once, and never again once its answer was committed."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
 from services.runtime.errors import FailedPrecondition, Unavailable
-from services.summarizer.adapters.acting import act_as
 from services.summarizer.domain.map_reduce import FAN_OUT, MAX_PARTS, Bill, Job, MapReduce, Part
 from services.summarizer.domain.values import Answer, Chunk, Claim, Prompt, Stage
 from tests.unit.summarizer.flow.parts import ALICE, DOCUMENT, MODEL, Flow, options, until
 
-
-@pytest.fixture(autouse=True)
-def for_alice() -> Iterator[None]:
-    with act_as(ALICE):
-        yield
+pytestmark = pytest.mark.usefixtures("for_alice")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import pytest
 
@@ -13,7 +13,6 @@ from services.runtime.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import HoldState, MemoryStore
 from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.keys import content_key
@@ -31,11 +30,7 @@ from services.summarizer.domain.values import (
 )
 from tests.unit.summarizer.flow.parts import ALICE, DOCUMENT, MODEL, Flow, ScriptedProvider, options, until
 
-
-@pytest.fixture(autouse=True)
-def for_alice() -> Iterator[None]:
-    with act_as(ALICE):
-        yield
+pytestmark = pytest.mark.usefixtures("for_alice")
 
 
 @pytest.fixture

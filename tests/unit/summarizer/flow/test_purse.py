@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -34,10 +33,7 @@ HOLD = 215
 """What the call about a chunk of `chunks` is held at: 10 + 5 tokens sent, 100 received at the double price."""
 
 
-@pytest.fixture(autouse=True)
-def for_alice() -> Iterator[None]:
-    with act_as(ALICE):
-        yield
+pytestmark = pytest.mark.usefixtures("for_alice")
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
 """Estimates of documents with scanned pages: they draw, look what was paid for, and ask nobody."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from services.runtime.errors import (
     InvalidArgument,
     NotFound,
 )
-from services.summarizer.adapters.acting import act_as
 from tests.unit.summarizer.flow.estimating import estimate_of
 from tests.unit.summarizer.flow.parts import (
     ALICE,
@@ -23,11 +20,7 @@ from tests.unit.summarizer.flow.parts import (
 )
 from tests.unit.summarizer.flow.scanning import DRAWN, TYPED, draw, scan, summed_up
 
-
-@pytest.fixture(autouse=True)
-def for_alice() -> Iterator[None]:
-    with act_as(ALICE):
-        yield
+pytestmark = pytest.mark.usefixtures("for_alice")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Scanned pages that a model reads: paid once, in order, cited without a box of a model's, never worse than before."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -39,11 +38,7 @@ from tests.unit.summarizer.flow.parts import (
 )
 from tests.unit.summarizer.flow.scanning import DRAWN, TYPED, draw, scan, summed_up
 
-
-@pytest.fixture(autouse=True)
-def for_alice() -> Iterator[None]:
-    with act_as(ALICE):
-        yield
+pytestmark = pytest.mark.usefixtures("for_alice")
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """One buyer for each answer at a time, whoever dies, fails or leaves."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from services.runtime.errors import Unavailable
-from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import MemoryStore
 from services.summarizer.domain.paid_calls import NOTHING, Paid
 from services.summarizer.domain.turns import LEASE_S
@@ -15,11 +14,7 @@ from tests.unit.summarizer.flow.parts import ALICE, BOB, DOCUMENT, Flow, page, u
 from tests.unit.summarizer.flow.test_paid_calls import failing, order
 from tests.unit.summarizer.flow.test_summarize import ask
 
-
-@pytest.fixture(autouse=True)
-def for_alice() -> Iterator[None]:
-    with act_as(ALICE):
-        yield
+pytestmark = pytest.mark.usefixtures("for_alice")
 
 
 @pytest.fixture
