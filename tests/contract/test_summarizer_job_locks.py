@@ -98,5 +98,6 @@ async def test_jobs_of_a_deleted_document_end_beside_a_worker_that_ends_one_of_t
         await waiting(1)
         ending = asyncio.create_task(finish(store, held[other]))
         await waiting(2)
-    assert await asyncio.gather(ending, erasing) == [False, 2], "who was first has the place in the queue"
+    ended, erased = await asyncio.gather(ending, erasing)
+    assert (ended, erased) == (False, 2), "who was first has the place in the queue"
     assert [(await job_of(store, job_id)).state for job_id in (ids[0], other)] == [JobState.FAILED] * 2
