@@ -379,30 +379,3 @@ async def test_an_unknown_model_gets_no_place(waits: Waits) -> None:
         await guarded.complete(map_prompt(chunk("text"), model="nonsense"))
     assert guarded.count(PROMPT) == TokenCount(7, 8)
     assert guarded.models() == ("lexrank", "other")
-
-
-async def test_an_urgent_call_does_not_wait_for_the_jobs_of_its_tenant(waits: Waits) -> None:
-    provider = Scripted()
-    provider.gate.clear()
-    rank = [2]
-    guarded = GuardedProvider(
-        provider,
-        remaining_s=lambda: None,
-        tenant=lambda: "acme",
-        rank=lambda: rank[0],
-        concurrency=3,
-        sleep=waits.sleep,
-    )
-    jobs = [asyncio.create_task(guarded.complete(PROMPT)) for _ in range(10)]
-    while provider.running < 2:
-        await asyncio.sleep(0)
-    rank[0] = 0
-    urgent = [asyncio.create_task(guarded.complete(PROMPT)) for _ in range(2)]
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert provider.running == 3, "one begins at once, on the place that jobs do not take"
-    provider.gate.set()
-    await asyncio.wait(urgent)
-    assert not all(job.done() for job in jobs)
-    await asyncio.gather(*jobs, *urgent)
-    assert provider.most_running == 3
