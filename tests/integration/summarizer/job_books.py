@@ -49,7 +49,9 @@ async def spent_is_what_the_books_say(world: World, jobs: Jobs, batch: str) -> N
     ):
         expected[job] += cost
     holds = await world.ledger.holds()
-    for hold_id, job, amount in await rows(world, b"SELECT hold_id::text, job, amount_micros FROM summarizer.job_calls"):
+    for hold_id, job, amount in await rows(
+        world, b"SELECT hold_id::text, job, amount_micros FROM summarizer.job_calls"
+    ):
         assert holds[hold_id] in (*_OPEN, "RELEASED"), "what was settled is corrected"
         expected[f"jobs/{job}"] += amount
     for job in await jobs.listed(batch=batch):

@@ -135,9 +135,7 @@ def _paid(mistral: MistralServer) -> dict[str, object]:
 
 
 @asynccontextmanager
-async def _killed_workers(
-    world: World, mistral: MistralServer, folder: Path
-) -> AsyncIterator["asyncio.Task[None]"]:
+async def _killed_workers(world: World, mistral: MistralServer, folder: Path) -> AsyncIterator["asyncio.Task[None]"]:
     """Workers, and who kills one of them again and again, until he is cancelled."""
     workers = [
         WorkerProcess(world, folder / f"worker-{number}.log", **_paid(mistral), job_lease_s=1, job_tenant_places=50)
