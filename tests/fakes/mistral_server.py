@@ -47,6 +47,8 @@ class Books:
     """What the server was asked, and what it charges for; a cut answer is charged, a refused or hung one is not."""
 
     calls: list[dict[str, Any]] = field(default_factory=list)
+    charges: list[tuple[int, int]] = field(default_factory=list)
+    """Tokens sent and received, of each call that is charged."""
     input_tokens: int = 0
     output_tokens: int = 0
     cancelled: int = 0
@@ -277,6 +279,7 @@ class MistralServer:
 
     def _charge(self, name: str, body: dict[str, Any]) -> dict[str, int]:
         usage = self._used(name, body)
+        self.books.charges.append((usage["prompt_tokens"], usage["completion_tokens"]))
         self.books.input_tokens += usage["prompt_tokens"]
         self.books.output_tokens += usage["completion_tokens"]
         if name == "wrong_usage":
