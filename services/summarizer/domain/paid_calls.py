@@ -37,8 +37,8 @@ HOLD_TTL_S = 600.0
 """A hold stands longer than the longest call with its retries; one that runs out counts as UNKNOWN, not as free."""
 
 COMMIT_TRIES, COMMIT_PAUSE_S, COMMIT_LONGEST_S = 60, 1.0, 60.0
-"""How often, and for how long, an answer for a job is offered to a database that does not take it. Whoever waits himself
-is told at once."""
+"""How often, and for how long, an answer for a job is offered to a database that does not take it. A caller who waits is
+told at once."""
 
 NOTHING = Money(CURRENCY, 0)
 
@@ -240,10 +240,12 @@ class PaidCalls:
         for left in reversed(range(COMMIT_TRIES)):
             await self._sleep(COMMIT_PAUSE_S)
             try:
-                return await self._commit(order, answer, delivery)
+                await self._commit(order, answer, delivery)
             except (Unavailable, DeadlineExceeded):
                 if not left or asyncio.get_running_loop().time() >= end_s:
                     raise
+            else:
+                return
 
     async def _account_for_failure(self, order: Order, held: Held, error: BaseException) -> None:
         state = state_of(error, bills_unanswered=order.model.abilities.bills_unanswered)

@@ -1,4 +1,4 @@
-"""A job is cancelled at every stage: it stays cancelled, nobody is called any more, and what was bought is in the books."""
+"""A job is cancelled at every stage: it stays so, nobody is called any more, and what was bought is in the books."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
