@@ -37,8 +37,8 @@ HOLD_TTL_S = 600.0
 """A hold stands longer than the longest call with its retries; one that runs out counts as UNKNOWN, not as free."""
 
 COMMIT_TRIES, COMMIT_PAUSE_S, COMMIT_LONGEST_S = 60, 1.0, 60.0
-"""How often, and for how long, an answer for a job is offered to a database that does not take it. A caller who waits is
-told at once."""
+"""How often, and for how long, an answer for a job is offered to a database that does not take it. A caller who waits
+is told at once."""
 
 NOTHING = Money(CURRENCY, 0)
 
