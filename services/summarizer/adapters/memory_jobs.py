@@ -124,8 +124,9 @@ class MemoryJobs:
         batch = self.batches.get((tenant, batch_id))
         if batch is None:
             return None
-        states = Counter(job.state for job in self.jobs.values() if (job.tenant, job.batch) == (tenant, batch_id))
-        return replace(batch, counts=dict(states))
+        own = [job for job in self.jobs.values() if (job.tenant, job.batch) == (tenant, batch_id)]
+        states = Counter(job.state for job in own)
+        return replace(batch, counts=dict(states), spent_micros=sum(job.spent_micros for job in own))
 
     async def cancel(self, tenant: str, job_id: str, *, keep_s: float) -> Job | None:
         if self.places.pop((tenant, job_id), None) is not None:

@@ -84,7 +84,7 @@ _GET_BATCH = """
     SELECT id, last_sequence, create_time FROM summarizer.job_batches WHERE tenant = %(tenant)s AND id = %(batch)s
 """
 _COUNTS = """
-    SELECT state, count(*) FROM summarizer.jobs WHERE tenant = %(tenant)s AND batch = %(batch)s AND batch <> ''
+    SELECT state, count(*), sum(spent_micros)::bigint FROM summarizer.jobs WHERE tenant = %(tenant)s AND batch = %(batch)s AND batch <> ''
     GROUP BY state
 """
 # Rows of the queue are locked before those of jobs, by everybody.
@@ -194,7 +194,8 @@ class PostgresJobs:
                 if found is None:
                     return None
                 counts = await (await connection.execute(_COUNTS, row)).fetchall()
-        return Batch(found[0], found[1], found[2], {JobState(state): count for state, count in counts})
+        by_state = {JobState(state): count for state, count, _ in counts}
+        return Batch(found[0], found[1], found[2], by_state, sum(spent for *_, spent in counts))
 
     async def cancel(self, tenant: str, job_id: str, *, keep_s: float) -> Job | None:
         """Whoever deletes the row in the queue ends the job."""
