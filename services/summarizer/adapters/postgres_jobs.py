@@ -84,7 +84,8 @@ _GET_BATCH = """
     SELECT id, last_sequence, create_time FROM summarizer.job_batches WHERE tenant = %(tenant)s AND id = %(batch)s
 """
 _COUNTS = """
-    SELECT state, count(*), sum(spent_micros)::bigint FROM summarizer.jobs WHERE tenant = %(tenant)s AND batch = %(batch)s AND batch <> ''
+    SELECT state, count(*), sum(spent_micros)::bigint FROM summarizer.jobs
+    WHERE tenant = %(tenant)s AND batch = %(batch)s AND batch <> ''
     GROUP BY state
 """
 # Rows of the queue are locked before those of jobs, by everybody.

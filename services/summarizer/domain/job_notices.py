@@ -71,7 +71,7 @@ class Feeding(Protocol):
         ...
 
     async def ended(self, notices: Sequence[JobNotice]) -> Sequence[BatchNotice]:
-        """Of the batches of these jobs, those that have ended; but not those of which another job is kept back, for that
+        """Of the batches of these jobs, those that have ended; but not those of which another job is kept back: that
         one will ask again."""
         ...
 
