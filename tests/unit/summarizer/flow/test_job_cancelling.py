@@ -86,8 +86,8 @@ class World:
         if stage == "reading":
             pages = flow.pages.pages
 
-            async def halted(document: str) -> AsyncGenerator[Any, None]:
-                async for item in pages(document):
+            async def halted(*asked: Any) -> AsyncGenerator[Any, None]:
+                async for item in pages(*asked):
                     await halt()
                     yield item
 
