@@ -91,7 +91,7 @@ class World:
                     await halt()
                     yield item
 
-            flow.pages.pages = halted  # type: ignore[method-assign]
+            setattr(flow.pages, "pages", halted)  # noqa: B010  # its own method, under another signature
         elif stage == "calling":
 
             async def hang(prompt: Prompt) -> Answer:
