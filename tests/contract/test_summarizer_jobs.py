@@ -114,7 +114,7 @@ class TestEveryStore:
         assert (queued.state, queued.work, queued.actor, queued.attempts) == (JobState.QUEUED, WORK, "apiKeys/alice", 0)
         held = await claimed(store)
         assert (held.job_id, held.work, held.document, held.attempt, held.tries) == (job_id, WORK, DOCUMENTS[0], 1, 1)
-        assert held.caller == Caller("acme", "apiKeys/alice", "books", frozenset(), "call-1", f"jobs/{job_id}", 0)
+        assert held.caller == Caller("acme", "apiKeys/alice", "books", frozenset(), "call-1", f"jobs/{job_id}", rank=0)
         assert await claim(store) is None
         assert await store[1].beat(held, lease_s=60, progress=Progress(1, 2, 3, 4))
         running = await job_of(store, job_id)
