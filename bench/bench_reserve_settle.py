@@ -12,6 +12,7 @@ import asyncio
 import datetime as dt
 import os
 import re
+import resource
 import secrets
 import statistics
 import subprocess
@@ -19,8 +20,9 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -28,6 +30,7 @@ import uvloop
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from bench.processor_time import seconds_of
 from bench.report import report
 from pagemesh.ledger.v1 import ledger_service_pb2 as pb
 from pagemesh.ledger.v1 import usage_pb2
@@ -39,8 +42,8 @@ from pagemesh_cli.stack.process import Process, ProcessSpec
 from services.database.migrate import migrate
 
 CALLERS = 16
-ROUNDS = 5
-ROUND_S = 4
+ROUNDS = 10
+ROUND_S = 3
 GOAL = 0.5
 ROOT = Path(__file__).parents[1]
 PEPPER = "p" * 40
@@ -76,9 +79,34 @@ COMMIT;
 """
 
 
+@dataclass(frozen=True)
+class Database:
+    """A server of its own with the ledger's schema."""
+
+    server: PostgresServer
+    dsn: str
+    """Of the ledger's role."""
+    pid: int
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one side did in its turn, and the processor's seconds that it took."""
+
+    pairs: int
+    seconds: float
+    client: float
+    service: float
+    database: float
+
+    @property
+    def pairs_per_s(self) -> float:
+        return self.pairs / self.seconds
+
+
 @contextmanager
-def postgres(directory: Path) -> Iterator[tuple[PostgresServer, str]]:
-    """A server of its own with the ledger's schema; answers the DSN of the ledger's role too."""
+def postgres(directory: Path) -> Iterator[Database]:
+    """Up, and down again whatever happens."""
     passwords = {name: secrets.token_hex(8) for name in ("extractor", "summarizer", "ledger")}
     server = PostgresServer(
         directory=directory / "pg", port=pick_free_port(), password=secrets.token_hex(8), log=directory / "pg.log"
@@ -91,7 +119,8 @@ def postgres(directory: Path) -> Iterator[tuple[PostgresServer, str]]:
         server.apply_roles(ROOT / "deploy" / "postgres" / "roles.sql", passwords, database="pagemesh")
         dsn = server.dsn("ledger", passwords["ledger"], database="pagemesh")
         migrate(dsn, directory=ROOT / "services" / "ledger" / "migrations", schema="ledger")
-        yield server, dsn
+        assert process.id is not None
+        yield Database(server, dsn, process.id.pid)
     finally:
         process.stop()
         server.close()
@@ -103,8 +132,8 @@ def environment(dsn: str, **changes: str) -> dict[str, str]:
 
 
 @contextmanager
-def ledger(directory: Path, dsn: str, pki: CertificateAuthority) -> Iterator[str]:
-    """The service; answers where it listens."""
+def ledger(directory: Path, dsn: str, pki: CertificateAuthority) -> Iterator[tuple[str, int]]:
+    """The service; answers where it listens, and its process."""
     for tenant in ("ours", "peer"):
         command = [sys.executable, "-m", "services.ledger", "bootstrap", "--tenant", tenant, "--no-key"]
         command += ["--hard-budget-micros", str(10**14)]
@@ -121,7 +150,8 @@ def ledger(directory: Path, dsn: str, pki: CertificateAuthority) -> Iterator[str
     serve = (sys.executable, "-m", "services.ledger")
     process = Process(ProcessSpec(name="ledger", command=serve, log=log, directory=ROOT, environment=variables))
     try:
-        yield target
+        assert process.id is not None
+        yield target, process.id.pid
     finally:
         process.stop()
 
@@ -143,10 +173,10 @@ class Callers:
         async with asyncio.timeout(60):
             await self._channel.channel_ready()
 
-    async def pairs_per_s(self, seconds: float) -> float:
-        begun = time.perf_counter()
-        counts = await asyncio.gather(*(self._caller(begun + seconds) for _ in range(CALLERS)))
-        return sum(counts) / (time.perf_counter() - begun)
+    async def pairs(self, seconds: float) -> int:
+        """So many were made."""
+        until = time.perf_counter() + seconds
+        return sum(await asyncio.gather(*(self._caller(until) for _ in range(CALLERS))))
 
     async def _caller(self, until: float) -> int:
         count = 0
@@ -175,40 +205,62 @@ class Callers:
         await self._channel.close()
 
 
-def pgbench(server: PostgresServer, dsn: str, script: Path, seconds: float) -> float:
-    """Pairs a second of the peer."""
-    command = [str(server.programs / "pgbench"), "--no-vacuum", "--protocol=prepared", f"--file={script}"]
-    command += [f"--client={CALLERS}", "--jobs=2", f"--time={round(seconds)}", dsn]
+def pgbench(database: Database, script: Path, seconds: float) -> int:
+    """Pairs of the peer."""
+    command = [str(database.server.programs / "pgbench"), "--no-vacuum", "--protocol=prepared", f"--file={script}"]
+    command += [f"--client={CALLERS}", "--jobs=2", f"--time={round(seconds)}", database.dsn]
     variables = {**os.environ, "PGOPTIONS": "-c pagemesh.tenant=peer"}
     told = subprocess.run(command, check=True, capture_output=True, text=True, env=variables, timeout=120)
-    found = re.search(r"tps = ([\d.]+)", told.stdout)
+    found = re.search(r"transactions actually processed: (\d+)", told.stdout)
     assert found is not None, told.stdout
-    return float(found[1])
+    return int(found[1])
 
 
-async def compare(server: PostgresServer, dsn: str, target: str, pki: CertificateAuthority, script: Path) -> None:
+async def taken(run: Callable[[], Awaitable[int]], database: int, service: int) -> Round:
+    """One turn."""
+    before, begun = _processor(database, service), time.perf_counter()
+    pairs = await run()
+    seconds = time.perf_counter() - begun
+    return Round(pairs, seconds, *(b - a for a, b in zip(before, _processor(database, service), strict=True)))
+
+
+def _processor(database: int, service: int) -> tuple[float, float, float]:
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)  # pgbench is a client that ends
+    return time.process_time() + ended.ru_utime + ended.ru_stime, seconds_of(service), seconds_of(database)
+
+
+async def compare(database: Database, target: str, service: int, pki: CertificateAuthority, script: Path) -> None:
     """Takes turns and prints the line."""
     callers = Callers(target, pki)
     await callers.ready()
-    ours: list[float] = []
-    peers: list[float] = []
-    await callers.pairs_per_s(2)
-    for _ in range(ROUNDS):
-        ours.append(await callers.pairs_per_s(ROUND_S))
-        peers.append(await asyncio.to_thread(pgbench, server, dsn, script, ROUND_S))
+    await callers.pairs(2)
+    ours: list[Round] = []
+    peers: list[Round] = []
+    sides: list[tuple[list[Round], Callable[[], Awaitable[int]]]] = [
+        (ours, lambda: callers.pairs(ROUND_S)),
+        (peers, lambda: asyncio.to_thread(pgbench, database, script, ROUND_S)),
+    ]
+    for at in range(ROUNDS):
+        for rounds, run in sides if at % 2 == 0 else reversed(sides):
+            rounds.append(await taken(run, database.pid, service))
     await callers.close()
     detail = {
         "callers": CALLERS,
-        "pairs_per_s": rounded(ours),
-        "pgbench_pairs_per_s": rounded(peers),
+        "pairs_per_s": [round(one.pairs_per_s) for one in ours],
+        "pgbench_pairs_per_s": [round(one.pairs_per_s) for one in peers],
+        "processor_s_per_1000_pairs": processor_s(ours),
+        "pgbench_processor_s_per_1000_pairs": processor_s(peers),
         "cores": os.cpu_count(),
     }
-    ratio = statistics.median(a / b for a, b in zip(ours, peers, strict=True))
+    ratio = statistics.median(a.pairs_per_s / b.pairs_per_s for a, b in zip(ours, peers, strict=True))
     report("reserve_settle", ratio=ratio, goal=GOAL, better="higher", detail=detail)
 
 
-def rounded(values: Sequence[float]) -> list[int]:
-    return [round(value) for value in values]
+def processor_s(rounds: Sequence[Round]) -> dict[str, float]:
+    """By process, over all rounds."""
+    pairs = sum(one.pairs for one in rounds)
+    names = ("client", "service", "database")
+    return {name: round(1000 * sum(getattr(one, name) for one in rounds) / pairs, 3) for name in names}
 
 
 def main() -> None:
@@ -218,8 +270,8 @@ def main() -> None:
         pki.ensure(now=dt.datetime.now(dt.UTC))
         script = directory / "pair.sql"
         script.write_text(PLAIN_SQL)
-        with postgres(directory) as (server, dsn), ledger(directory, dsn, pki) as target:
-            uvloop.run(compare(server, dsn, target, pki, script))
+        with postgres(directory) as database, ledger(directory, database.dsn, pki) as (target, service):
+            uvloop.run(compare(database, target, service, pki, script))
 
 
 if __name__ == "__main__":

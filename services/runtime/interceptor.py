@@ -2,8 +2,9 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
 import grpc
@@ -47,55 +48,68 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
             response_serializer=functools.partial(_serialized, handler.response_serializer),
         )
 
-    async def _enter(
-        self,
-        details: grpc.HandlerCallDetails,
-        stack: AsyncExitStack,
-        context: "grpc.aio.ServicerContext[Any, Any]",
-    ) -> Exchange:
+    def _enter(self, details: grpc.HandlerCallDetails, context: "grpc.aio.ServicerContext[Any, Any]") -> "_Around":
         metadata = {k: v for k, v in details.invocation_metadata if isinstance(v, str)}
-        method = details.method
-        exchange = Exchange(self._access(method), context, metadata, Call(method, "", TraceContext("", "")))
-        for concern in self._concerns:
-            surrounding = concern(exchange, self._policy)
-            if isinstance(surrounding, AbstractAsyncContextManager):
-                await stack.enter_async_context(surrounding)
-            elif surrounding is not None:
-                stack.enter_context(surrounding)
-        return exchange
+        call = Call(details.method, "", TraceContext("", ""))
+        return _Around(Exchange(self._access(call.method), context, metadata, call), self._policy, self._concerns)
 
 
-Enter = Callable[[AsyncExitStack, Any], Awaitable[Exchange]]
+class _Around:
+    """What surrounds one call, as `with` in `with` would, at half of what an AsyncExitStack costs: entered from the
+    outside in, and left the other way round. None of it suppresses an error."""
+
+    def __init__(self, exchange: Exchange, policy: Policy, concerns: Sequence[Concern]) -> None:
+        self._exchange, self._policy, self._concerns = exchange, policy, concerns
+        self._entered: list[AbstractAsyncContextManager[None]] = []
+
+    async def __aenter__(self) -> Exchange:
+        try:
+            for concern in self._concerns:
+                surrounding = concern(self._exchange, self._policy)
+                if surrounding is not None:
+                    await surrounding.__aenter__()
+                    self._entered.append(surrounding)
+        except BaseException as exc:
+            await self.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
+        return self._exchange
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        while self._entered:
+            try:
+                await self._entered.pop().__aexit__(kind, error, traceback)
+            except BaseException:
+                # Those further out see this one instead, as it is.
+                await self.__aexit__(*sys.exc_info())
+                raise
 
 
-def _shape(handler: RpcHandler) -> tuple[str, Callable[[Handler, Enter], Handler]]:
+def _shape(handler: RpcHandler) -> tuple[str, Callable[[Handler, Callable[[Any], _Around]], Handler]]:
     incoming = "stream" if handler.request_streaming else "unary"
     outgoing = "stream" if handler.response_streaming else "unary"
     return f"{incoming}_{outgoing}", _to_stream if handler.response_streaming else _to_unary
 
 
-def _to_unary(inner: Handler, enter: Enter) -> Handler:
+def _to_unary(inner: Handler, enter: Callable[[Any], _Around]) -> Handler:
     async def handle(request: Any, context: Any) -> Any:
-        async with AsyncExitStack() as stack:
-            exchange = await enter(stack, context)
+        async with enter(context) as exchange:
             exchange.response = await inner(_checked(exchange, request), context)
             return exchange.response
 
     return handle
 
 
-def _to_stream(inner: Handler, enter: Enter) -> Handler:
+def _to_stream(inner: Handler, enter: Callable[[Any], _Around]) -> Handler:
     async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
-        async with AsyncExitStack() as stack:
-            exchange = await enter(stack, context)
+        async with enter(context) as exchange:
             responses = inner(_checked(exchange, request), context)
             if inspect.isawaitable(responses):  # a handler that writes its answers itself, as gRPC's own health does
                 await responses
                 return
             # Closed with this generator, so that the work of a cancelled call stops with it.
-            stack.push_async_callback(responses.aclose)
-            async for response in responses:
-                yield response
+            async with aclosing(responses):
+                async for response in responses:
+                    yield response
 
     return handle
 

@@ -5,8 +5,8 @@ import contextlib
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +62,7 @@ class Policy:
     peers: frozenset[str]
 
 
-Concern = Callable[[Exchange, Policy], AbstractAsyncContextManager[None] | AbstractContextManager[None] | None]
+Concern = Callable[[Exchange, Policy], AbstractAsyncContextManager[None] | None]
 """Acts before the call, and answers what surrounds the rest of it, if anything. What never waits is no coroutine: that
 costs every call less."""
 
@@ -77,32 +77,22 @@ def request_id(exchange: Exchange, _: Policy) -> None:
     )
 
 
-@contextlib.contextmanager
-def logged(exchange: Exchange, _: Policy) -> Iterator[None]:
-    """One line for each call when it ends."""
+@contextlib.asynccontextmanager
+async def told(exchange: Exchange, _: Policy) -> AsyncIterator[None]:
+    """Counts the call, its status and its time, and writes one line when it ends."""
     begun = time.perf_counter()
-    try:
-        yield
-    finally:
-        write = log.debug if exchange.access.infrastructure else log.info
-        made, code = exchange.call, exchange.code.name
-        ms = round((time.perf_counter() - begun) * 1000, 2)
-        write("call", method=made.method, code=code, reason=exchange.reason, peer=made.peer, ms=ms)
-
-
-@contextlib.contextmanager
-def measured(exchange: Exchange, _: Policy) -> Iterator[None]:
-    """Counts the call, its status and its time."""
-    method = exchange.call.method
-    begun = time.perf_counter()
-    in_flight, seconds = metrics.of_method(method)
+    in_flight, seconds = metrics.of_method(exchange.call.method)
     in_flight.inc()
     try:
         yield
     finally:
         in_flight.dec()
-        seconds.observe(time.perf_counter() - begun)
-        metrics.handled(method, exchange.code.name).inc()
+        took = time.perf_counter() - begun
+        made, code = exchange.call, exchange.code.name
+        seconds.observe(took)
+        metrics.handled(made.method, code).inc()
+        write = log.debug if exchange.access.infrastructure else log.info
+        write("call", method=made.method, code=code, reason=exchange.reason, peer=made.peer, ms=round(took * 1000, 2))
 
 
 @contextlib.asynccontextmanager
@@ -163,8 +153,7 @@ def in_order(*audit: Concern) -> tuple[Concern, ...]:
     """The concerns of every call; `audit` is the service's own, where it keeps a trail."""
     return (
         request_id,  # first: everything after it is told apart by the id
-        logged,  # outside of what follows, so that refusals are logged as well
-        measured,  # the same
+        told,  # outside of what follows, so that refusals are logged and counted as well
         errors,  # outside of all that raises
         *audit,  # sees how the call ended before the caller does, and may refuse an answer that it could not write down
         deadline,  # from here on the caller's time runs

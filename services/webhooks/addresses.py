@@ -6,6 +6,24 @@ from urllib.parse import urlsplit
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+_SET_ASIDE = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "192.88.99.0/24",  # relays of 6to4 (RFC 7526)
+            "2001::/23",  # protocols, among them Teredo, which wraps IPv4 addresses (RFC 2928, 4380)
+            "2001:db8::/32",  # documentation (RFC 3849)
+            "2002::/16",  # 6to4, which wraps IPv4 addresses (RFC 3056)
+            "3ffe::/16",  # the first test network, given back (RFC 3701)
+            "3fff::/20",  # documentation (RFC 9637)
+        ),
+    )
+)
+"""Whatever the release of Python knows of them."""
+_ISATAP = 0x00005EFE
+"""Third quarter of an address whose last one is an IPv4 address, to the router of a tunnel (RFC 5214, 6.1); the bit
+0x02000000 may be set too, and the prefix is any."""
 _LONGEST_HOST = 253
 _HOST = re.compile(r"[0-9a-z][0-9a-z.-]*|[0-9a-f:.]+")
 """A name in its ASCII form or an address, without zones; in lower case, as urlsplit tells it."""
@@ -37,34 +55,28 @@ def fault_of_url(url: str, *, allow_private: bool) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet; so are those that are wrapped in others."""
+    """Whether an IP address is one of the public internet.
+
+    Of IPv6 that is what was given out as global unicast (RFC 4291, 2.4), without the parts set aside for what is no
+    host: addresses that some gateway turns into IPv4 ones are refused whatever is inside, except those of NAT64, which
+    is how a machine without IPv4 reaches a public one.
+    """
     try:
-        found: _Address = ipaddress.ip_address(address.partition("%")[0])
+        found: _Address = ipaddress.ip_address(address)
     except ValueError:
         return False
-    return all(
-        part.is_global
-        and not part.is_multicast
-        and not part.is_reserved
-        and not (isinstance(part, ipaddress.IPv6Address) and part.is_site_local)
-        for part in _unwrapped(found)
+    if isinstance(found, ipaddress.IPv6Address):
+        if found in _NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)))
+        isatap = (int(found) >> 32) & 0xFDFFFFFF == _ISATAP
+        if found.scope_id is not None or found not in _GLOBAL_UNICAST or isatap:
+            return False
+    return (
+        found.is_global
+        and not found.is_multicast
+        and not found.is_reserved
+        and not any(found in network for network in _SET_ASIDE if network.version == found.version)
     )
-
-
-def _unwrapped(address: _Address) -> list[_Address]:
-    """The address and the IPv4 addresses that it stands for to some gateway: mapped, 6to4, Teredo, NAT64."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return [address]
-    if address.ipv4_mapped is not None:
-        return [address.ipv4_mapped]
-    within: list[_Address] = []
-    if address.sixtofour is not None:
-        within.append(address.sixtofour)
-    if address.teredo is not None:
-        within += address.teredo
-    if address in _NAT64:
-        return [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
-    return [address, *within]
 
 
 _NUMBER = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)$", re.IGNORECASE)

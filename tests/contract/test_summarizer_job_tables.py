@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ from services.database.pool import Pool, open_pool
 from services.summarizer.adapters import postgres_job_queue, postgres_jobs
 from services.summarizer.adapters.postgres_job_queue import PostgresJobQueue
 from services.summarizer.adapters.postgres_jobs import PostgresJobs
+from services.summarizer.domain.job_desk import new_id
 from tests.contract.test_summarizer_jobs import order, submit
 
 
@@ -69,8 +71,15 @@ async def test_every_list_has_its_index(pool: Pool, chosen: str) -> None:
 
 async def test_events_and_claims_have_theirs(pool: Pool) -> None:
     row = {"tenant": "acme", "id": "a", "after": 3, "limit": 10, "priority": 1, "most": 3, "worker": "w", "lease_s": 1}
-    assert "job_events_pkey" in await plan(pool, postgres_jobs._EVENTS_OF_JOB, row)
-    assert "job_events_by_batch" in await plan(pool, postgres_jobs._EVENTS_OF_BATCH, row)
+    # Of the months, that of the job alone; a batch is looked up in the index of each.
+    of_job = await plan(pool, postgres_jobs._EVENTS_OF_JOB, {**row, "id": new_id(datetime.now(UTC))})
+    month = f"job_events_{datetime.now(UTC):y%Ym%m}"
+    assert f"{month}_pkey" in of_job, of_job
+    assert of_job.count("Scan") == 1, of_job
+    of_batch = await plan(pool, postgres_jobs._EVENTS_OF_BATCH, row)
+    assert f"{month}_by_batch" in of_batch, of_batch
+    assert of_batch.count("Scan") == of_batch.count("_by_batch on") <= 6, of_batch
+    assert "Merge Append" in of_batch, of_batch
     claiming = await plan(pool, postgres_job_queue._CLAIM, row)
     assert "job_queue_by_due_time" in claiming, claiming
     assert "Sort" not in claiming

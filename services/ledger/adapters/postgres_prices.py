@@ -70,8 +70,17 @@ class PostgresPrices:
     async def current(self, tenant: str) -> PriceBook:
         now_s = self._monotonic_s()
         book, read_s = self._current.get(tenant, (None, 0.0))
-        if book is None or now_s - read_s >= REFRESH_S:
+        if book is None:
             book = await self._read_current(tenant, now_s)
+            _remember(self._current, tenant, (book, now_s))
+        elif now_s - read_s >= REFRESH_S:
+            # One call looks; those that come meanwhile go on with what was known, instead of looking as well.
+            self._current[tenant] = book, now_s
+            try:
+                book = await self._read_current(tenant, now_s)
+            except BaseException:
+                self._current[tenant] = book, read_s
+                raise
             _remember(self._current, tenant, (book, now_s))
         return book
 

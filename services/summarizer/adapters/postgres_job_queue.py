@@ -7,6 +7,7 @@ from typing import Any
 from services.database.pool import Pool, single, translate
 from services.summarizer.adapters.encoding import Undecodable
 from services.summarizer.adapters.job_encoding import decode_work, encode_result
+from services.summarizer.adapters.postgres_job_event_months import PostgresEventMonths
 from services.summarizer.adapters.postgres_job_rows import (
     ACROSS,
     RING,
@@ -106,7 +107,7 @@ _EXPIRED = """
 _FORGET = (
     """
     DELETE FROM summarizer.job_events AS e USING unnest(%(tenants)s::text[], %(ids)s::text[]) AS old (tenant, id)
-    WHERE e.tenant = old.tenant AND e.job = old.id
+    WHERE e.tenant = old.tenant AND e.job = old.id AND e.job = ANY(%(ids)s)
     """,
     """
     DELETE FROM summarizer.job_calls AS c USING unnest(%(tenants)s::text[], %(ids)s::text[]) AS old (tenant, id)
@@ -134,6 +135,7 @@ class PostgresJobQueue:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._months = PostgresEventMonths(pool)
 
     async def claim(
         self, order: Sequence[Priority], *, worker: str, lease_s: float, most_of_tenant: int
@@ -225,7 +227,8 @@ class PostgresJobQueue:
         return [found.get(int(priority), Waiting(priority, 0, 0, 0.0)) for priority in Priority]
 
     async def forget(self, now: datetime, *, limit: int) -> Forgotten:
-        """Rows of all tenants."""
+        """Rows of all tenants; and the months of events are made and removed."""
+        await self._months.keep(now)
         with translate("jobs.forget"):
             async with self._pool.connection() as connection, connection.transaction():
                 await connection.execute(ACROSS)

@@ -51,7 +51,30 @@ def test_the_signature_is_that_of_the_standard() -> None:
         "64:ff9b::a00:1",
         "2002:a00:1::1",
         "2002:7f00:1::",
+        "2002:5db8:d70e::1",  # whatever is inside
         "fec0::1",
+        "::ffff:93.184.215.14",
+        "::93.184.215.14",
+        "::ffff:0:93.184.215.14",
+        "64:ff9b::c0a8:101",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::5db8:d70e",
+        "2001::1",
+        "2001:0:5db8:d70e:0:0:f5ff:fffe",
+        "2001:db8::1",
+        "3fff::1",
+        "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff",
+        "3ffe::1",
+        "5f00::1",
+        "100::1",
+        "4000::1",
+        "192.88.99.1",
+        "192.0.2.1",
+        "198.18.0.1",
+        "2606:2800:21f:cb07:0:5efe:10.0.0.1",
+        "2606:2800:21f:cb07:200:5efe:10.0.0.1",
+        "2606:2800:21f:cb07:0:5efe:93.184.215.14",
+        "2606:2800:21f:cb07::1%eth0",
         "nonsense",
         "",
     ],
@@ -60,7 +83,18 @@ def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07::1", "::ffff:93.184.215.14"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "93.184.215.14",
+        "192.88.98.1",
+        "2606:2800:21f:cb07::1",
+        "2001:200::1",
+        "2003::1",
+        "3fff:1000::1",
+        "64:ff9b::5db8:d70e",
+    ],
+)
 def test_addresses_that_are(address: str) -> None:
     assert is_public(address)
 
@@ -92,6 +126,9 @@ def test_addresses_that_are(address: str) -> None:
         "https://169.254.169.254/latest/meta-data/",
         "https://[::1]/",
         "https://[::ffff:127.0.0.1]/",
+        "https://[::ffff:93.184.215.14]/",
+        "https://[3fff::1]/",
+        "https://[2606:2800:21f:cb07:0:5efe:a00:1]/",
         "https://[fe80::1%25eth0]/",
         "https://[bad/",
         "file:///etc/passwd",
