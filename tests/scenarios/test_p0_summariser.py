@@ -4,7 +4,11 @@ all documents, and sees what it cost."""
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.scenarios.conftest import Caller, folder, report, until
+
+pytestmark = pytest.mark.timeout(400)  # the stack may have to start first, on a machine that is busy
 
 HARBOUR = [
     "The harbour of Brimsby was dredged in spring so that larger ferries can call there.",

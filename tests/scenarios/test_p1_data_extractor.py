@@ -10,6 +10,8 @@ import pytest
 from pagemesh_cli.demo import invoice_path, invoice_schema_path
 from tests.scenarios.conftest import Caller, picture
 
+pytestmark = pytest.mark.timeout(400)  # the stack may have to start first, on a machine that is busy
+
 SCHEMA = json.loads(invoice_schema_path().read_text())
 FEW: dict[str, Any] = {
     "type": "object",

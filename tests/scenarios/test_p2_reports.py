@@ -16,6 +16,8 @@ from tests.conftest import RunningStack
 from tests.edge import files
 from tests.scenarios.conftest import Caller, Callers, folder, report
 
+pytestmark = pytest.mark.timeout(400)  # the stack may have to start first, on a machine that is busy
+
 SCHEMA = {
     "type": "object",
     "properties": {

@@ -4,8 +4,12 @@ documents are answered with citations; usage analytics of thirty days for each t
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from tests.edge.calling import Outcome
 from tests.scenarios.conftest import Caller, Callers, report, until
+
+pytestmark = pytest.mark.timeout(400)  # the stack may have to start first, on a machine that is busy
 
 LEASE = [
     "The lease of the warehouse begins on the first of May and runs for six years.",

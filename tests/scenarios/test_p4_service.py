@@ -8,9 +8,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from tests.edge import files
 from tests.scenarios.conftest import Caller, until
 from tests.stack.running import Command
+
+pytestmark = pytest.mark.timeout(400)  # the stack may have to start first, on a machine that is busy
 
 
 def watched(user: Caller, job: str, after: int, most: int = 1000) -> list[dict[str, Any]]:
