@@ -1,13 +1,19 @@
 """`pagemesh estimate`."""
 
+from typing import Annotated
+
+import typer
 from google.protobuf import duration_pb2
 
-from pagemesh.summarizer.v1 import estimate_pb2, summarizer_service_pb2
-from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
+from pagemesh.summarizer.v1 import estimate_pb2, job_pb2, summarizer_service_pb2
+from pagemesh_cli.client import STREAM_TIMEOUT_S
+from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.anonymising import Anonymise, replaced
+from pagemesh_cli.verbs.looking import looking
 from pagemesh_cli.verbs.money import money
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
+from pagemesh_cli.verbs.ranges import PagesOption
 from pagemesh_cli.verbs.summaries import (
     AudienceOption,
     FocusOption,
@@ -20,18 +26,29 @@ from pagemesh_cli.verbs.summaries import (
     StyleOption,
     summary_options,
 )
-from pagemesh_cli.verbs.upload import Source, document_name
+from pagemesh_cli.verbs.upload import document_name
 
 
 @connecting
 def estimate(
-    source: Source,
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="DOCUMENT|FILE", help="`documents/{id}`, or a file, which is uploaded first."),
+    ],
     *,
     length: LengthOption = Length.MEDIUM,
     style: StyleOption = Style.PARAGRAPH,
     language: LanguageOption = "",
     focus: FocusOption = "",
     audience: AudienceOption = "",
+    schema: Annotated[
+        str,
+        typer.Option(metavar="FILE|NAME", help="Of fields, not of a summary: JSON Schema, or `schemas/{id}`."),
+    ] = "",
+    pages: PagesOption = "",
+    ask: Annotated[
+        str, typer.Option(metavar="QUESTION", help="Of an answer, not of a summary; the question may be about several.")
+    ] = "",
     model: ModelOption = "",
     ocr_model: OcrModelOption = "",
     anonymise: Anonymise = None,
@@ -39,31 +56,37 @@ def estimate(
     timeout: Timeout = STREAM_TIMEOUT_S,
     access: Access,
 ) -> None:
-    """Tell what a summary would use, cost and take. No model is called and nothing is spent."""
+    """Tell what a summary, fields or an answer would use, cost and take. No model is called and nothing is spent."""
     output = Output(as_json=as_json)
-    options = summary_options(
-        length, style, language, focus, model, audience=audience, ocr_model=ocr_model, anonymise=anonymise
-    )
     with connected(output, access) as client:
-        document = document_name(client, output, source, timeout_s=timeout)
-        found = _fetch(client, output, document, options, timeout_s=timeout)
+        request = summarizer_service_pb2.EstimateRequest()
+        if schema or ask or pages:
+            _look(request, looking(schema, ask, model, ocr_model, anonymise or (), pages=pages), language)
+        else:
+            options = summary_options(
+                length, style, language, focus, model, audience=audience, ocr_model=ocr_model, anonymise=anonymise
+            )
+            request.summary.CopyFrom(options)
+        if len(sources) > 1 and not ask:
+            raise Failure("Several documents are for a question: say --ask.", ExitCode.USAGE, "BAD_ARGUMENTS")
+        names = [document_name(client, output, source, timeout_s=timeout) for source in sources]
+        request.document, *others = dict.fromkeys(names)
+        request.more_documents.extend(others)
+        with output.progress("reading"):
+            found = client.unary(client.summarizer.Estimate, request, timeout_s=timeout).estimate
         if as_json:
             output.result({"estimate": message_json(found), "requestId": client.request_id})
         else:
             print_estimate(output, found)
 
 
-def _fetch(
-    client: Client,
-    output: Output,
-    document: str,
-    options: summarizer_service_pb2.SummaryOptions,
-    *,
-    timeout_s: float,
-) -> estimate_pb2.Estimate:
-    with output.progress("reading"):
-        request = summarizer_service_pb2.EstimateRequest(document=document, summary=options)
-        return client.unary(client.summarizer.Estimate, request, timeout_s=timeout_s).estimate
+def _look(request: summarizer_service_pb2.EstimateRequest, work: job_pb2.JobWork, language: str) -> None:
+    """Asks for the price of fields, or of an answer in the language."""
+    if work.HasField("ask"):
+        request.question.CopyFrom(work.ask)
+        request.question.options.language = language
+    else:
+        request.fields.CopyFrom(work.extract_fields)
 
 
 def print_estimate(output: Output, found: estimate_pb2.Estimate) -> None:

@@ -14,6 +14,7 @@ from pagemesh_cli.output import Output, json_text, message_json
 from pagemesh_cli.verbs.anonymising import Anonymise, replaced
 from pagemesh_cli.verbs.money import MaxCost, money
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
+from pagemesh_cli.verbs.ranges import PagesOption, one_range
 from pagemesh_cli.verbs.summaries import OcrModelOption
 from pagemesh_cli.verbs.upload import Source, document_name
 
@@ -35,6 +36,7 @@ def fields(
         typer.Option(help="Another model that may answer where that one cannot; again for more, in their order."),
     ] = None,
     ocr_model: OcrModelOption = "",
+    pages: PagesOption = "",
     max_cost: MaxCost = None,
     anonymise: Anonymise = None,
     as_json: Json = False,
@@ -48,6 +50,7 @@ def fields(
     )
     request = fields_pb2.ExtractFieldsRequest(options=options, max_cost=max_cost)
     with connected(output, access) as client:
+        request.first_page, request.last_page = one_range(pages)
         if schema.startswith("schemas/"):
             request.schema = schema
         else:

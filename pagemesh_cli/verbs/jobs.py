@@ -7,21 +7,22 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from google.protobuf import json_format
 
 from pagemesh.common.v1 import money_pb2
-from pagemesh.summarizer.v1 import answer_pb2, fields_pb2, job_pb2, job_service_pb2, job_work_pb2
+from pagemesh.summarizer.v1 import job_pb2, job_service_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.job_progress import JobProgress, progress_of
 from pagemesh_cli.output import Output, message_json
-from pagemesh_cli.verbs.anonymising import Anonymise, Kinds
-from pagemesh_cli.verbs.fields import print_extraction, read_schema
+from pagemesh_cli.verbs.anonymising import Anonymise
+from pagemesh_cli.verbs.fields import print_extraction
 from pagemesh_cli.verbs.job_batches import cancel_batch, list_batches, retry_batch
 from pagemesh_cli.verbs.listing import Limit, named, print_list, read_list, time_cell
+from pagemesh_cli.verbs.looking import looking
 from pagemesh_cli.verbs.money import amount, money
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
 from pagemesh_cli.verbs.questions import print_statements
+from pagemesh_cli.verbs.ranges import PagesOption
 from pagemesh_cli.verbs.summaries import Length, OcrModelOption, Style, print_sentences, summary_options
 from pagemesh_cli.verbs.upload import DOCUMENT, files_of, upload_file
 
@@ -82,6 +83,7 @@ def submit(
         str, typer.Option(metavar="FILE|NAME", help="Find what it describes: a file of JSON Schema, or `schemas/{id}`.")
     ] = "",
     ask: Annotated[str, typer.Option(metavar="QUESTION", help="Answer this question from each.")] = "",
+    pages: PagesOption = "",
     anonymise: Anonymise = None,
     attempts: Annotated[int, typer.Option(min=0, max=20, help="Tries of each; 0: the stack's number.")] = 0,
     max_cost: JobMaxCost = None,
@@ -92,8 +94,8 @@ def submit(
     """Store files and queue a job for each; prints the batch."""
     output = Output(as_json=as_json)
     with connected(output, access) as client:
-        if schema or ask:
-            kind = _looking(schema, ask, model, ocr_model, anonymise or ())
+        if schema or ask or pages:
+            kind = looking(schema, ask, model, ocr_model, anonymise or (), pages=pages)
         elif work is Work.SUMMARIZE:
             options = summary_options(length, style, "", "", model, ocr_model=ocr_model, anonymise=anonymise)
             kind = job_pb2.JobWork(summarize=options)
@@ -236,22 +238,6 @@ def retry(
         for name in names:
             request = job_service_pb2.RetryJobRequest(name=name, max_cost=max_cost)
             _print_state(output, client.unary(client.jobs.RetryJob, request).job)
-
-
-def _looking(schema: str, ask: str, model: str, ocr_model: str, kinds: Kinds | tuple[()]) -> job_pb2.JobWork:
-    """The work of finding fields, or of answering a question."""
-    if schema and ask:
-        raise Failure("Say --schema or --ask, not both.", ExitCode.USAGE, "BAD_ARGUMENTS")
-    if ask:
-        options = answer_pb2.AnswerOptions(model=model, anonymise=kinds)
-        return job_pb2.JobWork(ask=job_work_pb2.AskWork(question=ask, options=options))
-    looked = fields_pb2.FieldOptions(model=model, ocr_model=ocr_model, anonymise=kinds)
-    fields = job_work_pb2.ExtractFieldsWork(options=looked)
-    if schema.startswith("schemas/"):
-        fields.schema = schema
-    else:
-        json_format.ParseDict(read_schema(Path(schema)), fields.json_schema)
-    return job_pb2.JobWork(extract_fields=fields)
 
 
 def _stored(client: Client, output: Output, paths: list[str]) -> dict[str, str]:

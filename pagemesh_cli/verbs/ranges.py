@@ -3,12 +3,18 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
+
+import typer
 
 from pagemesh_cli.failures import ExitCode, Failure
 
 _RANGE = re.compile(r"^(\d{1,9})?(-)?(\d{1,9})?$")
 MAX_RANGES = 50
 """That one command asks for, each by a call of its own."""
+PagesOption = Annotated[
+    str, typer.Option("--pages", metavar="RANGE", help="Only these pages, such as 3, 1-5, 7- or -4; all otherwise.")
+]
 LAST = 2**31 - 1
 """Stands for the last page of the document, wherever that is."""
 
@@ -32,6 +38,17 @@ def page_ranges(text: str) -> list[PageRange]:
     if len(merged) > MAX_RANGES:
         raise _no_range(text, f"At most {MAX_RANGES} ranges at a time.")
     return merged
+
+
+def one_range(text: str) -> tuple[int, int]:
+    """First and last page of `3-7`, 0 for the open end of a range; both 0 of an empty text. Raises Failure where `text`
+    is none, or is several."""
+    if not text:
+        return 0, 0
+    first, *others = page_ranges(text)
+    if others:
+        raise _no_range(text, "One range at a time: try 3, 1-5, 7- or -4.")
+    return first.first, 0 if first.last == LAST else first.last
 
 
 def told(numbers: list[int]) -> str:

@@ -26,7 +26,7 @@ from services.runtime.command import run
 from services.runtime.config import DatabaseSettings, load_settings
 from services.runtime.health import Health
 from services.runtime.server import MeshServer
-from services.summarizer import asking, embedding, fields
+from services.summarizer import asking, embedding, estimating, fields
 from services.summarizer.adapters import signals
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.ledger_standing import LedgerStanding
@@ -34,6 +34,7 @@ from services.summarizer.adapters.postgres_job_spending import PostgresJobSpendi
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
 from services.summarizer.api.embeddings import Embeddings
+from services.summarizer.api.estimates import Estimates
 from services.summarizer.api.policy_servicer import ModelPolicyServicer
 from services.summarizer.api.questions import Questions
 from services.summarizer.api.schema_servicer import SchemaServicer
@@ -41,7 +42,7 @@ from services.summarizer.api.servicer import SummarizerServicer
 from services.summarizer.config import SummarizerSettings, WorkerSettings
 from services.summarizer.domain.ask import StreamAsk
 from services.summarizer.domain.document_use import Keeper
-from services.summarizer.domain.estimate import EstimateSummary
+from services.summarizer.domain.estimates import Estimator
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.outbox_feeder import OutboxFeeder
@@ -50,6 +51,7 @@ from services.summarizer.domain.policy_book import PolicyBook
 from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.savings import Savings
 from services.summarizer.domain.scans import Scans
+from services.summarizer.domain.schema_book import SchemaBook
 from services.summarizer.domain.sightings import Sightings
 from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import StreamSummarize, Summarize, SummaryMaker
@@ -127,7 +129,7 @@ async def serve(
             summarize=Summarize(making.summaries),
             stream_summarize=making.summaries,
             extract_fields=found.extract,
-            estimate=_estimate(settings, world, making),
+            estimates=Estimates(_estimator(settings, world, making, found.schemas)),
             purge=PurgeDocument(results=making.results, cache=world.cache, also=[desk.erase]),
             questions=Questions(ask),
             embedding=_embedding(world, making),
@@ -268,15 +270,13 @@ def _embedding(world: Outside, making: _Making) -> Embeddings:
     )
 
 
-def _estimate(settings: SummarizerSettings, world: Outside, making: _Making) -> EstimateSummary:
-    return EstimateSummary(
+def _estimator(settings: SummarizerSettings, world: Outside, making: _Making, schemas: SchemaBook) -> Estimator:
+    return estimating.compose(
         policy=settings.personal_data(),
+        world=world,
         models=making.models,
-        pages=world.pages,
-        pictures=world.pictures,
-        cache=world.cache,
         results=making.results,
-        prices=world.prices,
+        schemas=schemas,
         tails=making.tails,
         new_id=_new_id,
     )

@@ -26,6 +26,7 @@ from services.summarizer.adapters.extractor_pictures import ExtractorPictures
 from services.summarizer.adapters.memory import MemoryPages
 from services.summarizer.adapters.memory_pictures import MemoryPictures
 from services.summarizer.domain.limits import MAX_PAGE_WORDS
+from services.summarizer.domain.page_range import PageRange
 from services.summarizer.domain.ports import DocumentStart, PageFailed, PageSource
 from services.summarizer.domain.ports_pictures import PagePictures
 from services.summarizer.domain.values import Box, Caller, Page, Word
@@ -192,6 +193,24 @@ async def test_reading_may_stop_at_any_page(source_and_put: tuple[PageSource, Pu
         assert isinstance(await anext(items), DocumentStart)
     async with aclosing(source.pages(name)) as items:
         assert len([item async for item in items]) == 1 + len(LINES)
+
+
+@pytest.mark.parametrize(("within", "numbers"), [((2, 2), [2]), ((2, 0), [2, 3]), ((0, 2), [1, 2]), ((3, 99), [3])])
+async def test_some_of_the_pages(
+    source_and_put: tuple[PageSource, Put], within: tuple[int, int], numbers: list[int]
+) -> None:
+    source, put = source_and_put
+    async with aclosing(source.pages(await put((*LINES, ("Cats are not.",))), PageRange(*within))) as items:
+        start, *pages = [item async for item in items]
+    assert start == DocumentStart(len(numbers))
+    assert [page.number for page in pages if isinstance(page, Page)] == numbers
+
+
+async def test_pages_past_the_end_are_out_of_range(source_and_put: tuple[PageSource, Put]) -> None:
+    source, put = source_and_put
+    with pytest.raises(OutOfRange) as past:
+        await anext(source.pages(await put((*LINES, ("Cats are not.",))), PageRange(4)))
+    assert (past.value.reason, past.value.fields[0].field) == ("PAGE_OUT_OF_RANGE", "first_page")
 
 
 async def test_a_document_that_does_not_open_is_refused_with_its_reason(client: MeshClient, edge: MeshClient) -> None:

@@ -311,10 +311,9 @@ def answer_of(body: dict[str, Any]) -> dict[str, Any]:
 def _fields(body: dict[str, Any]) -> dict[str, Any]:
     """A field for each line `name: value` whose name is one of the schema's properties."""
     asked = body["messages"][-1]["content"]
-    found = _MATERIAL.search(asked)
-    assert found is not None, "the material is fenced"
+    fence, material = fenced(asked)
     fields: list[dict[str, Any]] = []
-    for part in found["material"].split(f"[{found['fence']} page ")[1:]:
+    for part in material.split(f"[{fence} page ")[1:]:
         page, _, text = part.partition("]\n")
         for line in text.splitlines():
             label, colon, value = line.partition(":")
@@ -340,12 +339,16 @@ def summary_of(body: dict[str, Any]) -> dict[str, Any]:
     return {"sentences": sentences[:most]}
 
 
+def fenced(asked: str) -> tuple[str, str]:
+    """The fence, and what stands between its lines."""
+    found = _MATERIAL.search(asked)
+    assert found is not None, "the material is fenced"
+    return found["fence"], found["material"]
+
+
 def material_of(asked: str) -> tuple[str, str, int]:
     """The fence, what stands between its lines, and how many sentences are wanted."""
-    found, wanted = _MATERIAL.search(asked), _WANTED.search(asked)
-    assert found is not None, "the material is fenced"
-    assert wanted is not None, "the number of sentences is said"
-    return found["fence"], found["material"], int(wanted[1])
+    return *fenced(asked), int(_WANTED.findall(asked)[0])
 
 
 def _pieces(name: str, content: str) -> list[str]:

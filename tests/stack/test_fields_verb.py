@@ -51,6 +51,25 @@ def test_json_and_a_schema_that_is_not_satisfied(pagemesh: Command, document: st
     assert "! /iban is required and was not found" in failed.out
 
 
+def test_some_of_the_pages(pagemesh: Command, document: str) -> None:
+    found = pagemesh("fields", document, "--schema", SCHEMA, "--pages", "1", "--json").json["extraction"]
+    assert found["json"]["total"] == 389.13
+    for pages, reason in (("2-", "PAGE_OUT_OF_RANGE"), ("2-1", "BAD_PAGES"), ("1,3", "BAD_PAGES")):
+        assert pagemesh("fields", document, "--schema", SCHEMA, "--pages", pages, "--json").error["reason"] == reason
+
+
+def test_an_estimate_of_fields(pagemesh: Command, document: str) -> None:
+    out = pagemesh("estimate", document, "--schema", SCHEMA, "--pages", "1").out
+    for part in ("price    0.", "offline/lexrank", "pages    1 in 1 parts"):
+        assert part in out
+    both = pagemesh("estimate", document, "--schema", SCHEMA, "--ask", "How much?", "--json")
+    pages = pagemesh("estimate", document, "--pages", "1", "--json")
+    several = pagemesh("estimate", document, document, "--json")
+    assert [each.error["reason"] for each in (both, pages, several)] == ["BAD_ARGUMENTS"] * 3
+    asked = pagemesh("estimate", document, document, "--ask", "What is the total?", "--json").json["estimate"]
+    assert (asked["document"], asked["chunkCount"]) == (document, 1)
+
+
 def test_a_bound_is_kept_to(pagemesh: Command, document: str, tmp_path: Path) -> None:
     path = tmp_path / "schema.json"
     path.write_text(json.dumps({"type": "object", "properties": {f"p{uuid.uuid4().hex}": {"type": "string"}}}))

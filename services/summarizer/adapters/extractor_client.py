@@ -14,6 +14,7 @@ from pagemesh.extractor.v1 import extractor_service_pb2 as extractor_pb2
 from services.runtime.clients import MeshClient
 from services.runtime.errors import Unavailable
 from services.summarizer.domain.limits import too_large
+from services.summarizer.domain.page_range import ALL_PAGES, PageRange
 from services.summarizer.domain.ports import DocumentStart, PageFailed
 from services.summarizer.domain.ports_questions import DocumentState
 from services.summarizer.domain.values import Box, Page, Word
@@ -57,9 +58,13 @@ class ExtractorPages:
         request = extractor_pb2.ReleaseDocumentRequest(name=document, hold_id=hold_id, processed=processed)
         await self._client.unary(self._stub.ReleaseDocument, request, cap_s=LOOK_CAP_S)
 
-    async def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
+    async def pages(
+        self, document: str, within: PageRange = ALL_PAGES
+    ) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
         """The pages in order, DocumentStart first. Closing it cancels the extraction."""
-        request = extractor_pb2.ExtractPagesRequest(name=document, read_mask=_READ_MASK, bursts=True)
+        request = extractor_pb2.ExtractPagesRequest(
+            name=document, first_page=within.first, last_page=within.last, read_mask=_READ_MASK, bursts=True
+        )
         async with aclosing(self._read(request)) as items:
             async for item in items:
                 yield item
@@ -103,7 +108,7 @@ class ExtractorPages:
                 for event in response.burst.events or (response,):
                     # An `error` event is left out: the same error follows as the status and is raised by the client.
                     if event.HasField("start"):
-                        yield DocumentStart(event.start.page_count)
+                        yield DocumentStart(event.start.last_page - event.start.first_page + 1)
                     elif event.HasField("page"):
                         yield await _bounded(event.page)
                     elif event.HasField("failed_page"):

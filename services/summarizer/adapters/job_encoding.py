@@ -23,6 +23,7 @@ from services.summarizer.domain.jobs import (
     SummarizeWork,
     Work,
 )
+from services.summarizer.domain.page_range import ALL_PAGES, PageRange
 from services.summarizer.domain.personal_kinds import Kind, Kinds
 from services.summarizer.domain.values import Length, Options, Style, Summary
 
@@ -39,8 +40,9 @@ def encode_work(work: Work) -> bytes:
             return _dump(["summarize", asked, fallbacks, *_named(options.ocr_model), *_kinds(options.anonymise)])
         case ExtractWork():
             return _dump(["extract"])
-        case FieldsWork(schema, stored, model, fallbacks, ocr_model, kinds):
-            return _dump(["fields", schema, stored, model, fallbacks, *_named(ocr_model), *_kinds(kinds)])
+        case FieldsWork(schema, stored, model, fallbacks, ocr_model, kinds, pages):
+            more = [*_named(ocr_model), *_kinds(kinds), *_ranged(pages)]
+            return _dump(["fields", schema, stored, model, fallbacks, *more])
         case AskWork(question, max_passages, language, model, fallbacks, kinds):
             return _dump(["ask", question, max_passages, language, model, fallbacks, *_kinds(kinds)])
 
@@ -53,7 +55,9 @@ def decode_work(data: bytes) -> Work:
             return ExtractWork()
         if kind == "fields":
             schema, stored, model, fallbacks, *more = rest
-            return FieldsWork(schema, stored, model, tuple(fallbacks), *_read_more(more))
+            pages = [PageRange(*item) for item in more if _is_range(item)]
+            others = [item for item in more if not _is_range(item)]
+            return FieldsWork(schema, stored, model, tuple(fallbacks), *_read_more(others), *pages)
         if kind == "ask":
             question, max_passages, language, model, fallbacks, *kinds = rest
             return AskWork(question, max_passages, language, model, tuple(fallbacks), _read_kinds(*kinds))
@@ -66,6 +70,15 @@ def decode_work(data: bytes) -> Work:
         return SummarizeWork(options, tuple(fallbacks))
     except (ValueError, TypeError, KeyError) as exc:
         raise Undecodable("the work of a job cannot be read") from exc
+
+
+def _ranged(pages: PageRange) -> list[list[int]]:
+    """A part of the document, where it is one. A worker of the version before cannot read such work, and leaves it."""
+    return [] if pages == ALL_PAGES else [[pages.first, pages.last]]
+
+
+def _is_range(item: object) -> bool:
+    return isinstance(item, list) and len(item) == 2 and all(isinstance(number, int) for number in item)
 
 
 def _named(ocr_model: str) -> list[str]:

@@ -7,8 +7,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from services.runtime.call import current_identity
-from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound, QuotaViolation, ResourceExhausted
+from services.runtime.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    FieldViolation,
+    NotFound,
+    OutOfRange,
+    QuotaViolation,
+    ResourceExhausted,
+)
 from services.summarizer.domain.limits import too_large
+from services.summarizer.domain.page_range import ALL_PAGES, PageRange
 from services.summarizer.domain.ports import (
     Backlog,
     Committed,
@@ -61,9 +70,15 @@ class MemoryPages:
         self._find(document)
         return self.expiry.get(document)
 
-    async def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
+    async def pages(
+        self, document: str, within: PageRange = ALL_PAGES
+    ) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
         """The pages in order, DocumentStart first."""
         pages = self._find(document)
+        if within.first > len(pages):
+            message = f"The document has {len(pages)} pages. Ask for one of them."
+            raise OutOfRange("PAGE_OUT_OF_RANGE", message, fields=[FieldViolation("first_page", message)])
+        pages = pages[max(0, within.first - 1) : within.last or None]
         yield DocumentStart(len(pages))
         for page in pages:
             yield page if isinstance(page, PageFailed) else _bounded(page)

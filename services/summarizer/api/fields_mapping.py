@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 from google.protobuf import json_format, struct_pb2
 
-from pagemesh.summarizer.v1 import fields_pb2, schema_pb2
+from pagemesh.summarizer.v1 import fields_pb2, job_work_pb2, schema_pb2
 from services.runtime.errors import FieldViolation, InvalidArgument
 from services.summarizer.api.mapping import from_citation, from_consumption, from_scans
 from services.summarizer.api.personal_mapping import from_counts
 from services.summarizer.domain.extract_fields import Wanted
 from services.summarizer.domain.fields_values import Extraction, FieldValue, OtherValue, Violation, pointer_of
 from services.summarizer.domain.found_field import Scalar
+from services.summarizer.domain.page_range import PageRange
 from services.summarizer.domain.schema_values import StoredSchema
 
 _MAX_POINTER_CHARS = 2_000
@@ -22,6 +23,11 @@ def to_wanted(request: fields_pb2.ExtractFieldsRequest) -> Wanted:
     if request.HasField("json_schema"):
         return Wanted(schema=to_schema(request.json_schema))
     return Wanted(stored=request.schema)
+
+
+def to_range(message: fields_pb2.ExtractFieldsRequest | job_work_pb2.ExtractFieldsWork) -> PageRange:
+    """The pages that are looked at."""
+    return PageRange(message.first_page, message.last_page)
 
 
 def to_schema(message: struct_pb2.Struct, *, field: str = "json_schema") -> Mapping[str, object]:

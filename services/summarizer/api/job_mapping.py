@@ -12,7 +12,7 @@ from pagemesh.summarizer.v1 import job_queues_pb2 as queues_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2 as summarizer_pb2
 from services.runtime import errors, status
-from services.summarizer.api.fields_mapping import from_extraction, to_schema
+from services.summarizer.api.fields_mapping import from_extraction, to_range, to_schema
 from services.summarizer.api.mapping import from_money, from_summary, to_options
 from services.summarizer.api.personal_mapping import from_kinds, to_kinds
 from services.summarizer.api.questions import from_answer
@@ -70,7 +70,7 @@ def to_order(
     return Order(
         caller=caller,
         documents=documents,
-        work=_to_work(request.work),
+        work=to_work(request.work),
         priority=_PRIORITIES[request.priority],
         max_attempts=request.max_attempts,
         schedule_time=when,
@@ -187,28 +187,40 @@ def _from_event(event: JobEvent, sequence: int) -> job_pb2.JobEvent:
     )
 
 
-def _to_work(message: job_pb2.JobWork) -> Work:
+def to_work(message: job_pb2.JobWork) -> Work:
+    """What is to be done with each document. Raises InvalidArgument SCHEMA_INVALID."""
     match message.WhichOneof("kind"):
         case "extract":
             return ExtractWork()
         case "extract_fields":
-            return _to_fields(message.extract_fields)
+            return to_fields_work(message.extract_fields, at="work.extract_fields.")
         case "ask":
-            ask, options = message.ask, message.ask.options
-            most = options.max_passages or DEFAULT_PASSAGES
-            kinds = to_kinds(options.anonymise)
-            return AskWork(ask.question, most, options.language, options.model, tuple(options.fallback_models), kinds)
-    return SummarizeWork(to_options(message.summarize), tuple(message.summarize.fallback_models))
+            return to_ask_work(message.ask)
+    return to_summarize_work(message.summarize)
 
 
-def _to_fields(message: job_work_pb2.ExtractFieldsWork) -> FieldsWork:
+def to_summarize_work(message: summarizer_pb2.SummaryOptions) -> SummarizeWork:
+    """A summary."""
+    return SummarizeWork(to_options(message), tuple(message.fallback_models))
+
+
+def to_ask_work(message: job_work_pb2.AskWork) -> AskWork:
+    """An answer."""
+    options = message.options
+    most = options.max_passages or DEFAULT_PASSAGES
+    kinds = to_kinds(options.anonymise)
+    return AskWork(message.question, most, options.language, options.model, tuple(options.fallback_models), kinds)
+
+
+def to_fields_work(message: job_work_pb2.ExtractFieldsWork, *, at: str) -> FieldsWork:
+    """Fields; `at` is where the request says which. Raises InvalidArgument SCHEMA_INVALID."""
     options = message.options
     schema = ""
     if message.HasField("json_schema"):
-        schema = canonical(to_schema(message.json_schema, field="work.extract_fields.json_schema"))
+        schema = canonical(to_schema(message.json_schema, field=f"{at}json_schema"))
     kinds = to_kinds(options.anonymise)
     fallbacks = tuple(options.fallback_models)
-    return FieldsWork(schema, message.schema, options.model, fallbacks, options.ocr_model, kinds)
+    return FieldsWork(schema, message.schema, options.model, fallbacks, options.ocr_model, kinds, to_range(message))
 
 
 def _from_work(work: Work, *, listed: bool) -> job_pb2.JobWork:
@@ -217,11 +229,11 @@ def _from_work(work: Work, *, listed: bool) -> job_pb2.JobWork:
             return job_pb2.JobWork(summarize=_from_options(summary, fallbacks))
         case ExtractWork():
             return job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
-        case FieldsWork(schema, stored, model, fallbacks, ocr_model, kinds):
+        case FieldsWork(schema, stored, model, fallbacks, ocr_model, kinds, pages):
             looked = fields_pb2.FieldOptions(
                 model=model, fallback_models=fallbacks, ocr_model=ocr_model, anonymise=from_kinds(kinds)
             )
-            fields = job_work_pb2.ExtractFieldsWork(options=looked)
+            fields = job_work_pb2.ExtractFieldsWork(options=looked, first_page=pages.first, last_page=pages.last)
             if stored:
                 fields.schema = stored
             elif not listed:

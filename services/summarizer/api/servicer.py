@@ -14,12 +14,12 @@ from services.runtime.call import current_identity
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api.caller import current_caller, current_deadline
 from services.summarizer.api.embeddings import Embeddings
-from services.summarizer.api.estimate_mapping import from_estimate, to_purse
-from services.summarizer.api.fields_mapping import from_extraction, to_wanted
+from services.summarizer.api.estimate_mapping import to_purse
+from services.summarizer.api.estimates import Estimates
+from services.summarizer.api.fields_mapping import from_extraction, to_range, to_wanted
 from services.summarizer.api.mapping import from_event, from_summary, to_options
 from services.summarizer.api.personal_mapping import to_kinds
 from services.summarizer.api.questions import Questions
-from services.summarizer.domain.estimate import EstimateSummary
 from services.summarizer.domain.events import Finished
 from services.summarizer.domain.extract_fields import ExtractFields
 from services.summarizer.domain.purge import PurgeDocument
@@ -49,7 +49,7 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         summarize: Summarize,
         stream_summarize: StreamSummarize,
         extract_fields: ExtractFields,
-        estimate: EstimateSummary,
+        estimates: Estimates,
         purge: PurgeDocument,
         questions: Questions,
         embedding: Embeddings,
@@ -58,7 +58,7 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         self._embedding = embedding
         self._summarize = summarize
         self._extract_fields = extract_fields
-        self._estimate = estimate
+        self._estimates = estimates
         self._purge = purge
         self._stream_summarize = stream_summarize
 
@@ -91,8 +91,7 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         self, request: service_pb2.EstimateRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> service_pb2.EstimateResponse:
         """What a request would cost."""
-        found = await self._estimate(current_caller(), request.document, to_options(request.summary))
-        return service_pb2.EstimateResponse(estimate=from_estimate(found))
+        return await self._estimates.one(request)
 
     async def Ask(
         self, request: answer_pb2.AskRequest, context: "grpc.aio.ServicerContext[Any, Any]"
@@ -121,6 +120,7 @@ class SummarizerServicer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
                 ocr_model=request.options.ocr_model,
                 fallbacks=request.options.fallback_models,
                 anonymise=to_kinds(request.options.anonymise),
+                within=to_range(request),
                 purse=to_purse(request),
                 deadline=current_deadline(),
             )

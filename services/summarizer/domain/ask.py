@@ -1,14 +1,13 @@
 """The use case: a question, answered from the pages that have to do with it, with citations that were checked."""
 
 import asyncio
-import contextlib
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from services.runtime.errors import FieldViolation, InvalidArgument, PagemeshError
+from services.runtime.errors import FieldViolation, InvalidArgument
 from services.summarizer.domain.answer_values import (
     Answered,
     AskEvent,
@@ -27,13 +26,14 @@ from services.summarizer.domain.map_reduce import Bill, Job
 from services.summarizer.domain.models import Model, Models
 from services.summarizer.domain.nothing_found import nothing_found
 from services.summarizer.domain.packing import Packed, pack
-from services.summarizer.domain.paid_calls import Order, PaidCalls
+from services.summarizer.domain.paid_calls import Calls, Order
 from services.summarizer.domain.passages import PassageFinder
 from services.summarizer.domain.personal_kinds import REPLACING_NOTHING, Counts, Policy
 from services.summarizer.domain.plain_output import PlainStream
 from services.summarizer.domain.ports import ActAs, Deadline, PageSource, Results
 from services.summarizer.domain.ports_questions import PageAt
 from services.summarizer.domain.purse import Purse
+from services.summarizer.domain.question_material import Gatherer, Material
 from services.summarizer.domain.questions import Question, check, wanted
 from services.summarizer.domain.savings import Savings, free_event
 from services.summarizer.domain.single_flight import Emit, SingleFlight
@@ -63,22 +63,11 @@ MAX_DELTA_CHARS = 100_000
 AskFlights = SingleFlight[bytes, AskEvent]
 
 
-@dataclass(frozen=True, slots=True)
-class _Material:
-    """What was found for a question: its pages with their words, best first, those that could not be read, and the
-    generation of each document's results from before they were read."""
-
-    question: Question
-    pages: Sequence[tuple[PageAt, Page]]
-    failed: tuple[PageAt, ...]
-    generations: tuple[tuple[str, int], ...]
-
-
 class AnswerMaker:
     """Answers from pages that were found: packs them for a model, pays for its answer once, checks what it quotes."""
 
     def __init__(
-        self, *, results: Results, paid: PaidCalls, act_as: ActAs, anonymised: Callable[[Counts], None] = untold
+        self, *, results: Results, paid: Calls, act_as: ActAs, anonymised: Callable[[Counts], None] = untold
     ) -> None:
         """`anonymised` hears what was replaced, by kind."""
         self._anonymised = anonymised
@@ -87,7 +76,7 @@ class AnswerMaker:
         self._act_as = act_as
 
     async def make(
-        self, job: Job, material: _Material, emit: Emit[AskEvent], deadline: Deadline, bill: Bill
+        self, job: Job, material: Material, emit: Emit[AskEvent], deadline: Deadline, bill: Bill
     ) -> CitedAnswer:
         """The answer; text and statements are emitted on the way.
 
@@ -111,7 +100,7 @@ class AnswerMaker:
         self._anonymised(counts_of(veil))
         return replace(answer, anonymised=counts_of(veil))
 
-    async def _order(self, job: Job, material: _Material, packed: Packed, prompt: Prompt) -> Order:
+    async def _order(self, job: Job, material: Material, packed: Packed, prompt: Prompt) -> Order:
         """The call that is to be made: for one document, or for none where it is made for several."""
         version = job.model.provider.version
         key = await asyncio.to_thread(content_key, prompt, model=job.model.name, provider_version=version)
@@ -156,13 +145,12 @@ class StreamAsk:
     ) -> None:
         self._policy = policy
         self._models = models
-        self._finder = finder
-        self._pages = pages
-        self._results = results
+        self._gatherer = Gatherer(
+            finder=finder, pages=pages, results=results, tails=tails, act_as=act_as, new_id=new_id
+        )
         self._maker = maker
         self._flights = flights
         self._savings = savings
-        self._tails = tails
         self._act_as = act_as
         self._new_id = new_id
         self._now_s = now_s
@@ -209,48 +197,13 @@ class StreamAsk:
     ) -> None:
         # As with summaries, reading has no deadline of its listeners: the last of them who leaves ends it.
         with self._act_as(job.caller):
-            states = await self._finder.look(question.filters.documents)
-            brief = [name for name, state in states.items() if state.ephemeral]
-            async with self._holding(job.caller, brief):
-                choice = await self._finder.choose(
-                    question,
-                    states,
-                    lambda pages: emit(Looked(pages, 0)),
-                    # Vectors are made of a text as it is.
-                    by_meaning=not job.options.anonymise,
-                )
-                # Asked before the pages are read for good: a document that is erased from here on counts one more.
-                generations = [
-                    (name, await self._results.generation(job.caller.tenant, name)) for name in choice.documents
-                ]
-                pages, failed = await self._finder.read(choice)
-                material = _Material(question, pages, failed, tuple(generations))
+            async with self._gatherer.gathered(job, question, lambda pages: emit(Looked(pages, 0))) as material:
                 failover = Failover[CitedAnswer, AskEvent](
                     lambda asked, emit, bill: self._maker.make(asked, material, emit, deadline, bill),
                     observe=self._failed_over,
                 )
                 answer = await failover(job, models, emit)
         emit(Answered(answer))
-
-    @contextlib.asynccontextmanager
-    async def _holding(self, caller: Caller, documents: Sequence[str]) -> AsyncIterator[None]:
-        """Keeps documents that go soon until the answer is there, which is the end of their processing."""
-        held: dict[str, str] = {}
-        processed = False
-        try:
-            for name in documents:
-                held[name] = self._new_id()
-                await self._pages.hold(name, held[name])
-            yield
-            processed = True
-        finally:
-            for name, hold_id in held.items():
-                await self._tails.finish(self._release(caller, name, hold_id, processed=processed))
-
-    async def _release(self, caller: Caller, document: str, hold_id: str, *, processed: bool) -> None:
-        # Where the extractor is away the hold runs out, and the document expires by its own time.
-        with self._act_as(caller), contextlib.suppress(PagemeshError):
-            await self._pages.release(document, hold_id, processed=processed)
 
     def _record_saving(self, caller: Caller, answer: CitedAnswer) -> None:
         event = free_event(
@@ -349,7 +302,7 @@ def _statement(sentence: Sentence, sources: Sequence[PageAt]) -> Statement:
 
 
 def _answer(
-    job: Job, material: _Material, packed: Packed, statements: tuple[Statement, ...], bill: Bill, *, cached: bool
+    job: Job, material: Material, packed: Packed, statements: tuple[Statement, ...], bill: Bill, *, cached: bool
 ) -> CitedAnswer:
     """An answer of which nothing stands on any page is none, whatever the model says."""
     found = any(statement.grounded for statement in statements)

@@ -121,6 +121,14 @@ class Vectors:
         return paid.answer.vectors
 
 
+def query_prompt(model: Model, query: str) -> Prompt:
+    """What the model is asked for the vector of a query, as Vectors asks it."""
+    text = query.encode("utf-8", "replace").decode().strip()
+    # Options of summaries say nothing to vectors.
+    options = Options(Length.SHORT, Style.PARAGRAPH, "", "", model.name)
+    return Prompt(Stage.EMBED_QUERY, options, model.short_name, 0, texts=(text,))
+
+
 class EmbedQuery:
     """The vector of a query, for searches."""
 

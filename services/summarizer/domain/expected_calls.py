@@ -7,7 +7,8 @@ stood for by as many words of the chunk.
 The rule for what a model that writes answers comes from what it is asked for (prompts.py): sentences of at most 40
 words, each with one or two quotes of 5 to 30. A usual answer has as many sentences as it may, unless the text is too
 short for them, with the middle of each range; a terse one half as many near the lower ends; the longest is where the
-call is cut off. Words become tokens at the rate of the text that is answered about.
+call is cut off. Words become tokens at the rate of the text that is answered about. A question is answered in a few
+sentences, whatever it may: three are expected, and none where the documents do not hold the answer.
 """
 
 import asyncio
@@ -16,16 +17,18 @@ from enum import Enum
 
 from services.summarizer.domain import prompts
 from services.summarizer.domain.answers import MAX_TEXT_CHARS
+from services.summarizer.domain.fields_values import FieldsStage, chat_prompt
+from services.summarizer.domain.models import Model
 from services.summarizer.domain.paid_calls import OnText, Order, Paid
-from services.summarizer.domain.ports import Provider
 from services.summarizer.domain.prices import ModelPrice
-from services.summarizer.domain.values import Answer, Claim, Prompt, Stage, TokenCount
+from services.summarizer.domain.values import Answer, Claim, Length, Options, Prompt, Stage, Style, TokenCount
 
 
 @dataclass(frozen=True, slots=True)
 class _Words:
     """What a sentence of an answer is made of. `share` is that of the sentences that may be written, the time until an
-    answer begins, and the one for the picture of a page, are in seconds, its speed in tokens a second."""
+    answer begins, and the one for the picture of a page, are in seconds, its speed in tokens a second. `answer` are the
+    sentences of an answer to a question."""
 
     text: int
     quotes: float
@@ -35,14 +38,19 @@ class _Words:
     begins_s: float
     speed: float
     scan_s: float
+    answer: int
 
 
 class Guess(Enum):
     """How much is expected of a model."""
 
-    LOW = _Words(text=15, quotes=1.0, quote=10, sources=1.0, share=0.5, begins_s=0.3, speed=150.0, scan_s=1.0)
-    EXPECTED = _Words(text=26, quotes=1.5, quote=17, sources=2.0, share=1.0, begins_s=1.0, speed=60.0, scan_s=3.0)
-    HIGH = _Words(text=40, quotes=2.0, quote=30, sources=3.0, share=1.0, begins_s=5.0, speed=20.0, scan_s=10.0)
+    LOW = _Words(text=15, quotes=1.0, quote=10, sources=1.0, share=0.5, begins_s=0.3, speed=150.0, scan_s=1.0, answer=0)
+    EXPECTED = _Words(
+        text=26, quotes=1.5, quote=17, sources=2.0, share=1.0, begins_s=1.0, speed=60.0, scan_s=3.0, answer=3
+    )
+    HIGH = _Words(
+        text=40, quotes=2.0, quote=30, sources=3.0, share=1.0, begins_s=5.0, speed=20.0, scan_s=10.0, answer=8
+    )
 
 
 _WORDS_PER_SENTENCE = 20
@@ -62,6 +70,8 @@ UNREAD_PAGE = " ".join(["and so it stands written on the page."] * 50)
 """Stands for a page of which nobody has read a word yet: 400 words, as a printed page has."""
 
 Counted = dict[bytes, "_Size"]
+Seconds = dict[Stage | FieldsStage, list[float]]
+"""How long each call would take, by what it is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ class ExpectedCalls:
         self._price = price
         self.guess = guess
         self._counted = counted
-        self.seconds: dict[Stage, list[float]] = {}
+        self.seconds: Seconds = {}
 
     async def make(self, order: Order, on_text: OnText | None = None) -> Paid:
         """What the call is expected to use. Nothing is told to `on_text`."""
@@ -102,10 +112,12 @@ class ExpectedCalls:
         if _asked(order).claims:
             available = len(_asked(order).claims)
         sentences = max(1, int(min(_asked(order).max_sentences, available) * words.share))
+        if _asked(order).stage is Stage.ASK:
+            sentences = min(words.answer, _asked(order).max_sentences, available)
         if self.guess is Guess.HIGH:
             longest = min(prompts.TOKENS_PER_SENTENCE, most.output_tokens / _asked(order).max_sentences) / size.rate
             return Answer(_said(size.words, _asked(order).max_sentences, int(longest)), most)
-        sent = _sent(order, most)
+        sent = expected_input(order, most)
         if not abilities.writes:
             output = sentences * _WORDS_OF_CHOSEN * size.rate
             claims = _said(size.words, sentences, _WORDS_OF_CHOSEN)
@@ -115,11 +127,7 @@ class ExpectedCalls:
         return Answer(claims, TokenCount(sent, min(round(output), most.output_tokens)))
 
     def _time(self, order: Order, tokens: TokenCount) -> None:
-        words = self.guess.value
-        taken = words.begins_s + tokens.output_tokens / words.speed
-        if not order.model.abilities.writes:
-            taken = min(_READING_S, words.begins_s / 10)
-        self.seconds.setdefault(_asked(order).stage, []).append(taken)
+        self.seconds.setdefault(_asked(order).stage, []).append(seconds_of(self.guess, order, tokens))
 
 
 class ExpectedScans:
@@ -135,17 +143,34 @@ class ExpectedScans:
 
 
 def _asked(order: Order) -> Prompt:
-    """Only summaries are estimated."""
+    """A call for a summary or an answer; those for fields have guesses of their own (expected_fields.py)."""
     assert isinstance(order.prompt, Prompt)
     return order.prompt
 
 
-def _sent(order: Order, most: TokenCount) -> int:
+def seconds_of(guess: Guess, order: Order, tokens: TokenCount) -> float:
+    """How long the call would take."""
+    words = guess.value
+    if not order.model.abilities.writes:
+        return min(_READING_S, words.begins_s / 10)
+    return words.begins_s + tokens.output_tokens / words.speed
+
+
+def expected_input(order: Order, most: TokenCount) -> int:
     """Tokens that are expected to be sent, without what is counted to be on the safe side."""
-    abilities, chunk = order.model.abilities, _asked(order).chunk
+    abilities, chunk = order.model.abilities, chat_prompt(order.prompt).chunk
     pages = len(chunk.spans) if chunk is not None else 0
     excess = abilities.call_excess + pages * abilities.page_excess
     return round((most.input_tokens - excess) * abilities.counted_share)
+
+
+def tokens_of_line(model: Model, text: str) -> float:
+    """Tokens that are expected of the text alone, as one line."""
+    options = Options(Length.SHORT, Style.PARAGRAPH, "", "", model.name)
+    with_text = Prompt(Stage.REDUCE, options, model.short_name, 1, claims=(Claim(text, ()),))
+    without = replace(with_text, claims=(Claim("", ()),))
+    count = model.provider.count
+    return (count(with_text).input_tokens - count(without).input_tokens) * model.abilities.counted_share
 
 
 def _tokens_of_sentence(stage: Stage, words: _Words, size: _Size) -> float:
@@ -158,7 +183,7 @@ def _tokens_of_sentence(stage: Stage, words: _Words, size: _Size) -> float:
 
 def _said(words: list[str], sentences: int, length: int) -> tuple[Claim, ...]:
     """Claims of the right size, of words from all over the text."""
-    step = max(1, len(words) // sentences)
+    step = max(1, len(words) // max(1, sentences))
     starts = [number * step % max(1, len(words)) for number in range(sentences)]
     return tuple(Claim(_run(words, start, length)[:MAX_TEXT_CHARS] or "-", ()) for start in starts)
 
@@ -172,19 +197,11 @@ def _run(words: list[str], start: int, length: int) -> str:
 
 
 def _size(order: Order) -> _Size:
-    prompt, provider, abilities = _asked(order), order.model.provider, order.model.abilities
-    most = provider.count(prompt)
+    prompt = _asked(order)
+    most = order.model.provider.count(prompt)
     text = prompt.chunk.text if prompt.chunk is not None else " ".join(claim.text for claim in prompt.claims)
     words = text.split()
     # As one line, for so answers repeat it: the breaks of lines are tokens too.
     sample = " ".join(words[:_MOST_SAMPLED])
-    tokens = _count_line(provider, prompt, sample) * abilities.counted_share
-    rate = min(max(tokens / max(1, min(len(words), _MOST_SAMPLED)), _LEAST_RATE), _MOST_RATE)
-    return _Size(most, words, rate)
-
-
-def _count_line(provider: Provider, prompt: Prompt, text: str) -> int:
-    """Tokens of the text alone."""
-    with_text = replace(prompt, stage=Stage.REDUCE, chunk=None, claims=(Claim(text, ()),))
-    without = replace(with_text, claims=(Claim("", ()),))
-    return provider.count(with_text).input_tokens - provider.count(without).input_tokens
+    rate = tokens_of_line(order.model, sample) / max(1, min(len(words), _MOST_SAMPLED))
+    return _Size(most, words, min(max(rate, _LEAST_RATE), _MOST_RATE))

@@ -12,6 +12,7 @@ from services.summarizer.domain.fields_values import Extraction
 from services.summarizer.domain.json_schema import CheckedSchema, check
 from services.summarizer.domain.map_reduce import Job
 from services.summarizer.domain.models import Model, Models
+from services.summarizer.domain.page_range import ALL_PAGES, PageRange
 from services.summarizer.domain.personal_kinds import REPLACING_NOTHING, Kinds, Policy
 from services.summarizer.domain.ports import Deadline, PageSource
 from services.summarizer.domain.purse import Purse
@@ -20,7 +21,7 @@ from services.summarizer.domain.schema_book import SchemaBook
 from services.summarizer.domain.single_flight import Emit, SingleFlight
 from services.summarizer.domain.values import Caller, Consumption, Length, Money, Options, Style, TokenCount
 
-FieldsFlightKey = tuple[str, str, str, str, str, str, tuple[str, ...], str, Hashable, Kinds]
+FieldsFlightKey = tuple[str, str, str, str, str, str, tuple[str, ...], str, Hashable, Kinds, PageRange]
 FieldsFlights = SingleFlight[FieldsFlightKey, Progress | Extraction]
 
 
@@ -72,27 +73,29 @@ class ExtractFields:
         ocr_model: str = "",
         fallbacks: Sequence[str] = (),
         anonymise: Kinds | None = None,
+        within: PageRange = ALL_PAGES,
         purse: Purse | None = None,
         deadline: float | None = None,
         told: Callable[[Progress], None] | None = None,
     ) -> Extraction:
-        """The fields. `anonymise` is as in Options, `purse` bounds what is spent. `deadline`, in the event loop's time,
-        is until when the caller waits; `told` hears how far it is.
+        """The fields. `anonymise` is as in Options, `within` the pages that are looked at, `purse` bounds what is
+        spent. `deadline`, in the event loop's time, is until when the caller waits; `told` hears how far it is.
 
         Raises InvalidArgument (unknown model, a schema that cannot be used), PermissionDenied (a model that the
-        tenant does not allow), NotFound (document or schema), FailedPrecondition (no text, too much of it,
+        tenant does not allow), NotFound (document or schema), OutOfRange, FailedPrecondition (no text, too much of it,
         MAX_COST_EXCEEDED), ResourceExhausted (budget, rate), Unavailable, DeadlineExceeded.
         """
         models = await self._models.lineup(caller.tenant, model, fallbacks)
         ocr = await self._models.reader(caller.tenant, ocr_model)
-        name, schema = await self._schema(caller, wanted)
+        name, schema = await schema_of(self._schemas, caller.tenant, wanted)
         await self._pages.exists(document)
         # Who pays, and how much, is part of the key, as for summaries.
         payer = (caller.tenant, caller.actor, caller.project)
         bound, read_by = None if purse is None else purse.key, "" if ocr is None else ocr.name
         kinds = self._policy.kinds(anonymise)
-        key = (*payer, document, schema.digest, name, tuple(one.name for one in models), read_by, bound, kinds)
-        job = FieldsJob(replace(_job(caller, document, models[0], kinds, purse), ocr=ocr), schema, name)
+        key = (*payer, document, schema.digest, name, tuple(one.name for one in models), read_by, bound, kinds, within)
+        asked = fields_job(caller, document, models[0], kinds, within)
+        job = FieldsJob(replace(asked, ocr=ocr, purse=purse), schema, name)
         seat = self._flights.join(key, lambda emit, latest: self._run(job, models, emit, latest), deadline=deadline)
         with seat:
             async for event in seat:
@@ -105,13 +108,6 @@ class ExtractFields:
                 self._record_saving(caller, event)
                 return replace(event, cached=True, consumption=_nothing(event.consumption.cost.currency))
         raise AssertionError("a run ended without an answer")
-
-    async def _schema(self, caller: Caller, wanted: Wanted) -> tuple[str, CheckedSchema]:
-        """The full name of its version where it is stored, and the schema."""
-        if wanted.schema is not None:
-            return "", await asyncio.to_thread(check, wanted.schema)
-        stored = await self._schemas.get(caller.tenant, wanted.stored)
-        return stored.name, await asyncio.to_thread(check, stored.content, field="schema")
 
     async def _run(
         self, job: FieldsJob, models: Sequence[Model], emit: Emit[Progress | Extraction], deadline: Deadline
@@ -137,10 +133,20 @@ class ExtractFields:
         self._savings.add(caller, event)
 
 
-def _job(caller: Caller, document: str, model: Model, kinds: Kinds, purse: Purse | None) -> Job:
+async def schema_of(schemas: SchemaBook, tenant: str, wanted: Wanted, *, at: str = "") -> tuple[str, CheckedSchema]:
+    """The full name of its version where it is stored, and the schema; `at` is where the request says it. Raises
+    InvalidArgument SCHEMA_INVALID or SCHEMA_TOO_LARGE, NotFound SCHEMA_NOT_FOUND."""
+    if wanted.schema is not None:
+        return "", await asyncio.to_thread(check, wanted.schema, field=f"{at}json_schema")
+    stored = await schemas.get(tenant, wanted.stored)
+    return stored.name, await asyncio.to_thread(check, stored.content, field=f"{at}schema")
+
+
+def fields_job(caller: Caller, document: str, model: Model, kinds: Kinds, within: PageRange) -> Job:
+    """What a model is asked for; without a purse, and nobody reads its scans."""
     # Options of summaries say nothing to fields but these two.
     options = Options(Length.SHORT, Style.PARAGRAPH, "", "", model.name, anonymise=kinds)
-    return Job(caller, document, options, model, purse=purse)
+    return Job(caller, document, options, model, pages=within)
 
 
 def _nothing(currency: str) -> Consumption:

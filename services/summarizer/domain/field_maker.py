@@ -78,12 +78,21 @@ class FieldMaker:
 
         Raises what PageSource, Results, Books and Provider raise.
         """
-        job, calls_before = asked.job, len(bill.calls)
+        reading, veil = await self.read(asked, deadline, bill, told)
+        made = await self.answer(asked, reading, veil, deadline=deadline, bill=bill, told=told)
+        self._anonymised(made.anonymised)
+        return made
+
+    async def read(
+        self, asked: FieldsJob, deadline: Deadline, bill: Bill, told: Callable[[Progress], None]
+    ) -> tuple[Reading, Veil | None]:
+        """The first half: the document in parts, and what hides personal data in them."""
+        job = asked.job
         # Reading has one deadline that cannot move; see SummaryMaker.
         with self._act_as(job.caller):
             lists = any(target.in_list for target in asked.schema.targets)
             largest = LIST_CHUNK_TOKENS if lists else MAX_CHUNK_TOKENS
-            empty = _prompt(asked, EMPTY_CHUNK)
+            empty = fields_prompt(asked, EMPTY_CHUNK)
             builder = await asyncio.to_thread(builder_around, job.model, empty, max_tokens=largest)
             veil = veil_for(job)
             wanted = list(texts_of(json.loads(asked.schema.text))) if veil is not None else []
@@ -95,8 +104,22 @@ class FieldMaker:
                 lambda: self._act_as(job.caller, deadline),
                 chunked=chunking_with(veil, wanted, builder),
             )
+        return reading, veil
+
+    async def answer(
+        self,
+        asked: FieldsJob,
+        reading: Reading,
+        veil: Veil | None,
+        *,
+        deadline: Deadline,
+        bill: Bill,
+        told: Callable[[Progress], None],
+    ) -> Extraction:
+        """The second half: what the model says of the parts, checked."""
+        job = asked.job
         with self._act_as(job.caller, deadline):
-            prompts = [_prompt(asked, chunk, veil) for chunk in reading.chunks]
+            prompts = [fields_prompt(asked, chunk, veil) for chunk in reading.chunks]
             answers = await self._ask(asked, prompts, bill, _Parts(reading, told).done, veil=veil)
             context = await asyncio.to_thread(_context, asked, reading, veil)
             checked = await asyncio.to_thread(_first_answer, asked, answers, context)
@@ -109,9 +132,7 @@ class FieldMaker:
                     if exc.reason != MAX_COST_EXCEEDED:
                         raise
                     unaffordable = True
-        known = len(bill.calls) == calls_before
-        made = _extraction(asked, reading, repaired or checked, bill, repaired=repaired is not None, cached=known)
-        self._anonymised(counts_of(veil))
+        made = _extraction(asked, reading, repaired or checked, bill, repaired=repaired is not None)
         return replace(made, repair_unaffordable=unaffordable, anonymised=counts_of(veil))
 
     async def _repair(
@@ -132,7 +153,7 @@ class FieldMaker:
         chunk = _chunk_of(reading, checked)
         complain = _complaint if veil is None else _silent_complaint(veil)
         complaints = tuple(complain(violation, checked.fields) for violation in checked.violations[:MAX_COMPLAINTS])
-        prompt = replace(_prompt(asked, chunk, veil), stage=FieldsStage.REPAIR, complaints=complaints)
+        prompt = replace(fields_prompt(asked, chunk, veil), stage=FieldsStage.REPAIR, complaints=complaints)
         (answer,) = await self._ask(asked, [prompt], bill, _nothing, veil=veil)
         return await asyncio.to_thread(_better, asked, checked, answer, context)
 
@@ -175,7 +196,8 @@ class _Parts:
         self._told(self._at)
 
 
-def _prompt(asked: FieldsJob, chunk: Chunk, veil: Veil | None = None) -> FieldsPrompt:
+def fields_prompt(asked: FieldsJob, chunk: Chunk, veil: Veil | None = None) -> FieldsPrompt:
+    """What a model is asked about a part of the document."""
     schema = asked.schema
     return FieldsPrompt(
         stage=FieldsStage.EXTRACT,
@@ -257,9 +279,7 @@ def _chunk_of(reading: Reading, checked: _Checked) -> Chunk:
     return max(reading.chunks, key=lambda chunk: (sum(pages[page] for page in chunk.pages), -chunk.index))
 
 
-def _extraction(
-    asked: FieldsJob, reading: Reading, checked: _Checked, bill: Bill, *, repaired: bool, cached: bool
-) -> Extraction:
+def _extraction(asked: FieldsJob, reading: Reading, checked: _Checked, bill: Bill, *, repaired: bool) -> Extraction:
     return Extraction(
         document=asked.job.document,
         schema=asked.schema_name,
@@ -270,7 +290,7 @@ def _extraction(
         missing=checked.missing,
         repaired=repaired,
         model=asked.job.model.name,
-        cached=cached and not bill.calls,
+        cached=not bill.calls,
         failed_pages=reading.failed_pages,
         consumption=bill.consumption(),
         scans=reading.scans,

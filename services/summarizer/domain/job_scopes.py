@@ -13,12 +13,13 @@ SCOPES: dict[type[Work], str] = {
 """The scope of the method that does the same while the caller waits; a test holds both together."""
 
 
-def check_scope(caller: Caller, work: Work) -> None:
-    """Raises PermissionDenied SCOPE_MISSING where the caller may not have that done."""
+def check_scope(caller: Caller, work: Work, *, besides: str = " besides jobs.create") -> None:
+    """Raises PermissionDenied SCOPE_MISSING where the caller may not have that done; `besides` says what else it
+    needs."""
     scope = SCOPES[type(work)]
     if scope not in caller.scopes:
         raise PermissionDenied(
             "SCOPE_MISSING",
-            f"The key lacks the scope {scope}, which this work needs besides jobs.create. Use a key that has it.",
+            f"The key lacks the scope {scope}, which this work needs{besides}. Use a key that has it.",
             metadata={"scope": scope},
         )

@@ -14,6 +14,7 @@ from services.summarizer.domain.job_purse import JobPurse
 from services.summarizer.domain.job_scopes import SCOPES
 from services.summarizer.domain.job_standing import Standing
 from services.summarizer.domain.jobs import AskWork, Claim, Extracted, ExtractWork, FieldsWork, Result, SummarizeWork
+from services.summarizer.domain.page_range import ALL_PAGES, PageRange
 from services.summarizer.domain.personal_kinds import Kinds
 from services.summarizer.domain.ports import ActAs, DocumentStart, PageFailed, PageSource
 from services.summarizer.domain.ports_questions import Filters
@@ -56,6 +57,7 @@ class Extracting(Protocol):
         fallbacks: Sequence[str] = (),
         purse: Purse | None = None,
         anonymise: Kinds | None = None,
+        within: PageRange = ALL_PAGES,
         deadline: float | None = None,
         told: Told | None = None,
     ) -> Extraction:
@@ -158,6 +160,7 @@ class JobWork:
                 ocr_model=work.ocr_model,
                 fallbacks=work.fallbacks,
                 anonymise=work.anonymise,
+                within=work.pages,
                 purse=self._purse(claim),
                 told=told,
             )

@@ -7,6 +7,7 @@ from enum import Enum, IntEnum
 from services.summarizer.domain.answer_values import CitedAnswer
 from services.summarizer.domain.events import Progress
 from services.summarizer.domain.fields_values import Extraction
+from services.summarizer.domain.page_range import ALL_PAGES, PageRange
 from services.summarizer.domain.personal_kinds import Kinds
 from services.summarizer.domain.values import Caller, Money, Options, Summary
 
@@ -62,7 +63,7 @@ class ExtractWork:
 @dataclass(frozen=True, slots=True)
 class FieldsWork:
     """Look for what a schema describes: `schema` is one as canonical JSON, or else `stored` the name of one with its
-    version; before the job is accepted it may be without. `fallbacks` as in ExtractFields."""
+    version; before the job is accepted it may be without. `fallbacks` as in ExtractFields, `pages` are looked at."""
 
     schema: str = ""
     stored: str = ""
@@ -70,6 +71,7 @@ class FieldsWork:
     fallbacks: tuple[str, ...] = ()
     ocr_model: str = ""
     anonymise: Kinds | None = None
+    pages: PageRange = ALL_PAGES
 
 
 @dataclass(frozen=True, slots=True)

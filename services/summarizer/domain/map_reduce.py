@@ -8,6 +8,7 @@ from services.runtime.errors import FailedPrecondition
 from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.keys import content_key
 from services.summarizer.domain.models import Model
+from services.summarizer.domain.page_range import ALL_PAGES, PageRange
 from services.summarizer.domain.paid_calls import Calls, OnText, Order, Paid
 from services.summarizer.domain.ports import Results
 from services.summarizer.domain.purse import CURRENCY, Purse
@@ -45,6 +46,8 @@ class Job:
     generation: int = 0
     purse: Purse | None = None
     ocr: Model | None = None
+    pages: PageRange = ALL_PAGES
+    """Those that it is about."""
 
     def order(self, prompt: AnyPrompt, key: bytes) -> Order:
         """One call of it."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.summarizer.domain.fields_values import AnyPrompt
+from services.summarizer.domain.page_range import ALL_PAGES, PageRange
 from services.summarizer.domain.values import (
     Answer,
     Caller,
@@ -94,7 +95,7 @@ class Provider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DocumentStart:
-    """First item of a reading."""
+    """First item of a reading: how many pages it has."""
 
     page_count: int
 
@@ -127,8 +128,11 @@ class PageSource(Protocol):
         """Ends a hold. With `processed` something was made of the document, or never can be: an ephemeral one goes."""
         ...
 
-    def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
-        """The pages in order, DocumentStart first. Closing the iterator stops the parser."""
+    def pages(
+        self, document: str, within: PageRange = ALL_PAGES
+    ) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
+        """The pages of the range in order, DocumentStart first. Closing the iterator stops the parser. Also raises
+        OutOfRange PAGE_OUT_OF_RANGE."""
         ...
 
 

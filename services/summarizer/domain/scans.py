@@ -19,6 +19,7 @@ from services.summarizer.domain.keys import page_key
 from services.summarizer.domain.limits import too_large
 from services.summarizer.domain.map_reduce import Bill, Job, MapReduce
 from services.summarizer.domain.models import Model
+from services.summarizer.domain.page_range import PageRange
 from services.summarizer.domain.page_text import page_text, words_of
 from services.summarizer.domain.pictures import PagePrompt
 from services.summarizer.domain.ports import DocumentStart, PageFailed, PageSource
@@ -66,7 +67,7 @@ class Scans:
         them.
         """
         if job.ocr is None or job.options.anonymise:
-            return await read(self.pages, job.document, builder, told, chunked=chunked)
+            return await read(_Within(self.pages, job.pages), job.document, builder, told, chunked=chunked)
         run = _Run(self, job, job.ocr, bill, acting)
         try:
             reading = await read(run, job.document, builder, told)
@@ -76,6 +77,18 @@ class Scans:
             # The document is as it was: it may well be read another time, and must not count as processed.
             raise _unread(job.ocr, run.first) from exc
         return replace(reading, scans=ScanReading(job.ocr.name, tuple(run.done), tuple(run.failed)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Within:
+    """The pages of a range."""
+
+    source: PageSource
+    within: PageRange
+
+    def pages(self, document: str) -> AsyncGenerator[Item, None]:
+        """As they come."""
+        return self.source.pages(document, self.within)
 
 
 @dataclass(slots=True)
@@ -95,7 +108,7 @@ class _Run:
         """The same pages in the same order."""
         waiting: deque[Item | asyncio.Task[Item]] = deque()
         try:
-            async with aclosing(self.scans.pages.pages(document)) as items:
+            async with aclosing(self.scans.pages.pages(document, self.job.pages)) as items:
                 async for item in items:
                     is_scan = isinstance(item, Page) and item.scanned
                     waiting.append(asyncio.create_task(self._read(item)) if is_scan else item)  # type: ignore[arg-type]

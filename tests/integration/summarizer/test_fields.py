@@ -11,6 +11,7 @@ from google.protobuf import json_format
 
 from pagemesh.summarizer.v1 import fields_pb2
 from pagemesh.summarizer.v1 import schema_service_pb2 as schemas_pb2
+from pagemesh.summarizer.v1 import summarizer_service_pb2 as service_pb2
 from services.runtime import status
 from services.runtime.errors import (
     FailedPrecondition,
@@ -108,6 +109,27 @@ class TestExtractFields:
         (event,) = await world.ledger.events()
         assert event[0] == "fields.extract"
         assert event[1:3] == (mistral.books.input_tokens, mistral.books.output_tokens)
+
+    async def test_an_estimate_calls_nobody_and_bounds_what_the_run_costs(
+        self, world: World, client: Client, mistral: MistralServer
+    ) -> None:
+        request = service_pb2.EstimateRequest(document=DOCUMENT)
+        json_format.ParseDict(SCHEMA, request.fields.json_schema)
+        expected = (await asked(client.stub.Estimate, request, client.tenant)).estimate
+        assert (expected.provider_calls, expected.page_count, expected.free_chunk_count) == (1, 3, 0)
+        assert mistral.calls == 0
+        assert await world.ledger.holds() == {}
+        found = await extract(client)
+        price, cost = expected.price, found.consumption.cost
+        # The server charges less than a tokenizer would; a bill from the other side is in the tests of the flow.
+        assert 0 < cost.micros <= price.expected.micros <= price.high.micros
+        assert found.consumption.provider_calls == expected.provider_calls
+        assert (price.expected.currency, expected.price_book_version > 0) == (cost.currency, True)
+        known = (await asked(client.stub.Estimate, request, client.tenant)).estimate
+        assert (known.provider_calls, known.price.high.micros, known.free_chunk_count) == (0, 0, 1)
+        request.fields.first_page = request.fields.last_page = 2
+        part = (await asked(client.stub.Estimate, request, client.tenant)).estimate
+        assert (part.page_count, part.provider_calls) == (1, 1)
 
     async def test_the_schema_stands_outside_of_the_fence_and_the_document_inside(
         self, client: Client, mistral: MistralServer

@@ -85,6 +85,24 @@ async def test_an_answer_is_cited_paid_once_and_recorded(client: Client, world: 
     assert QUESTION not in told[0]["content"]
 
 
+async def test_an_estimate_calls_nobody_and_bounds_what_the_answer_costs(
+    client: Client, world: World, mistral: MistralServer
+) -> None:
+    request = service_pb2.EstimateRequest(document=DOCUMENT, more_documents=[OTHER])
+    request.question.question = QUESTION
+    expected = (await client.stub.Estimate(request, metadata=scopes(client.tenant))).estimate
+    assert (expected.document, expected.provider_calls, expected.page_count) == (DOCUMENT, 1, 3)
+    assert (mistral.calls, await world.ledger.holds()) == (0, {})
+    answer = await ask(client)
+    price, cost = expected.price, answer.consumption.cost.micros
+    assert price.low.micros <= cost <= price.high.micros
+    known = (await client.stub.Estimate(request, metadata=scopes(client.tenant))).estimate
+    assert (known.provider_calls, known.price.high.micros, known.free_chunk_count) == (0, 0, 1)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.stub.Estimate(request, metadata=scopes(client.tenant, "summaries.create"))
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
 async def test_the_offline_model_answers_with_a_sentence_or_says_that_there_is_none(start: Start, world: World) -> None:
     client = await start()
     answer = await ask(client)

@@ -146,17 +146,19 @@ class Estimate(_message.Message):
     OCR_PAGE_COUNT_FIELD_NUMBER: _builtins.int
     ANONYMISED_FIELD_NUMBER: _builtins.int
     document: _builtins.str
-    """The document, `documents/{id}`."""
+    """The document that was asked about, `documents/{id}`."""
     model: _builtins.str
     """The model that would be asked, as `{provider}/{model}`. Where a fallback model has to answer, its prices count."""
     cached: _builtins.bool
     """The whole answer is in the cache: it comes free, and the pages were not read for this estimate."""
     page_count: _builtins.int
-    """Pages of the document; 0 where `cached`."""
+    """Pages that would be read; of a question, those that the model would be given. 0 where `cached`."""
     failed_page_count: _builtins.int
     """Pages among them that could not be read and would not be part of the answer."""
     chunk_count: _builtins.int
-    """Parts that the document would be asked about in; 0 where `cached`."""
+    """Parts that would be asked about, one call for each: a question has one, or none where no page has to do with it. 0 where
+    `cached`.
+    """
     free_chunk_count: _builtins.int
     """Parts among them that come free, because they were paid for before or stand in the document twice."""
     provider_calls: _builtins.int

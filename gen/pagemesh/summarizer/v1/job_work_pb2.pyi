@@ -28,10 +28,16 @@ class ExtractFieldsWork(_message.Message):
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
     SCHEMA_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    FIRST_PAGE_FIELD_NUMBER: _builtins.int
+    LAST_PAGE_FIELD_NUMBER: _builtins.int
     schema: _builtins.str
     """A stored schema: `schemas/{id}` for the latest version, `schemas/{id}@{version}` for one of them. The version is
     chosen when the job is accepted: one that is made later changes nothing.
     """
+    first_page: _builtins.int
+    """First page to look at, from 1; 0 means the first one of the document. Past its end is OUT_OF_RANGE."""
+    last_page: _builtins.int
+    """Last page to look at; 0 means the last one of the document, and so does a number past it."""
     @_builtins.property
     def json_schema(self) -> _struct_pb2.Struct:
         """A JSON Schema, draft 2020-12. docs/fields.md has its limits."""
@@ -46,10 +52,12 @@ class ExtractFieldsWork(_message.Message):
         json_schema: _struct_pb2.Struct | None = ...,
         schema: _builtins.str = ...,
         options: _fields_pb2.FieldOptions | None = ...,
+        first_page: _builtins.int = ...,
+        last_page: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["json_schema", b"json_schema", "options", b"options", "schema", b"schema", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["json_schema", b"json_schema", "options", b"options", "schema", b"schema", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_page", b"first_page", "json_schema", b"json_schema", "last_page", b"last_page", "options", b"options", "schema", b"schema", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_wanted: _TypeAlias = _typing.Literal["json_schema", "schema"]  # noqa: Y015
     _WhichOneofArgType_wanted: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015

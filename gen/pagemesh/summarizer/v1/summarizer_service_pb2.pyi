@@ -10,6 +10,7 @@ from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
 from pagemesh.common.v1 import money_pb2 as _money_pb2
 from pagemesh.summarizer.v1 import estimate_pb2 as _estimate_pb2
+from pagemesh.summarizer.v1 import job_work_pb2 as _job_work_pb2
 from pagemesh.summarizer.v1 import personal_data_pb2 as _personal_data_pb2
 from pagemesh.summarizer.v1 import summary_pb2 as _summary_pb2
 import builtins as _builtins
@@ -289,23 +290,41 @@ class EstimateRequest(_message.Message):
 
     DOCUMENT_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    MORE_DOCUMENTS_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The document, `documents/{id}`."""
     @_builtins.property
     def summary(self) -> Global___SummaryOptions:
-        """A summary with these options."""
+        """A summary with these options, as Summarize makes it; the key needs the scope `summaries.create`."""
+
+    @_builtins.property
+    def fields(self) -> _job_work_pb2.ExtractFieldsWork:
+        """Fields, as ExtractFields finds them; the key needs the scope `fields.create`."""
+
+    @_builtins.property
+    def question(self) -> _job_work_pb2.AskWork:
+        """An answer to a question, as Ask gives it; the key needs the scope `answers.create`."""
+
+    @_builtins.property
+    def more_documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further documents, for a question about several."""
 
     def __init__(
         self,
         *,
         document: _builtins.str = ...,
         summary: Global___SummaryOptions | None = ...,
+        fields: _job_work_pb2.ExtractFieldsWork | None = ...,
+        question: _job_work_pb2.AskWork | None = ...,
+        more_documents: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "question", b"question", "summary", b"summary", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "summary", b"summary", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "fields", b"fields", "more_documents", b"more_documents", "question", b"question", "summary", b"summary", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_work: _TypeAlias = _typing.Literal["summary"]  # noqa: Y015
+    _WhichOneofReturnType_work: _TypeAlias = _typing.Literal["summary", "fields", "question"]  # noqa: Y015
     _WhichOneofArgType_work: _TypeAlias = _typing.Literal["work", b"work"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_work) -> _WhichOneofReturnType_work | None: ...
 

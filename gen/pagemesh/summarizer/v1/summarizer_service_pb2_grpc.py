@@ -107,7 +107,7 @@ class SummarizerServiceServicer:
 
     def Estimate(self, request, context):
         """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
-        aside. The document's pages are read for it.
+        aside. The document's pages are read for it. The key needs the scope of the work.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,7 @@ class SummarizerServiceStub:
     """
     Estimate: _grpc.UnaryUnaryMultiCallable[_summarizer_service_pb2.EstimateRequest, _summarizer_service_pb2.EstimateResponse]
     """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
-    aside. The document's pages are read for it.
+    aside. The document's pages are read for it. The key needs the scope of the work.
     """
     ExtractFields: _grpc.UnaryUnaryMultiCallable[_fields_pb2.ExtractFieldsRequest, _fields_pb2.ExtractFieldsResponse]
     """Looks in a document for what a JSON Schema describes: a value for each of its fields, with the words of the document
@@ -85,7 +85,7 @@ class SummarizerServiceAsyncStub(SummarizerServiceStub):
     """
     Estimate: _aio.UnaryUnaryMultiCallable[_summarizer_service_pb2.EstimateRequest, _summarizer_service_pb2.EstimateResponse]  # type: ignore[assignment]
     """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
-    aside. The document's pages are read for it.
+    aside. The document's pages are read for it. The key needs the scope of the work.
     """
     ExtractFields: _aio.UnaryUnaryMultiCallable[_fields_pb2.ExtractFieldsRequest, _fields_pb2.ExtractFieldsResponse]  # type: ignore[assignment]
     """Looks in a document for what a JSON Schema describes: a value for each of its fields, with the words of the document
@@ -140,7 +140,7 @@ class SummarizerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_summarizer_service_pb2.EstimateResponse, _abc.Awaitable[_summarizer_service_pb2.EstimateResponse]]:
         """Tells what a request would use, cost and take before anything is spent on it: no model is called and no money is set
-        aside. The document's pages are read for it.
+        aside. The document's pages are read for it. The key needs the scope of the work.
         """
 
     @_abc_1.abstractmethod

@@ -11,7 +11,7 @@ import pytest
 from pagemesh.extractor.v1 import extractor_service_pb2
 from pagemesh.summarizer.v1 import summarizer_service_pb2
 from services.runtime.access import of_descriptor
-from services.runtime.errors import InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
+from services.runtime.errors import InvalidArgument, NotFound, OutOfRange, PermissionDenied, ResourceExhausted
 from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.encoding import Undecodable
 from services.summarizer.adapters.job_encoding import (
@@ -43,6 +43,8 @@ from services.summarizer.domain.jobs import (
     SummarizeWork,
     Work,
 )
+from services.summarizer.domain.page_range import PageRange
+from services.summarizer.domain.personal_kinds import ALL
 from services.summarizer.domain.summarize import StreamSummarize
 from services.summarizer.domain.values import Caller
 from tests.unit.summarizer.fields.test_extract_fields import PAGES, RIGHT, SCHEMA, TOTAL, Fields, say
@@ -52,6 +54,11 @@ from tests.unit.summarizer.flow.parts import ALICE, DOCUMENT, Flow, options
 INLINE = FieldsWork(schema=json.dumps(SCHEMA))
 ASK = AskWork("What is the invoice number?", 8)
 SCANS: tuple[Work, ...] = (SummarizeWork(options(ocr_model="e/f")), FieldsWork("", "schemas/a@3", "", (), "e/f"))
+RANGES: tuple[Work, ...] = (
+    FieldsWork("", "schemas/a@3", "", (), pages=PageRange(3, 7)),
+    FieldsWork("", "schemas/a@3", "", (), "e/f", (), PageRange(2)),
+    FieldsWork("", "schemas/a@3", "", (), "e/f", ALL, PageRange(0, 9)),
+)
 KINDS: tuple[Work, ...] = (SummarizeWork(options()), ExtractWork(), INLINE, ASK)
 EVERYTHING = frozenset(SCOPES.values())
 METHODS = {
@@ -228,11 +235,31 @@ async def test_faults_are_final_or_pass(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    "work", [*KINDS, FieldsWork("", "schemas/a@3", "a/b", ("c/d",)), AskWork("ä\x00", 3, "de", "a/b", ("c/d",)), *SCANS]
+    "work",
+    [
+        *KINDS,
+        FieldsWork("", "schemas/a@3", "a/b", ("c/d",)),
+        AskWork("ä\x00", 3, "de", "a/b", ("c/d",)),
+        *SCANS,
+        *RANGES,
+    ],
 )
 def test_work_is_kept(work: Work) -> None:
     assert decode_work(encode_work(work)) == work
     assert fingerprint(order(work)) != fingerprint(order(AskWork("Another?", 8)))
+
+
+async def test_fields_of_some_pages(shop: Shop) -> None:
+    shop.fields.answers(say(TOTAL))
+    found = await shop.done(replace(INLINE, pages=PageRange(2, 2)))
+    assert "Invoice number" not in shop.fields.prompts[0].chunk.text
+    assert shop.told[-1].page_count == 1
+    assert [field.path for field in found.fields if field.grounded] == [("total",)]
+    with pytest.raises(OutOfRange) as past:
+        await shop.do(replace(await shop.claim(INLINE), work=replace(INLINE, pages=PageRange(3))), shop.told.append)
+    assert judge(past.value, tries=1, max_attempts=3, jitter=lambda: 0.0).delay_s is None, (
+        "more tries find no more pages"
+    )
 
 
 def test_what_cannot_be_read_is_told() -> None:

@@ -11,6 +11,7 @@ from services.summarizer.adapters.acting import act_as
 from services.summarizer.adapters.memory import HoldState, MemoryPages
 from services.summarizer.domain.events import Event, Finished, Progress, SentenceReady, TextDelta
 from services.summarizer.domain.limits import MAX_DOCUMENT_WORDS
+from services.summarizer.domain.page_range import ALL_PAGES, PageRange
 from services.summarizer.domain.ports import DocumentStart, PageFailed
 from services.summarizer.domain.sightings import MEMORY_S
 from services.summarizer.domain.summarize import StreamSummarize, Summarize
@@ -370,7 +371,9 @@ async def test_reading_that_breaks_off_pays_for_nothing_and_closes_the_stream(fl
         async def hold(self, document: str, hold_id: str) -> None:
             pass
 
-        async def pages(self, document: str) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
+        async def pages(
+            self, document: str, within: PageRange = ALL_PAGES
+        ) -> AsyncGenerator[DocumentStart | Page | PageFailed, None]:
             try:
                 yield DocumentStart(2)
                 yield page(1, "The cat sat here.")
