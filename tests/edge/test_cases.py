@@ -88,6 +88,7 @@ def test_every_public_method_has_a_case() -> None:
 
 ELSEWHERE = {
     # What is there has to be made by a browser, an issuer or an event: the stores are asked for another tenant's.
+    "pagemesh.ledger.v1.BrowserSessionService/DeleteBrowserSession": "contract/test_ledger_browser_sessions.py",
     "pagemesh.ledger.v1.CredentialService/DeleteClientCertificate": "contract/test_ledger_certificates.py",
     "pagemesh.ledger.v1.CredentialService/DeleteIdentityProvider": "contract/test_ledger_providers.py",
     "pagemesh.ledger.v1.LedgerService/RetryWebhookDelivery": "contract/test_ledger_webhooks.py",
