@@ -1,14 +1,17 @@
 """How fast pages come out of the extractor: text over gRPC and mTLS, against PyMuPDF alone on the same files.
 
 The peer is `page.get_text()` in as many processes as there are cores, each with PyMuPDF imported before the clock
-starts. The service has as many parser processes; its client runs on the same cores and takes its share of them, and so
-do Postgres and the task that store the pages and index them. A second peer is the least that a Python service can be
-(bare_service): gRPC and mTLS before the same processes and nothing else, with the same client. What it reaches of the
-first is the limit.
+starts; each document is a task of its own, whose texts come back to the caller, as anybody needs them who reads them.
+The service has as many parser processes; its client, which is a generated stub, runs on the same cores and takes its
+share of them, and so do Postgres and the task that store the pages and index them. A second peer is the least that a
+Python service can be (bare_service): gRPC and mTLS before the same processes and nothing else, with the same client.
+What it reaches of the first is the limit. All three read the same documents in the same order, with the same flags.
 
 Files are those of the corpus (`clean` and `papers`), or made ones where it is absent, several times over: each copy
 differs in its last bytes, so that it is a document of its own. Each round has a tenant of its own, so the first time is
-the first time. Then the same documents are read again, out of the store. Rounds alternate; medians count.
+the first time. Then the same documents are read again, out of the store. In each round the peer goes before the service
+and after it, and the service is compared with the mean of the two, so that a machine whose speed drifts does not count;
+the median of the rounds' ratios does. CPU seconds of each process are told beside them: they move less.
 """
 
 import asyncio
@@ -18,18 +21,20 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pymupdf
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from bench.bare_server import running
 from bench.bare_service import METHOD
+from bench.cpu_seconds import CpuMeter, alone, below, extractor, postgres, several, tree
 from bench.report import report
 from bench.running_stack import RunningStack, running_stack
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
@@ -68,21 +73,15 @@ def made_file(path: Path, *, pages: int) -> Path:
 
 
 def raw_pages(path: Path) -> int:
-    """The peer: all text of a file; answers how many pages there were."""
+    """How many pages of a file can be read."""
     with pymupdf.open(path) as document:
         return sum(1 for page in document if page.get_text("text") is not None)
 
 
-def raw_copies(path: Path) -> int:
-    """All copies of a file."""
-    return sum(raw_pages(path) for _ in range(COPIES))
-
-
-def timed(work: Callable[[], int]) -> float:
-    """Pages a second."""
-    begun = time.perf_counter()
-    pages = work()
-    return pages / (time.perf_counter() - begun)
+def raw_texts(path: Path) -> list[str]:
+    """The peer: the text of each page of a file."""
+    with pymupdf.open(path) as document:
+        return [page.get_text("text") for page in document]
 
 
 @dataclass(frozen=True)
@@ -192,59 +191,114 @@ def pieces(data: bytes) -> Iterator[pb.UploadDocumentRequest]:
 
 @dataclass
 class Figures:
-    """Pages a second, one figure a round."""
+    """One figure a round: pages a second, and CPU seconds for 1,000 pages by who took them."""
 
-    one: list[float] = field(default_factory=list)
-    all_cores: list[float] = field(default_factory=list)
+    raw: list[float] = field(default_factory=list)
+    """Mean of before and after the service."""
     bare: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
     until_stored: list[float] = field(default_factory=list)
     stored: list[float] = field(default_factory=list)
     first_page_ms: list[float] = field(default_factory=list)
+    cpu: dict[str, list[dict[str, float]]] = field(default_factory=dict)
 
     def median(self, name: str) -> float:
         values: list[float] = getattr(self, name)
         return statistics.median(values)
 
+    def ratio(self, name: str, to: str) -> float:
+        """The median of the rounds' ratios."""
+        ours: list[float] = getattr(self, name)
+        theirs: list[float] = getattr(self, to)
+        return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+    def cpu_medians(self) -> dict[str, dict[str, float]]:
+        """CPU seconds for 1,000 pages, by what was done and by whom."""
+        return {
+            what: {who: round(statistics.median(each[who] for each in rounds), 3) for who in rounds[0]}
+            for what, rounds in self.cpu.items()
+        }
+
+
+@dataclass(frozen=True)
+class Sides:
+    """All that is measured, over the same `paths` in the same order."""
+
+    pool: Any
+    bare: grpc.aio.Channel
+    service: grpc.aio.Channel
+    paths: Sequence[Path]
+    meter: CpuMeter
+    figures: Figures
+
+    async def raw(self) -> int:
+        return sum(len(texts) for texts in self.pool.imap_unordered(raw_texts, self.paths))
+
+    async def timed(self, what: str, work: Callable[[], Awaitable[int]], *roles: str) -> float:
+        """Pages a second; the CPU time of `roles` goes to the figures."""
+        self.meter.taken()
+        begun = time.perf_counter()
+        pages = await work()
+        taken_s = time.perf_counter() - begun
+        cpu = self.meter.taken()
+        by_role = {role: cpu[role] * 1000 / pages for role in roles}
+        self.figures.cpu.setdefault(what, []).append({**by_role, "sum": sum(by_role.values())})
+        return pages / taken_s
+
 
 async def measure(stack: RunningStack, files: Sequence[Path], long_file: Path) -> Figures:
     long_data = long_file.read_bytes()
     copies = [path.read_bytes() + b"\n%% copy %d\n" % copy for copy in range(COPIES) for path in files]
-    with bare_service(stack) as bare_port:
+    with bare_service(stack) as bare_port, multiprocessing.get_context("spawn").Pool(CORES) as pool:
+        await asyncio.to_thread(pool.map, raw_pages, files, 1)
+        meter = cpu_meter(stack)
         async with channel(stack, stack.ports["extractor"]) as opened, channel(stack, bare_port) as bare:
-            return await rounds(opened, bare, files, copies, long_data)
+            sides = Sides(pool, bare, opened, [path for _ in range(COPIES) for path in files], meter, Figures())
+            for number in range(ROUNDS + 1):
+                await one_round(sides, number, copies, long_data)
+    return sides.figures
 
 
-async def rounds(
-    opened: grpc.aio.Channel, bare: grpc.aio.Channel, files: Sequence[Path], copies: Sequence[bytes], long_data: bytes
-) -> Figures:
-    figures = Figures()
-    with multiprocessing.get_context("spawn").Pool(CORES) as pool:
-        pool.map(raw_pages, files, chunksize=1)
-        for number in range(ROUNDS + 1):
-            service = Service(opened, f"bench-{number}")
-            names = [await service.upload(data) for data in copies]
-            if number == 0:
-                # A service that has just started is not what is measured.
-                await service.extract(names)
-                await bare_pages(bare, [path for path in files for _ in range(COPIES)])
-                continue
-            figures.one.append(timed(lambda: sum(map(raw_pages, files))))
-            figures.all_cores.append(timed(lambda: sum(pool.imap_unordered(raw_copies, files))))
-            begun = time.perf_counter()
-            pages = await bare_pages(bare, [path for path in files for _ in range(COPIES)])
-            figures.bare.append(pages / (time.perf_counter() - begun))
-            begun = time.perf_counter()
-            pages = await service.extract(names)
-            figures.first.append(pages / (time.perf_counter() - begun))
-            await service.stored(len(set(names)))
-            figures.until_stored.append(pages / (time.perf_counter() - begun))
-            begun = time.perf_counter()
-            pages = await service.extract(names)
-            figures.stored.append(pages / (time.perf_counter() - begun))
-            long_name = await service.upload(long_data)
-            figures.first_page_ms.append(await service.first_page_ms(long_name))
-    return figures
+def cpu_meter(stack: RunningStack) -> CpuMeter:
+    """Counts the processes of all sides."""
+    service, database, ourselves = extractor(stack), postgres(stack), psutil.Process()
+    raw = [psutil.Process(process.pid) for process in multiprocessing.active_children()]
+    bare = [process for process in ourselves.children() if "bench.bare_service" in process.cmdline()]
+    return CpuMeter(
+        {
+            "client": lambda: alone(ourselves),
+            "raw": lambda: several(raw),
+            "bare": lambda: several(bare),
+            "service": lambda: alone(service),
+            "parsers": lambda: below(service),
+            "postgres": lambda: tree(database),
+        }
+    )
+
+
+async def one_round(sides: Sides, number: int, copies: Sequence[bytes], long_data: bytes) -> None:
+    """Round 0 only warms up: a service that has just started is not what is measured."""
+    service, figures = Service(sides.service, f"bench-{number}"), sides.figures
+    names = [await service.upload(data) for data in copies]
+    if number == 0:
+        await service.extract(names)
+        await bare_pages(sides.bare, sides.paths)
+        await service.stored(len(set(names)))
+        return
+    figures.bare.append(await sides.timed("bare", lambda: bare_pages(sides.bare, sides.paths), "client", "bare"))
+    before = await sides.timed("raw", sides.raw, "client", "raw")
+    begun = time.perf_counter()
+    ours = ("client", "service", "parsers", "postgres")
+    figures.first.append(await sides.timed("first", lambda: service.extract(names), *ours))
+    first_s = time.perf_counter() - begun
+    after = await sides.timed("raw", sides.raw, "client", "raw")
+    figures.raw.append((before + after) / 2)
+    begun = time.perf_counter()
+    await service.stored(len(set(names)))
+    figures.until_stored.append(figures.first[-1] * first_s / (first_s + time.perf_counter() - begun))
+    figures.stored.append(await sides.timed("stored", lambda: service.extract(names), *ours))
+    long_name = await service.upload(long_data)
+    figures.first_page_ms.append(await service.first_page_ms(long_name))
 
 
 def main() -> None:
@@ -253,32 +307,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made_in, running_stack() as stack:
         long_file = made_file(Path(made_in) / "long.pdf", pages=10_000)
         files = readable_files(Path(made_in))
+        pages = COPIES * sum(map(raw_pages, files))
         figures = asyncio.run(measure(stack, files, long_file))
-    first, peer = figures.median("first"), figures.median("all_cores")
     detail = {
         "files": len(files),
         "copies": COPIES,
-        "pages": COPIES * sum(map(raw_pages, files)),
+        "pages": pages,
         "cores": CORES,
-        "service_pages_per_s": round(first),
+        "service_pages_per_s": round(figures.median("first")),
         "until_stored_and_indexed_pages_per_s": round(figures.median("until_stored")),
-        "raw_all_cores_pages_per_s": round(peer),
-        "raw_one_process_pages_per_s": round(figures.median("one")),
+        "raw_all_cores_pages_per_s": round(figures.median("raw")),
         "bare_service_pages_per_s": round(figures.median("bare")),
-        "against_one_process": round(first / figures.median("one"), 3),
-        "against_bare_service": round(first / figures.median("bare"), 3),
-        "bare_service_against_raw": round(figures.median("bare") / peer, 3),
+        "against_bare_service": round(figures.ratio("first", "bare"), 3),
+        "bare_service_against_raw": round(figures.ratio("bare", "raw"), 3),
+        "cpu_s_per_1000_pages": figures.cpu_medians(),
         "rounds": ROUNDS,
     }
-    report("extract_text_over_raw_pymupdf", ratio=first / peer, goal=GOAL, better="higher", detail=detail)
-    stored = figures.median("stored")
-    report(
-        "stored_read_over_first_extraction",
-        ratio=stored / first,
-        goal=STORED_GOAL,
-        better="higher",
-        detail={"stored_pages_per_s": round(stored), "first_pages_per_s": round(first)},
-    )
+    ratio = figures.ratio("first", "raw")
+    report("extract_text_over_raw_pymupdf", ratio=ratio, goal=GOAL, better="higher", detail=detail)
+    rates = {"stored_pages_per_s": round(figures.median("stored")), "first_pages_per_s": round(figures.median("first"))}
+    ratio = figures.ratio("stored", "first")
+    report("stored_read_over_first_extraction", ratio=ratio, goal=STORED_GOAL, better="higher", detail=rates)
     waited = figures.median("first_page_ms")
     report(
         "first_page_of_10000_over_goal",

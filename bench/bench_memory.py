@@ -13,6 +13,7 @@ import psutil
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from bench.bench_extract import Service, channel, made_file
+from bench.cpu_seconds import extractor
 from bench.report import report
 from bench.running_stack import RunningStack, running_stack
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
@@ -20,15 +21,6 @@ from pagemesh.extractor.v1 import extractor_service_pb2 as pb
 GOAL = 1.15
 EVERY_S = 0.02
 _MIB = 1024 * 1024
-
-
-def extractor(stack: RunningStack) -> psutil.Process:
-    """The service of this stack."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if "services.extractor" in process.cmdline() and str(stack.root) in " ".join(process.environ().values()):
-                return process
-    raise RuntimeError("the extractor does not run")
 
 
 def rss_bytes(service: psutil.Process) -> int:

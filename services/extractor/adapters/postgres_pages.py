@@ -274,6 +274,7 @@ def _part_bits(parts: Part) -> int:
     return sum(bit for part, bit in _PART_BITS.items() if part in parts)
 
 
+@functools.cache  # of 4 numbers; each look at a document asks
 def _flags(bits: int) -> DocumentFlag:
     return DocumentFlag(sum(flag.value for flag, bit in _FLAG_BITS.items() if bits & bit))
 
