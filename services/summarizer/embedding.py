@@ -16,7 +16,7 @@ from services.summarizer.config import SummarizerSettings
 from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.embedding import EmbedDocument, EmbedQuery, Vectors
 from services.summarizer.domain.models import Model, Models
-from services.summarizer.domain.paid_calls import PaidCalls
+from services.summarizer.domain.paid_calls import Calls
 from services.summarizer.domain.ports import Results
 
 
@@ -53,7 +53,7 @@ async def open_model(
 
 
 def compose(
-    *, model: Model | None, models: Models, extractor: MeshClient, results: Results, paid: PaidCalls, keeper: Keeper
+    *, model: Model | None, models: Models, extractor: MeshClient, results: Results, paid: Calls, keeper: Keeper
 ) -> Embeddings:
     """What makes vectors, over the same money and results as summaries."""
     vectors = Vectors(model=model, models=models, results=results, calls=paid)

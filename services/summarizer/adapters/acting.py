@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from services.runtime.call import Call, Identity, acting_as, current_call, enter
-from services.runtime.tracing import TraceContext
 from services.summarizer.domain.ports import Deadline, no_deadline
 from services.summarizer.domain.values import Caller
+from services.telemetry.context import TraceContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class _Acting(Call):
 def act_as(caller: Caller, deadline: Deadline = no_deadline) -> Iterator[None]:
     """Outgoing calls inside the block are made for `caller` and end by `deadline`.
 
-    Inside the call that the caller made, its trace goes on; elsewhere a new one begins.
+    Inside the call that the caller made, its trace goes on; elsewhere the one that the caller names, or a new one.
     """
     identity = Identity(caller.tenant, caller.actor, caller.project, caller.scopes)
     trace = _trace_of(caller)
@@ -54,9 +54,9 @@ def tenant() -> str:
 
 
 def _trace_of(caller: Caller) -> TraceContext | None:
-    """The trace of the incoming call, where that is the caller's own."""
+    """The trace of the incoming call, where that is the caller's own; else the one that was written down."""
     try:
         call = current_call()
     except LookupError:
-        return None
-    return call.trace if call.request_id == caller.request_id else None
+        return TraceContext.parsed(caller.trace)
+    return call.trace if call.request_id == caller.request_id else TraceContext.parsed(caller.trace)

@@ -15,6 +15,7 @@ from typing import TypeVar
 from services.runtime.breaker import Breaker, counts_by_default
 from services.runtime.errors import DeadlineExceeded, PagemeshError, ResourceExhausted, Unavailable
 from services.summarizer.adapters.tolls import Spent, Tolls
+from services.summarizer.adapters.work_spans import provider_span, usage
 from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.ports import Abilities, Provider
 from services.summarizer.domain.values import Answer, TokenCount
@@ -106,7 +107,9 @@ class GuardedProvider:
             for attempt in range(self._retries + 1):
                 try:
                     async with self._toll(prompt) as spent:
-                        answer = await lane.breaker.call(lambda: self._provider.complete(prompt))
+                        with provider_span(self.name, prompt, attempt) as span:
+                            answer = await lane.breaker.call(lambda: self._provider.complete(prompt))
+                            span.say(usage(answer.tokens))
                         spent.tokens = answer.tokens
                     return answer
                 except PagemeshError as exc:
@@ -124,12 +127,14 @@ class GuardedProvider:
                         lane.breaker.guard(),
                         aclosing(_generator(self._provider, prompt)) as items,
                     ):
-                        async for item in items:
-                            begun = True
-                            if isinstance(item, Answer):
-                                answer, spent.tokens = item, item.tokens
-                            else:
-                                yield item
+                        with provider_span(self.name, prompt, attempt) as span:
+                            async for item in items:
+                                begun = True
+                                if isinstance(item, Answer):
+                                    answer, spent.tokens = item, item.tokens
+                                    span.say(usage(item.tokens))
+                                else:
+                                    yield item
                 except PagemeshError as exc:
                     if begun:
                         raise

@@ -96,7 +96,7 @@ _MOVE = """
 _CANCELLED = "state = 'CANCELLED', end_time = now(), expire_time = now() + make_interval(secs => %(keep_s)s)"
 _QUEUED = (
     "state = 'QUEUED', end_time = NULL, expire_time = NULL, actor = %(actor)s, project = %(project)s,"
-    " call_id = %(call_id)s"
+    " call_id = %(call_id)s, trace = %(trace)s"
 )
 
 
@@ -165,6 +165,7 @@ class PostgresBatches:
             "actor": caller.actor,
             "project": caller.project,
             "call_id": caller.request_id,
+            "trace": caller.trace,
         }
         with translate("batches.retry"):
             async with self._pool.connection() as connection, connection.transaction():

@@ -278,7 +278,7 @@ async def _claim(connection: Connection, row: dict[str, Any]) -> Claim | None:
     moved = await cursor.fetchone()
     if moved is None:
         return None
-    job_id, attempt, tries = moved[1], moved[27], moved[28]
+    job_id, attempt, tries = moved[1], moved[28], moved[29]
     try:
         work = decode_work(bytes(moved[3]))
     except Undecodable:
@@ -287,7 +287,7 @@ async def _claim(connection: Connection, row: dict[str, Any]) -> Claim | None:
         await move(connection, tenant, job_id, EventKind.HANDED_BACK, JobState.QUEUED)
         return None
     # The ledger's internal methods ask for no scopes.
-    caller = Caller(tenant, moved[7], moved[25], frozenset(), moved[26], f"jobs/{job_id}")
+    caller = Caller(tenant, moved[7], moved[25], frozenset(), moved[26], f"jobs/{job_id}", moved[27])
     return Claim(
         caller=caller,
         job_id=job_id,

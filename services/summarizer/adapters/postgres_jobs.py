@@ -46,10 +46,10 @@ _BATCH = """
 """
 _JOBS = """
     INSERT INTO summarizer.jobs
-        (tenant, id, batch, document, work, priority, state, actor, project, call_id, max_attempts, last_sequence,
-         schedule_time, max_cost_micros)
+        (tenant, id, batch, document, work, priority, state, actor, project, call_id, trace, max_attempts,
+         last_sequence, schedule_time, max_cost_micros)
     SELECT %(tenant)s, new.id, %(batch)s, new.document, %(work)s, %(priority)s, 'QUEUED', %(actor)s, %(project)s,
-           %(call_id)s, %(max_attempts)s, 1, coalesce(%(schedule_time)s, now()),
+           %(call_id)s, %(trace)s, %(max_attempts)s, 1, coalesce(%(schedule_time)s, now()),
            %(max_cost)s
     FROM unnest(%(ids)s::text[], %(documents)s::text[]) AS new (id, document)
 """
@@ -96,7 +96,7 @@ _AGAIN = """
     ON CONFLICT (job) DO NOTHING
 """
 _OWNED = """
-    UPDATE summarizer.jobs SET actor = %(actor)s, project = %(project)s, call_id = %(call_id)s,
+    UPDATE summarizer.jobs SET actor = %(actor)s, project = %(project)s, call_id = %(call_id)s, trace = %(trace)s,
         max_cost_micros = coalesce(%(max_cost)s, max_cost_micros)
     WHERE tenant = %(tenant)s AND id = %(job)s
 """
@@ -133,6 +133,7 @@ class PostgresJobs:
             "actor": caller.actor,
             "project": caller.project,
             "call_id": caller.request_id,
+            "trace": caller.trace,
             "request_id": order.request_id,
             "ids": list(ids),
             "first": ids[0],
@@ -217,10 +218,8 @@ class PostgresJobs:
                 if queued:
                     await check_room(connection, row, 0)
                     await connection.execute(TAKE_TURNS, row)
-                    await connection.execute(
-                        _OWNED,
-                        {**row, "actor": caller.actor, "project": caller.project, "call_id": caller.request_id},
-                    )
+                    owner = {"actor": caller.actor, "project": caller.project, "call_id": caller.request_id}
+                    await connection.execute(_OWNED, {**row, **owner, "trace": caller.trace})
                     await move(connection, tenant, job_id, EventKind.QUEUED, JobState.QUEUED)
                     await connection.execute(RING.encode())
                 found = await (await connection.execute(_GET.encode(), row)).fetchone()

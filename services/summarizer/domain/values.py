@@ -274,7 +274,8 @@ class UsageEvent:
 @dataclass(frozen=True, slots=True)
 class Caller:
     """For whom something is done. `tenant` is the bare id, `actor` like `apiKeys/{id}`; `project` may be
-    empty. `job`, like `jobs/{id}`, is empty where somebody waits for the answer.
+    empty. `job`, like `jobs/{id}`, is empty where somebody waits for the answer. `trace` is the trace that the work
+    belongs to, as a W3C traceparent; empty where there is none.
     """
 
     tenant: str
@@ -283,6 +284,7 @@ class Caller:
     scopes: frozenset[str]
     request_id: str
     job: str = ""
+    trace: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
