@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from services.runtime.clients import MeshClient
 from services.runtime.config import WrongSettingError
-from services.summarizer.adapters.acting import remaining_s, tenant
+from services.summarizer.adapters.acting import rank, remaining_s, tenant
 from services.summarizer.adapters.extractor_client import ExtractorPages
 from services.summarizer.adapters.extractor_vectors import ExtractorVectors
 from services.summarizer.adapters.guarded import GuardedProvider
@@ -45,7 +45,7 @@ async def open_model(
 
     url, key = found[provider_name]
     provider = EmbeddingsProvider(name=provider_name, model=model, url=url, api_key=key)
-    guarded = GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant, tolls=tolls)
+    guarded = GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant, rank=rank, tolls=tolls)
     try:
         yield Model(settings.embedding_model, model, guarded, guarded.abilities(model))
     finally:

@@ -16,6 +16,7 @@ class _Acting(Call):
     """A call whose end may move while it runs, because others wait for it too."""
 
     latest: Deadline = field(default=no_deadline)
+    rank: int = 0
 
     def remaining_s(self) -> float | None:
         """Seconds until the latest deadline that is now known, never below 0; None without one."""
@@ -32,7 +33,11 @@ def act_as(caller: Caller, deadline: Deadline = no_deadline) -> Iterator[None]:
     identity = Identity(caller.tenant, caller.actor, caller.project, caller.scopes)
     trace = _trace_of(caller)
     with acting_as(identity, request_id=caller.request_id) as call:
-        enter(_Acting(call.method, call.request_id, trace or call.trace, identity=identity, latest=deadline))
+        enter(
+            _Acting(
+                call.method, call.request_id, trace or call.trace, identity=identity, latest=deadline, rank=caller.rank
+            )
+        )
         yield
 
 
@@ -51,6 +56,15 @@ def tenant() -> str:
     except LookupError:
         return ""
     return "" if identity is None else identity.tenant
+
+
+def rank() -> int:
+    """How urgent the work of this task is among its tenant's: 0 before 1 before 2."""
+    try:
+        call = current_call()
+    except LookupError:
+        return 0
+    return call.rank if isinstance(call, _Acting) else 0
 
 
 def _trace_of(caller: Caller) -> TraceContext | None:
