@@ -52,7 +52,7 @@ def selectors(node: Any) -> Iterator[tuple[str, set[str]]]:
     """Metric and labels of each selector below `node`; the labels that aggregations around it name are among them."""
     match node:
         case promql_parser.VectorSelector():
-            yield node.name, {matcher.name for matcher in node.matchers.matchers}
+            yield node.name or "", {matcher.name for matcher in node.matchers.matchers}
         case promql_parser.MatrixSelector():
             yield from selectors(node.vector_selector)
         case promql_parser.AggregateExpr():
