@@ -28,6 +28,7 @@ from pagemesh.summarizer.v1 import (
 )
 from pagemesh_cli.stack.edge_fields import tables
 from pagemesh_cli.stack.edge_replies import PASSWORD_IN_ADDRESS, mappers
+from pagemesh_cli.stack.edge_tracing import OFF, EdgeTracing
 from pagemesh_cli.stack.errors import MissingPart, StackError
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "envoy"
@@ -130,6 +131,7 @@ def render(
     *,
     addresses: EdgeAddresses,
     limits: EdgeLimits = EdgeLimits(),
+    tracing: EdgeTracing = OFF,
     allowed_origins: tuple[str, ...] = (),
     hosts: tuple[str, ...] = LOCAL_HOSTS,
     templates: Path = TEMPLATES,
@@ -142,7 +144,7 @@ def render(
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     (directory / "api.binpb").write_bytes(descriptor_set().SerializeToString(deterministic=True))
-    values = _values(directory, addresses, limits, allowed_origins)
+    values = {**_values(directory, addresses, limits, allowed_origins), **tracing.values()}
     values["HOSTS"] = [_host(host) for host in hosts or LOCAL_HOSTS]
     unused = set(values)
     for name in ("envoy.yaml", "tls_identity.yaml", "tls_authority.yaml"):
