@@ -3,8 +3,8 @@
     python -m pagemesh_cli.stack.render_edge DIRECTORY
 
 Every field of EdgeAddresses, EdgeLimits and EdgeTracing is a variable: PAGEMESH_EDGE_ and its name in capitals. A limit
-is written like 10+5/3s: 10 at once, and 5 more every 3 seconds. PAGEMESH_EDGE_ALLOWED_ORIGINS and PAGEMESH_EDGE_HOSTS are comma
-lists.
+is written like 10+5/3s: 10 at once, and 5 more every 3 seconds. PAGEMESH_EDGE_ALLOWED_ORIGINS and
+PAGEMESH_EDGE_HOSTS are comma lists.
 """
 
 import dataclasses
