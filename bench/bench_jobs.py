@@ -27,7 +27,7 @@ from services.summarizer.adapters.job_bell import PostgresJobBell
 from services.summarizer.adapters.job_signals import worker_signals
 from services.summarizer.adapters.postgres_job_queue import PostgresJobQueue
 from services.summarizer.adapters.postgres_jobs import PostgresJobs
-from services.summarizer.domain.job_desk import new_ids
+from services.summarizer.domain.job_ids import JobIds
 from services.summarizer.domain.job_work import Doer, Told
 from services.summarizer.domain.job_worker import JobWorker, WorkerLimits
 from services.summarizer.domain.jobs import Claim, Extracted, ExtractWork, JobState, Order, Priority, Result
@@ -39,6 +39,7 @@ STARTS = 50
 _ROOT = Path(__file__).parent.parent
 _CALLER = Caller("bench", "apiKeys/bench", "", frozenset(), "bench")
 _LIMITS = WorkerLimits(places=2, most_of_tenant=1000, lease_s=60, progress_s=1, attempt_s=600, grace_s=0.1, keep_s=3600)
+_IDS = JobIds(lambda: datetime.now(UTC))
 _NOTHING = Extracted(0, 0, (), 0)
 _TAKE = """
     UPDATE bare SET taken = true WHERE id = (
@@ -51,7 +52,7 @@ async def submit(pool: Pool, count: int, priority: Priority = Priority.NORMAL, t
     """The ids of so many new jobs."""
     documents = tuple(f"documents/{number:032x}" for number in range(count))
     order = Order(replace(_CALLER, tenant=tenant), documents, ExtractWork(), priority, 3)
-    ids = new_ids(datetime.now(UTC), count)
+    ids = _IDS.many(count)
     await PostgresJobs(pool).submit(order, ids=ids, batch="", limit=10**6)
     return ids
 
@@ -124,7 +125,7 @@ class Starts:
         taken: list[float] = []
         for _ in range(STARTS):
             order = Order(_CALLER, ("documents/" + "0" * 32,), ExtractWork(), priority, 3)
-            (job_id,) = new_ids(datetime.now(UTC), 1)
+            job_id = _IDS.one()
             started = self.begun[job_id] = asyncio.get_running_loop().create_future()
             begun = time.perf_counter()
             await PostgresJobs(pool).submit(order, ids=[job_id], batch="", limit=10**6)

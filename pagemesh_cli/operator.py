@@ -1,4 +1,4 @@
-"""Calls to the ledger itself, with the operator's certificate: no edge stands between."""
+"""Calls to a service itself, with the operator's certificate: no edge stands between."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from typing import TypeVar
 import grpc
 
 from pagemesh.ledger.v1.operator_service_pb2_grpc import OperatorServiceStub
+from pagemesh.summarizer.v1.job_service_pb2_grpc import JobServiceStub
 from pagemesh_cli.connection import no_stack
 from pagemesh_cli.failures import ExitCode, Failure, from_rpc_error
 from pagemesh_cli.stack.layout import DataDir, default_root
@@ -22,7 +23,7 @@ Response = TypeVar("Response")
 
 @dataclass(frozen=True)
 class OperatorConnection:
-    """A ledger, and who the operator is to it."""
+    """A service, and who the operator is to it."""
 
     target: str
     """`host:port`."""
@@ -31,24 +32,27 @@ class OperatorConnection:
     certificate: bytes = field(repr=False)
 
 
-def resolve_operator(*, ledger: str | None, tls_dir: Path | None, data_dir: Path | None) -> OperatorConnection:
+def resolve_operator(
+    address: str | None, *, tls_dir: Path | None, data_dir: Path | None, service: str = "ledger"
+) -> OperatorConnection:
     """Both as they are named, or both from the stack that runs on the data directory.
 
-    Raises Failure where something is missing: a certificate is presented to the ledger that belongs to it alone.
+    `service` is the name of the option that has the address, too. Raises Failure where something is missing: a
+    certificate is presented to the service that belongs to it alone.
     """
-    if (ledger is None) != (tls_dir is None):
+    if (address is None) != (tls_dir is None):
         raise Failure(
-            "--ledger and --tls-dir go together.",
+            f"--{service} and --tls-dir go together.",
             ExitCode.USAGE,
             "USAGE",
             advice="Name both, or neither for the stack of the data directory.",
         )
-    if ledger is None or tls_dir is None:
+    if address is None or tls_dir is None:
         data = DataDir(data_dir or default_root())
         state = load_state(data)
         if state is None or not state.supervisor.alive():
             raise no_stack(data)
-        ledger, tls_dir = f"localhost:{state.ports['ledger']}", data.root / "pki" / "tls" / "operator"
+        address, tls_dir = f"localhost:{state.ports[service]}", data.root / "pki" / "tls" / "operator"
     try:
         ca, key, certificate = ((tls_dir / name).read_bytes() for name in _FILES)
     except OSError as error:
@@ -58,11 +62,11 @@ def resolve_operator(*, ledger: str | None, tls_dir: Path | None, data_dir: Path
             "BAD_TLS_DIR",
             advice=f"The directory has {', '.join(_FILES)} of the mesh identity `operator`.",
         ) from error
-    return OperatorConnection(ledger, ca, key, certificate)
+    return OperatorConnection(address, ca, key, certificate)
 
 
 class OperatorClient:
-    """One channel to one ledger. Every failing call raises Failure."""
+    """One channel to one service. Every failing call raises Failure."""
 
     def __init__(self, connection: OperatorConnection) -> None:
         self._channel = grpc.secure_channel(
@@ -72,6 +76,7 @@ class OperatorClient:
         )
         self._metadata = (("x-request-id", str(uuid.uuid4())),)
         self.stub = OperatorServiceStub(self._channel)
+        self.jobs = JobServiceStub(self._channel)
 
     def __enter__(self) -> "OperatorClient":
         return self

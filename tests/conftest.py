@@ -27,6 +27,7 @@ from pagemesh_cli.stack.state import StackState
 from pagemesh_cli.stack.valkey import ValkeyServer, command_valkey
 
 if TYPE_CHECKING:
+    from tests.fakes.collector import Collector
     from tests.s3_server import S3Server
 
 # A busy machine is slow, and no example is wrong for it.
@@ -47,7 +48,9 @@ _LONG = (
     "integration/ledger/test_crashes.py",
     "integration/ledger/test_usage_crashes.py",
     "integration/summarizer/test_job_crashes.py",
+    "integration/summarizer/test_job_partitions.py",
     "integration/summarizer/test_job_restarts.py",
+    "integration/summarizer/test_job_stops.py",
     "integration/summarizer/test_service_crashes.py",
     "integration/summarizer/test_service_faults.py",
     "stack/test_lifecycle.py",
@@ -262,10 +265,20 @@ def stack_environment(**settings: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def stack(session_dir: Path) -> Iterator[RunningStack]:
+def collector() -> "Iterator[Collector]":
+    """Where the stack's spans go."""
+    from tests.fakes.collector import collecting
+
+    with collecting() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def stack(session_dir: Path, collector: "Collector") -> Iterator[RunningStack]:
     """The whole stack; see RunningStack."""
     data = DataDir(session_dir / "stack")
-    with Supervised(data.root, port=0, rate_limits=False, environment=stack_environment()) as running:
+    environment = stack_environment(PAGEMESH_OTLP_ENDPOINT=collector.endpoint)
+    with Supervised(data.root, port=0, rate_limits=False, environment=environment) as running:
         admin = load_admin_key(data)
         assert admin is not None
         yield RunningStack(data, running.state, admin)

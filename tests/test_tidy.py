@@ -24,7 +24,7 @@ MAX_RUNTIME_LINES = 1200
 # The domain knows no transport, storage or library of the outside world.
 OUTSIDE = re.compile(
     r"^(grpc|google|buf|xdsapi|pagemesh|psycopg|psycopg_pool|redis|obstore|pymupdf|fitz|mistralai|mistral_common|httpx2?|"
-    r"cv2|rapidocr|onnxruntime|structlog|prometheus_client|pydantic|pydantic_settings|alembic|sqlalchemy)(\.|$)"
+    r"cv2|rapidocr|onnxruntime|structlog|prometheus_client|opentelemetry|sentry_sdk|pydantic|pydantic_settings|alembic|sqlalchemy)(\.|$)"
 )
 
 

@@ -13,7 +13,13 @@ from google.protobuf.descriptor import FileDescriptor
 from google.rpc import error_details_pb2
 
 from pagemesh.extractor.v1 import extractor_service_pb2
-from pagemesh.ledger.v1 import audit_service_pb2, credential_service_pb2, identity_service_pb2, ledger_service_pb2
+from pagemesh.ledger.v1 import (
+    audit_service_pb2,
+    browser_session_service_pb2,
+    credential_service_pb2,
+    identity_service_pb2,
+    ledger_service_pb2,
+)
 from pagemesh.summarizer.v1 import (
     job_service_pb2,
     model_policy_service_pb2,
@@ -22,6 +28,7 @@ from pagemesh.summarizer.v1 import (
 )
 from pagemesh_cli.stack.edge_fields import tables
 from pagemesh_cli.stack.edge_replies import PASSWORD_IN_ADDRESS, mappers
+from pagemesh_cli.stack.edge_tracing import OFF, EdgeTracing
 from pagemesh_cli.stack.errors import MissingPart, StackError
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "envoy"
@@ -35,6 +42,7 @@ _CONTRACTS: tuple[FileDescriptor, ...] = (
     identity_service_pb2.DESCRIPTOR,
     audit_service_pb2.DESCRIPTOR,
     credential_service_pb2.DESCRIPTOR,
+    browser_session_service_pb2.DESCRIPTOR,
 )
 SERVICES = ("ledger", "extractor", "summarizer")
 # sockaddr_un(7): a path of 108 bytes with its final NUL.
@@ -120,6 +128,7 @@ def render(
     *,
     addresses: EdgeAddresses,
     limits: EdgeLimits = EdgeLimits(),
+    tracing: EdgeTracing = OFF,
     allowed_origins: tuple[str, ...] = (),
     templates: Path = TEMPLATES,
 ) -> Path:
@@ -130,7 +139,7 @@ def render(
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     (directory / "api.binpb").write_bytes(descriptor_set().SerializeToString(deterministic=True))
-    values = _values(directory, addresses, limits, allowed_origins)
+    values = {**_values(directory, addresses, limits, allowed_origins), **tracing.values()}
     unused = set(values)
     for name in ("envoy.yaml", "tls_identity.yaml", "tls_authority.yaml"):
         text, used = _fill(_with_includes(templates, name), values)

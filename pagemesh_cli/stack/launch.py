@@ -17,6 +17,7 @@ from pagemesh_cli.stack import edge
 from pagemesh_cli.stack.certificates import CertificateAuthority
 from pagemesh_cli.stack.checkout import WORKER, find_checkout
 from pagemesh_cli.stack.credentials import Credentials, ensure_credentials, load_admin_key, store_admin_key
+from pagemesh_cli.stack.edge_tracing import EdgeTracing
 from pagemesh_cli.stack.errors import StackError
 from pagemesh_cli.stack.health import Check, checks, pulses
 from pagemesh_cli.stack.layout import DataDir
@@ -131,6 +132,7 @@ class Stack:
         report: Callable[[str], None],
     ) -> None:
         self._options = options
+        self._environment = dict(os.environ if options.environment is None else options.environment)
         self._data = data
         self._checkout = checkout
         self._ports = dict(ports)
@@ -154,8 +156,7 @@ class Stack:
         credentials = ensure_credentials(self._data)
         ask = checks(self._ports, credentials, ca_file=self._data.ca_file, admin_socket=self._admin_socket)
         self._start_stores(credentials, ask)
-        environment = os.environ if self._options.environment is None else self._options.environment
-        runner = ServiceRunner(self._checkout, self._data, self._authority, credentials, self._ports, dict(environment))
+        runner = ServiceRunner(self._checkout, self._data, self._authority, credentials, self._ports, self._environment)
         runner.migrate()
         self._report("the schemas are up to date")
         secret = self._ensure_admin_key(runner)
@@ -255,7 +256,8 @@ class Stack:
             admin_socket=self._admin_socket,
         )
         limits = edge.EdgeLimits() if self._options.rate_limits else edge.EdgeLimits.lifted()
-        config = edge.render(directory, addresses=addresses, limits=limits)
+        tracing = EdgeTracing.of_environment(self._environment)
+        config = edge.render(directory, addresses=addresses, limits=limits, tracing=tracing)
         return ProcessSpec(
             name="edge",
             command=tuple(edge.command(config)),

@@ -2,8 +2,8 @@
 
     python -m pagemesh_cli.stack.render_edge DIRECTORY
 
-Every field of EdgeAddresses and EdgeLimits is a variable: PAGEMESH_EDGE_ and its name in capitals. A limit is written
-like 10+5/3s: 10 at once, and 5 more every 3 seconds. PAGEMESH_EDGE_ALLOWED_ORIGINS is a comma list.
+Every field of EdgeAddresses, EdgeLimits and EdgeTracing is a variable: PAGEMESH_EDGE_ and its name in capitals. A limit
+is written like 10+5/3s: 10 at once, and 5 more every 3 seconds. PAGEMESH_EDGE_ALLOWED_ORIGINS is a comma list.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pagemesh_cli.stack.edge import EdgeAddresses, EdgeLimits, TokenBucket, render
+from pagemesh_cli.stack.edge_tracing import EdgeTracing
 from pagemesh_cli.stack.errors import StackError
 
 _PATHS = ("tls_dir", "access_log", "admin_socket")
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str]) -> int:
             Path(arguments[0]),
             addresses=addresses_from(os.environ),
             limits=limits_from(os.environ),
+            tracing=EdgeTracing.of_environment(os.environ, "PAGEMESH_EDGE_"),
             allowed_origins=tuple(origin.strip() for origin in origins.split(",") if origin.strip()),
         )
     except StackError as error:

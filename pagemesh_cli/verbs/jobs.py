@@ -17,6 +17,7 @@ from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.anonymising import Anonymise
 from pagemesh_cli.verbs.fields import print_extraction
 from pagemesh_cli.verbs.job_batches import cancel_batch, list_batches, retry_batch
+from pagemesh_cli.verbs.job_queues import list_queues
 from pagemesh_cli.verbs.listing import Limit, named, print_list, read_list, time_cell
 from pagemesh_cli.verbs.looking import looking
 from pagemesh_cli.verbs.money import amount, money
@@ -28,6 +29,7 @@ from pagemesh_cli.verbs.upload import DOCUMENT, files_of, upload_file
 
 jobs = typer.Typer(no_args_is_help=True, help="Hand in work, watch it, and see what became of it.")
 jobs.command("batches")(list_batches)
+jobs.command("queues")(list_queues)
 LARGEST_BATCH = 10_000
 _COME_AGAIN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "NO_ROUTE", "UPSTREAM_UNAVAILABLE", "CUT_OFF"})
 _MOST_BREAKS = 20

@@ -167,7 +167,7 @@ def _operating(
     output: Output, ledger: str | None, tls_dir: Path | None, data_dir: Path | None
 ) -> Iterator[OperatorClient]:
     """A client for the block, and its failures told."""
-    with failing(output), OperatorClient(resolve_operator(ledger=ledger, tls_dir=tls_dir, data_dir=data_dir)) as client:
+    with failing(output), OperatorClient(resolve_operator(ledger, tls_dir=tls_dir, data_dir=data_dir)) as client:
         yield client
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pagemesh.ledger.v1.audit_service_pb2_grpc import add_AuditServiceServicer_to_server
+from pagemesh.ledger.v1.browser_session_service_pb2_grpc import add_BrowserSessionServiceServicer_to_server
 from pagemesh.ledger.v1.credential_service_pb2_grpc import add_CredentialServiceServicer_to_server
 from pagemesh.ledger.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer_to_server
@@ -319,6 +320,8 @@ async def _serve(settings: LedgerSettings) -> None:
         check = CheckServicer(credentials.gate, quotas, _clients(settings))
         server.add(add_AuthorizationServicer_to_server, check, contract.AUTHORIZATION)
         server.add(add_CredentialServiceServicer_to_server, credentials.servicer, contract.CREDENTIALS)
+        browser = credentials.browser_servicer
+        server.add(add_BrowserSessionServiceServicer_to_server, browser, contract.BROWSER_SESSIONS)
         gauge = PostgresBudgetGauge(pool)
         timer = ExpiryTimer(books, interval_s=settings.expiry_interval_s, also=gauge.measure)
         courier = _courier(pool, settings)

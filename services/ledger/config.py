@@ -35,6 +35,8 @@ class LedgerSettings(RuntimeSettings):
     session_key_s: Annotated[float, Field(ge=2, le=90 * 86_400)] = 86_400.0
     """How long a key signs sessions before the next one takes over. Below two minutes, which is for tests, not all keys
     that count fit into the published set."""
+    browser_session_s: Annotated[float, Field(ge=60, le=7 * 86_400)] = 86_400.0
+    """How long a browser stays signed in."""
     oidc_private_addresses: bool = False
     """Whether identity providers may be at addresses of private networks; for tests, and where there are no others."""
     oidc_ca_file: FilePath | None = None

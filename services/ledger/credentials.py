@@ -8,6 +8,7 @@ from typing import Any
 
 from services.database.pool import Pool
 from services.ledger.adapters.oidc_discovery import OidcDiscovery
+from services.ledger.adapters.postgres_browser_sessions import PostgresBrowserSessions
 from services.ledger.adapters.postgres_certificates import PostgresCertificates
 from services.ledger.adapters.postgres_changes import PostgresAccessChanges
 from services.ledger.adapters.postgres_identity import PostgresKeys
@@ -16,8 +17,10 @@ from services.ledger.adapters.postgres_request_keys import PostgresRequestKeys
 from services.ledger.adapters.postgres_sessions import PostgresRevokedSessions, PostgresSigningKeys
 from services.ledger.adapters.session_timer import SessionTimer
 from services.ledger.api import contract
+from services.ledger.api.browser_session_servicer import BrowserSessionServicer
 from services.ledger.api.credential_servicer import CredentialServicer
 from services.ledger.config import LedgerSettings
+from services.ledger.domain.browser_sessions import BrowserSecrets, BrowserSessionCheck, BrowserSessions
 from services.ledger.domain.client_certificates import CertificateCheck, ClientCertificates
 from services.ledger.domain.fresh_cache import FreshCache
 from services.ledger.domain.gate import Gate
@@ -40,6 +43,7 @@ class Credentials:
 
     gate: Gate
     servicer: CredentialServicer
+    browser_servicer: BrowserSessionServicer
     changes: PostgresAccessChanges
     timer: SessionTimer
     issuer_keys: IssuerKeys
@@ -80,9 +84,20 @@ def open_credentials(settings: LedgerSettings, pool: Pool, *, clock: Clock) -> C
     dsn = settings.database_url.get_secret_value()
     store = PostgresCertificates(pool)
     shown = CertificateCheck(store=store, authenticator=authenticator, known=fresh(), monotonic_s=now_s)
-    followers = (check, signing_keys, issuers, signatures, shown)
+    browser_store, browsers, browser_servicer = _browsers(
+        settings, pool, fresh, authenticator=authenticator, issuers=issuers, clock=clock
+    )
+    followers = (check, signing_keys, issuers, signatures, shown, browsers)
+    gate = Gate(
+        keys=authenticator,
+        sessions=check,
+        issuers=issuers,
+        signatures=signatures,
+        certificates=shown,
+        browsers=browsers,
+    )
     return Credentials(
-        gate=Gate(keys=authenticator, sessions=check, issuers=issuers, signatures=signatures, certificates=shown),
+        gate=gate,
         servicer=CredentialServicer(
             sessions=Sessions(tokens=tokens, signing_keys=signing_keys, keys=keys, revoked=revoked, clock=clock),
             signing_keys=signing_keys,
@@ -90,10 +105,42 @@ def open_credentials(settings: LedgerSettings, pool: Pool, *, clock: Clock) -> C
             request_keys=RequestKeys(store=request_keys, keys=keys, clock=clock),
             certificates=ClientCertificates(store=store, keys=keys, clock=clock),
         ),
+        browser_servicer=browser_servicer,
         changes=PostgresAccessChanges(dsn, cache=cache, monotonic_s=now_s, followers=followers),
-        timer=SessionTimer(signing_keys, (revoked, request_keys), interval_s=min(60.0, settings.session_key_s / 10)),
+        timer=SessionTimer(
+            signing_keys, (revoked, request_keys, browser_store), interval_s=min(60.0, settings.session_key_s / 10)
+        ),
         issuer_keys=issuer_keys,
     )
+
+
+def _browsers(
+    settings: LedgerSettings,
+    pool: Pool,
+    fresh: Callable[[], FreshCache[Any, Any]],
+    *,
+    authenticator: Authenticator,
+    issuers: OidcCheck,
+    clock: Clock,
+) -> tuple[PostgresBrowserSessions, BrowserSessionCheck, BrowserSessionServicer]:
+    store, secrets = PostgresBrowserSessions(pool), BrowserSecrets(settings.key_pepper.get_secret_value())
+    check = BrowserSessionCheck(
+        store=store,
+        secrets=secrets,
+        authenticator=authenticator,
+        issuers=issuers,
+        known=fresh(),
+        clock=clock,
+        monotonic_s=time.monotonic,
+    )
+    sessions = BrowserSessions(
+        store=store,
+        keys=PostgresKeys(pool),
+        secrets=secrets,
+        clock=clock,
+        lifetime=timedelta(seconds=settings.browser_session_s),
+    )
+    return store, check, BrowserSessionServicer(sessions)
 
 
 def _issuers(

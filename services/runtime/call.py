@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from services.runtime.errors import Unauthenticated
-from services.runtime.tracing import TraceContext
+from services.telemetry.context import TraceContext
 
 
 @dataclass(frozen=True, slots=True)

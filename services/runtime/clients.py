@@ -11,32 +11,25 @@ import grpc
 
 from services.runtime import status
 from services.runtime.breaker import Breaker
-from services.runtime.call import current_call
+from services.runtime.call import of_task
 from services.runtime.config import RuntimeSettings
 from services.runtime.errors import DeadlineExceeded, PagemeshError, Unavailable
 from services.runtime.server import MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES
 from services.runtime.tls import TlsFolder
+from services.telemetry import spans
 
 Response = TypeVar("Response")
 
-_RETRIES = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [{}],
-                # gRPC retries only what has answered nothing yet, and gives up at the call's deadline.
-                "retryPolicy": {
-                    "maxAttempts": 3,
-                    "initialBackoff": "0.05s",
-                    "maxBackoff": "0.5s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ],
-        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.2},
-    }
-)
+# gRPC retries only what has answered nothing yet, and gives up at the call's deadline.
+_RETRY = {
+    "maxAttempts": 3,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "0.5s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+_THROTTLING = {"maxTokens": 10, "tokenRatio": 0.2}
+_RETRIES = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY}], "retryThrottling": _THROTTLING})
 
 
 class MeshClient:
@@ -69,7 +62,8 @@ class MeshClient:
         time = _Time.of(cap_s, margin_s)
         async with self._breaker.guard() if guarded else contextlib.nullcontext():
             try:
-                return await method(request, timeout=time.limit_s, metadata=_metadata())
+                with spans.of_client(method) as span:
+                    return await method(request, timeout=time.limit_s, metadata=_metadata(span))
             except grpc.aio.AioRpcError as exc:
                 raise self._translated(exc, time) from exc
 
@@ -79,10 +73,12 @@ class MeshClient:
         """One call with a stream of answers; closing the iterator cancels the call."""
         time = _Time.of(cap_s, margin_s)
         async with self._breaker.guard():
-            call = method(request, timeout=time.limit_s, metadata=_metadata())
+            span = spans.of_client(method)
+            call = method(request, timeout=time.limit_s, metadata=_metadata(span))
             try:
-                async for response in call:
-                    yield response
+                with span:
+                    async for response in call:
+                        yield response
             except grpc.aio.AioRpcError as exc:
                 raise self._translated(exc, time) from exc
             finally:
@@ -149,6 +145,7 @@ class _FollowingChannel:
                     made = (channel, getattr(channel, shape)(*args, **kwargs))
                 return made[1](*call_args, **call_kwargs)
 
+            call.path = args[0]  # type: ignore[attr-defined]  # for spans.of_client
             return call
 
         return bind
@@ -163,9 +160,8 @@ class _Time:
 
     @classmethod
     def of(cls, cap_s: float, margin_s: float) -> "_Time":
-        remaining = None
-        with contextlib.suppress(LookupError):
-            remaining = current_call().remaining_s()
+        call = of_task()
+        remaining = None if call is None else call.remaining_s()
         if remaining is None or remaining - margin_s >= cap_s:
             return cls(cap_s, whole=True)
         if remaining <= margin_s:
@@ -180,12 +176,11 @@ def _out_of_time() -> DeadlineExceeded:
     )
 
 
-def _metadata() -> tuple[tuple[str, str], ...]:
-    try:
-        call = current_call()
-    except LookupError:
+def _metadata(span: spans.Span) -> tuple[tuple[str, str], ...]:
+    call = of_task()
+    if call is None:
         return ()
-    metadata = (("x-request-id", call.request_id), ("traceparent", call.trace.header()))
+    metadata = (("x-request-id", call.request_id), ("traceparent", (span.trace or call.trace).header()))
     identity = call.identity
     if identity is None:
         return metadata

@@ -8,6 +8,7 @@ import uvloop
 
 from services.runtime.config import EX_CONFIG, WrongSettingError
 from services.runtime.errors import PagemeshError
+from services.telemetry import start as telemetry
 
 _COLLECT_AFTER = (5_000, 20, 20)
 """Objects, and rounds, between two collections. By Python's own numbers a service would look a dozen times a second at
@@ -31,4 +32,6 @@ def run(command: Coroutine[None, None, None], *, name: str) -> int:
         code = EX_CONFIG
         for fault in wrong.exceptions:
             print(f"The configuration has 1 fault(s):\n  {fault}", file=sys.stderr)
+    finally:
+        telemetry.close()
     return code

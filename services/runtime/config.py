@@ -8,6 +8,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from services.telemetry.settings import TelemetrySettings
+
 EX_CONFIG = 78
 """Exit code for a wrong configuration, from sysexits.h."""
 
@@ -62,7 +64,7 @@ class DatabaseSettings(BaseSettings):
     """libpq URL of the service's own role."""
 
 
-class RuntimeSettings(DatabaseSettings):
+class RuntimeSettings(DatabaseSettings, TelemetrySettings):
     """What each service needs to be part of the mesh. Every setting is PAGEMESH_ and its name in capitals."""
 
     grpc_listen: Address

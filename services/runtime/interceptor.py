@@ -14,7 +14,7 @@ from services.runtime import access
 from services.runtime.call import Call
 from services.runtime.errors import InvalidArgument
 from services.runtime.middleware import Concern, Exchange, Policy, in_order
-from services.runtime.tracing import TraceContext
+from services.telemetry.context import TraceContext
 
 Handler = Callable[[Any, Any], Any]
 RpcHandler = Any

@@ -20,7 +20,8 @@ from services.runtime.access import Access
 from services.runtime.call import Call, Identity
 from services.runtime.errors import DeadlineExceeded, FieldViolation, InternalError, InvalidArgument, PermissionDenied
 from services.runtime.tls import peer_name
-from services.runtime.tracing import TraceContext
+from services.telemetry import spans
+from services.telemetry.context import TraceContext
 
 MAX_CALL_S = 300.0
 """Longest deadline that is honoured; calls without one get it too."""
@@ -75,6 +76,24 @@ def request_id(exchange: Exchange, _: Policy) -> None:
         request_id=given if _REQUEST_ID.match(given) else str(uuid.uuid4()),
         trace=TraceContext.continued(exchange.metadata.get("traceparent")),
     )
+
+
+def traced(exchange: Exchange, _: Policy) -> AbstractAsyncContextManager[None] | None:
+    """A span for each call, below its caller's, while spans are recorded."""
+    return _traced(exchange) if spans.recording() and not exchange.access.infrastructure else None
+
+
+@contextlib.asynccontextmanager
+async def _traced(exchange: Exchange) -> AsyncIterator[None]:
+    with spans.of_server(exchange.call.method, exchange.metadata.get("traceparent")) as span:
+        if span.trace is not None:
+            exchange.update(trace=span.trace)
+        try:
+            yield
+        finally:
+            identity = exchange.call.identity
+            span.say({"pagemesh.tenant": identity.tenant if identity else "", "pagemesh.peer": exchange.call.peer})
+            span.answered(exchange.code.value[0], exchange.reason)
 
 
 @contextlib.asynccontextmanager
@@ -153,6 +172,7 @@ def in_order(*audit: Concern) -> tuple[Concern, ...]:
     """The concerns of every call; `audit` is the service's own, where it keeps a trail."""
     return (
         request_id,  # first: everything after it is told apart by the id
+        traced,  # outside of all work, which is below its span
         told,  # outside of what follows, so that refusals are logged and counted as well
         errors,  # outside of all that raises
         *audit,  # sees how the call ended before the caller does, and may refuse an answer that it could not write down

@@ -20,6 +20,7 @@ from services.runtime.health import Health
 from services.runtime.interceptor import MeshInterceptor
 from services.runtime.middleware import Concern, Policy, in_order
 from services.runtime.tls import TlsFolder
+from services.telemetry import start as telemetry
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """Largest message on any channel: a page of text with its words and boxes fits many times over."""
@@ -47,6 +48,7 @@ class MeshServer:
     ) -> None:
         """`reflect` names services that reflection shows besides those that are added here."""
         logging.configure(name, settings.log_level)
+        telemetry.start(name, settings)
         self._name = name
         self._settings = settings
         self._health = health

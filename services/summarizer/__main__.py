@@ -33,6 +33,7 @@ from services.summarizer.adapters.ledger_standing import LedgerStanding
 from services.summarizer.adapters.postgres_job_spending import PostgresJobSpending
 from services.summarizer.adapters.postgres_results import PostgresOutbox, PostgresResults
 from services.summarizer.adapters.postgres_turns import PostgresTurns
+from services.summarizer.adapters.work_spans import SpannedCalls
 from services.summarizer.api.embeddings import Embeddings
 from services.summarizer.api.estimates import Estimates
 from services.summarizer.api.policy_servicer import ModelPolicyServicer
@@ -46,7 +47,7 @@ from services.summarizer.domain.estimates import Estimator
 from services.summarizer.domain.map_reduce import MapReduce
 from services.summarizer.domain.models import Models
 from services.summarizer.domain.outbox_feeder import OutboxFeeder
-from services.summarizer.domain.paid_calls import PaidCalls
+from services.summarizer.domain.paid_calls import Calls, PaidCalls
 from services.summarizer.domain.policy_book import PolicyBook
 from services.summarizer.domain.purge import PurgeDocument
 from services.summarizer.domain.savings import Savings
@@ -181,7 +182,7 @@ class _Making:
     models: Models
     policies: PolicyBook
     results: PostgresResults
-    paid: PaidCalls
+    paid: Calls
     map_reduce: MapReduce
     scans: Scans
     keeper: Keeper
@@ -197,15 +198,17 @@ def _making(settings: SummarizerSettings, world: Outside, stack: contextlib.Asyn
     savings = Savings(books=world.books, act_as=act_as, dropped=signals.savings_dropped)
     stack.push_async_callback(savings.flush, _SAVINGS_GRACE_S)
     stack.push_async_callback(tails.close, _TAILS_GRACE_S)
-    paid = PaidCalls(
-        books=world.books,
-        results=results,
-        outbox=PostgresOutbox(world.pool),
-        turns=Turns(book=PostgresTurns(world.pool), results=results, new_id=_new_id),
-        tails=tails,
-        new_id=_new_id,
-        now_s=time.time,
-        observe=signals.called,
+    paid = SpannedCalls(
+        PaidCalls(
+            books=world.books,
+            results=results,
+            outbox=PostgresOutbox(world.pool),
+            turns=Turns(book=PostgresTurns(world.pool), results=results, new_id=_new_id),
+            tails=tails,
+            new_id=_new_id,
+            now_s=time.time,
+            observe=signals.called,
+        )
     )
     map_reduce = MapReduce(results=results, paid=paid)
     scans = Scans(world.pages, world.pictures, map_reduce)

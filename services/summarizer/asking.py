@@ -10,7 +10,7 @@ from services.summarizer.adapters.extractor_client import ExtractorPages
 from services.summarizer.adapters.extractor_search import ExtractorSearch
 from services.summarizer.domain.ask import AnswerMaker, AskFlights, StreamAsk
 from services.summarizer.domain.models import Models
-from services.summarizer.domain.paid_calls import PaidCalls
+from services.summarizer.domain.paid_calls import Calls
 from services.summarizer.domain.passages import PassageFinder
 from services.summarizer.domain.personal_kinds import Policy
 from services.summarizer.domain.ports import Results
@@ -24,7 +24,7 @@ def compose(
     models: Models,
     extractor: MeshClient,
     results: Results,
-    paid: PaidCalls,
+    paid: Calls,
     flights: AskFlights,
     savings: Savings,
     tails: Tails,

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from services.runtime.clients import MeshClient
 from services.runtime.config import WrongSettingError
-from services.summarizer.adapters.acting import remaining_s, tenant
+from services.summarizer.adapters.acting import rank, remaining_s, tenant
 from services.summarizer.adapters.extractor_client import ExtractorPages
 from services.summarizer.adapters.extractor_vectors import ExtractorVectors
 from services.summarizer.adapters.guarded import GuardedProvider
@@ -16,7 +16,7 @@ from services.summarizer.config import SummarizerSettings
 from services.summarizer.domain.document_use import Keeper
 from services.summarizer.domain.embedding import EmbedDocument, EmbedQuery, Vectors
 from services.summarizer.domain.models import Model, Models
-from services.summarizer.domain.paid_calls import PaidCalls
+from services.summarizer.domain.paid_calls import Calls
 from services.summarizer.domain.ports import Results
 
 
@@ -45,7 +45,7 @@ async def open_model(
 
     url, key = found[provider_name]
     provider = EmbeddingsProvider(name=provider_name, model=model, url=url, api_key=key)
-    guarded = GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant, tolls=tolls)
+    guarded = GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant, rank=rank, tolls=tolls)
     try:
         yield Model(settings.embedding_model, model, guarded, guarded.abilities(model))
     finally:
@@ -53,7 +53,7 @@ async def open_model(
 
 
 def compose(
-    *, model: Model | None, models: Models, extractor: MeshClient, results: Results, paid: PaidCalls, keeper: Keeper
+    *, model: Model | None, models: Models, extractor: MeshClient, results: Results, paid: Calls, keeper: Keeper
 ) -> Embeddings:
     """What makes vectors, over the same money and results as summaries."""
     vectors = Vectors(model=model, models=models, results=results, calls=paid)

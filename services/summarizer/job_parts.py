@@ -17,6 +17,7 @@ from services.summarizer.adapters.postgres_job_notices import PostgresNoticeBook
 from services.summarizer.adapters.postgres_job_queue import PostgresJobQueue
 from services.summarizer.adapters.postgres_job_spending import PostgresJobSpending
 from services.summarizer.adapters.postgres_jobs import PostgresJobs
+from services.summarizer.adapters.work_spans import spanned_work
 from services.summarizer.api.job_servicer import JobServicer
 from services.summarizer.config import SummarizerSettings, WorkerSettings
 from services.summarizer.domain.ask import StreamAsk
@@ -91,14 +92,16 @@ def worker_of(
     return JobWorker(
         queue=PostgresJobQueue(pool),
         bell=bell,
-        do=JobWork(
-            standing=standing,
-            stream=stream,
-            fields=fields,
-            ask=ask,
-            pages=pages,
-            spending=PostgresJobSpending(pool),
-            act_as=act_as,
+        do=spanned_work(
+            JobWork(
+                standing=standing,
+                stream=stream,
+                fields=fields,
+                ask=ask,
+                pages=pages,
+                spending=PostgresJobSpending(pool),
+                act_as=act_as,
+            )
         ),
         limits=limits,
         signals=worker_signals(),

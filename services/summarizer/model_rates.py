@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from services.runtime.breaker import Breaker
 from services.runtime.config import WrongSettingError
-from services.summarizer.adapters.acting import remaining_s
+from services.summarizer.adapters.acting import rank, remaining_s
 from services.summarizer.adapters.model_registry import Endpoint
 from services.summarizer.adapters.redis_rates import RedisRates
 from services.summarizer.adapters.tolls import Tolls
@@ -38,7 +38,11 @@ def tolls_of(settings: SummarizerSettings, endpoints: Sequence[Endpoint], client
         accounts["mistral"] = _account(str(settings.mistral_url), settings.mistral_api_key)
     rates = RedisRates(client, breaker=Breaker("redis_rates", reset_timeout_s=_REST_S))
     return Tolls(
-        rates, limit, lambda name: f"{accounts.get(name.partition('/')[0], '')}:{name}", remaining_s=remaining_s
+        rates,
+        limit,
+        lambda name: f"{accounts.get(name.partition('/')[0], '')}:{name}",
+        remaining_s=remaining_s,
+        rank=rank,
     )
 
 

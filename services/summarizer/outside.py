@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import redis.asyncio as redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -14,7 +15,7 @@ from services.runtime.clients import MeshClient
 from services.runtime.config import WrongSettingError
 from services.runtime.errors import Unavailable
 from services.runtime.health import Health
-from services.summarizer.adapters.acting import remaining_s, tenant
+from services.summarizer.adapters.acting import rank, remaining_s, tenant
 from services.summarizer.adapters.extractor_client import ExtractorPages
 from services.summarizer.adapters.extractor_pictures import ExtractorPictures
 from services.summarizer.adapters.guarded import GuardedProvider
@@ -108,16 +109,17 @@ async def _providers(
 ) -> tuple[dict[str, Provider], dict[str, Provider]]:
     """Those that are configured, for text and for pictures; the one that needs no configuration is always there."""
     offline = await stack.enter_async_context(OfflineProvider())
-    guarded = {offline.name: GuardedProvider(offline, remaining_s=remaining_s, tenant=tenant)}
+    guard = partial(GuardedProvider, remaining_s=remaining_s, tenant=tenant, rank=rank)
+    guarded = {offline.name: guard(offline)}
     readers: dict[str, Provider] = {}
     if settings.mistral_api_key is not None or endpoints:
         # Their libraries take longer to load than all of the rest.
         from services.summarizer.chat_providers import chat_providers, ocr_providers  # noqa: PLC0415
 
         for provider in await chat_providers(settings, endpoints, stack):
-            guarded[provider.name] = GuardedProvider(provider, remaining_s=remaining_s, tenant=tenant, tolls=tolls)
+            guarded[provider.name] = guard(provider, tolls=tolls)
         for reader in await ocr_providers(settings, stack):
-            readers[reader.name] = GuardedProvider(reader, remaining_s=remaining_s, tenant=tenant, tolls=tolls)
+            readers[reader.name] = guard(reader, tolls=tolls)
     return dict(guarded), readers
 
 

@@ -98,7 +98,9 @@ async def test_a_provider_needs_its_tenant_and_has_nine_beside_it(kept: Kept) ->
 
 
 async def test_a_user_is_found_by_the_address_in_the_own_tenant(kept: Kept) -> None:
-    assert await kept.users.by_email("acme", "ann@example.org") == ANN
+    assert await kept.users.by_email("acme", "ann@example.org") == await kept.users.by_id("acme", ANN.user_id) == ANN
+    assert await kept.users.by_id("other", ANN.user_id) is None
+    assert await kept.users.by_id("acme", "ann@example.org") is None
     for tenant, email in (("other", "ann@example.org"), ("acme", "bob@example.org"), ("acme", "' OR true --")):
         assert await kept.users.by_email(tenant, email) is None
 
@@ -123,11 +125,12 @@ async def test_look_ups_go_through_indexes(database: Callable[[str], str]) -> No
     async with in_postgres(database("ledger")) as kept:
         with psycopg.connect(kept.dsn) as connection:
             connection.execute("SET enable_seqscan = off")
-            values = {"tenant": "acme", "after": "", "limit": 5, "issuer": "i", "audiences": ["a"], "email": "e"}
+            values = {"tenant": "acme", "after": "", "limit": 5, "issuer": "i", "audiences": ["a"], "value": "e"}
             for statement, index in (
                 (postgres_providers._LIST, "identity_providers_pkey"),
                 (postgres_providers._FIND, "identity_providers_issuer_audience_key"),
-                (postgres_providers._USER, "users_tenant_email_key"),
+                (postgres_providers._USER_BY_EMAIL, "users_tenant_email_key"),
+                (postgres_providers._USER_BY_ID, "users_"),
             ):
                 plan = connection.execute(f"EXPLAIN {statement}".encode(), values).fetchall()
                 assert index in str(plan)

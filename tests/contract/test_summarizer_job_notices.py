@@ -4,6 +4,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
@@ -82,14 +83,17 @@ def desk(request: pytest.FixtureRequest) -> Desk:
         return Desk((memory, memory), book, owe_in_memory)
     pool: Pool = request.getfixturevalue("pool")
 
-    async def owe(job_id: str) -> None:
-        caller = Caller("acme", "apiKeys/a", "", frozenset(), "call-1")
-        event = UsageEvent(
-            str(uuid.uuid4()), "a/b", TokenCount(1, 1), "summarize", "documents/d", "call-1", 0.0, f"jobs/{job_id}"
-        )
-        await PostgresOutbox(pool).add(Delivery(str(uuid.uuid4()), caller, event))
-
+    owe = partial(owed_by, pool)
     return Desk((PostgresJobs(pool), PostgresJobQueue(pool)), PostgresNoticeBook(pool), owe)
+
+
+async def owed_by(pool: Pool, job_id: str) -> None:
+    """A call of the job that the ledger has not heard of."""
+    caller = Caller("acme", "apiKeys/a", "", frozenset(), "call-1")
+    event = UsageEvent(
+        str(uuid.uuid4()), "a/b", TokenCount(1, 1), "summarize", "documents/d", "call-1", 0.0, f"jobs/{job_id}"
+    )
+    await PostgresOutbox(pool).add(Delivery(str(uuid.uuid4()), caller, event))
 
 
 async def test_each_way_to_end_is_told_once(desk: Desk) -> None:
@@ -137,6 +141,33 @@ async def test_a_batch_is_told_of_when_its_last_job_has_ended(desk: Desk) -> Non
     assert batch is not None
     assert (told.tenant, told.batch_id, told.sequence) == ("acme", batch.batch_id, batch.last_sequence)
     assert (told.succeeded, told.failed, told.cancelled) == (2, 0, 1)
+
+
+async def test_a_batch_is_told_of_when_the_ledger_knows_what_its_jobs_cost(desk: Desk) -> None:
+    owing, other = await submit(desk.store, order(documents=2, as_batch=True))
+    await desk.owe(owing)  # type: ignore[misc]
+    for _ in range(2):
+        assert await finish(desk.store, await claimed(desk.store))
+    assert await desk.feed() == 1
+    assert ([notice.job_id for notice in desk.ears.jobs], desk.ears.batches) == ([other], [])
+    async with desk.book.feeding() as feeding:
+        taken = await feeding.take(10, cost_wait_s=-1)
+        (told,) = await feeding.ended(taken)
+    assert ([notice.job_id for notice in taken], told.succeeded, told.cost_micros) == ([owing], 2, 0)
+
+
+async def test_two_that_feed_at_once_do_not_leave_a_batch_untold(pool: Pool) -> None:
+    """Each has one of its jobs, and one of these owes something by now."""
+    store, book = (PostgresJobs(pool), PostgresJobQueue(pool)), PostgresNoticeBook(pool)
+    await submit(store, order(documents=2, as_batch=True))
+    for _ in range(2):
+        assert await finish(store, await claimed(store))
+    async with book.feeding() as first, book.feeding() as second:
+        mine = await first.take(1, cost_wait_s=60)
+        theirs = await second.take(1, cost_wait_s=60)
+        assert mine[0].job_id != theirs[0].job_id
+        await owed_by(pool, theirs[0].job_id)
+        assert len(await first.ended(mine)) == 1
 
 
 async def test_an_end_waits_until_the_ledger_knows_what_it_cost(desk: Desk) -> None:

@@ -3,7 +3,9 @@
 import uuid
 
 from services.database.pool import Pool
+from services.summarizer.adapters.memory_job_batches import MemoryBatches
 from services.summarizer.adapters.memory_jobs import MemoryJobs
+from services.summarizer.adapters.postgres_job_batches import PostgresBatches
 from services.summarizer.adapters.postgres_job_queue import PostgresJobQueue
 from services.summarizer.adapters.postgres_job_spending import PostgresJobSpending
 from services.summarizer.adapters.postgres_jobs import PostgresJobs
@@ -53,6 +55,22 @@ async def test_what_a_job_spends_is_counted_over_its_attempts(store: Store) -> N
     assert (found[0].max_cost, found[0].spent_micros) == (Money("USD", 200), 37)
     await spending.ended("acme", holds[1], 0)
     assert (await claimed(store)).spent_micros == 7
+
+
+async def test_a_batch_spends_what_its_jobs_do(store: Store) -> None:
+    spending, holds = spending_of(store), [str(uuid.uuid4()) for _ in range(2)]
+    ids = await submit(store, order(documents=3, as_batch=True))
+    await submit(store, order(documents=1, as_batch=True))
+    batch_id = (await job_of(store, ids[0])).batch
+    for hold in holds:
+        assert await spending.taken(await claimed(store), hold, 40)
+    await spending.ended("acme", holds[0], 7)
+    batch = await store[0].batch("acme", batch_id)
+    assert batch is not None
+    assert batch.spent_micros == 47
+    batches = MemoryBatches(store[0]) if isinstance(store[0], MemoryJobs) else PostgresBatches(store[0]._pool)  # type: ignore[attr-defined]
+    listed = await batches.list("acme", open_only=False, first="", before="g", limit=10)
+    assert [one.spent_micros for one in listed] == [0, 47]
 
 
 async def test_a_forgotten_predicate_shows_nothing_of_another_tenant(pool: Pool) -> None:

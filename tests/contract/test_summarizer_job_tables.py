@@ -12,8 +12,7 @@ from services.database.pool import Pool, open_pool
 from services.summarizer.adapters import postgres_job_queue, postgres_jobs
 from services.summarizer.adapters.postgres_job_queue import PostgresJobQueue
 from services.summarizer.adapters.postgres_jobs import PostgresJobs
-from services.summarizer.domain.job_desk import new_id
-from tests.contract.test_summarizer_jobs import order, submit
+from tests.contract.test_summarizer_jobs import IDS, order, submit
 
 
 @pytest.fixture
@@ -72,7 +71,7 @@ async def test_every_list_has_its_index(pool: Pool, chosen: str) -> None:
 async def test_events_and_claims_have_theirs(pool: Pool) -> None:
     row = {"tenant": "acme", "id": "a", "after": 3, "limit": 10, "priority": 1, "most": 3, "worker": "w", "lease_s": 1}
     # Of the months, that of the job alone; a batch is looked up in the index of each.
-    of_job = await plan(pool, postgres_jobs._EVENTS_OF_JOB, {**row, "id": new_id(datetime.now(UTC))})
+    of_job = await plan(pool, postgres_jobs._EVENTS_OF_JOB, {**row, "id": IDS.one()})
     month = f"job_events_{datetime.now(UTC):y%Ym%m}"
     assert f"{month}_pkey" in of_job, of_job
     assert of_job.count("Scan") == 1, of_job

@@ -15,7 +15,7 @@ from services.summarizer.adapters.memory_jobs import MemoryJobs
 from services.summarizer.adapters.postgres_job_queue import PostgresJobQueue
 from services.summarizer.adapters.postgres_jobs import PostgresJobs
 from services.summarizer.domain.events import Progress
-from services.summarizer.domain.job_desk import new_ids
+from services.summarizer.domain.job_ids import JobIds
 from services.summarizer.domain.job_ports import JobQueue, JobStore
 from services.summarizer.domain.jobs import (
     Claim,
@@ -41,6 +41,7 @@ KEEP_S = 1000.0
 USED = Consumption(TokenCount(3, 4), 1, Money("EUR", 5), True, (str(uuid.UUID(int=1)),))
 SUMMARY = Summary(DOCUMENTS[0], "Text.", (), "a/b", False, False, (3,), USED, "c/d")
 Store = tuple[JobStore, JobQueue]
+IDS = JobIds(lambda: datetime.now(UTC))
 
 
 RETRIER = Caller("acme", "apiKeys/bob", "films", frozenset({"jobs.create"}), "call-2")
@@ -70,8 +71,8 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 async def submit(store: Store, wanted: Order, *, limit: int = 100) -> list[str]:
     """The ids of the jobs that were asked for."""
-    ids = new_ids(datetime.now(UTC), len(wanted.documents))
-    batch = new_ids(datetime.now(UTC), 1)[0] if wanted.as_batch else ""
+    ids = IDS.many(len(wanted.documents))
+    batch = IDS.one() if wanted.as_batch else ""
     job, made = await store[0].submit(wanted, ids=ids, batch=batch, limit=limit)
     assert job.job_id == ids[0]
     assert made == batch
@@ -113,7 +114,7 @@ class TestEveryStore:
         assert (queued.state, queued.work, queued.actor, queued.attempts) == (JobState.QUEUED, WORK, "apiKeys/alice", 0)
         held = await claimed(store)
         assert (held.job_id, held.work, held.document, held.attempt, held.tries) == (job_id, WORK, DOCUMENTS[0], 1, 1)
-        assert held.caller == Caller("acme", "apiKeys/alice", "books", frozenset(), "call-1", f"jobs/{job_id}")
+        assert held.caller == Caller("acme", "apiKeys/alice", "books", frozenset(), "call-1", f"jobs/{job_id}", rank=0)
         assert await claim(store) is None
         assert await store[1].beat(held, lease_s=60, progress=Progress(1, 2, 3, 4))
         running = await job_of(store, job_id)
@@ -223,7 +224,9 @@ class TestEveryStore:
         assert await store[0].retry(RETRIER, job_id, limit=10) == (await job_of(store, job_id), False)
         held = await claimed(store)
         assert (held.attempt, held.tries) == (2, 1)
-        assert held.caller == replace(RETRIER, scopes=frozenset(), job=f"jobs/{job_id}"), "whoever retries it pays"
+        assert held.caller == replace(RETRIER, scopes=frozenset(), job=f"jobs/{job_id}", rank=1), (
+            "whoever retries it pays"
+        )
         assert retried[0].actor == RETRIER.actor
         assert not await finish(store, late)
         assert await finish(store, held)
@@ -247,7 +250,7 @@ class TestEveryStore:
         request_id = str(uuid.uuid4())
         wanted = order(documents=2, as_batch=True, request_id=request_id)
         ids = await submit(store, wanted)
-        again, batch = await store[0].submit(wanted, ids=new_ids(datetime.now(UTC), 2), batch="f" * 32, limit=2)
+        again, batch = await store[0].submit(wanted, ids=IDS.many(2), batch="f" * 32, limit=2)
         assert (again.job_id, again.batch) == (ids[0], batch)
         upper, _ = await store[0].submit(
             order(documents=2, as_batch=True, request_id=request_id.upper()), ids=["e" * 32], batch="", limit=2
@@ -333,7 +336,8 @@ class TestEveryStore:
         made = {priority: (await submit(store, order(priority=priority)))[0] for priority in reversed(Priority)}
         assert await claim(store, Priority.URGENT) is not None
         assert await claim(store, Priority.URGENT) is None
-        assert (await claimed(store, Priority.BATCH, Priority.NORMAL)).job_id == made[Priority.BATCH]
+        last = await claimed(store, Priority.BATCH, Priority.NORMAL)
+        assert (last.job_id, last.caller.rank) == (made[Priority.BATCH], 2)
         assert (await claimed(store)).job_id == made[Priority.NORMAL]
 
     async def test_tenants_take_turns(self, store: Store) -> None:
@@ -391,6 +395,6 @@ class TestEveryStore:
         assert await store[0].get("acme", ids[0]) is None
         assert await store[0].batch("acme", batch) is None
         assert await store[0].events("acme", ids[0], after=0, limit=10) == []
-        made, _ = await store[0].submit(wanted, ids=new_ids(datetime.now(UTC), 2), batch="f" * 32, limit=10)
+        made, _ = await store[0].submit(wanted, ids=IDS.many(2), batch="f" * 32, limit=10)
         assert made.job_id not in ids
         del open_job

@@ -19,7 +19,13 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from pagemesh.extractor.v1 import extractor_service_pb2
-from pagemesh.ledger.v1 import audit_service_pb2, credential_service_pb2, identity_service_pb2, ledger_service_pb2
+from pagemesh.ledger.v1 import (
+    audit_service_pb2,
+    browser_session_service_pb2,
+    credential_service_pb2,
+    identity_service_pb2,
+    ledger_service_pb2,
+)
 from pagemesh.summarizer.v1 import (
     job_service_pb2,
     model_policy_service_pb2,
@@ -38,6 +44,7 @@ _FILES = (
     identity_service_pb2,
     audit_service_pb2,
     credential_service_pb2,
+    browser_session_service_pb2,
 )
 METHODS: dict[str, MethodDescriptor] = {
     f"{service.full_name}/{method.name}": method

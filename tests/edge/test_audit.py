@@ -14,6 +14,7 @@ from tests.conftest import RunningStack
 from tests.edge import files
 from tests.edge.calling import Edge
 from tests.edge.conftest import UPLOAD, chunks
+from tests.fakes.collector import Collector
 
 EXTRACTOR = "pagemesh.extractor.v1.ExtractorService/"
 SUMMARIZER = "pagemesh.summarizer.v1.SummarizerService/"
@@ -30,8 +31,8 @@ ADDRESS = "198.51.100.23"
 class Told:
     """A tenant of its own, and its trail."""
 
-    def __init__(self, stack: RunningStack, tenant: str) -> None:
-        self.stack, self.tenant = stack, tenant
+    def __init__(self, stack: RunningStack, collector: Collector, tenant: str) -> None:
+        self.stack, self.collector, self.tenant = stack, collector, tenant
         self.edge = Edge(stack.host, stack.port, stack.ca_file)
         self.key = stack.new_tenant(tenant)
 
@@ -55,8 +56,8 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(stack: RunningStack) -> Told:
-    return Told(stack, "audited")
+def told(stack: RunningStack, collector: Collector) -> Told:
+    return Told(stack, collector, "audited")
 
 
 def test_the_requests_of_every_service_are_told_and_nothing_of_what_was_in_them(told: Told) -> None:
@@ -68,8 +69,10 @@ def test_the_requests_of_every_service_are_told_and_nothing_of_what_was_in_them(
     made = told.call(LEDGER + "IdentityService/CreateApiKey", {"display_name": KEY_NAME, "scopes": ["usage.read"]})[0]
     told.call(EXTRACTOR + "DeleteDocument", {"name": document})
     told.edge.grpc(EXTRACTOR + "GetDocument", {"name": document}, told.key)
-    told.edge.json(EXTRACTOR + "GetDocument", {"name": document}, told.key, headers={"x-forwarded-for": ADDRESS})
+    browser = {"x-forwarded-for": ADDRESS, "user-agent": f"{MARK}/1", "referer": f"https://example.org/{MARK}"}
+    told.edge.json(EXTRACTOR + "GetDocument", {"name": document}, told.key, headers=browser)
     events = told.until(lambda found: len(found) >= 11)
+    told.collector.until(lambda spans: any(span.attributes.get("error.type") == "DOCUMENT_NOT_FOUND" for span in spans))
     by_action: dict[str, list[dict[str, Any]]] = {}
     for event in events:
         by_action.setdefault(event["action"].rpartition(".")[2], []).append(event)
@@ -106,7 +109,7 @@ def test_the_requests_of_every_service_are_told_and_nothing_of_what_was_in_them(
 
 
 def assert_nothing_leaked(told: Told, new_key: str) -> None:
-    """Neither in the tables of the trail, nor in an export, nor in any log."""
+    """Neither in the tables of the trail, nor in an export, nor in any log, nor in a span."""
     planted = [MARK, QUERY, PASSWORD, KEY_NAME, "Xylophonq", told.key, new_key, ADDRESS, "127.0.0.1"]
     texts = [told.edge.json(LEDGER + "AuditService/ExportEvents", {}, told.key).body.decode()]
     with psycopg.connect(told.stack.superuser_dsn) as connection:
@@ -119,6 +122,10 @@ def assert_nothing_leaked(told: Told, new_key: str) -> None:
     logs = [path.read_text(errors="replace") for path in told.stack.data.logs.iterdir()]
     for secret in planted[:-1]:  # addresses of the mesh itself are in its logs
         assert not any(secret in text for text in logs), secret
+        assert not any(secret.encode() in request for request in told.collector.raw), secret
+    clients = [span for span in told.collector.spans if span.service == "edge" and span.name == "edge"]
+    assert clients
+    assert {(span.attributes["peer.address"], span.attributes["user_agent"]) for span in clients} == {("-", "-")}
 
 
 def test_an_export_over_http_is_the_proof(told: Told) -> None:

@@ -47,6 +47,7 @@ class Books:
     """What the server was asked, and what it charges for; a cut answer is charged, a refused or hung one is not."""
 
     calls: list[dict[str, Any]] = field(default_factory=list)
+    charges: list[tuple[int, int]] = field(default_factory=list)  # tokens sent and received, of each that is charged
     input_tokens: int = 0
     output_tokens: int = 0
     cancelled: int = 0
@@ -277,13 +278,12 @@ class MistralServer:
 
     def _charge(self, name: str, body: dict[str, Any]) -> dict[str, int]:
         usage = self._used(name, body)
+        self.books.charges.append((usage["prompt_tokens"], usage["completion_tokens"]))
         self.books.input_tokens += usage["prompt_tokens"]
         self.books.output_tokens += usage["completion_tokens"]
         if name == "wrong_usage":
             return {"prompt_tokens": -5, "completion_tokens": 10**9, "total_tokens": 0}
-        if name == "no_usage":
-            return {}
-        return usage | {"total_tokens": sum(usage.values())}
+        return {} if name == "no_usage" else usage | {"total_tokens": sum(usage.values())}
 
     def _used(self, name: str, body: dict[str, Any]) -> dict[str, int]:
         if "input" in body:

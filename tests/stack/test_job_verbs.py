@@ -58,6 +58,20 @@ def test_a_batch_is_listed_cancelled_and_retried(pagemesh: Command, folder: Path
     assert pagemesh("jobs", "cancel", f"jobBatches/{'0' * 32}", "--json").error["reason"] == "BATCH_NOT_FOUND"
 
 
+def test_the_operator_sees_whose_jobs_wait(pagemesh: Command, stack: RunningStack, folder: Path) -> None:
+    assert pagemesh("jobs", "submit", str(folder), "--priority", "batch", "--watch").code == 8
+    queues = pagemesh("jobs", "queues")
+    assert queues.code == 0, queues.err
+    told = pagemesh("jobs", "queues", "--limit", "100", "--json").json
+    assert all(queue["tenant"].startswith("tenants/") for queue in told["queues"])
+    half = pagemesh("jobs", "queues", "--summarizer", "localhost:1", "--json")
+    assert (half.code, half.error["reason"]) == (2, "USAGE")
+    theirs = str(stack.tls_dir("edge"))
+    address = f"localhost:{stack.state.ports['summarizer']}"
+    refused = pagemesh("jobs", "queues", "--summarizer", address, "--tls-dir", theirs, "--json")
+    assert (refused.code, refused.error["reason"]) == (4, "METHOD_NOT_ALLOWED")
+
+
 def test_a_job_is_shown_cancelled_and_refused(pagemesh: Command, folder: Path) -> None:
     batch = pagemesh("jobs", "submit", str(folder / "0.pdf"), "--work", "extract", "--watch", "--json")
     assert batch.code == 0, batch.err

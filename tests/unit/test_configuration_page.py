@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from pagemesh_cli.stack.edge import EdgeAddresses, EdgeLimits, TokenBucket
+from pagemesh_cli.stack.edge_tracing import EdgeTracing
 from pagemesh_cli.stack.settings import CLIENT_SETTINGS
 from services.extractor.config import ExtractorSettings
 from services.ledger.config import LedgerSettings
@@ -78,9 +79,11 @@ def test_every_setting_of_the_edge_is_there_with_its_default() -> None:
     addresses = [f"PAGEMESH_EDGE_{field.name.upper()}" for field in dataclasses.fields(EdgeAddresses)]
     expected = {name: written(value) for name, value in limits.items()}
     expected |= {name: arguments[name] for name in addresses}
+    tracing = {f"PAGEMESH_EDGE_{name.upper()}": value for name, value in vars(EdgeTracing()).items()}
+    expected |= {name: written(value) for name, value in tracing.items()}
     assert documented("Edge") == expected | {"PAGEMESH_EDGE_ALLOWED_ORIGINS": "none"}
     assert arguments.keys() == documented("Edge").keys(), "what the image is built with"
-    assert {arguments[name] for name in limits} == {""}
+    assert {arguments[name] for name in (*limits, *tracing)} == {""}
 
 
 def test_every_setting_of_the_command_is_there() -> None:

@@ -15,6 +15,7 @@ from services.extractor.adapters.process_meter import ProcessMeter
 from services.extractor.domain.pages import Loss, ParserLost, Picture, PictureFormat
 from services.extractor.domain.recognised import Reading
 from services.runtime.errors import ResourceExhausted, Unavailable
+from services.telemetry import spans
 from services.waiting.fair_slots import FairSlots
 
 WATCH_EVERY_S = 0.05
@@ -85,7 +86,7 @@ class OcrPool:
             own = contextvars.Context()
             self._unloading = asyncio.create_task(self._unload_when_idle(), name="ocr-unload", context=own)
         try:
-            with _BUSY.track_inprogress(), _SECONDS.time():
+            with _BUSY.track_inprogress(), _SECONDS.time(), spans.below("recognise"):
                 reading = await self._read(picture)
         except ParserLost as lost:
             _PICTURES.labels(lost.loss.name.lower()).inc()

@@ -19,6 +19,7 @@ from services.extractor.adapters.picture_run import PictureRun
 from services.extractor.domain.pages import FailedPage, ParserEvent, Picture, Refused
 from services.extractor.domain.ports import ParseTask, PictureTask
 from services.runtime.errors import ResourceExhausted, Unavailable
+from services.telemetry import spans
 from services.waiting.fair_slots import FairSlots
 
 WATCH_EVERY_S = 0.05
@@ -120,13 +121,19 @@ class ParserPool:
     async def parse(self, task: ParseTask) -> AsyncIterator[AsyncIterator[Sequence[ParserEvent]]]:
         """See the port."""
         make = functools.partial(ParserRun, max_pixels=self._limits.max_pixels, guess_language=self._language.guess)
-        async with self._begun(task, make) as run:
-            yield run.events()
+        attributes: spans.Attributes = {"pagemesh.format": task.media_type.name, "pagemesh.first_page": task.first_page}
+        with spans.below("parse", attributes=attributes) as span:
+            async with self._begun(task, make) as run:
+                try:
+                    yield run.events()
+                finally:
+                    span.say({"pagemesh.pages": run.pages})
 
     async def picture(self, task: PictureTask) -> Picture | Refused | FailedPage:
         """See the port."""
-        async with self._begun(task, functools.partial(PictureRun, max_pixels=self._limits.max_pixels)) as run:
-            return await run.picture()
+        with spans.below("draw", attributes={"pagemesh.format": task.media_type.name}):
+            async with self._begun(task, functools.partial(PictureRun, max_pixels=self._limits.max_pixels)) as run:
+                return await run.picture()
 
     @contextlib.asynccontextmanager
     async def _begun(self, task: _Task, make: Callable[[ParserProcess, _Task], _Run]) -> AsyncIterator[_Run]:

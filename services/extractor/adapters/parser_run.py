@@ -96,6 +96,11 @@ class ParserRun:
         self._opened = False
         self.finished = False
 
+    @property
+    def pages(self) -> int:
+        """Pages that were answered, well or not."""
+        return self._expected - self._task.first_page
+
     def begin(self, task_id: int) -> None:
         task = self._task
         password = task.password[:MAX_PASSWORD_CHARS].encode("utf-8", "replace")

@@ -50,6 +50,10 @@ class MemoryStandingUsers:
     async def by_email(self, tenant: str, email: str) -> StandingUser | None:
         return self.users.get((tenant, email))
 
+    async def by_id(self, tenant: str, user_id: str) -> StandingUser | None:
+        found = (user for (whose, _), user in self.users.items() if whose == tenant and user.user_id == user_id)
+        return next(found, None)
+
 
 class MemoryKeySource:
     """KeySource. `published` are the keys by issuer; who is not there cannot be reached."""

@@ -17,7 +17,7 @@ HEARTBEAT_S = 0.3
 _HEARTBEAT_TIMEOUT_S = 0.5
 _CONNECT_TIMEOUT_S = 3
 _RECONNECT_S = 0.25
-_OF_NO_KEY = ("sessions", "signingKeys", "identityProviders", "requestKeys", "clientCertificates")
+_OF_NO_KEY = ("sessions", "signingKeys", "identityProviders", "requestKeys", "clientCertificates", "browserSessions")
 """Kinds of changes that leave every API key as it was."""
 
 log = structlog.get_logger()

@@ -27,14 +27,16 @@ _FIND = f"""
         WHERE issuer = %(issuer)s AND audience = ANY(%(audiences)s) LIMIT 2
     ) AS found
 """  # noqa: S608
-_USER = f"""
+_USERS = f"""
     SELECT found.* FROM {BOUND} (
         SELECT u.id, u.role, u.active, t.active AS tenant_active, q.id AS plan, q.uploads_per_hour, q.calls_per_hour,
                q.max_upload_bytes, q.max_concurrent_jobs
         FROM ledger.users u JOIN ledger.tenants t ON t.id = u.tenant JOIN ledger.plans q ON q.id = t.plan
-        WHERE u.tenant = bound.tenant AND u.email = %(email)s
+        WHERE u.tenant = bound.tenant AND {{column}} = %(value)s
     ) AS found
 """  # noqa: S608
+_USER_BY_EMAIL = _USERS.format(column="u.email")
+_USER_BY_ID = _USERS.format(column="u.id")
 
 
 class PostgresProviders:
@@ -94,9 +96,15 @@ class PostgresStandingUsers:
         self._pool = pool
 
     async def by_email(self, tenant: str, email: str) -> StandingUser | None:
+        return await self._find(_USER_BY_EMAIL, tenant, email)
+
+    async def by_id(self, tenant: str, user_id: str) -> StandingUser | None:
+        return await self._find(_USER_BY_ID, tenant, user_id)
+
+    async def _find(self, statement: str, tenant: str, value: str) -> StandingUser | None:
         with translate("find_user"):
             async with single(self._pool) as connection:
-                cursor = await connection.execute(_USER.encode(), {"tenant": tenant, "email": email})
+                cursor = await connection.execute(statement.encode(), {"tenant": tenant, "value": value})
                 row = await cursor.fetchone()
         if row is None:
             return None

@@ -16,6 +16,8 @@ from google.protobuf import struct_pb2
 from google.rpc import code_pb2, status_pb2
 from prometheus_client import Counter
 
+from services.ledger.api.browser_session_servicer import CLEARED_COOKIE, PROVIDER_HEADER
+from services.ledger.domain.browser_sessions import cookies_in
 from services.ledger.domain.clients import ClientHasher
 from services.ledger.domain.gate import Gate, Request
 from services.ledger.domain.identity import Denial, Principal
@@ -40,18 +42,25 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _CHECKS = Counter("pagemesh_ledger_checks", "Checks for the edge, by `ok` or why not.", ["outcome"])
 UPLOAD_BYTES_HEADER = "x-pagemesh-max-upload-bytes"
 """The largest file that the tenant's plan allows; absent where it says nothing."""
-_CREDENTIAL_HEADERS = ("authorization", "x-api-key")
+_CREDENTIAL_HEADERS = ("authorization", "x-api-key", "cookie", "x-csrf-token")
 _GRPC = "application/grpc"
 _UPLOADS = ("/v1/documents:upload", "/pagemesh.extractor.v1.ExtractorService/UploadDocument")
 _ENDS = re.compile(
     r"/v1/(apiKeys|sessions)/[0-9a-z]+:(revoke|rotate)"
-    r"|/pagemesh\.ledger\.v1\.(IdentityService/(Revoke|Rotate)ApiKey|CredentialService/RevokeSession)"
+    r"|/v1/browserSessions/[0-9a-z]+"
+    r"|/pagemesh\.ledger\.v1\.(IdentityService/(Revoke|Rotate)ApiKey|CredentialService/RevokeSession"
+    r"|BrowserSessionService/DeleteBrowserSession)"
 )
 """What a stolen credential is ended with: a thief who spends the hour's quota is not to prevent it."""
 _DENIED_TEXT = "API key is missing, unknown, expired or revoked"
 """One text for all reasons: which of them it was would help only somebody who guesses."""
 
 _TOLD = {
+    Denial.CREDENTIAL_TWICE: "The request has a session cookie and another credential. Send one of them; sign out to "
+    "use the other.",
+    Denial.CROSS_SITE: "A page of another site sent the request. A session cookie counts for pages of its own site.",
+    Denial.CSRF_TOKEN_WRONG: "With a session cookie every method but GET needs the session's csrf_token in the header "
+    "x-csrf-token. GET /v1/browserSessions:current tells it.",
     Denial.REQUEST_UNSIGNED: "This key demands signed requests (RFC 9421), and this one is not signed.",
     Denial.SIGNATURE_MALFORMED: "The request needs one signature, with created, keyid (apiKeys/...), a nonce of 16 to "
     "128 characters, and alg ed25519 if any.",
@@ -62,7 +71,7 @@ _TOLD = {
     Denial.SIGNATURE_WRONG: "The signature is not that of the key's signing key over this request.",
     Denial.SIGNATURE_REPLAYED: "The signature's nonce was used before. Sign each request anew.",
 }
-"""Whoever hears this has shown the key itself: the reason helps nobody else."""
+"""Whoever hears this has shown the credential itself, or two of them: the reason helps nobody else."""
 
 
 class CheckServicer(AuthorizationServicer):
@@ -92,7 +101,7 @@ class CheckServicer(AuthorizationServicer):
         if isinstance(found, Denial):
             _CHECKS.labels(found.value).inc()
             log.info("denied", why=found.value)
-            return _denied(_TOLD.get(found))
+            return _denied(_TOLD.get(found), cookie=bool(cookies_in(headers.get("cookie", ""))))
         if used_up is not None:
             _CHECKS.labels("quota_exceeded").inc()
             log.info("quota_exceeded", tenant=found.tenant, kind=used_up.kind.value)
@@ -138,7 +147,9 @@ def _credential(headers: Mapping[str, str]) -> str:
 
 def _identity(principal: Principal, certificate: str, client: str) -> dict[str, str]:
     """The headers that tell the services whom they serve."""
+    provider = {PROVIDER_HEADER: principal.provider} if principal.provider else {}
     return {
+        **provider,
         "x-pagemesh-tenant": principal.tenant,
         "x-pagemesh-actor": principal.actor,
         "x-pagemesh-project": principal.project,
@@ -170,7 +181,7 @@ def _ok(principal: Principal, told: Mapping[str, str]) -> CheckResponse:
     )
 
 
-def _denied(told: str | None) -> CheckResponse:
+def _denied(told: str | None, *, cookie: bool) -> CheckResponse:
     if told is not None:
         return CheckResponse(
             status=status_pb2.Status(code=code_pb2.PERMISSION_DENIED),
@@ -180,11 +191,13 @@ def _denied(told: str | None) -> CheckResponse:
                 body=told,
             ),
         )
+    # A cookie that lets nobody in would stand in the way of signing in anew.
+    forget = [_overwrite("set-cookie", CLEARED_COOKIE)] if cookie else []
     return CheckResponse(
         status=status_pb2.Status(code=code_pb2.UNAUTHENTICATED),
         denied_response=DeniedHttpResponse(
             status=HttpStatus(code=StatusCode.Unauthorized),
-            headers=[_overwrite("www-authenticate", "Bearer"), _overwrite("content-type", "text/plain")],
+            headers=[_overwrite("www-authenticate", "Bearer"), _overwrite("content-type", "text/plain"), *forget],
             body=_DENIED_TEXT,
         ),
     )

@@ -3,7 +3,13 @@
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from pagemesh.extractor.v1 import extractor_service_pb2
-from pagemesh.ledger.v1 import audit_service_pb2, credential_service_pb2, identity_service_pb2, ledger_service_pb2
+from pagemesh.ledger.v1 import (
+    audit_service_pb2,
+    browser_session_service_pb2,
+    credential_service_pb2,
+    identity_service_pb2,
+    ledger_service_pb2,
+)
 from pagemesh.summarizer.v1 import (
     job_service_pb2,
     model_policy_service_pb2,
@@ -17,6 +23,7 @@ IDENTITY = "pagemesh.ledger.v1.IdentityService"
 OPERATOR = "pagemesh.ledger.v1.OperatorService"
 AUDIT = "pagemesh.ledger.v1.AuditService"
 CREDENTIALS = "pagemesh.ledger.v1.CredentialService"
+BROWSER_SESSIONS = "pagemesh.ledger.v1.BrowserSessionService"
 AUTHORIZATION = "envoy.service.auth.v3.Authorization"
 
 _FILES = (
@@ -29,6 +36,7 @@ _FILES = (
     identity_service_pb2,
     audit_service_pb2,
     credential_service_pb2,
+    browser_session_service_pb2,
 )
 
 

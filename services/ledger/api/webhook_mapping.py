@@ -50,6 +50,8 @@ def event_of(message: pb.PublishedEvent, path: str) -> Event:
             "cancelled": batch.cancelled,
             "create_time": time_of(batch.create_time, f"{path}.batch_ended.create_time").isoformat(),
             "end_time": time.isoformat(),
+            "currency": batch.cost.currency or None,
+            "cost_micros": batch.cost.micros if batch.HasField("cost") else None,
         }
         return Event(tenant, message.event_id, "batch.ended", time, data)
     job = message.job_ended

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.ledger.domain.browser_sessions import BrowserSessionCheck, cookies_in
 from services.ledger.domain.client_certificates import CertificateCheck
 from services.ledger.domain.identity import Authenticator, Denial, Principal
 from services.ledger.domain.identity_providers import OidcCheck
@@ -35,16 +36,23 @@ class Gate:
         issuers: OidcCheck,
         signatures: SignatureCheck,
         certificates: CertificateCheck,
+        browsers: BrowserSessionCheck,
     ) -> None:
         self._keys = keys
         self._sessions = sessions
         self._issuers = issuers
         self._signatures = signatures
         self._certificates = certificates
+        self._browsers = browsers
 
     async def admit(self, request: Request) -> Principal | Denial:
         """Who it is, or why it is nobody. Raises Unavailable where that cannot be known."""
-        if not request.credential and request.certificate:
+        cookies = cookies_in(request.message.fields.get("cookie", ""))
+        if cookies:
+            if request.credential:
+                return Denial.CREDENTIAL_TWICE
+            found = await self._browsers.check(cookies, request.message.method, request.message.fields)
+        elif not request.credential and request.certificate:
             # A browser shows certificates by itself, whatever page has it send the request.
             if "origin" in request.message.fields:
                 return Denial.CERTIFICATE_IN_BROWSER

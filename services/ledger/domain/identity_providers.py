@@ -1,8 +1,8 @@
 """OpenID Connect issuers of tenants, and who their tokens are."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -81,10 +81,14 @@ class ProviderStore(Protocol):
 
 
 class StandingUserStore(Protocol):
-    """The users of tenants, as tokens name them."""
+    """The users of tenants, as tokens and sessions name them."""
 
     async def by_email(self, tenant: str, email: str) -> StandingUser | None:
         """The tenant's user with that address, which is in lower case."""
+        ...
+
+    async def by_id(self, tenant: str, user_id: str) -> StandingUser | None:
+        """The tenant's user with that id."""
         ...
 
 
@@ -147,6 +151,7 @@ class _Verified:
     """What an issuer has signed."""
 
     tenant: str
+    provider_id: str
     email: str
     not_before: int
     expires: int
@@ -217,6 +222,11 @@ class OidcCheck:
         self._verified.put(_digest(form.token), verified, looked_up_s=now_s, changes=changes)
         return await self._principal(verified)
 
+    async def standing(self, tenant: str, user_id: str) -> Principal | Denial:
+        """Who the user of that id is now, for whoever has proved by other means that it is theirs."""
+        # No address is like an id: it has an @.
+        return self._principal_of(tenant, await self._user(tenant, user_id, self._users.by_id))
+
     def changed(self, kind: str, name: str) -> None:
         """Rare enough that everything may be looked up again."""
         if kind == "identityProviders":
@@ -248,7 +258,11 @@ class OidcCheck:
             return Denial.EXPIRED
         if verified.not_before - _LEEWAY_S > now:
             return Denial.NOT_YET_VALID
-        user = await self._user(verified.tenant, verified.email)
+        user = await self._user(verified.tenant, verified.email, self._users.by_email)
+        found = self._principal_of(verified.tenant, user)
+        return found if isinstance(found, Denial) else replace(found, provider=verified.provider_id)
+
+    def _principal_of(self, tenant: str, user: StandingUser | None) -> Principal | Denial:
         if user is None:
             return Denial.USER_UNKNOWN
         if not user.tenant_active:
@@ -257,16 +271,18 @@ class OidcCheck:
             return Denial.USER_INACTIVE
         name = f"users/{user.user_id}"
         return Principal(
-            verified.tenant, name, "", user.role.scopes & self._known_scopes, user=name, role=user.role, plan=user.plan
+            tenant, name, "", user.role.scopes & self._known_scopes, user=name, role=user.role, plan=user.plan
         )
 
-    async def _user(self, tenant: str, email: str) -> StandingUser | None:
-        user = self._standing.get((tenant, email))
+    async def _user(
+        self, tenant: str, name: str, look_up: Callable[[str, str], Awaitable[StandingUser | None]]
+    ) -> StandingUser | None:
+        user = self._standing.get((tenant, name))
         if user is None:
             changes, now_s = self._standing.changes, self._monotonic_s()
-            user = await self._users.by_email(tenant, email)
+            user = await look_up(tenant, name)
             if user is not None:
-                self._standing.put((tenant, email), user, looked_up_s=now_s, changes=changes)
+                self._standing.put((tenant, name), user, looked_up_s=now_s, changes=changes)
         return user
 
 
@@ -281,7 +297,7 @@ def _verified(provider: IdentityProvider, claims: dict[str, Any]) -> _Verified |
         return Denial.EMAIL_UNVERIFIED
     if "\0" in email:
         return Denial.MALFORMED
-    return _Verified(provider.tenant, email.lower(), max(made, begins), expires)
+    return _Verified(provider.tenant, provider.provider_id, email.lower(), max(made, begins), expires)
 
 
 def _digest(token: str) -> bytes:

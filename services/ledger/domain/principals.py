@@ -32,6 +32,9 @@ class Denial(Enum):
     SIGNATURE_EXPIRED = "signature_expired"
     SIGNATURE_WRONG = "signature_wrong"
     SIGNATURE_REPLAYED = "signature_replayed"
+    CREDENTIAL_TWICE = "credential_twice"
+    CROSS_SITE = "cross_site"
+    CSRF_TOKEN_WRONG = "csrf_token_wrong"  # noqa: S105  # no secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class Principal:
     role: Role | None = None
     plan: Plan = UNLIMITED
     session: str = ""
-    """`sessions/{id}`, where it is one."""
+    """`sessions/{id}` or `browserSessions/{id}`, where it is one."""
     key_id: str = ""
     """Of the API key that it is, or stands for; empty for users of identity providers."""
+    provider: str = ""
+    """The id of the identity provider whose token it is."""

@@ -15,6 +15,7 @@ from typing import TypeVar
 from services.runtime.breaker import Breaker, counts_by_default
 from services.runtime.errors import DeadlineExceeded, PagemeshError, ResourceExhausted, Unavailable
 from services.summarizer.adapters.tolls import Spent, Tolls
+from services.summarizer.adapters.work_spans import provider_span, usage
 from services.summarizer.domain.fields_values import AnyPrompt
 from services.summarizer.domain.ports import Abilities, Provider
 from services.summarizer.domain.values import Answer, TokenCount
@@ -26,6 +27,8 @@ CONCURRENCY = 10
 """Calls to one model at once."""
 MAX_WAITING = 200
 """Calls that wait for a place, at most half of them of one tenant. With more, most answers would come too late."""
+KEPT = 1
+"""Of the places of a model, those that only urgent calls take: so one starts although jobs have all the others."""
 RETRIES = 3
 _FIRST_BACKOFF_S = 0.5
 _MAX_BACKOFF_S = 8.0
@@ -54,9 +57,9 @@ def model_breaker(name: str) -> Breaker:
 class GuardedProvider:
     """The same port around any provider.
 
-    `remaining_s` says how much time the caller has left, None for no limit, and `tenant` who he is; `tolls` are the
-    limits by the minute, where somebody sends a bill; `sleep` and `jitter` (uniform in 0 to 1) are there to be
-    injected.
+    `remaining_s` says how much time the caller has left, None for no limit, `tenant` who he is, and `rank` how urgent
+    his call is among his tenant's, 0 the most; `tolls` are the limits by the minute, where somebody sends a bill;
+    `sleep` and `jitter` (uniform in 0 to 1) are there to be injected.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class GuardedProvider:
         *,
         remaining_s: Callable[[], float | None],
         tenant: Callable[[], str],
+        rank: Callable[[], int] = lambda: 0,
         tolls: Tolls | None = None,
         breaker_for: Callable[[str], Breaker] = model_breaker,
         concurrency: int = CONCURRENCY,
@@ -78,6 +82,7 @@ class GuardedProvider:
         self._provider = provider
         self._remaining_s = remaining_s
         self._tenant = tenant
+        self._rank = rank
         self._tolls = tolls
         self._breaker_for = breaker_for
         self._concurrency = concurrency
@@ -106,7 +111,9 @@ class GuardedProvider:
             for attempt in range(self._retries + 1):
                 try:
                     async with self._toll(prompt) as spent:
-                        answer = await lane.breaker.call(lambda: self._provider.complete(prompt))
+                        with provider_span(self.name, prompt, attempt) as span:
+                            answer = await lane.breaker.call(lambda: self._provider.complete(prompt))
+                            span.say(usage(answer.tokens))
                         spent.tokens = answer.tokens
                     return answer
                 except PagemeshError as exc:
@@ -124,12 +131,14 @@ class GuardedProvider:
                         lane.breaker.guard(),
                         aclosing(_generator(self._provider, prompt)) as items,
                     ):
-                        async for item in items:
-                            begun = True
-                            if isinstance(item, Answer):
-                                answer, spent.tokens = item, item.tokens
-                            else:
-                                yield item
+                        with provider_span(self.name, prompt, attempt) as span:
+                            async for item in items:
+                                begun = True
+                                if isinstance(item, Answer):
+                                    answer, spent.tokens = item, item.tokens
+                                    span.say(usage(item.tokens))
+                                else:
+                                    yield item
                 except PagemeshError as exc:
                     if begun:
                         raise
@@ -154,10 +163,15 @@ class GuardedProvider:
         lane = self._lanes.get(model)
         if lane is None:
             name = f"{self.name}/{model}"
-            slots = FairSlots(size=self._concurrency, max_waiting=self._max_waiting, busy=lambda: _queue_full(name))
+            slots = FairSlots(
+                size=self._concurrency,
+                max_waiting=self._max_waiting,
+                busy=lambda: _queue_full(name),
+                kept=min(KEPT, self._concurrency - 1),
+            )
             lane = self._lanes[model] = _Lane(self._breaker_for(name), slots)
         tenant = self._tenant()
-        await lane.enter(tenant, self._remaining_s)
+        await lane.enter(tenant, self._rank(), self._remaining_s)
         try:
             yield lane
         finally:
@@ -178,14 +192,14 @@ class GuardedProvider:
 
 
 class _Lane:
-    """The calls to one model, in which tenants take turns."""
+    """The calls to one model, in which tenants take turns, and of each the urgent ones go first."""
 
     def __init__(self, breaker: Breaker, slots: FairSlots) -> None:
         self.breaker = breaker
         self._slots = slots
 
-    async def enter(self, tenant: str, remaining_s: Callable[[], float | None]) -> None:
-        joining = asyncio.create_task(self._slots.acquire(tenant, timeout_s=None))
+    async def enter(self, tenant: str, rank: int, remaining_s: Callable[[], float | None]) -> None:
+        joining = asyncio.create_task(self._slots.acquire(tenant, timeout_s=None, rank=rank))
         try:
             while not joining.done():
                 await asyncio.wait([joining], timeout=remaining_s())

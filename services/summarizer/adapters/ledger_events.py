@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 
+from pagemesh.common.v1 import money_pb2
 from pagemesh.ledger.v1 import webhook_delivery_pb2 as pb
 from pagemesh.ledger.v1.ledger_service_pb2_grpc import LedgerServiceStub
 from services.runtime.clients import MeshClient
 from services.summarizer.domain.job_notices import BatchNotice, JobNotice
 from services.summarizer.domain.jobs import JobState
+from services.summarizer.domain.purse import CURRENCY
 
 _CAP_S = 20.0
 """The ledger adds up what each job cost, of the tenants that want to hear of it."""
@@ -57,6 +59,7 @@ def _batch_ended(notice: BatchNotice) -> pb.PublishedEvent:
         succeeded=notice.succeeded,
         failed=notice.failed,
         cancelled=notice.cancelled,
+        cost=money_pb2.Money(currency=CURRENCY, micros=notice.cost_micros),
     )
     ended.create_time.FromDatetime(notice.accept_time)
     event = pb.PublishedEvent(

@@ -16,6 +16,7 @@ class MemoryNoticeBook:
     jobs: MemoryJobs
     owing: set[str] = field(default_factory=set)
     parked: dict[int, str] = field(default_factory=dict)
+    cost_wait_s: float = 0.0
 
     @contextlib.asynccontextmanager
     async def feeding(self) -> AsyncIterator["MemoryNoticeBook"]:
@@ -28,19 +29,18 @@ class MemoryNoticeBook:
             raise
 
     async def take(self, limit: int, *, cost_wait_s: float) -> Sequence[JobNotice]:
-        now = self.jobs.now()
+        self.cost_wait_s = cost_wait_s
         return [
             notice
             for notice in self.jobs.notices
-            if notice.position not in self.parked
-            and (notice.job_id not in self.owing or (now - notice.end_time).total_seconds() > cost_wait_s)
+            if notice.position not in self.parked and not self._is_kept_back(notice)
         ][:limit]
 
     async def ended(self, notices: Sequence[JobNotice]) -> Sequence[BatchNotice]:
         found = []
         for tenant, batch_id in sorted({(notice.tenant, notice.batch) for notice in notices if notice.batch}):
             batch = await self.jobs.batch(tenant, batch_id)
-            if batch is None or not batch.ended:
+            if batch is None or not batch.ended or self._keeps_back(batch_id, notices):
                 continue
             ends = [job.end_time for job in self.jobs.jobs.values() if (job.tenant, job.batch) == (tenant, batch_id)]
             found.append(
@@ -53,9 +53,18 @@ class MemoryNoticeBook:
                     cancelled=batch.counts.get(JobState.CANCELLED, 0),
                     accept_time=batch.create_time,
                     end_time=max(end for end in ends if end is not None),
+                    cost_micros=batch.spent_micros,
                 )
             )
         return found
+
+    def _keeps_back(self, batch_id: str, taken: Sequence[JobNotice]) -> bool:
+        others = (notice for notice in self.jobs.notices if notice.batch == batch_id and notice not in taken)
+        return any(notice.position not in self.parked and self._is_kept_back(notice) for notice in others)
+
+    def _is_kept_back(self, notice: JobNotice) -> bool:
+        age_s = (self.jobs.now() - notice.end_time).total_seconds()
+        return notice.job_id in self.owing and age_s <= self.cost_wait_s
 
     async def done(self, notices: Sequence[JobNotice]) -> None:
         gone = {notice.position for notice in notices}

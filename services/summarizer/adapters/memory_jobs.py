@@ -124,8 +124,9 @@ class MemoryJobs:
         batch = self.batches.get((tenant, batch_id))
         if batch is None:
             return None
-        states = Counter(job.state for job in self.jobs.values() if (job.tenant, job.batch) == (tenant, batch_id))
-        return replace(batch, counts=dict(states))
+        own = [job for job in self.jobs.values() if (job.tenant, job.batch) == (tenant, batch_id)]
+        states = Counter(job.state for job in own)
+        return replace(batch, counts=dict(states), spent_micros=sum(job.spent_micros for job in own))
 
     async def cancel(self, tenant: str, job_id: str, *, keep_s: float) -> Job | None:
         if self.places.pop((tenant, job_id), None) is not None:
@@ -192,7 +193,8 @@ class MemoryJobs:
         place.attempt, place.tries = place.attempt + 1, place.tries + 1
         key = (place.tenant, place.job_id)
         self._move(*key, EventKind.STARTED, JobState.RUNNING, attempts=place.attempt)
-        job, caller = self.jobs[key], replace(self.callers[key], scopes=frozenset(), job=f"jobs/{place.job_id}")
+        job, rank = self.jobs[key], int(place.priority)
+        caller = replace(self.callers[key], scopes=frozenset(), job=f"jobs/{place.job_id}", rank=rank)
         return Claim(
             caller,
             job.job_id,

@@ -34,12 +34,14 @@ _OPEN = """
     SELECT batch AS id FROM open
 """
 _LIST = """
-    SELECT b.id, b.last_sequence, b.create_time, coalesce((
-        SELECT jsonb_object_agg(state, n) FROM (
-            SELECT state, count(*) AS n FROM summarizer.jobs AS j
-            WHERE j.tenant = b.tenant AND j.batch = b.id AND j.batch <> '' GROUP BY state
-        ) AS counts), '{{}}')
+    SELECT b.id, b.last_sequence, b.create_time, coalesce(counted.states, '{{}}'), coalesce(counted.spent, 0)
     FROM ({chosen}) AS chosen JOIN summarizer.job_batches AS b ON b.tenant = %(tenant)s AND b.id = chosen.id
+    CROSS JOIN LATERAL (
+        SELECT jsonb_object_agg(state, n) AS states, sum(spent)::bigint AS spent FROM (
+            SELECT state, count(*) AS n, sum(spent_micros) AS spent FROM summarizer.jobs AS j
+            WHERE j.tenant = b.tenant AND j.batch = b.id AND j.batch <> '' GROUP BY state
+        ) AS counts
+    ) AS counted
     ORDER BY b.id DESC
 """
 # As everywhere: rows of the queue first, then those of jobs, then that of the batch.
@@ -96,7 +98,7 @@ _MOVE = """
 _CANCELLED = "state = 'CANCELLED', end_time = now(), expire_time = now() + make_interval(secs => %(keep_s)s)"
 _QUEUED = (
     "state = 'QUEUED', end_time = NULL, expire_time = NULL, actor = %(actor)s, project = %(project)s,"
-    " call_id = %(call_id)s"
+    " call_id = %(call_id)s, trace = %(trace)s"
 )
 
 
@@ -135,8 +137,8 @@ class PostgresBatches:
                 await bind(connection, tenant)
                 found = await (await connection.execute(listing(open_only=open_only), row)).fetchall()
         return [
-            Batch(batch_id, sequence, created, {JobState(state): count for state, count in counts.items()})
-            for batch_id, sequence, created, counts in found
+            Batch(batch_id, sequence, created, {JobState(state): count for state, count in counts.items()}, spent)
+            for batch_id, sequence, created, counts, spent in found
         ]
 
     async def cancel_some(self, tenant: str, batch_id: str, *, after: str, limit: int, keep_s: float) -> Moved:
@@ -165,6 +167,7 @@ class PostgresBatches:
             "actor": caller.actor,
             "project": caller.project,
             "call_id": caller.request_id,
+            "trace": caller.trace,
         }
         with translate("batches.retry"):
             async with self._pool.connection() as connection, connection.transaction():

@@ -25,13 +25,22 @@ _TAKE = """
 ENDED = """
     SELECT b.tenant, b.id, b.last_sequence, count(*) FILTER (WHERE j.state = 'SUCCEEDED'),
            count(*) FILTER (WHERE j.state = 'FAILED'), count(*) FILTER (WHERE j.state = 'CANCELLED'), b.create_time,
-           max(j.end_time)
+           max(j.end_time), sum(j.spent_micros)::bigint
     FROM summarizer.job_batches AS b JOIN summarizer.jobs AS j
       ON j.tenant = b.tenant AND j.batch = b.id AND j.batch <> ''
     WHERE b.tenant = %(tenant)s AND b.id = ANY(%(batches)s) AND NOT EXISTS (
         SELECT FROM summarizer.jobs AS o
         WHERE o.tenant = b.tenant AND o.batch = b.id AND o.batch <> '' AND o.state IN ('QUEUED', 'RUNNING'))
     GROUP BY b.tenant, b.id, b.last_sequence, b.create_time
+"""
+# Batches of which a job is kept back until the ledger knows its cost, and that nobody tells of at this moment: whoever
+# takes it waits for this transaction, and tells of the batch then.
+_KEPT_BACK = """
+    SELECT batch FROM summarizer.job_notices
+    WHERE tenant = %(tenant)s AND batch = ANY(%(batches)s) AND NOT position = ANY(%(taken)s) AND parked_reason IS NULL
+      AND end_time >= now() - make_interval(secs => %(cost_wait_s)s)
+      AND 'jobs/' || job IN (SELECT event ->> 'job' FROM summarizer.outbox WHERE due_time < 'infinity')
+    ORDER BY position FOR UPDATE SKIP LOCKED
 """
 _DONE = "DELETE FROM summarizer.job_notices WHERE position = ANY(%s)"
 _PARK = "UPDATE summarizer.job_notices SET parked_reason = %s WHERE position = %s"
@@ -64,9 +73,11 @@ class PostgresFeeding:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._cost_wait_s = 0.0
 
     async def take(self, limit: int, *, cost_wait_s: float) -> Sequence[JobNotice]:
         """In their order, but for those that are kept back."""
+        self._cost_wait_s = cost_wait_s
         cursor = await self._connection.execute(_TAKE, {"limit": limit, "cost_wait_s": cost_wait_s})
         return [_notice(row) for row in await cursor.fetchall()]
 
@@ -75,9 +86,13 @@ class PostgresFeeding:
         found: list[BatchNotice] = []
         for tenant in sorted({notice.tenant for notice in notices if notice.batch}):
             batches = sorted({notice.batch for notice in notices if notice.batch and notice.tenant == tenant})
+            taken = [notice.position for notice in notices]
+            row = {"tenant": tenant, "batches": batches, "taken": taken, "cost_wait_s": self._cost_wait_s}
             await bind(self._connection, tenant)
-            cursor = await self._connection.execute(ENDED, {"tenant": tenant, "batches": batches})
-            found += [BatchNotice(*row) for row in await cursor.fetchall()]
+            kept_back = {batch for (batch,) in await (await self._connection.execute(_KEPT_BACK, row)).fetchall()}
+            row["batches"] = [batch for batch in batches if batch not in kept_back]
+            cursor = await self._connection.execute(ENDED, row)
+            found += [BatchNotice(*ended) for ended in await cursor.fetchall()]
         return found
 
     async def done(self, notices: Sequence[JobNotice]) -> None:

@@ -91,7 +91,7 @@ _GIVE_BACK = moving(_BACK, ring=True)
 _LOST = """
     SELECT job, tenant, attempt, tries, max_attempts FROM summarizer.job_queue
     WHERE lease_time < clock_timestamp() AND worker IS NOT NULL
-    ORDER BY lease_time LIMIT %(limit)s
+    ORDER BY lease_time LIMIT 1
     FOR UPDATE SKIP LOCKED
 """
 _WAITING = """
@@ -199,24 +199,15 @@ class PostgresJobQueue:
         return await self._give_back(claim, EventKind.HANDED_BACK, 0.0, untried=1, fault=None)
 
     async def recover(self, fault: Fault, *, limit: int, keep_s: float) -> int:
-        """One transaction for all that are found."""
+        """A transaction for each: whoever holds the row of a batch waits for no other, so workers that recover jobs of
+        the same batches do not wait for each other in a ring."""
         with translate("jobs.recover"):
-            async with self._pool.connection() as connection, connection.transaction():
-                lost = await (await connection.execute(_LOST, {"limit": limit})).fetchall()
-                for job_id, tenant, attempt, tries, most in lost:
-                    await bind(connection, tenant)
-                    row = {"job": job_id, "attempt": attempt, "delay_s": 0.0, "untried": 0}
-                    if tries >= most:
-                        await connection.execute(_END, row)
-                        await move(
-                            connection, tenant, job_id, EventKind.ENDED, JobState.FAILED, fault=fault, keep_s=keep_s
-                        )
-                    else:
-                        await connection.execute(_BACK, row)
-                        await move(connection, tenant, job_id, EventKind.WORKER_LOST, JobState.QUEUED, fault=fault)
-                if lost:
-                    await connection.execute(RING.encode())
-        return len(lost)
+            async with self._pool.connection() as connection:
+                for count in range(limit):
+                    async with connection.transaction():
+                        if not await _recover_one(connection, fault, keep_s):
+                            return count
+        return limit
 
     async def waiting(self) -> Sequence[Waiting]:
         """One for each priority, empty ones too."""
@@ -270,6 +261,23 @@ class PostgresJobQueue:
                 return await cursor.fetchone() is not None
 
 
+async def _recover_one(connection: Connection, fault: Fault, keep_s: float) -> bool:
+    found = await (await connection.execute(_LOST)).fetchone()
+    if found is None:
+        return False
+    job_id, tenant, attempt, tries, most = found
+    await bind(connection, tenant)
+    row = {"job": job_id, "attempt": attempt, "delay_s": 0.0, "untried": 0}
+    if tries >= most:
+        await connection.execute(_END, row)
+        await move(connection, tenant, job_id, EventKind.ENDED, JobState.FAILED, fault=fault, keep_s=keep_s)
+    else:
+        await connection.execute(_BACK, row)
+        await move(connection, tenant, job_id, EventKind.WORKER_LOST, JobState.QUEUED, fault=fault)
+    await connection.execute(RING.encode())
+    return True
+
+
 async def _claim(connection: Connection, row: dict[str, Any]) -> Claim | None:
     tenant = row["tenant"]
     await bind(connection, tenant)
@@ -278,7 +286,7 @@ async def _claim(connection: Connection, row: dict[str, Any]) -> Claim | None:
     moved = await cursor.fetchone()
     if moved is None:
         return None
-    job_id, attempt, tries = moved[1], moved[27], moved[28]
+    job_id, attempt, tries = moved[1], moved[28], moved[29]
     try:
         work = decode_work(bytes(moved[3]))
     except Undecodable:
@@ -287,7 +295,9 @@ async def _claim(connection: Connection, row: dict[str, Any]) -> Claim | None:
         await move(connection, tenant, job_id, EventKind.HANDED_BACK, JobState.QUEUED)
         return None
     # The ledger's internal methods ask for no scopes.
-    caller = Caller(tenant, moved[7], moved[25], frozenset(), moved[26], f"jobs/{job_id}")
+    caller = Caller(
+        tenant, moved[7], moved[25], frozenset(), moved[26], f"jobs/{job_id}", trace=moved[27], rank=moved[4]
+    )
     return Claim(
         caller=caller,
         job_id=job_id,

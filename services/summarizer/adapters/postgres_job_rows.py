@@ -47,7 +47,7 @@ _MOVE = f"""
             result = %(result)s
         FROM held
         WHERE tenant = %(tenant)s AND id = held.job
-        RETURNING {COLUMNS}, project, call_id, held.attempt AS held_attempt
+        RETURNING {COLUMNS}, project, call_id, trace, held.attempt AS held_attempt
     ), counted AS (
         UPDATE summarizer.job_batches AS b SET last_sequence = b.last_sequence + 1
         FROM moved
@@ -86,7 +86,7 @@ _GIVEN = "SELECT %(job)s::text AS job, NULL::integer AS attempt"
 
 def moving(right: str, *, ring: bool = False) -> bytes:
     """The statement that moves a job on and tells it. `right` answers job and attempt where the job may be moved, and
-    nothing else; with `ring` workers hear of it. It answers COLUMNS, project, call_id and the attempt."""
+    nothing else; with `ring` workers hear of it. It answers COLUMNS, project, call_id, trace and the attempt."""
     told = f"pg_notify('{QUEUE_CHANNEL}', '')," if ring else ""
     return _MOVE.format(right=right, told=told).encode()
 

@@ -46,10 +46,10 @@ _BATCH = """
 """
 _JOBS = """
     INSERT INTO summarizer.jobs
-        (tenant, id, batch, document, work, priority, state, actor, project, call_id, max_attempts, last_sequence,
-         schedule_time, max_cost_micros)
+        (tenant, id, batch, document, work, priority, state, actor, project, call_id, trace, max_attempts,
+         last_sequence, schedule_time, max_cost_micros)
     SELECT %(tenant)s, new.id, %(batch)s, new.document, %(work)s, %(priority)s, 'QUEUED', %(actor)s, %(project)s,
-           %(call_id)s, %(max_attempts)s, 1, coalesce(%(schedule_time)s, now()),
+           %(call_id)s, %(trace)s, %(max_attempts)s, 1, coalesce(%(schedule_time)s, now()),
            %(max_cost)s
     FROM unnest(%(ids)s::text[], %(documents)s::text[]) AS new (id, document)
 """
@@ -84,7 +84,8 @@ _GET_BATCH = """
     SELECT id, last_sequence, create_time FROM summarizer.job_batches WHERE tenant = %(tenant)s AND id = %(batch)s
 """
 _COUNTS = """
-    SELECT state, count(*) FROM summarizer.jobs WHERE tenant = %(tenant)s AND batch = %(batch)s AND batch <> ''
+    SELECT state, count(*), sum(spent_micros)::bigint FROM summarizer.jobs
+    WHERE tenant = %(tenant)s AND batch = %(batch)s AND batch <> ''
     GROUP BY state
 """
 # Rows of the queue are locked before those of jobs, by everybody.
@@ -96,7 +97,7 @@ _AGAIN = """
     ON CONFLICT (job) DO NOTHING
 """
 _OWNED = """
-    UPDATE summarizer.jobs SET actor = %(actor)s, project = %(project)s, call_id = %(call_id)s,
+    UPDATE summarizer.jobs SET actor = %(actor)s, project = %(project)s, call_id = %(call_id)s, trace = %(trace)s,
         max_cost_micros = coalesce(%(max_cost)s, max_cost_micros)
     WHERE tenant = %(tenant)s AND id = %(job)s
 """
@@ -110,8 +111,15 @@ _EVENTS_OF_BATCH = f"""
     ORDER BY batch_sequence LIMIT %(limit)s
 """  # noqa: S608
 _OPEN_OF_DOCUMENT = """
-    SELECT id FROM summarizer.jobs
+    SELECT batch, id FROM summarizer.jobs
     WHERE tenant = %(tenant)s AND document = %(document)s AND state IN ('QUEUED', 'RUNNING') LIMIT %(limit)s
+"""
+# All of them before the first job is moved on: a worker that ends one of them holds its row, and may want a batch's.
+_TAKE_ALL_OUT = """
+    DELETE FROM summarizer.job_queue AS q
+    USING (SELECT job FROM summarizer.job_queue WHERE tenant = %(tenant)s AND job = ANY(%(ids)s)
+           ORDER BY job FOR UPDATE) AS held
+    WHERE q.job = held.job RETURNING q.job
 """
 _FORGET_RESULTS = """
     UPDATE summarizer.jobs SET result = NULL
@@ -133,6 +141,7 @@ class PostgresJobs:
             "actor": caller.actor,
             "project": caller.project,
             "call_id": caller.request_id,
+            "trace": caller.trace,
             "request_id": order.request_id,
             "ids": list(ids),
             "first": ids[0],
@@ -187,7 +196,8 @@ class PostgresJobs:
                 if found is None:
                     return None
                 counts = await (await connection.execute(_COUNTS, row)).fetchall()
-        return Batch(found[0], found[1], found[2], {JobState(state): count for state, count in counts})
+        by_state = {JobState(state): count for state, count, _ in counts}
+        return Batch(found[0], found[1], found[2], by_state, sum(spent for *_, spent in counts))
 
     async def cancel(self, tenant: str, job_id: str, *, keep_s: float) -> Job | None:
         """Whoever deletes the row in the queue ends the job."""
@@ -217,10 +227,8 @@ class PostgresJobs:
                 if queued:
                     await check_room(connection, row, 0)
                     await connection.execute(TAKE_TURNS, row)
-                    await connection.execute(
-                        _OWNED,
-                        {**row, "actor": caller.actor, "project": caller.project, "call_id": caller.request_id},
-                    )
+                    owner = {"actor": caller.actor, "project": caller.project, "call_id": caller.request_id}
+                    await connection.execute(_OWNED, {**row, **owner, "trace": caller.trace})
                     await move(connection, tenant, job_id, EventKind.QUEUED, JobState.QUEUED)
                     await connection.execute(RING.encode())
                 found = await (await connection.execute(_GET.encode(), row)).fetchone()
@@ -247,21 +255,23 @@ class PostgresJobs:
 
     async def _erase_some(self, tenant: str, document: str, fault: Fault, keep_s: float) -> tuple[int, int]:
         row = {"tenant": tenant, "document": document, "limit": _ERASED_AT_ONCE}
-        ended = 0
         with translate("jobs.erase"):
             async with self._pool.connection() as connection, connection.transaction():
                 await bind(connection, tenant)
                 found = await (await connection.execute(_OPEN_OF_DOCUMENT, row)).fetchall()
-                for (job_id,) in sorted(found):
-                    cursor = await connection.execute(_TAKE_OUT, {"tenant": tenant, "job": job_id})
-                    if cursor.rowcount:
+                out = await connection.execute(_TAKE_ALL_OUT, {"tenant": tenant, "ids": [job for _, job in found]})
+                ended = {job for (job,) in await out.fetchall()}
+                # By batches, as by everybody who moves jobs of several.
+                for _, job_id in sorted(found):
+                    if job_id in ended:
                         await move(
                             connection, tenant, job_id, EventKind.ENDED, JobState.FAILED, fault=fault, keep_s=keep_s
                         )
-                        ended += 1
-                # After the rows of the queue: one that was just finished is seen by now.
+            # In a transaction of its own, which holds no batch; one that was just finished is seen by now.
+            async with self._pool.connection() as connection, connection.transaction():
+                await bind(connection, tenant)
                 forgotten = (await connection.execute(_FORGET_RESULTS, row)).rowcount
-        return ended, forgotten
+        return len(ended), forgotten
 
     async def _one(self, tenant: str, operation: str, query: str, row: dict[str, Any]) -> tuple[Any, ...] | None:
         rows = await self._all(tenant, operation, query, row)

@@ -10,6 +10,11 @@ from services.summarizer.domain.values import TokenCount
 
 LONGEST_WAIT_S = 60.0
 """Who would have to wait for longer is told when to come back."""
+AHEAD_S = (LONGEST_WAIT_S, 4.0, 2.0)
+"""By rank, how far ahead a call reserves its share: who is less urgent leaves what comes in later to those who are more
+so. The longer it has waited, the further ahead it looks, so that nobody waits for ever."""
+_LOOK_S = (0.05, 1.0)
+"""How soon, and how late at most, such a call asks again."""
 
 
 class Spent:
@@ -21,7 +26,7 @@ class Spent:
 
 class Tolls:
     """The limits of the models of one deployment. `limits` tells for `{provider}/{model}` what it takes, and `bucket`
-    which one that is taken from."""
+    which one that is taken from; `rank` how urgent a call is, as an index of AHEAD_S."""
 
     def __init__(
         self,
@@ -30,12 +35,14 @@ class Tolls:
         bucket: Callable[[str], str],
         *,
         remaining_s: Callable[[], float | None],
+        rank: Callable[[], int] = lambda: 0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._rates = rates
         self._limits = limits
         self._bucket = bucket
         self._remaining_s = remaining_s
+        self._rank = rank
         self._sleep = sleep
 
     @asynccontextmanager
@@ -62,7 +69,16 @@ class Tolls:
     async def _wait(self, model: str, rate: Rate, tokens: int) -> None:
         remaining_s = self._remaining_s()
         most_wait_s = LONGEST_WAIT_S if remaining_s is None else min(remaining_s, LONGEST_WAIT_S)
-        taken = await self._rates.take(self._bucket(model), rate, tokens=tokens, most_wait_s=most_wait_s)
+        waited_s = 0.0
+        while True:
+            left_s = max(0.0, most_wait_s - waited_s)
+            ahead_s = min(left_s, AHEAD_S[self._rank()] + waited_s**2 / LONGEST_WAIT_S)
+            taken = await self._rates.take(self._bucket(model), rate, tokens=tokens, most_wait_s=ahead_s)
+            if taken.reserved or taken.wait_s > left_s:
+                break
+            pause_s = min(max(taken.wait_s - ahead_s, _LOOK_S[0]), _LOOK_S[1])
+            await self._sleep(pause_s)
+            waited_s += pause_s
         if not taken.reserved:
             raise ResourceExhausted(
                 "PROVIDER_RATE_LIMITED",

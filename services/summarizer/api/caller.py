@@ -11,11 +11,12 @@ def current_deadline() -> float | None:
 
 def current_caller() -> Caller:
     """For whom the current call is made. Raises Unauthenticated where it names nobody."""
-    identity = current_identity()
+    identity, call = current_identity(), current_call()
     return Caller(
         tenant=identity.tenant,
         actor=identity.actor,
         project=identity.project,
         scopes=identity.scopes,
-        request_id=current_call().request_id,
+        request_id=call.request_id,
+        trace=call.trace.header(),
     )

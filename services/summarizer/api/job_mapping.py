@@ -126,6 +126,7 @@ def from_batch(batch: Batch) -> job_pb2.JobBatch:
         counts=_from_counts(batch),
         last_sequence=batch.last_sequence,
         create_time=_from_time(batch.create_time),
+        spent=from_money(Money(CURRENCY, batch.spent_micros)),
     )
 
 

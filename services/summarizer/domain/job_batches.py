@@ -10,6 +10,7 @@ from typing import Protocol
 
 from services.runtime.errors import NotFound
 from services.summarizer.domain.job_desk import JobLimits, invalid
+from services.summarizer.domain.job_ids import first_at
 from services.summarizer.domain.job_scopes import check_scope
 from services.summarizer.domain.jobs import Batch, JobState, Work
 from services.summarizer.domain.values import Caller
@@ -79,10 +80,10 @@ class BatchDesk:
     ) -> tuple[Sequence[Batch], str]:
         """One page, newest first, and the token for the next. Raises InvalidArgument INVALID_PAGE_TOKEN."""
         size = page_size or DEFAULT_PAGE
-        before = _LAST if selection.end is None else _id_at(selection.end)
+        before = _LAST if selection.end is None else first_at(selection.end)
         if page_token:
             before = min(before, _decode(page_token, selection))
-        first = _FIRST if selection.start is None else _id_at(selection.start)
+        first = _FIRST if selection.start is None else first_at(selection.start)
         found = await self._store.list(
             tenant, open_only=selection.open_only, first=first, before=before, limit=size + 1
         )
@@ -136,11 +137,6 @@ async def _all_of(some: Callable[[str], Awaitable[Moved]]) -> int:
         count, after = count + moved.count, moved.after
         if not after:
             return count
-
-
-def _id_at(time: datetime) -> str:
-    """What every id that is made from then on is not below: ids begin with milliseconds."""
-    return f"{max(0, int(time.timestamp() * 1000)):012x}"
 
 
 def _encode(batch_id: str, selection: BatchSelection) -> str:

@@ -5,7 +5,6 @@ import base64
 import binascii
 import contextlib
 import hashlib
-import secrets
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from services.runtime.errors import (
     PagemeshError,
     ResourceExhausted,
 )
+from services.summarizer.domain.job_ids import JobIds
 from services.summarizer.domain.job_orders import Orders
 from services.summarizer.domain.job_ports import JobBell, JobStore
 from services.summarizer.domain.job_scopes import check_scope
@@ -83,6 +83,7 @@ class JobDesk:
         self._act_as = act_as
         self._limits = limits
         self._now = now
+        self._ids = JobIds(now)
         self._watching: Counter[str] = Counter()
 
     async def create(self, order: Order) -> Job:
@@ -96,7 +97,7 @@ class JobDesk:
     async def create_batch(self, order: Order) -> Batch:
         """Accepts a job for each document. Raises as `create`, but NotFound of a schema alone."""
         order = await self._checked(order)
-        _, batch_id = await self._submit(order, batch=new_id(self._now()))
+        _, batch_id = await self._submit(order, batch=self._ids.one())
         return await self.batch(order.caller.tenant, batch_id)
 
     async def get(self, tenant: str, job_id: str) -> Job:
@@ -224,8 +225,7 @@ class JobDesk:
                     yield Silence(known)
 
     async def _submit(self, order: Order, *, batch: str) -> tuple[Job, str]:
-        now = self._now()
-        ids = new_ids(now, len(order.documents))
+        ids = self._ids.many(len(order.documents))
         order = replace(order, max_attempts=order.max_attempts or self._limits.max_attempts, as_batch=bool(batch))
         return await self._store.submit(order, ids=ids, batch=batch, limit=self._limits.most_waiting)
 
@@ -274,18 +274,6 @@ def _decode(token: str, selection: Selection) -> str:
 
 def _digest(selection: Selection) -> bytes:
     return hashlib.sha256(repr(selection).encode()).digest()[:8]
-
-
-def new_id(now: datetime) -> str:
-    """32 hexadecimal digits that grow with time: milliseconds since 1970, and 80 random bits."""
-    return new_ids(now, 1)[0]
-
-
-def new_ids(now: datetime, count: int) -> list[str]:
-    """So many, each larger than the one before."""
-    milliseconds = int(now.timestamp() * 1000)
-    first = secrets.randbits(79)
-    return [f"{milliseconds:012x}{first + number:020x}" for number in range(count)]
 
 
 def _found(job: Job | None) -> Job:

@@ -50,6 +50,8 @@ class BatchNotice:
     cancelled: int
     accept_time: datetime
     end_time: datetime
+    cost_micros: int = 0
+    """What its jobs cost, together; a call whose cost nobody knows counts with the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ class Feeding(Protocol):
         ...
 
     async def ended(self, notices: Sequence[JobNotice]) -> Sequence[BatchNotice]:
-        """Of the batches of these jobs, those that have ended."""
+        """Of the batches of these jobs, those that have ended; but not those of which another job is kept back: that
+        one will ask again."""
         ...
 
     async def done(self, notices: Sequence[JobNotice]) -> None:

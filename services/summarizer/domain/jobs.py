@@ -191,6 +191,8 @@ class Batch:
     last_sequence: int
     create_time: datetime
     counts: dict[JobState, int] = field(default_factory=dict)
+    spent_micros: int = 0
+    """What its jobs spent, together."""
 
     @property
     def ended(self) -> bool:

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Protocol, TypeVar
 
 from services.runtime.errors import (
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     PagemeshError,
@@ -34,6 +35,10 @@ from services.summarizer.domain.values import (
 
 HOLD_TTL_S = 600.0
 """A hold stands longer than the longest call with its retries; one that runs out counts as UNKNOWN, not as free."""
+
+COMMIT_TRIES, COMMIT_PAUSE_S, COMMIT_LONGEST_S = 60, 1.0, 60.0
+"""How often, and for how long, an answer for a job is offered to a database that does not take it. A caller who waits
+is told at once."""
 
 NOTHING = Money(CURRENCY, 0)
 
@@ -107,6 +112,7 @@ class PaidCalls:
         new_id: Callable[[], str],
         now_s: Callable[[], float],
         observe: Callable[[Model, str], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._books = books
         self._results = results
@@ -116,6 +122,7 @@ class PaidCalls:
         self._new_id = new_id
         self._now_s = now_s
         self._observe = observe
+        self._sleep = sleep
 
     async def make(self, order: Order, on_text: OnText | None = None) -> Paid:
         """One call. With `on_text` the text is told as it is written.
@@ -210,42 +217,66 @@ class PaidCalls:
         cost: Money | None = None
         try:
             try:
-                await self._results.commit(
-                    order.key, answer, delivery, generation=order.generation, others=order.others
-                )
+                await self._commit(order, answer, delivery)
             except PagemeshError:
                 # Nobody can say whether it was written. The ledger hears of the call now, and once more if it was.
                 cost = await self._settle(delivery)
-                raise
-            cost = await self._settle(delivery)
+                if not order.caller.job:
+                    raise
+                await self._commit_late(order, answer, delivery)
+            else:
+                cost = await self._settle(delivery)
         finally:
-            await _end(order, held, cost)
+            await self._close(order, held, cost)
         return Paid(answer, held.hold_id, cost or held.amount, settled=cost is not None)
+
+    async def _commit(self, order: Order, answer: Answer, delivery: Delivery) -> None:
+        await self._results.commit(order.key, answer, delivery, generation=order.generation, others=order.others)
+
+    async def _commit_late(self, order: Order, answer: Answer, delivery: Delivery) -> None:
+        """Again and again, until the database takes it: nobody waits for a job, and what was bought is not to be bought
+        once more. To write it twice changes nothing. Raises what the last try raised."""
+        end_s = asyncio.get_running_loop().time() + COMMIT_LONGEST_S
+        for left in reversed(range(COMMIT_TRIES)):
+            await self._sleep(COMMIT_PAUSE_S)
+            try:
+                await self._commit(order, answer, delivery)
+            except (Unavailable, DeadlineExceeded):
+                if not left or asyncio.get_running_loop().time() >= end_s:
+                    raise
+            else:
+                return
 
     async def _account_for_failure(self, order: Order, held: Held, error: BaseException) -> None:
         state = state_of(error, bills_unanswered=order.model.abilities.bills_unanswered)
-        cost: Money | None = None
-        try:
-            if state is CallState.FREE:
-                cost = Money(held.amount.currency, 0)
-                await self._release(Delivery(held.hold_id, order.caller, None))
-            elif state is CallState.KNOWN:
-                delivery = self._delivery(order, held, _tokens_of(_metadata_of(error)))
+        if state is CallState.FREE:
+            await self._unused(order, held)
+        elif state is CallState.KNOWN:
+            delivery = self._delivery(order, held, _tokens_of(_metadata_of(error)))
+            cost: Money | None = None
+            try:
                 await self._keep(delivery)
                 cost = await self._settle(delivery)
-            # UNKNOWN: the hold stands until it runs out and is reconciled; money that may be spent is never freed.
-        finally:
-            await _end(order, held, cost)
+            finally:
+                await self._close(order, held, cost)
+        else:
+            # The hold stands until it runs out and is reconciled; money that may be spent is never freed.
+            await _end(order, held, None)
 
     async def _settle(self, delivery: Delivery) -> Money | None:
         """What it cost; None where the ledger did not answer, which the outbox then goes on asking."""
         assert delivery.event is not None
         try:
-            cost = await self._books.settle(delivery.hold_id, delivery.event)
+            return await self._books.settle(delivery.hold_id, delivery.event)
         except PagemeshError:
             return None
-        self._tails.start(self._outbox.done(delivery.hold_id))
-        return cost
+
+    async def _close(self, order: Order, held: Held, settled: Money | None) -> None:
+        """Tells the purse, and strikes the call out of the outbox, in this order: who dies between leaves the outbox to
+        tell the purse once more."""
+        await _end(order, held, settled)
+        if settled is not None:
+            self._tails.start(self._outbox.done(held.hold_id))
 
     async def _release(self, delivery: Delivery) -> None:
         try:

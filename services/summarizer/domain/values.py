@@ -274,7 +274,9 @@ class UsageEvent:
 @dataclass(frozen=True, slots=True)
 class Caller:
     """For whom something is done. `tenant` is the bare id, `actor` like `apiKeys/{id}`; `project` may be
-    empty. `job`, like `jobs/{id}`, is empty where somebody waits for the answer.
+    empty. `job`, like `jobs/{id}`, is empty where somebody waits for the answer. `trace` is the trace that the work
+    belongs to, as a W3C traceparent; empty where there is none. Of a tenant's calls to a model those of the smallest
+    `rank` go first: 0 is that of calls that somebody waits for, and of urgent jobs.
     """
 
     tenant: str
@@ -283,6 +285,8 @@ class Caller:
     scopes: frozenset[str]
     request_id: str
     job: str = ""
+    trace: str = field(default="", compare=False)
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,11 @@ async def test_exchanges_of_a_key_have_a_limit_besides(clean: Mesh, new_edge: Ne
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     other = {"authorization": "Bearer pm_acme_k2"}
     assert (await edge.call("POST", paths[0], body={}, headers=other)).status == 200
+    # Signing a browser in counts with them, listing browsers does not. (The service behind this edge has neither.)
+    browsers = [("GET", 501), ("GET", 501), ("POST", 501), ("POST", 429), ("GET", 501)]
+    for verb, status in browsers:
+        body: object = {} if verb == "POST" else None
+        assert (await edge.call(verb, "/v1/browserSessions", body=body, headers=other)).status == status
     assert await statuses(edge, "pm_acme_k1", 1) == [200]
 
 

@@ -55,6 +55,12 @@ def may_repeat(method: MethodDescriptor) -> bool:
     return method.GetOptions().idempotency_level in (levels.NO_SIDE_EFFECTS, levels.IDEMPOTENT)
 
 
+def http_verbs(method: MethodDescriptor) -> set[str]:
+    """Those that the contract binds it to, in lower case."""
+    rule = method.GetOptions().Extensions[annotations_pb2.http]
+    return {str(binding.WhichOneof("pattern")) for binding in (rule, *rule.additional_bindings)}
+
+
 PUBLIC = [method for method in methods() if is_public(method)]
 INTERNAL = [path_of(method) for method in methods() if not is_public(method)] + [CHECK]
 

@@ -202,6 +202,8 @@ async def test_no_web_page_may_call_unless_its_origin_is_listed(
         allowed = await open_edge.call("OPTIONS", path, headers=preflight)
         assert allowed.status == 200
         assert allowed.headers["access-control-allow-origin"] == "https://app.example.org"
+        assert allowed.headers["access-control-allow-credentials"] == "true"
+        assert "x-csrf-token" in allowed.headers["access-control-allow-headers"]
         assert "authorization" in allowed.headers["access-control-allow-headers"]
         for refusing, origin in ((edge, "https://app.example.org"), (open_edge, "https://evil.example.org")):
             refused = await refusing.call("OPTIONS", path, headers={**preflight, "origin": origin})

@@ -63,10 +63,12 @@ async def test_a_client_does_not_choose_the_address_that_is_audited(edge: Edge, 
 
 
 async def test_the_credential_stays_at_the_edge(edge: Edge, clean: Mesh) -> None:
-    await edge.call("GET", "/v1/whoami", headers={**KEY, "x-api-key": "pm_other", "cookie": "session=1"})
-    assert not clean.journal.last.metadata.keys() & {"authorization", "x-api-key", "cookie"}
+    await edge.call(
+        "GET", "/v1/whoami", headers={**KEY, "x-api-key": "pm_other", "cookie": "session=1", "x-csrf-token": "t"}
+    )
+    assert not clean.journal.last.metadata.keys() & {"authorization", "x-api-key", "cookie", "x-csrf-token"}
     asked = clean.authorizer.asked[0].attributes.request.http.headers
-    assert set(asked) == {"authorization", "x-api-key", "x-request-id"}
+    assert set(asked) == {"authorization", "cookie", "x-api-key", "x-csrf-token", "x-request-id"}
 
 
 async def test_services_see_the_edge_by_its_certificate(edge: Edge, clean: Mesh) -> None:

@@ -36,6 +36,7 @@ DENIED = "API key is missing, unknown, expired or revoked"
 
 def check_request(**headers: str) -> CheckRequest:
     request = CheckRequest()
+    request.attributes.request.http.method = "GET"
     request.attributes.source.address.socket_address.address = ADDRESS
     request.attributes.request.http.headers.update({name.replace("_", "-"): v for name, v in headers.items()})
     return request
@@ -88,7 +89,7 @@ async def test_a_key_is_told_as_headers_that_overwrite(edge: Peer, admit: Admit,
     }
     for option in answer.ok_response.headers:
         assert option.append_action == HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-    assert list(answer.ok_response.headers_to_remove) == ["authorization", "x-api-key"]
+    assert list(answer.ok_response.headers_to_remove) == ["authorization", "x-api-key", "cookie", "x-csrf-token"]
     metadata = json_format.MessageToDict(answer.dynamic_metadata)
     assert metadata == {"tenant": tenant.name, "actor": tenant.api_key, "project": "", "scopes": scopes}
 

@@ -8,6 +8,8 @@ import grpc
 import psycopg
 import pytest
 
+from pagemesh.ledger.v1 import browser_session_service_pb2 as browser_pb2
+from pagemesh.ledger.v1 import browser_session_service_pb2_grpc as browser_pb2_grpc
 from pagemesh.ledger.v1 import credential_service_pb2 as pb
 from pagemesh.ledger.v1.credential_service_pb2_grpc import CredentialServiceStub
 from pagemesh_cli.stack.certificates import CertificateAuthority
@@ -15,6 +17,7 @@ from services.ledger.domain.roles import Role
 from tests.fakes.oidc_issuer import Issuer, running_issuer
 from tests.integration.ledger.conftest import Admit, Connect, LedgerProcess, Peer, eventually, refused
 from tests.integration.ledger.test_access import check, denied, passes
+from xdsapi.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
 
 Code = grpc.StatusCode
 SCOPES = " ".join(sorted(Role.ADMIN.scopes))
@@ -65,8 +68,23 @@ def change_user(dsn: str, tenant: str, change: str) -> None:
 
 
 async def told(edge: Peer, token: str) -> dict[str, str]:
-    answer = await check(edge, authorization=f"Bearer {token}")
-    return {option.header.key: option.header.value for option in answer.ok_response.headers}
+    return headers_of(await check(edge, authorization=f"Bearer {token}"))
+
+
+def headers_of(answer: CheckResponse) -> dict[str, str]:
+    options = (*answer.ok_response.headers, *answer.denied_response.headers)
+    return {option.header.key: option.header.value for option in options}
+
+
+async def sign_in(process: LedgerProcess, connect: Connect, tenant: str, provider: str) -> str:
+    """The cookie of a browser that the user signs in with the token of that provider."""
+    user = connect(process, "edge", tenant, actor=f"users/{USER}")
+    stub = browser_pb2_grpc.BrowserSessionServiceStub(user.edge)
+    metadata = (*user.metadata, ("x-pagemesh-provider", provider.removeprefix("identityProviders/")))
+    call = stub.CreateBrowserSession(
+        browser_pb2.CreateBrowserSessionRequest(scopes=["usage.read"]), timeout=10, metadata=metadata
+    )
+    return str(dict(await call.initial_metadata())["set-cookie"]).partition(";")[0]
 
 
 def turned_away(edge: Peer, token: str) -> Callable[[], Awaitable[bool]]:
@@ -98,8 +116,13 @@ async def test_a_user_logs_in_with_the_tenants_issuer_until_somebody_ends_it(
             "x-pagemesh-scopes": " ".join(sorted(Role.MEMBER.scopes)),
             "x-pagemesh-session": "",
             "x-pagemesh-certificate": "",
+            "x-pagemesh-provider": name.removeprefix("identityProviders/"),
         }
         assert not await passes(edge, signer.token(email, aud="another-app"))
+    cookie = await sign_in(replicas[0], connect, tenant.name, name)
+    for edge in edges:
+        browser = await check(edge, cookie=cookie)
+        assert {"x-pagemesh-actor": f"users/{USER}"}.items() <= headers_of(browser).items()
 
     change_user(ledger_dsn, tenant.name, "role = 'auditor'")
     for edge in edges:
@@ -111,6 +134,7 @@ async def test_a_user_logs_in_with_the_tenants_issuer_until_somebody_ends_it(
     change_user(ledger_dsn, tenant.name, "active = false")
     for edge in edges:
         await eventually(turned_away(edge, token))
+        assert not (await check(edge, cookie=cookie)).HasField("ok_response")
     change_user(ledger_dsn, tenant.name, "active = true")
     for edge in edges:
         assert await passes(edge, token)
@@ -124,9 +148,20 @@ async def test_a_user_logs_in_with_the_tenants_issuer_until_somebody_ends_it(
     stub = CredentialServiceStub(admin.edge)
     listed = await admin.call(stub.ListIdentityProviders, pb.ListIdentityProvidersRequest())
     assert [provider.name for provider in listed.identity_providers] == [name]
+    for edge in edges:
+
+        async def back(edge: Peer = edge) -> bool:
+            return (await check(edge, cookie=cookie)).HasField("ok_response")
+
+        await eventually(back)
     await admin.call(stub.DeleteIdentityProvider, delete)
     for edge in edges:
         await eventually(turned_away(edge, token))
+
+        async def forgotten(edge: Peer = edge) -> bool:
+            return "set-cookie" in headers_of(await check(edge, cookie=cookie))
+
+        await eventually(forgotten)
 
 
 async def test_the_issuers_keys_rotate_and_made_up_ones_do_not_trouble_it(

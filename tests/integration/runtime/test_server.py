@@ -27,7 +27,7 @@ def test_the_order_of_the_concerns() -> None:
     def audited(*_: object) -> None: ...
 
     names = [concern.__name__ for concern in in_order(audited)]
-    assert names == ["request_id", "told", "errors", "audited", "deadline", "auth", "validation"]
+    assert names == ["request_id", "traced", "told", "errors", "audited", "deadline", "auth", "validation"]
 
 
 async def test_identity_request_id_trace_and_deadline_travel(start: Start, connect: Connect) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,11 @@ class ServiceProcess:
         if self._process is not None:
             self._process.kill()
             self._process.stop()
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to the process itself."""
+        assert self._process is not None
+        os.kill(self._process.pid, number)
 
     def terminate(self) -> None:
         assert self._process is not None

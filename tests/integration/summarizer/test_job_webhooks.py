@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
 from services.webhooks.signature import secret_text
 from tests.integration.ledger.receivers import Receiver, open_receiver
 from tests.integration.summarizer.conftest import Start, World, until_so
@@ -60,6 +61,9 @@ async def test_a_batch_and_its_jobs_are_told_signed_and_with_their_cost(
     costs = [data["cost_micros"] for data in by_type["job.succeeded"]]
     assert sum(costs) == sum(cost for *_, cost in await world.ledger.events())
     assert all(cost > 0 for cost in costs)
+    assert (ended["currency"], ended["cost_micros"]) == ("USD", sum(costs))
+    found = (await jobs.call("GetBatch", service_pb2.GetBatchRequest(name=batch.name))).batch
+    assert (found.spent.currency, found.spent.micros) == ("USD", sum(costs))
     assert {data["batch"] for data in (*by_type["job.succeeded"], failed)} == {batch.name}
     assert {data["tenant"] for message in told.values() for data in [message["data"]]} == {f"tenants/{world.tenant}"}
 

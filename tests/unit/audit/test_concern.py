@@ -16,7 +16,7 @@ from services.runtime.access import of_method
 from services.runtime.call import Call, Identity
 from services.runtime.errors import InvalidArgument, NotFound, Unavailable
 from services.runtime.middleware import Exchange, Policy
-from services.runtime.tracing import TraceContext
+from services.telemetry.context import TraceContext
 
 NAME = "documents/" + "0" * 32
 EXTRACTOR = "/pagemesh.extractor.v1.ExtractorService/"

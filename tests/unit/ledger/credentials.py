@@ -6,11 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 from services.ledger.adapters.memory import MemoryKeys, MemoryLedger, MemoryTenants
+from services.ledger.adapters.memory_browser_sessions import MemoryBrowserSessions
 from services.ledger.adapters.memory_certificates import MemoryCertificates
 from services.ledger.adapters.memory_identity import MemoryUsers
 from services.ledger.adapters.memory_providers import MemoryKeySource, MemoryProviders, MemoryStandingUsers
 from services.ledger.adapters.memory_request_keys import MemoryRequestKeys
 from services.ledger.adapters.memory_sessions import MemoryRevokedSessions, MemorySigningKeys
+from services.ledger.domain.browser_sessions import BrowserSecrets, BrowserSessionCheck, BrowserSessions
 from services.ledger.domain.client_certificates import CertificateCheck, ClientCertificates
 from services.ledger.domain.fresh_cache import FreshCache
 from services.ledger.domain.gate import Gate, Request
@@ -56,6 +58,7 @@ class Shared:
         self.revoked = MemoryRevokedSessions(self.clock)
         self.request_keys = MemoryRequestKeys(self.clock)
         self.certificates = MemoryCertificates()
+        self.browsers = MemoryBrowserSessions(self.ledger, self.clock)
         self.providers = MemoryProviders(self.ledger)
         self.users = MemoryStandingUsers()
         self.source = MemoryKeySource()
@@ -80,6 +83,8 @@ class Replica:
     signatures: SignatureCheck
     registered: ClientCertificates
     certificates: CertificateCheck
+    browsers: BrowserSessions
+    cookies: BrowserSessionCheck
     gate: Gate
     ticks: Ticks
 
@@ -105,9 +110,7 @@ async def open_replica(
     tenants = MemoryTenants(shared.ledger)
     for tenant in ("acme", "other"):
         await tenants.ensure(tenant, tenant, NOW)
-    ticks, clock = Ticks(), shared.clock
-    keys = MemoryKeys(shared.ledger)
-    hasher = KeyHasher(pepper)
+    ticks, clock, keys, hasher = Ticks(), shared.clock, MemoryKeys(shared.ledger), KeyHasher(pepper)
     cache = KeyCache(max_keys=100, ttl_s=30, monotonic_s=ticks)
     cache.heard(ticks())
 
@@ -127,11 +130,19 @@ async def open_replica(
         clock=clock,
         monotonic_s=ticks,
     )
-    issuer_keys = IssuerKeys(source=shared.source, monotonic_s=ticks)
-    issuers = _issuers(shared, issuer_keys, fresh, ticks)
+    issuers = _issuers(shared, issuer_keys := IssuerKeys(source=shared.source, monotonic_s=ticks), fresh, ticks)
     signatures = SignatureCheck(store=shared.request_keys, demanded=fresh(), clock=clock, monotonic_s=ticks)
     store = shared.certificates
     certificates = CertificateCheck(store=store, authenticator=authenticator, known=fresh(), monotonic_s=ticks)
+    browsers, cookies = _browsers(shared, authenticator, issuers, pepper, ticks=ticks, known=fresh())
+    gate = Gate(
+        keys=authenticator,
+        sessions=check,
+        issuers=issuers,
+        signatures=signatures,
+        certificates=certificates,
+        browsers=cookies,
+    )
     return Replica(
         shared=shared,
         ring=KeyRing(
@@ -157,11 +168,34 @@ async def open_replica(
         signatures=signatures,
         registered=ClientCertificates(store=store, keys=keys, clock=clock),
         certificates=certificates,
-        gate=Gate(
-            keys=authenticator, sessions=check, issuers=issuers, signatures=signatures, certificates=certificates
-        ),
+        browsers=browsers,
+        cookies=cookies,
+        gate=gate,
         ticks=ticks,
     )
+
+
+def _browsers(
+    shared: Shared,
+    authenticator: Authenticator,
+    issuers: OidcCheck,
+    pepper: str,
+    *,
+    ticks: Ticks,
+    known: FreshCache[Any, Any],
+) -> tuple[BrowserSessions, BrowserSessionCheck]:
+    store, secrets, clock = shared.browsers, BrowserSecrets(pepper), shared.clock
+    check = BrowserSessionCheck(
+        store=store,
+        secrets=secrets,
+        authenticator=authenticator,
+        issuers=issuers,
+        known=known,
+        clock=clock,
+        monotonic_s=ticks,
+    )
+    keys = MemoryKeys(shared.ledger)
+    return BrowserSessions(store=store, keys=keys, secrets=secrets, clock=clock, lifetime=timedelta(days=1)), check
 
 
 def _issuers(shared: Shared, keys: IssuerKeys, fresh: Callable[[], FreshCache[Any, Any]], ticks: Ticks) -> OidcCheck:

@@ -107,6 +107,7 @@ async def test_every_outcome_of_a_check_is_counted_and_only_its_own(stores: Stor
         issuers=replica.issuers,
         signatures=replica.signatures,
         certificates=replica.certificates,
+        browsers=replica.cookies,
     )
     servicer = CheckServicer(gate, Quotas(store=stores.quotas, monotonic_s=lambda: 0.0), ClientHasher("c" * 32))
     cases = {

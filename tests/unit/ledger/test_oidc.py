@@ -58,7 +58,9 @@ async def test_a_token_is_the_user_with_its_address(here: Replica, signer: Signe
     here.shared.source.published[ISSUER] = signer.published()
     here.pass_time(seconds=RETRY_S)
     name = "users/" + "u" * 16
-    wanted = Principal("acme", name, "", frozenset({"usage.read"}), user=name, role=Role.AUDITOR)
+    (provider,), _ = await here.providers.list(ADMIN, 0, "")
+    scopes, ident = frozenset({"usage.read"}), provider.provider_id
+    wanted = Principal("acme", name, "", scopes, user=name, role=Role.AUDITOR, provider=ident)
     now = here.shared.clock.now.timestamp()
     for _ in range(3):
         assert await here.admit(signer.token(ANN, now)) == wanted

@@ -10,7 +10,7 @@ import structlog
 
 from services.runtime import call, logging
 from services.runtime.call import Call, Identity
-from services.runtime.tracing import TraceContext
+from services.telemetry.context import TraceContext
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from services.runtime.errors import ResourceExhausted
-from services.waiting.fair_slots import FairSlots
+from services.waiting.fair_slots import PASSED_OVER, FairSlots
 
 
 def busy() -> ResourceExhausted:
@@ -18,9 +18,11 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def queue_up(slots: FairSlots, order: list[str], *names: str, turns: int = 0) -> list["asyncio.Task[None]"]:
+async def queue_up(
+    slots: FairSlots, order: list[str], *names: str, turns: int = 0, rank: int = 0
+) -> list["asyncio.Task[None]"]:
     async def wait(name: str) -> None:
-        await slots.acquire(name[0], timeout_s=None, turns=turns)
+        await slots.acquire(name[0], timeout_s=None, turns=turns, rank=rank)
         order.append(name)
 
     tasks = []
@@ -157,3 +159,87 @@ async def test_whoever_has_begun_is_not_turned_away() -> None:
         await settle()
     assert order == ["b1", "c1", "a-goes-on"]
     assert going_on.done()
+
+
+async def test_an_urgent_call_does_not_wait_for_its_tenants_backlog() -> None:
+    slots = FairSlots(size=1, max_waiting=200, busy=busy)
+    await slots.acquire("a", timeout_s=None, rank=2)
+    order: list[str] = []
+    await queue_up(slots, order, *(f"a-batch{n}" for n in range(20)), rank=2)
+    await queue_up(slots, order, "a-normal", rank=1)
+    await queue_up(slots, order, "a-urgent")
+    for _ in range(3):
+        slots.release("a")
+        await settle()
+    assert order == ["a-urgent", "a-normal", "a-batch0"]
+
+
+async def test_urgent_calls_do_not_keep_the_others_of_their_tenant_waiting_for_ever() -> None:
+    slots = FairSlots(size=1, max_waiting=200, busy=busy)
+    await slots.acquire("a", timeout_s=None)
+    order: list[str] = []
+    await queue_up(slots, order, "a-batch", "a-batch-too", rank=2)
+    for number in range(10):
+        await queue_up(slots, order, f"a{number}", f"a{number + 10}")
+        slots.release("a")
+        await settle()
+    assert [order.index("a-batch"), order.index("a-batch-too")] == [PASSED_OVER, 2 * PASSED_OVER + 1]
+
+
+async def test_ranks_are_a_tenants_own() -> None:
+    slots = FairSlots(size=1, max_waiting=200, busy=busy)
+    await slots.acquire("x", timeout_s=None)
+    order: list[str] = []
+    await queue_up(slots, order, "b1", "b2", rank=2)
+    await queue_up(slots, order, "a1", "a2", "a3")
+    for holder in ("x", "b", "a", "b"):
+        slots.release(holder)
+        await settle()
+    assert order == ["b1", "a1", "b2", "a2"]
+
+
+async def test_the_last_slot_is_kept_for_urgent_calls() -> None:
+    slots = FairSlots(size=3, max_waiting=200, busy=busy, kept=1)
+    order: list[str] = []
+    await queue_up(slots, order, "a1", "a2", "a3", "a4", rank=1)
+    assert order == ["a1", "a2"]
+    await queue_up(slots, order, "a-urgent", "a-urgent-too", "b-urgent")
+    assert order == ["a1", "a2", "a-urgent"]
+    slots.release("a")
+    await settle()
+    assert order[3:] == ["b-urgent"]
+    slots.release("a")
+    await settle()
+    assert order[4:] == ["a-urgent-too"], "what is free goes to it, for the longest waiter may not have it"
+    for holder in ("a", "b"):
+        slots.release(holder)
+        await settle()
+    assert order[5:] == ["a3"], "one is kept again"
+    slots.release("a")
+    await settle()
+    assert order[6:] == ["a4"]
+
+
+async def test_a_backlog_leaves_room_in_the_queue_for_urgent_calls() -> None:
+    slots = FairSlots(size=1, max_waiting=16, busy=busy)
+    await slots.acquire("a", timeout_s=None)
+    await queue_up(slots, [], *(f"a{n}" for n in range(6)), rank=2)
+    with pytest.raises(ResourceExhausted):
+        await slots.acquire("a", timeout_s=None, rank=2)
+    await queue_up(slots, [], "a-urgent", "a-urgent-too")
+    assert slots.waiting == 8
+    with pytest.raises(ResourceExhausted):
+        await slots.acquire("a", timeout_s=None)
+
+
+async def test_whoever_leaves_frees_what_was_held_for_him_and_nobody_is_passed_by() -> None:
+    slots = FairSlots(size=2, max_waiting=20, busy=busy, kept=1)
+    order: list[str] = []
+    (holder, waiting) = await queue_up(slots, order, "a1", "a2", rank=1)
+    waiting.cancel()
+    await settle()
+    await queue_up(slots, order, "a3", rank=1)
+    slots.release("a")
+    await settle()
+    assert order == ["a1", "a3"]
+    assert holder.done()

@@ -256,6 +256,7 @@ class Flow:
             new_id=lambda: next(self._ids),
             now_s=self.clock,
             observe=lambda _, outcome: self.outcomes.append(outcome),
+            sleep=lambda _: asyncio.sleep(0),
         )
 
     def savings(self, *, books: Books | None = None) -> Savings:

@@ -1,6 +1,8 @@
 """Limits by the minute around a provider: who waits, who is told to come back, and what is put back."""
 
 import asyncio
+import heapq
+import itertools
 from contextlib import aclosing
 
 import pytest
@@ -154,3 +156,95 @@ async def test_a_wrong_usage_number_of_the_provider_can_owe_but_not_give_more_th
     await world.guarded.complete(PROMPT)
     taken = await world.rates.take("scripted/lexrank", RATE, tokens=1, most_wait_s=100)
     assert taken.wait_s == pytest.approx(41)
+
+
+class Clock:
+    """Time that passes when everybody sleeps: several calls side by side."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self._numbers = itertools.count()
+        self._sleepers: list[tuple[float, int, asyncio.Event]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        rung = asyncio.Event()
+        heapq.heappush(self._sleepers, (self.now_s + seconds, next(self._numbers), rung))
+        await rung.wait()
+
+    async def pass_until(self, end_s: float) -> None:
+        while True:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            if not self._sleepers or self._sleepers[0][0] > end_s:
+                self.now_s = end_s
+                return
+            self.now_s, _, rung = heapq.heappop(self._sleepers)
+            rung.set()
+
+
+class Counter:
+    """Calls of a model that takes one each second, by the rank of the caller."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.rates = MemoryRates(lambda: self.clock.now_s * 1000)
+        self.passed: list[tuple[int, float]] = []
+        """Rank, and how long it took."""
+        self.refused: list[int] = []
+        self.rate = Rate(requests_per_minute=60)
+        self.callers: list[asyncio.Task[None]] = []
+
+    def call(self, rank: int, *, again: bool = False) -> None:
+        self.callers.append(asyncio.create_task(self._call(rank, again=again)))
+
+    async def _call(self, rank: int, *, again: bool) -> None:
+        tolls = Tolls(
+            self.rates, lambda _: self.rate, lambda name: name, remaining_s=lambda: None, rank=lambda: rank,
+            sleep=self.clock.sleep,
+        )  # fmt: skip
+        while True:
+            begin_s = self.clock.now_s
+            try:
+                async with tolls.passing("m/x", lambda: TokenCount(0, 0)):
+                    self.passed.append((rank, self.clock.now_s - begin_s))
+            except ResourceExhausted:
+                self.refused.append(rank)
+                await self.clock.sleep(1)
+            if not again:
+                return
+
+    async def begin(self, *ranks: int) -> None:
+        """Callers that come again and again; the minute's worth is used up."""
+        await self.rates.take("m/x", self.rate, tokens=0, most_wait_s=0)
+        for _ in range(59):
+            await self.rates.take("m/x", self.rate, tokens=0, most_wait_s=60)
+        for rank in ranks:
+            self.call(rank, again=True)
+
+    def close(self) -> None:
+        for caller in self.callers:
+            caller.cancel()
+
+
+@pytest.mark.parametrize(("rank", "most_s"), [(0, 6.0), (1, 9.0)])
+async def test_who_is_more_urgent_does_not_wait_for_what_the_others_reserved(rank: int, most_s: float) -> None:
+    counter = Counter()
+    await counter.begin(*[2] * 9)
+    await counter.clock.pass_until(60)
+    assert max(wait_s for _, wait_s in counter.passed) >= 9, "each waits for all others of its rank"
+    counter.call(rank)
+    await counter.clock.pass_until(90)
+    ((_, waited_s),) = [found for found in counter.passed if found[0] == rank]
+    assert waited_s <= most_s
+    counter.close()
+
+
+async def test_who_is_not_urgent_does_not_wait_for_ever_and_nothing_is_left_unused() -> None:
+    counter = Counter()
+    await counter.begin(*[0] * 12, *[2] * 3)
+    await counter.clock.pass_until(600)
+    found = [rank for rank, _ in counter.passed]
+    assert counter.refused == []
+    assert 30 <= found.count(2) < found.count(0)
+    assert len(found) >= 590
+    counter.close()

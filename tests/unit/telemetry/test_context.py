@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.runtime.tracing import TraceContext
+from services.telemetry.context import TraceContext
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -23,3 +23,9 @@ def test_nonsense_begins_a_new_trace(header: str | None) -> None:
     assert context.trace_id != TRACE
     assert len(context.trace_id) == 32
     assert len(context.span_id) == 16
+
+
+def test_a_trace_is_sampled_as_its_flags_say() -> None:
+    assert TraceContext.continued(f"00-{TRACE}-00f067aa0ba902b7-01").sampled
+    assert not TraceContext.continued(f"00-{TRACE}-00f067aa0ba902b7-02").sampled
+    assert not TraceContext.new().sampled
