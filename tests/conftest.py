@@ -46,6 +46,7 @@ _LONG = (
     "integration/extractor/test_outages.py",
     "integration/extractor/test_parser_processes.py",
     "integration/ledger/test_crashes.py",
+    "integration/ledger/test_every_text.py",
     "integration/ledger/test_usage_crashes.py",
     "integration/summarizer/test_job_crashes.py",
     "integration/summarizer/test_job_partitions.py",

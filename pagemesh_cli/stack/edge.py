@@ -44,10 +44,13 @@ _CONTRACTS: tuple[FileDescriptor, ...] = (
     credential_service_pb2.DESCRIPTOR,
     browser_session_service_pb2.DESCRIPTOR,
 )
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 SERVICES = ("ledger", "extractor", "summarizer")
 # sockaddr_un(7): a path of 108 bytes with its final NUL.
 _SOCKET_PATH_BYTES = 107
 _INCLUDE = re.compile(r"^( *)\$\{include ([a-z_]+\.yaml)(?: ([a-z]+))?\}$", re.MULTILINE)
+# A name, one below it where it begins with an asterisk, or an address of either kind; lower case, without a port.
+_HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]+")
 # The second alternative finds what is not a placeholder but looks like one.
 _PLACEHOLDER = re.compile(r"\$\{([A-Z_]+)\}|\$\{.{0,30}")
 
@@ -130,16 +133,19 @@ def render(
     limits: EdgeLimits = EdgeLimits(),
     tracing: EdgeTracing = OFF,
     allowed_origins: tuple[str, ...] = (),
+    hosts: tuple[str, ...] = LOCAL_HOSTS,
     templates: Path = TEMPLATES,
 ) -> Path:
     """Writes the configuration into `directory` and answers the path of the file that Envoy is started with.
 
-    `allowed_origins` are the web origins, such as `https://app.example.org`, whose pages may call. Raises StackError
-    where an address, a path or a template is wrong.
+    `allowed_origins` are the web origins, such as `https://app.example.org`, whose pages may call; `hosts` the names
+    that the edge answers for, such as `api.example.org` or `*.example.org`. Raises StackError where an address, a
+    host, a path or a template is wrong.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     (directory / "api.binpb").write_bytes(descriptor_set().SerializeToString(deterministic=True))
     values = {**_values(directory, addresses, limits, allowed_origins), **tracing.values()}
+    values["HOSTS"] = [_host(host) for host in hosts or LOCAL_HOSTS]
     unused = set(values)
     for name in ("envoy.yaml", "tls_identity.yaml", "tls_authority.yaml"):
         text, used = _fill(_with_includes(templates, name), values)
@@ -228,6 +234,13 @@ def _address(text: str) -> dict[str, object]:
     if not host or not port.isdecimal() or int(port) > 65535:
         raise StackError(f"{text!r} is not an address of the form host:port.")
     return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
+
+
+def _host(text: str) -> str:
+    host = text.strip().lower().strip("[]")
+    if _HOST.fullmatch(host) is None:
+        raise StackError(f"{text!r} is no host that the edge could answer for; write api.example.org or *.example.org.")
+    return f"[{host}]" if ":" in host else host
 
 
 def _socket_path(path: Path) -> str:

@@ -3,7 +3,8 @@
     python -m pagemesh_cli.stack.render_edge DIRECTORY
 
 Every field of EdgeAddresses, EdgeLimits and EdgeTracing is a variable: PAGEMESH_EDGE_ and its name in capitals. A limit
-is written like 10+5/3s: 10 at once, and 5 more every 3 seconds. PAGEMESH_EDGE_ALLOWED_ORIGINS is a comma list.
+is written like 10+5/3s: 10 at once, and 5 more every 3 seconds. PAGEMESH_EDGE_ALLOWED_ORIGINS and
+PAGEMESH_EDGE_HOSTS are comma lists.
 """
 
 import dataclasses
@@ -52,19 +53,23 @@ def _given(environment: Mapping[str, str], what: type) -> dict[str, str]:
     return {n: environment[key] for n in names if environment.get(key := f"PAGEMESH_EDGE_{n.upper()}")}
 
 
+def _listed(name: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in os.environ.get(name, "").split(",") if part.strip())
+
+
 def main(arguments: Sequence[str]) -> int:
     """Renders into the directory that is named; answers the exit code."""
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        origins = os.environ.get("PAGEMESH_EDGE_ALLOWED_ORIGINS", "")
         config = render(
             Path(arguments[0]),
             addresses=addresses_from(os.environ),
             limits=limits_from(os.environ),
             tracing=EdgeTracing.of_environment(os.environ, "PAGEMESH_EDGE_"),
-            allowed_origins=tuple(origin.strip() for origin in origins.split(",") if origin.strip()),
+            allowed_origins=_listed("PAGEMESH_EDGE_ALLOWED_ORIGINS"),
+            hosts=_listed("PAGEMESH_EDGE_HOSTS"),
         )
     except StackError as error:
         print(error, file=sys.stderr)

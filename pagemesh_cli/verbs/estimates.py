@@ -1,5 +1,6 @@
 """`pagemesh estimate`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,9 +8,10 @@ from google.protobuf import duration_pb2
 
 from pagemesh.summarizer.v1 import estimate_pb2, job_pb2, summarizer_service_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S
-from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.anonymising import Anonymise, replaced
+from pagemesh_cli.verbs.job_documents import stored
+from pagemesh_cli.verbs.job_estimates import estimate_jobs
 from pagemesh_cli.verbs.looking import looking
 from pagemesh_cli.verbs.money import money
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
@@ -33,7 +35,9 @@ from pagemesh_cli.verbs.upload import document_name
 def estimate(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="DOCUMENT|FILE", help="`documents/{id}`, or a file, which is uploaded first."),
+        typer.Argument(
+            metavar="DOCUMENT|FILE|FOLDER…", help="`documents/{id}`, or files and folders, which are uploaded first."
+        ),
     ],
     *,
     length: LengthOption = Length.MEDIUM,
@@ -56,7 +60,9 @@ def estimate(
     timeout: Timeout = STREAM_TIMEOUT_S,
     access: Access,
 ) -> None:
-    """Tell what a summary, fields or an answer would use, cost and take. No model is called and nothing is spent."""
+    """Tell what a summary, fields or an answer would use, cost and take. No model is called and nothing is spent.
+
+    Of several documents, or a folder: each of them, and all together."""
     output = Output(as_json=as_json)
     with connected(output, access) as client:
         request = summarizer_service_pb2.EstimateRequest()
@@ -67,8 +73,9 @@ def estimate(
                 length, style, language, focus, model, audience=audience, ocr_model=ocr_model, anonymise=anonymise
             )
             request.summary.CopyFrom(options)
-        if len(sources) > 1 and not ask:
-            raise Failure("Several documents are for a question: say --ask.", ExitCode.USAGE, "BAD_ARGUMENTS")
+        if not ask and (len(sources) > 1 or Path(sources[0]).is_dir()):
+            estimate_jobs(client, output, _as_job(request), stored(client, output, sources))
+            return
         names = [document_name(client, output, source, timeout_s=timeout) for source in sources]
         request.document, *others = dict.fromkeys(names)
         request.more_documents.extend(others)
@@ -87,6 +94,13 @@ def _look(request: summarizer_service_pb2.EstimateRequest, work: job_pb2.JobWork
         request.question.options.language = language
     else:
         request.fields.CopyFrom(work.extract_fields)
+
+
+def _as_job(request: summarizer_service_pb2.EstimateRequest) -> job_pb2.JobWork:
+    """The same for many documents, each by itself."""
+    if request.HasField("fields"):
+        return job_pb2.JobWork(extract_fields=request.fields)
+    return job_pb2.JobWork(summarize=request.summary)
 
 
 def print_estimate(output: Output, found: estimate_pb2.Estimate) -> None:

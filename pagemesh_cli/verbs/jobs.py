@@ -3,20 +3,21 @@
 import enum
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
 from pagemesh.common.v1 import money_pb2
 from pagemesh.summarizer.v1 import job_pb2, job_service_pb2
-from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
+from pagemesh_cli.client import Client
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.job_progress import JobProgress, progress_of
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.anonymising import Anonymise
 from pagemesh_cli.verbs.fields import print_extraction
 from pagemesh_cli.verbs.job_batches import cancel_batch, list_batches, retry_batch
+from pagemesh_cli.verbs.job_documents import stored
+from pagemesh_cli.verbs.job_estimates import estimate_jobs
 from pagemesh_cli.verbs.job_queues import list_queues
 from pagemesh_cli.verbs.listing import Limit, named, print_list, read_list, time_cell
 from pagemesh_cli.verbs.looking import looking
@@ -25,12 +26,10 @@ from pagemesh_cli.verbs.options import Access, Json, connected, connecting
 from pagemesh_cli.verbs.questions import print_statements
 from pagemesh_cli.verbs.ranges import PagesOption
 from pagemesh_cli.verbs.summaries import Length, OcrModelOption, Style, print_sentences, summary_options
-from pagemesh_cli.verbs.upload import DOCUMENT, files_of, upload_file
 
 jobs = typer.Typer(no_args_is_help=True, help="Hand in work, watch it, and see what became of it.")
 jobs.command("batches")(list_batches)
 jobs.command("queues")(list_queues)
-LARGEST_BATCH = 10_000
 _COME_AGAIN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "NO_ROUTE", "UPSTREAM_UNAVAILABLE", "CUT_OFF"})
 _MOST_BREAKS = 20
 """How often a watch is begun anew without having heard anything in between."""
@@ -89,6 +88,9 @@ def submit(
     anonymise: Anonymise = None,
     attempts: Annotated[int, typer.Option(min=0, max=20, help="Tries of each; 0: the stack's number.")] = 0,
     max_cost: JobMaxCost = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Queue nothing: tell what it would cost, document by document.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until all have ended.")] = False,
     as_json: Json = False,
     access: Access,
@@ -103,7 +105,10 @@ def submit(
             kind = job_pb2.JobWork(summarize=options)
         else:
             kind = job_pb2.JobWork(extract=job_pb2.ExtractPagesWork())
-        titles = _stored(client, output, paths)
+        titles = stored(client, output, paths)
+        if estimate:
+            estimate_jobs(client, output, kind, titles)
+            return
         request = job_service_pb2.BatchCreateJobsRequest(
             documents=titles,
             work=kind,
@@ -240,19 +245,6 @@ def retry(
         for name in names:
             request = job_service_pb2.RetryJobRequest(name=name, max_cost=max_cost)
             _print_state(output, client.unary(client.jobs.RetryJob, request).job)
-
-
-def _stored(client: Client, output: Output, paths: list[str]) -> dict[str, str]:
-    """Documents with what people call them, in their order; files are uploaded."""
-    names = [path for path in paths if DOCUMENT.match(path)]
-    files = list(files_of([Path(path) for path in paths if not DOCUMENT.match(path)]))
-    if len(names) + len(files) > LARGEST_BATCH:
-        raise Failure(f"A batch has at most {LARGEST_BATCH:,} documents.", ExitCode.USAGE, "BATCH_TOO_LARGE")
-    titles = dict.fromkeys(names, "")
-    for number, file in enumerate(files, start=1):
-        stored = upload_file(client, output, file, timeout_s=STREAM_TIMEOUT_S, number=number, of=len(files))
-        titles[stored.document.name] = file.name
-    return {document: title or document for document, title in titles.items()}
 
 
 def _read(client: Client, state: State | None, batch: str, limit: int) -> tuple[list[job_pb2.Job], bool]:

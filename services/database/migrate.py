@@ -1,5 +1,6 @@
 """Forward-only migrations with Alembic, one history for each service in that service's own schema."""
 
+import time
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -7,7 +8,8 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 
-_LOCK = "SELECT pg_advisory_lock(hashtext('pagemesh-migrate-' || :schema))"
+_LOCK = "SELECT pg_try_advisory_lock(hashtext('pagemesh-migrate-' || :schema))"
+_LOOK_AGAIN_S = 0.2
 
 
 def migrate(dsn: str, *, directory: Path, schema: str) -> None:
@@ -23,7 +25,11 @@ def migrate(dsn: str, *, directory: Path, schema: str) -> None:
     url = sa.make_url(dsn).set(drivername="postgresql+psycopg")
     engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": 5})
     with engine.connect() as guard, engine.connect() as connection:
-        guard.execute(sa.text(_LOCK), {"schema": schema})
+        # Asked for again and again, each time by itself: who waited for it in a statement would have a
+        # snapshot, and an index that is made concurrently waits for all of them.
+        guard.execution_options(isolation_level="AUTOCOMMIT")
+        while not guard.execute(sa.text(_LOCK), {"schema": schema}).scalar_one():
+            time.sleep(_LOOK_AGAIN_S)
         connection.execute(sa.text("SET lock_timeout = '5s'"))
         connection.execute(sa.text(f'SET search_path = "{schema}"'))
         connection.commit()

@@ -11,6 +11,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
+from services.database.pool_metrics import POOLS
 from services.runtime.errors import Unavailable
 
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[tuple[Any, ...]]]
@@ -65,6 +66,7 @@ async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 2
         open=False,
     )
     await pool.open(wait=False)
+    POOLS.add(pool)
     return pool
 
 

@@ -58,7 +58,7 @@ from services.summarizer.domain.single_flight import SingleFlight
 from services.summarizer.domain.summarize import StreamSummarize, Summarize, SummaryMaker
 from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turns
-from services.summarizer.job_parts import bell_of, desk_of, limits_of, notices_of, servicer_of, worker_of
+from services.summarizer.job_parts import bell_of, desk_of, limits_of, notices_of, orders_of, servicer_of, worker_of
 from services.summarizer.model_parts import models_of
 from services.summarizer.outside import Outside, open_outside
 
@@ -126,18 +126,21 @@ async def serve(
         desk = desk_of(
             settings, pool=world.pool, pages=world.pages, models=making.models, schemas=found.schemas, bell=bell
         )
+        estimator = _estimator(settings, world, making, found.schemas)
+        orders = orders_of(settings, models=making.models, schemas=found.schemas)
+        jobs = servicer_of(desk, settings, world.pool, estimator=estimator, orders=orders)
         servicer = SummarizerServicer(
             summarize=Summarize(making.summaries),
             stream_summarize=making.summaries,
             extract_fields=found.extract,
-            estimates=Estimates(_estimator(settings, world, making, found.schemas)),
+            estimates=Estimates(estimator),
             purge=PurgeDocument(results=making.results, cache=world.cache, also=[desk.erase]),
             questions=Questions(ask),
             embedding=_embedding(world, making),
         )
         server.add(add_SummarizerServiceServicer_to_server, servicer, _SERVICE)
         server.add(add_SchemaServiceServicer_to_server, SchemaServicer(found.schemas), _SCHEMAS)
-        server.add(add_JobServiceServicer_to_server, servicer_of(desk, settings, world.pool), _JOBS)
+        server.add(add_JobServiceServicer_to_server, jobs, _JOBS)
         server.add(add_ModelPolicyServiceServicer_to_server, ModelPolicyServicer(making.policies), _POLICIES)
         notices = notices_of(world.pool, world.ledger)
         async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run(), notices.run()):

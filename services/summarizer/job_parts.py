@@ -21,6 +21,8 @@ from services.summarizer.adapters.work_spans import spanned_work
 from services.summarizer.api.job_servicer import JobServicer
 from services.summarizer.config import SummarizerSettings, WorkerSettings
 from services.summarizer.domain.ask import StreamAsk
+from services.summarizer.domain.estimate_jobs import EstimateJobs
+from services.summarizer.domain.estimates import Estimator
 from services.summarizer.domain.extract_fields import ExtractFields
 from services.summarizer.domain.job_batches import BatchDesk
 from services.summarizer.domain.job_desk import JobDesk, JobLimits
@@ -41,6 +43,11 @@ def bell_of(settings: SummarizerSettings) -> PostgresJobBell:
     return PostgresJobBell(settings.database_url.get_secret_value())
 
 
+def orders_of(settings: SummarizerSettings, *, models: Models, schemas: SchemaBook) -> Orders:
+    """What checks work before it is accepted."""
+    return Orders(models=models, schemas=schemas, policy=settings.personal_data())
+
+
 def desk_of(
     settings: SummarizerSettings,
     *,
@@ -51,7 +58,7 @@ def desk_of(
     bell: PostgresJobBell,
 ) -> JobDesk:
     """Where jobs are handed in."""
-    orders = Orders(models=models, schemas=schemas, policy=settings.personal_data())
+    orders = orders_of(settings, models=models, schemas=schemas)
     return JobDesk(
         store=PostgresJobs(pool),
         bell=bell,
@@ -116,9 +123,12 @@ def limits_of(pool: Pool, ledger: MeshClient) -> LimitKeeper:
     return LimitKeeper(book=PostgresLimits(pool), plans=LedgerPlans(ledger), failed=limit_unknown)
 
 
-def servicer_of(desk: JobDesk, settings: SummarizerSettings, pool: Pool) -> JobServicer:
+def servicer_of(
+    desk: JobDesk, settings: SummarizerSettings, pool: Pool, *, estimator: Estimator, orders: Orders
+) -> JobServicer:
     """Who answers for jobs."""
-    return JobServicer(desk, batches_of(settings, pool), PostgresLimits(pool))
+    estimates = EstimateJobs(estimator, orders=orders)
+    return JobServicer(desk, batches_of(settings, pool), PostgresLimits(pool), estimates)
 
 
 def notices_of(pool: Pool, ledger: MeshClient) -> NoticeFeeder:

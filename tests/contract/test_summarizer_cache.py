@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis.asyncio as redis
+from prometheus_client import REGISTRY
 
 from services.runtime.breaker import Breaker
 from services.runtime.errors import Unavailable
@@ -208,3 +209,12 @@ async def test_a_server_that_is_away_is_an_empty_cache_and_soon_left_alone(away:
     assert caught.value.reason == "BREAKER_OPEN"
     await away.put("acme", KEY, SUMMARY)
     await away.close()
+
+
+async def test_who_asks_whether_it_is_there_learns_how_much_memory_it_uses(valkey_url: str) -> None:
+    cache = RedisSummaryCache(
+        connect(valkey_url), ttl_s=TTL_S, breaker=Breaker("redis-memory", fail_max=3), timeout_s=10
+    )
+    await cache.ping()
+    assert (REGISTRY.get_sample_value("pagemesh_redis_memory_bytes") or 0) > 0
+    await cache.close()

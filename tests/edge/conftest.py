@@ -75,12 +75,30 @@ def _uploaded(edge: Edge, key: str, content: bytes) -> str:
     return str(stored.messages[0]["document"]["name"])
 
 
-def _job(edge: Edge, key: str) -> str:
-    """The name of a new job of that key, on a document that is not there."""
+def _batch(edge: Edge, key: str) -> str:
+    """The name of a new batch of that key, of one job on a document that is not there."""
     request = {"documents": [f"documents/{'0' * 32}"], "work": {"extract": {}}}
-    batch = edge.grpc("pagemesh.summarizer.v1.JobService/BatchCreateJobs", request, key).messages[0]["batch"]["name"]
+    made = edge.grpc("pagemesh.summarizer.v1.JobService/BatchCreateJobs", request, key)
+    return str(made.messages[0]["batch"]["name"])
+
+
+def _job(edge: Edge, key: str, batch: str) -> str:
+    """The name of its job."""
     listed = edge.grpc("pagemesh.summarizer.v1.JobService/ListJobs", {"batch": batch}, key)
     return str(listed.messages[0]["jobs"][0]["name"])
+
+
+def _budget(edge: Edge, key: str) -> str:
+    """The name of a new budget of that key's tenant."""
+    limit = {"period": "BUDGET_PERIOD_TOTAL", "hard_limit": {"currency": "USD", "micros": 10**12}}
+    made = edge.grpc("pagemesh.ledger.v1.LedgerService/CreateBudget", {"budget_id": "theirs", "budget": limit}, key)
+    return str(made.messages[0]["budget"]["name"])
+
+
+def _webhook(edge: Edge, key: str) -> str:
+    """The name of a new webhook of that key's tenant."""
+    made = edge.grpc("pagemesh.ledger.v1.LedgerService/CreateWebhook", {"url": "https://example.com/theirs"}, key)
+    return str(made.messages[0]["webhook"]["name"])
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +136,7 @@ def world(stack: RunningStack) -> World:
     keys["forged_session"] = f"{signed}.{signature[::-1]}"
     keys["unsigned_session"] = f"{signed}."
 
+    batch = _batch(edge, other)
     names = {
         "SCHEMA": "schemas/world",
         "SCHEMA_VERSION": _schema(edge, admin),
@@ -136,7 +155,10 @@ def world(stack: RunningStack) -> World:
         "OTHER_USER": _user(edge, other, "ada@acme.example", "ROLE_ADMIN"),
         "OTHER_SESSION": sessions["other_session"][0],
         "ENDED_SESSION": sessions["ended_session"][0],
-        "OTHER_JOB": _job(edge, other),
+        "OTHER_BATCH": batch,
+        "OTHER_JOB": _job(edge, other, batch),
+        "OTHER_BUDGET": _budget(edge, other),
+        "OTHER_WEBHOOK": _webhook(edge, other),
         "UNKNOWN": f"documents/{'0' * 32}",
         "LONG_TEXT": "x" * 501,
         "VERY_LONG_TEXT": "x" * 1001,

@@ -15,6 +15,9 @@ from typing import Any
 from tests.fakes.made_forms import Entry
 from tests.fakes.mistral_server import fenced, material_of
 
+_CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
+_PAIR = re.compile(r"..?")
+_END = re.compile(r"[a-z\u00df-\u00ff]{2}[.!?](?:\s|$)|[\u3002\uff01\uff1f]")
 _SENTENCES_OF_ANSWER = (0, 1, 2, 3, 4, 5)
 _HOW_OFTEN = (10, 15, 25, 25, 15, 10)
 _LEFT_OUT, _UNLABELLED = 0.05, 0.3
@@ -76,7 +79,12 @@ def write(body: dict[str, Any]) -> dict[str, Any]:
 
 def _worded(fence: str, material: str) -> list[tuple[int, list[str]]]:
     pages = [part.partition("]\n") for part in material.split(f"[{fence} page ")[1:]]
-    return [(int(number), text.split()) for number, _, text in pages if text.split()]
+    return [(int(number), _spelt(text)) for number, _, text in pages if text.split()]
+
+
+def _spelt(text: str) -> list[str]:
+    """Its words; Chinese and Japanese in pieces of two letters, which their words have on the average."""
+    return [piece for word in text.split() for piece in (_PAIR.findall(word) if _CJK.search(word) else (word,))]
 
 
 def _written(body: dict[str, Any], chance: random.Random, fence: str, material: str, most: int) -> dict[str, Any]:
@@ -86,7 +94,9 @@ def _written(body: dict[str, Any], chance: random.Random, fence: str, material: 
         picked = sorted(chance.sample(range(len(lines)), min(count, len(lines))))
         return {"sentences": [_joined(chance, lines, number) for number in picked]}
     worded = _worded(fence, material)
-    count = min(count, max(1, sum(len(words) for _, words in worded) // 15))
+    # A text says no more than it has sentences, or than its words would make: how many is the model's whim.
+    made = sum(len(words) for _, words in worded) // chance.randint(12, 28)
+    count = min(count, max(1, made, len(_END.findall(material))))
     return {"sentences": [_sentence(chance, *chance.choice(worded)) for _ in range(count)]}
 
 
@@ -97,10 +107,11 @@ def _sentence(chance: random.Random, page: int, words: list[str]) -> dict[str, A
 
 def _joined(chance: random.Random, lines: list[tuple[str, str, str]], number: int) -> dict[str, Any]:
     sources = [number + 1, *chance.sample(range(1, len(lines) + 1), min(len(lines), chance.choice((0, 1, 2))))]
-    return {"text": _run(chance, lines[number][2].split(), 12, 40), "sources": sources}
+    return {"text": _run(chance, _spelt(lines[number][2]), 12, 40), "sources": sources}
 
 
 def _run(chance: random.Random, words: list[str], least: int, most: int) -> str:
     length = min(len(words), chance.randint(least, most))
     start = chance.randint(0, len(words) - length)
-    return " ".join(words[start : start + length])
+    run = words[start : start + length]
+    return "".join(run) if sum(bool(_CJK.search(word)) for word in run) * 2 > length else " ".join(run)

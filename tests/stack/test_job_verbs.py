@@ -98,3 +98,16 @@ def test_fields_are_found_and_questions_answered(pagemesh: Command, folder: Path
         assert shown in pagemesh("jobs", "show", listed["name"]).out
     both = pagemesh("jobs", "submit", source, "--ask", "Who?", "--schema", str(schema), "--json")
     assert both.error["reason"] == "BAD_ARGUMENTS"
+
+
+def test_what_a_folder_would_cost(pagemesh: Command, folder: Path) -> None:
+    told = pagemesh("jobs", "submit", str(folder), "--estimate")
+    assert told.code == 8
+    assert "1 of 3 documents could not be estimated" in told.err
+    for part in ("jobs     2, ", "price    0.", "DOCUMENT_ENCRYPTED: ", "0.pdf", "1.pdf"):
+        assert part in told.out
+    *lines, total = pagemesh("estimate", str(folder), "--length", "long", "--json").lines
+    assert (len(lines), total["total"]["estimatedCount"], total["total"]["errorCount"]) == (3, 2, 1)
+    prices = [line["job"]["estimate"]["price"]["expected"] for line in lines if "estimate" in line["job"]]
+    summed = sum(int(price.get("micros", 0)) for price in prices)
+    assert int(total["total"]["price"]["expected"].get("micros", 0)) == summed

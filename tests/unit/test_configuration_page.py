@@ -10,7 +10,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from pagemesh_cli.stack.edge import EdgeAddresses, EdgeLimits, TokenBucket
+from pagemesh_cli.stack.edge import LOCAL_HOSTS, EdgeAddresses, EdgeLimits, TokenBucket
 from pagemesh_cli.stack.edge_tracing import EdgeTracing
 from pagemesh_cli.stack.settings import CLIENT_SETTINGS
 from services.extractor.config import ExtractorSettings
@@ -81,7 +81,10 @@ def test_every_setting_of_the_edge_is_there_with_its_default() -> None:
     expected |= {name: arguments[name] for name in addresses}
     tracing = {f"PAGEMESH_EDGE_{name.upper()}": value for name, value in vars(EdgeTracing()).items()}
     expected |= {name: written(value) for name, value in tracing.items()}
-    assert documented("Edge") == expected | {"PAGEMESH_EDGE_ALLOWED_ORIGINS": "none"}
+    assert documented("Edge") == expected | {
+        "PAGEMESH_EDGE_ALLOWED_ORIGINS": "none",
+        "PAGEMESH_EDGE_HOSTS": ",".join(LOCAL_HOSTS),
+    }
     assert arguments.keys() == documented("Edge").keys(), "what the image is built with"
     assert {arguments[name] for name in (*limits, *tracing)} == {""}
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from services.database.pool import Pool, translate
+from services.ledger.adapters import cost_signals
 from services.ledger.adapters.group_commit import GroupCommit
 from services.ledger.adapters.postgres_moves import Answer, MoneyMoves, Move, Release, Reserve, Settle, ids
 from services.ledger.adapters.postgres_partitions import PostgresPartitions
@@ -77,6 +78,7 @@ class PostgresHolds:
         await self._partitions.ensure([record.event.occur_time])
         kept = await self._moves.submit(hold.tenant, Settle(hold, record))
         assert isinstance(kept, UsageRecord)
+        cost_signals.settled(record, kept)
         return kept
 
     async def release(self, tenant: str, hold_id: UUID) -> Hold | None:

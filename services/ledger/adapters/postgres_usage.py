@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.errors import PipelineAborted, UniqueViolation
 
 from services.database.pool import Pool, translate
+from services.ledger.adapters import cost_signals
 from services.ledger.adapters.binary_arrays import BigintArray, TextArray, TimeArray, UuidArray
 from services.ledger.adapters.budget_sheet import OpenedPeriods, charge
 from services.ledger.adapters.postgres_partitions import PostgresPartitions
@@ -77,6 +78,7 @@ class PostgresUsage:
                     await connection.rollback()
                     count = await _record_unknown(connection, batch, values)
         if count == len(batch):
+            cost_signals.recorded(batch.events.models, batch.costs_micros)
             for whose in spent:
                 self._opened.add(batch.tenant, whose, batch.record_time)
         return Recorded(count, len(batch) - count)

@@ -1,5 +1,6 @@
 """What workers tell operators: metrics and log lines."""
 
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -17,6 +18,11 @@ _HERE = Gauge("pagemesh_jobs_here", "Jobs that this worker is at.")
 _STARTED = Counter("pagemesh_jobs_started", "Attempts that this worker began.", ["priority"])
 _ENDED = Counter("pagemesh_jobs_ended", "Attempts of this worker that ended, by outcome.", ["priority", "outcome"])
 _TRIES = Histogram("pagemesh_jobs_tries", "Which attempt it was that succeeded.", buckets=(1, 2, 3, 5, 10, 20))
+_SECONDS = Histogram(
+    "pagemesh_jobs_seconds",
+    "How long attempts took, each with one document.",
+    buckets=(0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600),
+)
 _RECOVERED = Counter("pagemesh_jobs_recovered", "Jobs that were taken from workers that were lost.")
 _FORGOTTEN = Counter("pagemesh_jobs_forgotten", "What the clean-up removed.", ["kind"])
 _BROKEN = Counter("pagemesh_jobs_worker_faults", "Faults of the worker itself; each is tried again.", ["step"])
@@ -26,6 +32,8 @@ _UNTOLD_AGE = Gauge("pagemesh_job_notices_oldest_seconds", "Age of the oldest of
 _UNTOLD_PARKED = Gauge("pagemesh_job_notices_parked", "Ends of jobs that the ledger refused for good.")
 
 log = structlog.get_logger()
+_begun: dict[tuple[str, int], float] = {}
+"""Since when this process is at an attempt, by job and attempt; as many as it has at a time."""
 
 
 def worker_signals() -> WorkerSignals:
@@ -41,6 +49,7 @@ def worker_signals() -> WorkerSignals:
 
 
 def _started(claim: Claim) -> None:
+    _begun[claim.job_id, claim.attempt] = time.monotonic()
     _HERE.inc()
     _STARTED.labels(claim.priority.name).inc()
     log.info("job_attempt_started", **_names(claim))
@@ -48,6 +57,9 @@ def _started(claim: Claim) -> None:
 
 def _ended(claim: Claim, outcome: str, reason: str) -> None:
     _HERE.dec()
+    begun = _begun.pop((claim.job_id, claim.attempt), None)
+    if begun is not None:
+        _SECONDS.observe(time.monotonic() - begun)
     _ENDED.labels(claim.priority.name, outcome).inc()
     if outcome == "SUCCEEDED":
         _TRIES.observe(claim.tries)

@@ -1,10 +1,11 @@
 """Summaries in Redis. Whatever Redis does, the service goes on without it."""
 
+import asyncio
 from collections.abc import Awaitable
 from typing import cast
 
 import redis.asyncio as redis
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -20,6 +21,7 @@ MAX_VALUE_BYTES = 4 * 1024 * 1024
 """A larger summary is not kept: reading it would take longer than the time-out allows."""
 
 _LOOKUPS = Counter("pagemesh_summarizer_cache", "Lookups of summaries, by outcome.", ["outcome"])
+_MEMORY = Gauge("pagemesh_redis_memory_bytes", "Memory that Redis uses, as it says itself; 0 where it does not say.")
 _PURGE_TIMES = 20
 """Nobody's summary waits for a purge, and it has much to remove: so many times the usual time-out."""
 
@@ -46,6 +48,7 @@ class RedisSummaryCache:
     def __init__(self, client: "redis.Redis", *, ttl_s: int, breaker: Breaker, timeout_s: float = TIMEOUT_S) -> None:
         self._client = client
         self._ttl_s = ttl_s
+        self._timeout_s = timeout_s
         self._guarded = GuardedRedis(breaker, timeout_s)
 
     async def get(self, tenant: str, key: bytes) -> Summary | None:
@@ -99,6 +102,13 @@ class RedisSummaryCache:
     async def ping(self) -> None:
         """Raises where Redis does not answer in time."""
         await self._guarded(self._client.ping)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                told = await self._client.info("memory")
+            _MEMORY.set(float(told["used_memory"]))
+        except (redis.RedisError, OSError, TimeoutError, KeyError, ValueError):
+            # Not everybody may ask for it, and nothing depends on it.
+            _MEMORY.set(0)
 
     async def close(self) -> None:
         """Closes the connections."""

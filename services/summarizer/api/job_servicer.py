@@ -7,13 +7,16 @@ from typing import Any, TypeVar
 import grpc
 
 from pagemesh.summarizer.v1 import job_batches_pb2 as batches_pb2
+from pagemesh.summarizer.v1 import job_estimates_pb2 as estimates_pb2
 from pagemesh.summarizer.v1 import job_queues_pb2 as queues_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as service_pb2
 from pagemesh.summarizer.v1 import job_service_pb2_grpc
 from services.runtime.call import current_identity
 from services.runtime.stream_errors import with_error_event
 from services.summarizer.api import job_mapping as mapping
-from services.summarizer.api.caller import current_caller
+from services.summarizer.api.caller import current_caller, current_deadline
+from services.summarizer.api.estimate_mapping import from_jobs
+from services.summarizer.domain.estimate_jobs import EstimateJobs
 from services.summarizer.domain.job_batches import BatchDesk
 from services.summarizer.domain.job_desk import JobDesk, Silence
 from services.summarizer.domain.job_limits import LimitBook
@@ -28,7 +31,8 @@ _TOP = 20
 class JobServicer(job_service_pb2_grpc.JobServiceServicer):
     """Translates; decides nothing."""
 
-    def __init__(self, desk: JobDesk, batches: BatchDesk, queues: LimitBook) -> None:
+    def __init__(self, desk: JobDesk, batches: BatchDesk, queues: LimitBook, estimates: EstimateJobs) -> None:
+        self._estimates = estimates
         self._desk = desk
         self._batches = batches
         self._queues = queues
@@ -46,6 +50,14 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
         """Many jobs."""
         order = mapping.to_order(current_caller(), request, tuple(request.documents))
         return service_pb2.BatchCreateJobsResponse(batch=mapping.from_batch(await self._desk.create_batch(order)))
+
+    async def EstimateJobs(
+        self, request: estimates_pb2.EstimateJobsRequest, context: "Context[Any, Any]"
+    ) -> estimates_pb2.EstimateJobsResponse:
+        """What jobs would cost."""
+        work = mapping.to_work(request.work)
+        found = await self._estimates(current_caller(), request.documents, work, deadline=current_deadline())
+        return from_jobs(found)
 
     async def GetJob(
         self, request: service_pb2.GetJobRequest, context: "Context[Any, Any]"

@@ -7,17 +7,21 @@ stood for by as many words of the chunk.
 The rule for what a model that writes answers comes from what it is asked for (prompts.py): sentences of at most 40
 words, each with one or two quotes of 5 to 30. A usual answer has as many sentences as it may, unless the text is too
 short for them, with the middle of each range; a terse one half as many near the lower ends; the longest is where the
-call is cut off. Words become tokens at the rate of the text that is answered about. A question is answered in a few
+call is cut off. Words become tokens at the rate of the text that is answered about; a word of a script without spaces
+is two characters. No more sentences are expected than the text has. A question is answered in a few
 sentences, whatever it may: three are expected, and none where the documents do not hold the answer.
 """
 
 import asyncio
+import math
+import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from services.summarizer.domain import prompts
 from services.summarizer.domain.answers import MAX_TEXT_CHARS
 from services.summarizer.domain.fields_values import FieldsStage, chat_prompt
+from services.summarizer.domain.folding import is_spaceless
 from services.summarizer.domain.models import Model
 from services.summarizer.domain.paid_calls import OnText, Order, Paid
 from services.summarizer.domain.prices import ModelPrice
@@ -54,13 +58,19 @@ class Guess(Enum):
 
 
 _WORDS_PER_SENTENCE = 20
-"""A text has a sentence for every so many words: no more can be taken from it."""
+"""A text that ends few sentences, such as a list, can be told in one for every so many words."""
+_ENDING = re.compile(r"[^\W\d_]{2,}[)\]\"'\u2019\u201d\u00bb]*[.!?]+(?=\s|$)|[\u3002\uff01\uff1f]")
+"""Where a sentence ends: behind a word, not behind a number or an initial."""
+_SPACELESS_CHARS = 2
+"""Characters of a word in a script that is written without spaces."""
 _WORDS_OF_CHOSEN = 25
 """Words of a sentence that is chosen, not written: longer ones say more and are chosen more often."""
 # Tokens of the JSON around a sentence, each of its quotes and each of its sources; and around all of them.
 _SENTENCE_JSON, _QUOTE_JSON, _SOURCE_JSON, _ANSWER_JSON = 13, 12, 2, 8
-_LEAST_RATE, _MOST_RATE = 1.0, 3.5
-"""Bounds of tokens for a word: beyond them the text has no words (a table, a script without spaces)."""
+_LONGEST_TEXT, _LONGEST_QUOTE = 40, 30
+"""Words that a sentence, and a quote, may have."""
+_LEAST_RATE, _MOST_RATE = 1.0, 6.0
+"""Bounds of tokens for a word: beyond them the text has no words that anybody would repeat."""
 _MOST_SAMPLED = 4_000
 """Words of a text that are counted to learn its tokens for a word."""
 _READING_S = 1.0
@@ -76,10 +86,13 @@ Seconds = dict[Stage | FieldsStage, list[float]]
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """The most that a call can use, its words, and tokens for each of them."""
+    """The most that a call can use, its words and those of one page, how many sentences they may be said in, and tokens
+    for each of them."""
 
     most: TokenCount
     words: list[str]
+    page: float
+    sentences: int
     rate: float
 
 
@@ -108,9 +121,7 @@ class ExpectedCalls:
     def _answer(self, order: Order, size: _Size) -> Answer:
         words, most = self.guess.value, size.most
         abilities = order.model.abilities
-        available = len(size.words) // _WORDS_PER_SENTENCE or 1
-        if _asked(order).claims:
-            available = len(_asked(order).claims)
+        available = len(_asked(order).claims) or size.sentences
         sentences = max(1, int(min(_asked(order).max_sentences, available) * words.share))
         if _asked(order).stage is Stage.ASK:
             sentences = min(words.answer, _asked(order).max_sentences, available)
@@ -174,11 +185,23 @@ def tokens_of_line(model: Model, text: str) -> float:
 
 
 def _tokens_of_sentence(stage: Stage, words: _Words, size: _Size) -> float:
-    there = len(size.words)
-    text = min(words.text, there) * size.rate
-    if stage is Stage.MAP:
-        return text + words.quotes * (min(words.quote, there) * size.rate + _QUOTE_JSON) + _SENTENCE_JSON
+    text = _shortened(words.text, _LONGEST_TEXT, size.page) * size.rate
+    if stage is not Stage.REDUCE:
+        quote = _shortened(words.quote, _LONGEST_QUOTE, size.page) * size.rate
+        return text + words.quotes * (quote + _QUOTE_JSON) + _SENTENCE_JSON
     return text + words.sources * _SOURCE_JSON + _SENTENCE_JSON
+
+
+def _shortened(usual: float, longest: int, there: float) -> float:
+    """Words of what is as long as usual on the average, where so many are there to take them from: lengths are thought
+    to be spread evenly around the usual one, up to the longest."""
+    shortest = max(1.0, 2 * usual - longest)
+    if there >= longest:
+        return usual
+    if there <= shortest:
+        return there
+    above = (longest - there) / (longest - shortest)
+    return above * there + (1 - above) * (shortest + there) / 2
 
 
 def _said(words: list[str], sentences: int, length: int) -> tuple[Claim, ...]:
@@ -201,7 +224,21 @@ def _size(order: Order) -> _Size:
     most = order.model.provider.count(prompt)
     text = prompt.chunk.text if prompt.chunk is not None else " ".join(claim.text for claim in prompt.claims)
     words = text.split()
-    # As one line, for so answers repeat it: the breaks of lines are tokens too.
     sample = " ".join(words[:_MOST_SAMPLED])
-    rate = tokens_of_line(order.model, sample) / max(1, min(len(words), _MOST_SAMPLED))
-    return _Size(most, words, min(max(rate, _LEAST_RATE), _MOST_RATE))
+    # As one line, for so answers repeat it: the breaks of lines are tokens too.
+    tokens = tokens_of_line(order.model, sample)
+    if _is_spaceless(sample):
+        words = [word[at : at + _SPACELESS_CHARS] for word in words for at in range(0, len(word), _SPACELESS_CHARS)]
+        # Runs of them are told without spaces, but a sample with a space between each two is not longer by many tokens.
+        rate = tokens / max(1, math.ceil(sum(map(len, sample.split())) / _SPACELESS_CHARS))
+    else:
+        rate = tokens / max(1, min(len(words), _MOST_SAMPLED))
+    sentences = max(1, len(_ENDING.findall(text)), len(words) // _WORDS_PER_SENTENCE)
+    pages = len(prompt.chunk.spans) if prompt.chunk is not None else 1
+    return _Size(most, words, len(words) / max(1, pages), sentences, min(max(rate, _LEAST_RATE), _MOST_RATE))
+
+
+def _is_spaceless(text: str) -> bool:
+    """Whether most of its letters are of scripts without spaces."""
+    letters = [char for char in text if char.isalpha()]
+    return sum(map(is_spaceless, letters)) * 2 > len(letters)

@@ -15,7 +15,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from pagemesh_cli.stack.edge import SERVICES, EdgeAddresses, EdgeLimits, command, render
+from pagemesh_cli.stack.edge import LOCAL_HOSTS, SERVICES, EdgeAddresses, EdgeLimits, command, render
 from pagemesh_cli.stack.ports import pick_free_port
 from pagemesh_cli.stack.process import Process, ProcessSpec
 from tests.edge.envoy.upstreams import Mesh
@@ -72,6 +72,7 @@ class Edge:
         limits: EdgeLimits | None = None,
         extractor: str | None = None,
         allowed_origins: tuple[str, ...] = (),
+        hosts: tuple[str, ...] = LOCAL_HOSTS,
     ) -> None:
         self.directory = directory
         self.ca_file = ca_file
@@ -92,6 +93,7 @@ class Edge:
             addresses=addresses,
             limits=limits or EdgeLimits.lifted(),
             allowed_origins=allowed_origins,
+            hosts=hosts,
         )
         self.process: Process | None = None
 

@@ -211,7 +211,8 @@ def test_what_compose_asks_of_the_environment_is_in_the_example() -> None:
 
 
 def test_only_the_edge_has_a_port_outside() -> None:
-    assert {name for name, service in COMPOSE.items() if "ports" in service} == {"edge"}
+    assert {name for name, service in COMPOSE.items() if "ports" in service} == {"edge", "grafana"}
+    assert [port.partition(":")[0] for port in COMPOSE["grafana"]["ports"]] == ["127.0.0.1"], "on the host itself alone"
     assert [str(port).rpartition(":")[2] for port in COMPOSE["edge"]["ports"]] == ["8443"]
 
 

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from pagemesh.summarizer.v1 import job_batches_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__batches__pb2
+from pagemesh.summarizer.v1 import job_estimates_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__estimates__pb2
 from pagemesh.summarizer.v1 import job_queues_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__queues__pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2
 
@@ -46,6 +47,11 @@ class JobServiceStub:
                 '/pagemesh.summarizer.v1.JobService/BatchCreateJobs',
                 request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.BatchCreateJobsRequest.SerializeToString,
                 response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.BatchCreateJobsResponse.FromString,
+                _registered_method=True)
+        self.EstimateJobs = channel.unary_unary(
+                '/pagemesh.summarizer.v1.JobService/EstimateJobs',
+                request_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__estimates__pb2.EstimateJobsRequest.SerializeToString,
+                response_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__estimates__pb2.EstimateJobsResponse.FromString,
                 _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/pagemesh.summarizer.v1.JobService/GetJob',
@@ -119,6 +125,15 @@ class JobServiceServicer:
     def BatchCreateJobs(self, request, context):
         """Accepts the same work on up to 10,000 documents, all of them or none. A document that is not there is found out when
         its job runs, which then fails.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EstimateJobs(self, request, context):
+        """Tells what jobs would use and cost, document by document and together, before anything is spent: as Estimate does for
+        one. The key needs the scope of the work too. A document that cannot be estimated is told in its place; there is an
+        answer before the deadline, 25 s where the call has none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -219,6 +234,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.BatchCreateJobs,
                     request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.BatchCreateJobsRequest.FromString,
                     response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.BatchCreateJobsResponse.SerializeToString,
+            ),
+            'EstimateJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateJobs,
+                    request_deserializer=pagemesh_dot_summarizer_dot_v1_dot_job__estimates__pb2.EstimateJobsRequest.FromString,
+                    response_serializer=pagemesh_dot_summarizer_dot_v1_dot_job__estimates__pb2.EstimateJobsResponse.SerializeToString,
             ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
@@ -331,6 +351,33 @@ class JobService:
             '/pagemesh.summarizer.v1.JobService/BatchCreateJobs',
             pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.BatchCreateJobsRequest.SerializeToString,
             pagemesh_dot_summarizer_dot_v1_dot_job__service__pb2.BatchCreateJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagemesh.summarizer.v1.JobService/EstimateJobs',
+            pagemesh_dot_summarizer_dot_v1_dot_job__estimates__pb2.EstimateJobsRequest.SerializeToString,
+            pagemesh_dot_summarizer_dot_v1_dot_job__estimates__pb2.EstimateJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

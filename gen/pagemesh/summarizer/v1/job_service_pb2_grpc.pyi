@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from pagemesh.summarizer.v1 import job_batches_pb2 as _job_batches_pb2
+from pagemesh.summarizer.v1 import job_estimates_pb2 as _job_estimates_pb2
 from pagemesh.summarizer.v1 import job_queues_pb2 as _job_queues_pb2
 from pagemesh.summarizer.v1 import job_service_pb2 as _job_service_pb2
 import abc as _abc_1
@@ -42,6 +43,11 @@ class JobServiceStub:
     BatchCreateJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]
     """Accepts the same work on up to 10,000 documents, all of them or none. A document that is not there is found out when
     its job runs, which then fails.
+    """
+    EstimateJobs: _grpc.UnaryUnaryMultiCallable[_job_estimates_pb2.EstimateJobsRequest, _job_estimates_pb2.EstimateJobsResponse]
+    """Tells what jobs would use and cost, document by document and together, before anything is spent: as Estimate does for
+    one. The key needs the scope of the work too. A document that cannot be estimated is told in its place; there is an
+    answer before the deadline, 25 s where the call has none.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]
     """Answers a job with its result."""
@@ -89,6 +95,11 @@ class JobServiceAsyncStub(JobServiceStub):
     BatchCreateJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]  # type: ignore[assignment]
     """Accepts the same work on up to 10,000 documents, all of them or none. A document that is not there is found out when
     its job runs, which then fails.
+    """
+    EstimateJobs: _aio.UnaryUnaryMultiCallable[_job_estimates_pb2.EstimateJobsRequest, _job_estimates_pb2.EstimateJobsResponse]  # type: ignore[assignment]
+    """Tells what jobs would use and cost, document by document and together, before anything is spent: as Estimate does for
+    one. The key needs the scope of the work too. A document that cannot be estimated is told in its place; there is an
+    answer before the deadline, 25 s where the call has none.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]  # type: ignore[assignment]
     """Answers a job with its result."""
@@ -145,6 +156,17 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.BatchCreateJobsResponse, _abc.Awaitable[_job_service_pb2.BatchCreateJobsResponse]]:
         """Accepts the same work on up to 10,000 documents, all of them or none. A document that is not there is found out when
         its job runs, which then fails.
+        """
+
+    @_abc_1.abstractmethod
+    def EstimateJobs(
+        self,
+        request: _job_estimates_pb2.EstimateJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_estimates_pb2.EstimateJobsResponse, _abc.Awaitable[_job_estimates_pb2.EstimateJobsResponse]]:
+        """Tells what jobs would use and cost, document by document and together, before anything is spent: as Estimate does for
+        one. The key needs the scope of the work too. A document that cannot be estimated is told in its place; there is an
+        answer before the deadline, 25 s where the call has none.
         """
 
     @_abc_1.abstractmethod
