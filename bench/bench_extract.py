@@ -236,7 +236,7 @@ class Sides:
 
     async def timed(self, what: str, work: Callable[[], Awaitable[int]], *roles: str) -> float:
         """Pages a second; the CPU time of `roles` goes to the figures."""
-        self.meter.taken()
+        self.meter.begin()
         begun = time.perf_counter()
         pages = await work()
         taken_s = time.perf_counter() - begun

@@ -37,8 +37,7 @@ def alone(process: psutil.Process) -> float:
 
 def below(process: psutil.Process) -> float:
     """Of all processes below it, those that have ended included."""
-    times = process.cpu_times()
-    return float(times.children_user + times.children_system) + sum(map(tree, process.children()))
+    return _with_ended(process) - alone(process) + sum(map(_with_ended, process.children(recursive=True)))
 
 
 def tree(process: psutil.Process) -> float:
@@ -49,24 +48,32 @@ def tree(process: psutil.Process) -> float:
         return 0.0
 
 
+def _with_ended(process: psutil.Process) -> float:
+    """Of a process and of those below it that have ended; 0 where it is no more."""
+    try:
+        return float(sum(process.cpu_times()[:4]))
+    except psutil.Error:
+        return 0.0
+
+
 def several(processes: Iterable[psutil.Process]) -> float:
     """Of several processes and all below them."""
     return sum(map(tree, processes))
 
 
 class CpuMeter:
-    """Reads the same counters again and again."""
+    """Reads the same counters before and after a piece of work."""
 
     def __init__(self, counters: Mapping[str, Callable[[], float]]) -> None:
+        """The first of `counters` may be that of the reader itself: it is read next to the work, so that the reading
+        of the others is not in it."""
         self._counters = counters
-        self._before = self._read()
+        self._before: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """The work is about to begin."""
+        self._before = {name: self._counters[name]() for name in reversed(list(self._counters))}
 
     def taken(self) -> dict[str, float]:
-        """Seconds by name since the last time, or since it was made."""
-        now = self._read()
-        taken = {name: now[name] - self._before[name] for name in now}
-        self._before = now
-        return taken
-
-    def _read(self) -> dict[str, float]:
-        return {name: counter() for name, counter in self._counters.items()}
+        """Seconds by name since `begin`."""
+        return {name: counter() - self._before[name] for name, counter in self._counters.items()}
