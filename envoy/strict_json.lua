@@ -130,9 +130,7 @@ local function check(text, root, bound_to)
       same = kind.other[name] or name
       if not inner then
         inner = FREE
-        if #wrong < MAX_VIOLATIONS then
-          complain("UNKNOWN_FIELD", unknown(kind, name, TYPES[root]))
-        end
+        complain("UNKNOWN_FIELD", unknown(kind, name, TYPES[root]))
       end
     elseif kind then
       inner = kind.values
@@ -145,7 +143,8 @@ local function check(text, root, bound_to)
   end
 
   local c = byte(text, at)
-  while c do
+  -- What is refused already is not read to its end: a body may hold a hundred thousand wrong names.
+  while c and #wrong < MAX_VIOLATIONS do
     if c == 32 or c == 10 or c == 13 or c == 9 then
       at = at + 1
     elseif c == 34 and (expected == NAME or expected == FIRST_NAME) then
@@ -211,7 +210,7 @@ local function check(text, root, bound_to)
     end
     c = byte(text, at)
   end
-  if expected ~= END then
+  if expected ~= END and #wrong < MAX_VIOLATIONS then
     return nil, #text
   end
   return wrong

@@ -49,9 +49,16 @@ def check(outcome: Outcome, want: dict[str, Any]) -> None:
     if "events" in want:
         assert [next(iter(message)) for message in outcome.messages] == [_camel(name) for name in want["events"]]
     for name, value in want.get("contains", {}).items():
-        assert outcome.messages[0][name] == value
+        assert _holds(outcome.messages[0][name], value), outcome
     for name in want.get("absent", ()):
         assert not outcome.messages[0].get(name), outcome
+
+
+def _holds(got: Any, wanted: Any) -> bool:
+    """Whether objects have at least what is wanted of them, and everything else is the same."""
+    if isinstance(wanted, dict):
+        return isinstance(got, dict) and all(name in got and _holds(got[name], value) for name, value in wanted.items())
+    return bool(got == wanted)
 
 
 def _camel(name: str) -> str:

@@ -11,9 +11,12 @@ from services.summarizer.api.personal_mapping import from_counts
 from services.summarizer.domain.extract_fields import Wanted
 from services.summarizer.domain.fields_values import Extraction, FieldValue, OtherValue, Violation, pointer_of
 from services.summarizer.domain.found_field import Scalar
+from services.summarizer.domain.json_schema import MAX_BYTES, too_large
 from services.summarizer.domain.page_range import PageRange
 from services.summarizer.domain.schema_values import StoredSchema
 
+_MAX_STRUCT_BYTES = 6 * MAX_BYTES
+"""More than any usable schema has: as a Struct, JSON grows 5.5 times at most (a digit and a comma are 11 bytes)."""
 _MAX_POINTER_CHARS = 2_000
 _MAX_MESSAGE_CHARS = 1_000
 
@@ -31,7 +34,10 @@ def to_range(message: fields_pb2.ExtractFieldsRequest | job_work_pb2.ExtractFiel
 
 
 def to_schema(message: struct_pb2.Struct, *, field: str = "json_schema") -> Mapping[str, object]:
-    """The schema as plain JSON. Raises InvalidArgument SCHEMA_INVALID where it holds what JSON cannot."""
+    """The schema as plain JSON. Raises InvalidArgument SCHEMA_INVALID where it holds what JSON cannot, SCHEMA_TOO_LARGE
+    before it goes through one that takes long to go through."""
+    if message.ByteSize() > _MAX_STRUCT_BYTES:
+        raise too_large(f"may have {MAX_BYTES:,} bytes as JSON: split it into several", (), field)
     try:
         schema: Mapping[str, object] = json_format.MessageToDict(message)
     except (json_format.SerializeToJsonError, ValueError) as exc:

@@ -72,7 +72,7 @@ def check(schema: Mapping[str, object], *, field: str = "json_schema") -> Checke
     _check_depth(schema, field)
     text = canonical(schema)
     if len(text) > MAX_BYTES:
-        raise _too_large(f"has {len(text):,} bytes and may have {MAX_BYTES:,}: split it into several", (), field)
+        raise too_large(f"has {len(text):,} bytes and may have {MAX_BYTES:,}: split it into several", (), field)
     plain = json.loads(text)
     try:
         jsonschema_rs.meta.validate({**plain, "$schema": _DIALECT})
@@ -83,10 +83,10 @@ def check(schema: Mapping[str, object], *, field: str = "json_schema") -> Checke
     for path, node in _schemas(plain, ()):
         _check_node(plain, node, path, known, field)
     if _size(plain, plain, {}, set(), field) > MAX_UNROLLED:
-        raise _too_large("refers to the same parts too often: name each part in fewer places", (), field)
+        raise too_large("refers to the same parts too often: name each part in fewer places", (), field)
     targets = targets_of(plain, lambda ref: _resolved(plain, ref), limit=MAX_TARGETS + 1)
     if len(targets) > MAX_TARGETS:
-        raise _too_large(f"describes more than {MAX_TARGETS} values: split it into several", (), field)
+        raise too_large(f"describes more than {MAX_TARGETS} values: split it into several", (), field)
     if not targets:
         raise _invalid("names no property with a value to look for", ("properties",), field)
     return CheckedSchema(text, sha256(text.encode()).hexdigest(), targets, _compiled(plain, field))
@@ -118,7 +118,7 @@ def _check_depth(schema: object, field: str) -> None:
         level = deeper
         if not level:
             return
-    raise _too_large(f"is deeper than {MAX_DEPTH} levels: make it flatter", level[0][0], field)
+    raise too_large(f"is deeper than {MAX_DEPTH} levels: make it flatter", level[0][0], field)
 
 
 def _check_root(schema: Mapping[str, Any], field: str) -> None:
@@ -139,7 +139,7 @@ def _check_node(root: Mapping[str, Any], node: Mapping[str, Any], path: Path, kn
         raise _invalid("is allowed at the top of a schema only", (*path, "$id"), field)
     patterns = [node.get("pattern", ""), *node.get("patternProperties", {})]
     if any(len(pattern) > MAX_PATTERN_CHARS for pattern in patterns):
-        raise _too_large(f"has a pattern of more than {MAX_PATTERN_CHARS} characters", path, field)
+        raise too_large(f"has a pattern of more than {MAX_PATTERN_CHARS} characters", path, field)
     if "$ref" in node:
         try:
             # What stands in no place of a schema was not checked as one.
@@ -194,7 +194,7 @@ def _size(root: Mapping[str, Any], node: object, known: dict[int, int], above: s
     if id(node) in above:
         raise _invalid("leads back to itself: a schema of fields cannot be recursive", ("$ref",), field)
     if len(above) == MAX_NESTED:
-        raise _too_large(f"is deeper than {MAX_NESTED} schemas: refer to fewer parts that refer on", ("$ref",), field)
+        raise too_large(f"is deeper than {MAX_NESTED} schemas: refer to fewer parts that refer on", ("$ref",), field)
     above.add(id(node))
     size = 1 + sum(_size(root, child, known, above, field) for _, child in _children(node, ()))
     if "$ref" in node:
@@ -246,7 +246,8 @@ def _invalid(message: str, path: Path, field: str) -> InvalidArgument:
     return _refusal("SCHEMA_INVALID", message, path, field)
 
 
-def _too_large(message: str, path: Path, field: str) -> InvalidArgument:
+def too_large(message: str, path: Path, field: str) -> InvalidArgument:
+    """SCHEMA_TOO_LARGE at a place in the schema; `message` goes on from what it "has" or "may have" there."""
     return _refusal("SCHEMA_TOO_LARGE", message, path, field)
 
 

@@ -89,7 +89,7 @@ class ExtractFieldsRequest(_message.Message):
     """Last page to look at; 0 means the last one of the document, and so does a number past it."""
     @_builtins.property
     def json_schema(self) -> _struct_pb2.Struct:
-        """A JSON Schema, draft 2020-12. docs/fields.md has its limits."""
+        """A JSON Schema, draft 2020-12. docs/fields.md has its limits. (It is bounded before it is walked through.)"""
 
     @_builtins.property
     def options(self) -> Global___FieldOptions:

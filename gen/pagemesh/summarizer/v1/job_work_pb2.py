@@ -30,7 +30,7 @@ from pagemesh.summarizer.v1 import answer_pb2 as pagemesh_dot_summarizer_dot_v1_
 from pagemesh.summarizer.v1 import fields_pb2 as pagemesh_dot_summarizer_dot_v1_dot_fields__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%pagemesh/summarizer/v1/job_work.proto\x12\x16pagemesh.summarizer.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a#pagemesh/summarizer/v1/answer.proto\x1a#pagemesh/summarizer/v1/fields.proto\"\xc4\x03\n\x11\x45xtractFieldsWork\x12.\n\x0bjson_schema\x18\x01 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12i\n\x06schema\x18\x02 \x01(\tBW\xfa\x41\x11\n\x0fpagemesh/Schema\xbaH@r>2<^schemas/[a-z]([a-z0-9-]{0,61}[a-z0-9])?(@[1-9][0-9]{0,6})?$H\x00\x12;\n\x07options\x18\x03 \x01(\x0b\x32$.pagemesh.summarizer.v1.FieldOptionsB\x04\xe2\x41\x01\x01\x12\x1f\n\nfirst_page\x18\x04 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x1e\n\tlast_page\x18\x05 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00:\x84\x01\xbaH\x80\x01\x1a~\n\x19\x65xtract_fields_work.range\x12\'last_page must not be before first_page\x1a\x38this.last_page == 0 || this.first_page <= this.last_pageB\x0f\n\x06wanted\x12\x05\xbaH\x02\x08\x01\"i\n\x07\x41skWork\x12 \n\x08question\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xe8\x07\x12<\n\x07options\x18\x02 \x01(\x0b\x32%.pagemesh.summarizer.v1.AnswerOptionsB\x04\xe2\x41\x01\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%pagemesh/summarizer/v1/job_work.proto\x12\x16pagemesh.summarizer.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a#pagemesh/summarizer/v1/answer.proto\x1a#pagemesh/summarizer/v1/fields.proto\"\xcc\x03\n\x11\x45xtractFieldsWork\x12\x36\n\x0bjson_schema\x18\x01 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xd8\x01\x03H\x00\x12i\n\x06schema\x18\x02 \x01(\tBW\xfa\x41\x11\n\x0fpagemesh/Schema\xbaH@r>2<^schemas/[a-z]([a-z0-9-]{0,61}[a-z0-9])?(@[1-9][0-9]{0,6})?$H\x00\x12;\n\x07options\x18\x03 \x01(\x0b\x32$.pagemesh.summarizer.v1.FieldOptionsB\x04\xe2\x41\x01\x01\x12\x1f\n\nfirst_page\x18\x04 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x1e\n\tlast_page\x18\x05 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00:\x84\x01\xbaH\x80\x01\x1a~\n\x19\x65xtract_fields_work.range\x12\'last_page must not be before first_page\x1a\x38this.last_page == 0 || this.first_page <= this.last_pageB\x0f\n\x06wanted\x12\x05\xbaH\x02\x08\x01\"i\n\x07\x41skWork\x12 \n\x08question\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xe8\x07\x12<\n\x07options\x18\x02 \x01(\x0b\x32%.pagemesh.summarizer.v1.AnswerOptionsB\x04\xe2\x41\x01\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXTRACTFIELDSWORK'].oneofs_by_name['wanted']._loaded_options = None
   _globals['_EXTRACTFIELDSWORK'].oneofs_by_name['wanted']._serialized_options = b'\272H\002\010\001'
+  _globals['_EXTRACTFIELDSWORK'].fields_by_name['json_schema']._loaded_options = None
+  _globals['_EXTRACTFIELDSWORK'].fields_by_name['json_schema']._serialized_options = b'\272H\003\330\001\003'
   _globals['_EXTRACTFIELDSWORK'].fields_by_name['schema']._loaded_options = None
   _globals['_EXTRACTFIELDSWORK'].fields_by_name['schema']._serialized_options = b'\372A\021\n\017pagemesh/Schema\272H@r>2<^schemas/[a-z]([a-z0-9-]{0,61}[a-z0-9])?(@[1-9][0-9]{0,6})?$'
   _globals['_EXTRACTFIELDSWORK'].fields_by_name['options']._loaded_options = None
@@ -54,7 +56,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASKWORK'].fields_by_name['options']._loaded_options = None
   _globals['_ASKWORK'].fields_by_name['options']._serialized_options = b'\342A\001\001'
   _globals['_EXTRACTFIELDSWORK']._serialized_start=259
-  _globals['_EXTRACTFIELDSWORK']._serialized_end=711
-  _globals['_ASKWORK']._serialized_start=713
-  _globals['_ASKWORK']._serialized_end=818
+  _globals['_EXTRACTFIELDSWORK']._serialized_end=719
+  _globals['_ASKWORK']._serialized_start=721
+  _globals['_ASKWORK']._serialized_end=826
 # @@protoc_insertion_point(module_scope)

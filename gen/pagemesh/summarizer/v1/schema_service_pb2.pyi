@@ -32,7 +32,9 @@ class CreateSchemaRequest(_message.Message):
     """The last part of its name: 1 to 63 of [a-z0-9-], beginning with a letter and not ending with a hyphen."""
     @_builtins.property
     def json_schema(self) -> _struct_pb2.Struct:
-        """The schema: an object of JSON Schema draft 2020-12. docs/fields.md has its limits."""
+        """The schema: an object of JSON Schema draft 2020-12. docs/fields.md has its limits. (It is bounded before it is walked
+        through.)
+        """
 
     def __init__(
         self,
