@@ -82,6 +82,8 @@ local function unescaped(text)
         end
         code = 0x10000 + (code - 0xD800) * 0x400 + tonumber(sub(low, 3), 16) - 0xDC00
         at = at + 6
+      elseif code >= 0xDC00 and code < 0xE000 then
+        return nil  -- half a character
       end
       parts[#parts + 1] = utf8(code)
     elseif ESCAPES[kind] then

@@ -80,6 +80,12 @@ local function is_utf8(text)
     if not more or not find(text, "^" .. ("[\128-\191]"):rep(more), at + 1) then
       return false
     end
+    -- Not the shortest form, half a surrogate pair, beyond the last character (RFC 3629, section 4).
+    local second = byte(text, at + 1)
+    if c == 0xE0 and second < 0xA0 or c == 0xED and second > 0x9F or c == 0xF0 and second < 0x90
+      or c == 0xF4 and second > 0x8F then
+      return false
+    end
     at = at + 1 + more
   end
 end

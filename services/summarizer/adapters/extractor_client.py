@@ -23,8 +23,9 @@ LOOK_CAP_S = 5.0
 READ_CAP_S = 300.0
 MARGIN_S = 0.5
 """Kept back of the caller's deadline, so that there is time to say what went wrong."""
-DENSE_PAGE_WORDS = 2_000
-"""Building the words of a denser page takes 10 ms and more: it is done in a thread."""
+DENSE_PAGE_WORDS = 600
+"""Building the words of a denser page takes 3 ms and more, and many documents are read at a time: it is done in a
+thread."""
 
 _HOLD_TTL = duration_pb2.Duration(seconds=900)
 """Longer than any summary takes; for the case that nobody is left to release it."""

@@ -38,7 +38,7 @@ _COMPLAINT_CHARS = 500
 _MAX_COMPLAINTS = 50
 """As many as field_maker.py asks about."""
 _EMPTY_TOKENS = 4
-"""Of an answer that nothing was found."""
+"""Of an answer that nothing was found, by a model that writes answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +115,17 @@ class ExpectedFields:
             most = self._most[order.key] = await asyncio.to_thread(order.model.provider.count, prompt)
         tokens = most
         if self._guess is not Guess.HIGH:
-            said = min(round(self._said(prompt)), most.output_tokens)
+            said = min(round(self._said(prompt, order.model)), most.output_tokens)
             tokens = TokenCount(expected_input(order, most), said)
         self.seconds.setdefault(prompt.stage, []).append(seconds_of(self._guess, order, tokens))
         return Paid(Answer((), tokens), "", self._price.of(tokens), settled=True)
 
-    def _said(self, prompt: FieldsPrompt) -> float:
-        terse = self._guess is Guess.LOW
+    def _said(self, prompt: FieldsPrompt, model: Model) -> float:
+        terse, empty = self._guess is Guess.LOW, _EMPTY_TOKENS if model.abilities.writes else 0
         if prompt.stage is FieldsStage.REPAIR:
-            return _EMPTY_TOKENS if terse else len(prompt.complaints) * self._sightings.field
+            return empty if terse else len(prompt.complaints) * self._sightings.field
         if terse:
-            return max(_EMPTY_TOKENS, self._sightings.seen.get(prompt.chunk.index, 0.0) * _TERSE_SHARE)
+            return max(empty, self._sightings.seen.get(prompt.chunk.index, 0.0) * _TERSE_SHARE)
         return self._sightings.of(prompt.chunk.index)
 
 

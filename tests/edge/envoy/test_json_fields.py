@@ -79,6 +79,7 @@ async def test_all_is_told_at_once_and_not_too_much(edge: Edge, clean: Mesh) -> 
         b'{"maxCots" 1}',
         b'{"\\x":1}',
         b'{"\\ud800":1}',
+        b'{"\\udc00":1}',
         b'{,"maxCots":1}',
         b'{"maxCots":1]',
         b'{/**/"maxCots":1}',
@@ -103,6 +104,10 @@ async def test_what_is_no_json_or_no_message_is_refused_as_ever(edge: Edge, clea
 async def test_a_name_that_is_no_utf8_is_told_in_json(edge: Edge, clean: Mesh) -> None:
     answer = await edge.call("POST", SUMMARIZE, body=b'{"k\xff\xc3":1}', headers=JSON)
     assert [field for field, _ in violations(answer)] == ["k??"]
+    # Half a surrogate pair, a form that is too long, beyond the last character.
+    for name in (b"\xed\xb0\x80", b"\xe0\x80\x80", b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80"):
+        answer = await edge.call("POST", SUMMARIZE, body=b'{"k' + name + b'":1}', headers=JSON)
+        assert [field for field, _ in violations(answer)] == ["k" + "?" * len(name)]
 
 
 async def test_chunks_and_content_types_make_no_difference(edge: Edge, clean: Mesh) -> None:

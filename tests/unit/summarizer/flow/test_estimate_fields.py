@@ -71,6 +71,13 @@ async def test_the_runs_cost_what_was_expected(writer: Provider, schema: dict[st
     assert abs(expected - billed) <= GOAL * billed
 
 
+async def test_a_model_that_writes_nothing_is_expected_to_say_no_less_than_its_least(fields: Fields) -> None:
+    fields.flow.provider.writes = False
+    nowhere = {"type": "object", "properties": {"ship": {"type": "string", "description": "nowhere in the text"}}}
+    found = await estimate(fields, nowhere)
+    assert (found.low.tokens.output_tokens, found.expected.tokens.output_tokens) == (0, 0)
+
+
 async def test_nothing_is_called_held_or_kept(fields: Fields) -> None:
     found = await estimate(fields)
     assert (found.expected.calls, found.chunk_count, found.free_chunk_count) == (1, 1, 0)

@@ -60,6 +60,24 @@ async def test_a_page_of_common_size_is_counted_where_it_is() -> None:
     assert threads == {threading.current_thread()}
 
 
+async def test_others_have_a_turn_between_pages_that_are_there_at_once() -> None:
+    pages, turns = MemoryPages(), 0
+    pages.put(ALICE.tenant, DOCUMENT, *(Page(number, LINE * 80, ()) for number in range(1, 21)))
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    builder = ChunkBuilder(max_tokens=16_000, count=lambda text: -(-len(text) // 4))
+    taking = asyncio.create_task(take_turns())
+    with act_as(ALICE):
+        await read(pages, DOCUMENT, builder, lambda _, __: None)
+    taking.cancel()
+    assert turns >= 20
+
+
 async def read_all(*pages: Page | PageFailed) -> Reading:
     source = MemoryPages()
     source.put(ALICE.tenant, DOCUMENT, *pages)
