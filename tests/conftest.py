@@ -47,6 +47,7 @@ _LONG = (
     "integration/extractor/test_parser_processes.py",
     "integration/ledger/test_crashes.py",
     "integration/ledger/test_every_text.py",
+    "integration/ledger/test_step_kills.py",
     "integration/ledger/test_usage_crashes.py",
     "integration/summarizer/test_job_crashes.py",
     "integration/summarizer/test_job_partitions.py",

@@ -1,6 +1,7 @@
 """What is true after processes were killed: nothing lost, nothing twice, no money gone astray."""
 
 import asyncio
+import contextlib
 import json
 import secrets
 import uuid
@@ -144,11 +145,12 @@ class OwnPostgres:
         self.process.stop()
 
 
-@pytest.fixture
-def own_postgres(short_dir: Path) -> Iterator[OwnPostgres]:
+@contextlib.contextmanager
+def running_postgres(directory: Path) -> Iterator[OwnPostgres]:
+    """One with the tables of the ledger."""
     passwords = {name: secrets.token_hex(8) for name in ("extractor", "summarizer", "ledger")}
     server = PostgresServer(
-        directory=short_dir / "pg", port=pick_free_port(), password=secrets.token_hex(8), log=short_dir / "pg.log"
+        directory=directory / "pg", port=pick_free_port(), password=secrets.token_hex(8), log=directory / "pg.log"
     )
     server.initialise()
     own = OwnPostgres(server, server.dsn("ledger", passwords["ledger"], database="pagemesh"))
@@ -161,6 +163,12 @@ def own_postgres(short_dir: Path) -> Iterator[OwnPostgres]:
     finally:
         own.stop()
         server.close()
+
+
+@pytest.fixture
+def own_postgres(short_dir: Path) -> Iterator[OwnPostgres]:
+    with running_postgres(short_dir) as own:
+        yield own
 
 
 @pytest.fixture
