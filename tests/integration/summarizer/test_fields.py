@@ -129,7 +129,8 @@ class TestExtractFields:
         assert (known.provider_calls, known.price.high.micros, known.free_chunk_count) == (0, 0, 1)
         request.fields.first_page = request.fields.last_page = 2
         part = (await asked(client.stub.Estimate, request, client.tenant)).estimate
-        assert (part.page_count, part.provider_calls) == (1, 1)
+        assert (part.page_count, part.provider_calls) == (3, 1)
+        assert 0 < part.input_tokens.expected < expected.input_tokens.expected
 
     async def test_the_schema_stands_outside_of_the_fence_and_the_document_inside(
         self, client: Client, mistral: MistralServer
