@@ -26,11 +26,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import psutil
 import uvloop
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from bench.processor_time import seconds_of
+from bench.cpu_seconds import tree
 from bench.report import report
 from pagemesh.ledger.v1 import ledger_service_pb2 as pb
 from pagemesh.ledger.v1 import usage_pb2
@@ -226,7 +227,8 @@ async def taken(run: Callable[[], Awaitable[int]], database: int, service: int) 
 
 def _processor(database: int, service: int) -> tuple[float, float, float]:
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)  # pgbench is a client that ends
-    return time.process_time() + ended.ru_utime + ended.ru_stime, seconds_of(service), seconds_of(database)
+    client = time.process_time() + ended.ru_utime + ended.ru_stime
+    return client, tree(psutil.Process(service)), tree(psutil.Process(database))
 
 
 async def compare(database: Database, target: str, service: int, pki: CertificateAuthority, script: Path) -> None:

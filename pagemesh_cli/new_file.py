@@ -103,7 +103,7 @@ def write_whole(path: Path, pieces: Iterable[bytes], *, force: bool) -> NewFile:
     try:
         for piece in pieces:
             file.write(piece)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: half a file must not stay behind
         file.abandon()
         raise
     file.commit()

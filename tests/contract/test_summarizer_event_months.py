@@ -7,10 +7,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import sqlalchemy as sa
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
 
 from services.database.migrate import migrate
 from services.database.pool import Pool, open_pool
@@ -20,6 +16,7 @@ from services.summarizer.adapters.postgres_jobs import PostgresJobs
 from services.summarizer.domain.jobs import Priority
 from tests.conftest import Databases
 from tests.contract.test_summarizer_jobs import order, submit
+from tests.old_schema import upgrade_to
 
 _MIGRATIONS = Path(__file__).parents[2] / "services" / "summarizer" / "migrations"
 NOW = datetime.now(UTC)
@@ -35,29 +32,6 @@ _OLD_ROWS = """
 """
 
 
-def upgrade_to(dsn: str, revision: str) -> None:
-    """As `migrate` does, up to one revision."""
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.set_main_option("path_separator", "os")
-    script = ScriptDirectory.from_config(config)
-    engine = sa.create_engine(sa.make_url(dsn).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        with EnvironmentContext(
-            config, script, fn=lambda current, _: script._upgrade_revs(revision, current), destination_rev=revision
-        ) as environment:
-            environment.configure(
-                connection=connection,
-                version_table="schema_version",
-                version_table_schema="summarizer",
-                transaction_per_migration=True,
-            )
-            with environment.begin_transaction():
-                environment.run_migrations()
-        connection.commit()
-    engine.dispose()
-
-
 @pytest.fixture
 async def pool(database: Callable[[str], str]) -> AsyncIterator[Pool]:
     pool = await open_pool(database("summarizer"), name="contract", max_size=2)
@@ -70,7 +44,7 @@ def old_database(postgres_server: Databases) -> Iterator[str]:
     """A summarizer's database before it had partitions, with events of four months."""
     name = postgres_server.create_empty()
     dsn = postgres_server.dsn("summarizer", name)
-    upgrade_to(dsn, _BEFORE)
+    upgrade_to(dsn, "summarizer", _BEFORE)
     begun = int((NOW - timedelta(days=100)).timestamp() * 1000)
     with psycopg.connect(dsn) as connection:
         for tenant in range(3):

@@ -8,10 +8,6 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-import sqlalchemy as sa
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
 
 from services.database.migrate import migrate
 from services.database.pool import open_pool
@@ -27,6 +23,7 @@ from services.ledger.domain.values import Selection, UsageRecord
 from services.runtime.errors import AlreadyExists
 from tests.conftest import Databases
 from tests.integration.ledger.conftest import ROOT
+from tests.old_schema import upgrade_to
 from tests.unit.ledger.samples import NOW, FixedClock, a_record, an_event
 
 _MIGRATIONS = ROOT / "services" / "ledger" / "migrations"
@@ -39,35 +36,12 @@ _OLD_ROWS = """
 """
 
 
-def upgrade_to(dsn: str, revision: str) -> None:
-    """As `migrate` does, up to one revision."""
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.set_main_option("path_separator", "os")
-    script = ScriptDirectory.from_config(config)
-    engine = sa.create_engine(sa.make_url(dsn).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        with EnvironmentContext(
-            config, script, fn=lambda current, _: script._upgrade_revs(revision, current), destination_rev=revision
-        ) as environment:
-            environment.configure(
-                connection=connection,
-                version_table="schema_version",
-                version_table_schema="ledger",
-                transaction_per_migration=True,
-            )
-            with environment.begin_transaction():
-                environment.run_migrations()
-        connection.commit()
-    engine.dispose()
-
-
 @pytest.fixture
 def old_database(postgres_server: Databases) -> Iterator[str]:
     """A ledger's database before it had partitions, with records of 15 months, more than a batch of them."""
     name = postgres_server.create_empty()
     dsn = postgres_server.dsn("ledger", name)
-    upgrade_to(dsn, "0003")
+    upgrade_to(dsn, "ledger", "0003")
     with psycopg.connect(dsn) as connection:
         for tenant in range(3):
             connection.execute("INSERT INTO ledger.tenants VALUES (%s, 'x', true, now())", (f"t{tenant}",))
@@ -78,7 +52,7 @@ def old_database(postgres_server: Databases) -> Iterator[str]:
 
 async def test_records_of_before_are_the_first_partition(old_database: str) -> None:
     with psycopg.connect(old_database) as connection:
-        upgrade_to(old_database, "0005")
+        upgrade_to(old_database, "ledger", "0005")
         # A replica of the release before goes on recording while the ids are copied.
         connection.execute(_OLD_ROWS, (datetime(2026, 1, 1, tzinfo=UTC), 30))
         connection.commit()
