@@ -308,7 +308,7 @@ def main() -> None:
         long_file = made_file(Path(made_in) / "long.pdf", pages=10_000)
         files = readable_files(Path(made_in))
         pages = COPIES * sum(map(raw_pages, files))
-        figures = asyncio.run(measure(stack, files, long_file))
+        figures = __import__("uvloop").run(measure(stack, files, long_file))
     detail = {
         "files": len(files),
         "copies": COPIES,
