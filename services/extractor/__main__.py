@@ -13,7 +13,8 @@ from pathlib import Path
 from pagemesh.extractor.v1.extractor_service_pb2 import DESCRIPTOR
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import add_ExtractorServiceServicer_to_server
 from services.audit.service_trail import ServiceTrail
-from services.database.pool import Pool, open_pool, ping
+from services.database.pool import Pool, open_pool
+from services.database.schema import SchemaCheck
 from services.extractor.adapters import lifecycle_signals, ocr_protocol
 from services.extractor.adapters.clock import SystemClock
 from services.extractor.adapters.index_signals import indexer_signals
@@ -167,7 +168,7 @@ async def serve(
             search=_search(pool, extract, _meanings(settings, pool, stack)),
             vectors=PostgresVectors(pool),
         )
-        health.add("database", lambda: ping(pool))
+        health.add("database", SchemaCheck(pool, service="extractor", directory=_MIGRATIONS))
         health.add("store", store.check)
         health.add("parser", parser.check)
         service_name = DESCRIPTOR.services_by_name["ExtractorService"].full_name

@@ -162,8 +162,9 @@ def validation(exchange: Exchange, _: Policy) -> None:
     exchange.checks.append(_validate)
 
 
-def in_order(*audit: Concern) -> tuple[Concern, ...]:
-    """The concerns of every call; `audit` is the service's own, where it keeps a trail."""
+def in_order(*audit: Concern, admission: Concern | None = None) -> tuple[Concern, ...]:
+    """The concerns of every call; `audit` is the service's own, where it keeps a trail, and `admission` what turns away
+    those that are too many."""
     return (
         request_id,  # first: everything after it is told apart by the id
         traced,  # outside of all work, which is below its span
@@ -172,6 +173,7 @@ def in_order(*audit: Concern) -> tuple[Concern, ...]:
         *audit,  # sees how the call ended before the caller does, and may refuse an answer that it could not write down
         deadline,  # from here on the caller's time runs
         auth,  # a stranger learns nothing of the contract's rules
+        *((admission,) if admission else ()),  # whose calls there are too many of is known, and nothing was done yet
         validation,  # last: only messages that somebody may send are worth the work
     )
 
