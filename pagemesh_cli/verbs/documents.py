@@ -14,6 +14,7 @@ from rich.text import Text
 from pagemesh.extractor.v1 import document_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
 from pagemesh_cli.client import UNARY_TIMEOUT_S, Client
+from pagemesh_cli.counting import counted
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, message_json, one_line
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
@@ -219,7 +220,7 @@ def _print_document(output: Output, found: document_pb2.Document) -> None:
     pages = str(found.page_count) if found.HasField("page_count") else "not known before it is first read"
     until = f", until {_time(found.expire_time)}" if found.HasField("expire_time") else ""
     lines = {
-        "file": f"{one_line(found.display_name)} ({found.media_type}, {found.size_bytes:,} bytes)",
+        "file": f"{one_line(found.display_name)} ({found.media_type}, {counted(found.size_bytes, 'byte')})",
         "sha256": found.sha256,
         "stored": _time(found.create_time),
         "kept": _retention(found.retention) + until,
@@ -231,7 +232,7 @@ def _print_document(output: Output, found: document_pb2.Document) -> None:
 def _print_receipt(output: Output, receipt: document_pb2.DeletionReceipt) -> None:
     lines = {
         "erased": f"{_time(receipt.delete_time)} ({receipt.cause or 'REQUESTED'})",
-        "file": f"{receipt.size_bytes:,} bytes, sha256 {receipt.sha256}",
+        "file": f"{counted(receipt.size_bytes, 'byte')}, sha256 {receipt.sha256}",
         "with it": f"objects {receipt.objects_deleted}, stored pages {receipt.pages_deleted}, "
         f"index entries {receipt.index_entries_deleted}, results {receipt.results_deleted}",
         "receipt": f"{receipt.name}, digest {receipt.digest}",

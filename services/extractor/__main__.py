@@ -18,7 +18,7 @@ from services.database.schema import SchemaCheck
 from services.extractor.adapters import lifecycle_signals, ocr_protocol
 from services.extractor.adapters.clock import SystemClock
 from services.extractor.adapters.index_signals import indexer_signals
-from services.extractor.adapters.keeping_signals import keeping_signals
+from services.extractor.adapters.keeping_signals import keeping_signals, show_waiting
 from services.extractor.adapters.languages import LanguageGuesser
 from services.extractor.adapters.object_store import ObstoreObjectStore
 from services.extractor.adapters.ocr_page import RecognisedPageWriter
@@ -147,6 +147,7 @@ async def serve(
         recogniser = _recogniser(settings, parser, stack)
         pages = PostgresPages(pool)
         keeper = PageKeeper(pages, limits=KeepingLimits(), signals=keeping_signals(), is_busy=lambda: parser.is_at_work)
+        show_waiting(keeper)
         stack.push_async_callback(keeper.flush)
         extract = ExtractPages(store, pages, keeper, parser, limits=extraction_limits(settings), recogniser=recogniser)
         servicer = ExtractorServicer(

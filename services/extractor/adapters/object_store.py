@@ -109,7 +109,7 @@ class ObstoreObjectStore:
         if self._root is not None:
             with _translated("get"):
                 # Not in a thread: it costs less than changing to one, and no byte is read.
-                file: Any = open(self._root / key, "rb", 0)  # noqa: ASYNC230, SIM115, PTH123
+                file: Any = open(f"{self._root}/{key}", "rb", 0)  # noqa: ASYNC230, SIM115, PTH123
             with file:
                 yield file
             return
