@@ -101,6 +101,12 @@ def test_a_picture_is_not_named_after_another_format(edge: Edge, tmp_path: Path)
     assert ".png" in refused.error["advice"]
 
 
+def test_search_is_given_names_of_documents(edge: Edge) -> None:
+    refused = edge(Script())("search", "net", "--document", "report.pdf", "--json")
+    assert (refused.code, refused.error["reason"]) == (2, "BAD_NAME")
+    assert "documents list" in refused.error["advice"]
+
+
 def test_a_shell_gets_the_key_of_a_stack_that_was_there_before(stack: RunningStack) -> None:
     told = Command.on(stack.data.root)("up", "--detach")
     assert told.code == 0, told.err
