@@ -28,7 +28,6 @@ INFRASTRUCTURE = {
     "/grpc.reflection.v1alpha.ServerReflection/",
     "/grpc.health.v1.Health/",
 }
-GRPC = "application/grpc"
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 
 
@@ -280,27 +279,6 @@ async def test_what_is_not_public_is_not_there(edge: Edge, clean: Mesh, path: st
     assert "grpc-status" in (await edge.call("POST", path, body=bytes(5), headers=web)).headers
     assert clean.journal.calls == []
     assert len(clean.authorizer.asked) == 4, "the edge's own questions only"
-
-
-@pytest.mark.asyncio(loop_scope="session")
-@pytest.mark.parametrize("path", [path_of(WITH_PASSWORD[0]), INTERNAL[0], "/grpc.health.v1.Health/Check"])
-async def test_only_post_is_grpc(edge: Edge, clean: Mesh, path: str) -> None:
-    """Whatever the caller says that it is; the ledger, which takes a GET for safe, is not asked."""
-    for content_type in (GRPC, "application/grpc-web+proto", "application/json"):
-        for verb in ("GET", "HEAD", "PUT", "DELETE", "PATCH", "QUERY"):
-            answer = await edge.call(verb, f"{path}?name=x", headers={**KEY, "content-type": content_type})
-            # Envoy answers 200 to whom it takes for a gRPC client, and says the rest in headers.
-            assert (answer.status, answer.headers["allow"]) == (200 if content_type == GRPC else 405, "POST"), verb
-            if content_type == GRPC:
-                assert answer.headers["grpc-status"] == "12"
-            elif content_type == "application/json" and verb != "HEAD":
-                assert (answer.json["code"], answer.reason) == (12, "POST_ONLY")
-        assert clean.authorizer.asked == []
-        for headers in ({}, {"origin": "https://app.example.org", "access-control-request-method": "POST"}):
-            answer = await edge.call("OPTIONS", path, headers={**KEY, "content-type": content_type, **headers})
-            assert answer.status == 404 or answer.headers["grpc-status"] == "12"
-        clean.authorizer.asked.clear()
-    assert clean.journal.calls == []
 
 
 @pytest.mark.asyncio(loop_scope="session")
