@@ -124,7 +124,7 @@ def refuse_without_folder(path: Path) -> None:
     if not path.absolute().parent.is_dir():
         raise Failure(
             f"Cannot write {path}: there is no folder {path.parent}.",
-            ExitCode.USAGE,
+            ExitCode.FAILED,
             "CANNOT_WRITE",
             advice="Make it first; a name that ends with / is a folder, which is made.",
         )

@@ -19,7 +19,7 @@ from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, message_json, one_line
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
 from pagemesh_cli.verbs.times import duration, point
-from pagemesh_cli.verbs.upload import DOCUMENT, Retention
+from pagemesh_cli.verbs.upload import Retention, refuse_other_names
 
 documents = typer.Typer(no_args_is_help=True, help="See, keep and delete documents.")
 _LARGEST_PAGE = 1000
@@ -184,14 +184,7 @@ def _each(client: Client, output: Output, names: list[str], one: Callable[[str],
     anything is done where a name is none."""
     failures: list[Failure] = []
     names = list(dict.fromkeys(names))
-    for name in names:
-        if not DOCUMENT.fullmatch(name):
-            raise Failure(
-                f"'{name}' is no name of a document.",
-                ExitCode.USAGE,
-                "BAD_NAME",
-                advice="It is documents/ and 32 digits and letters, as `pagemesh documents list` prints it.",
-            )
+    refuse_other_names(names)
     for name in names:
         try:
             client.patiently(functools.partial(one, name), timeout_s=timeout_s)

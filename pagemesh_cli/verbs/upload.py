@@ -4,7 +4,7 @@ import datetime as dt
 import enum
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +22,7 @@ from pagemesh_cli.verbs.times import point
 DOCUMENT = re.compile(r"^documents/[0-9a-f]{32}$")
 _SUFFIXES = (".pdf", ".jpg", ".jpeg", ".png")
 """Of the files that are taken out of a folder; a file that is named is sent whatever it is called."""
+_NAMES = "A document is documents/ and 32 digits and letters, as `pagemesh documents list` prints it."
 # The next file would fare no better.
 _HOPELESS = (ExitCode.UNREACHABLE, ExitCode.REFUSED, ExitCode.INTERRUPTED)
 
@@ -111,6 +112,13 @@ def upload(
             )
 
 
+def refuse_other_names(names: Iterable[str]) -> None:
+    """Raises Failure BAD_NAME where one is no name of a document."""
+    for name in names:
+        if not DOCUMENT.fullmatch(name):
+            raise Failure(f"'{name}' is no name of a document.", ExitCode.USAGE, "BAD_NAME", advice=_NAMES)
+
+
 def document_name(client: Client, output: Output, source: str, *, timeout_s: float) -> str:
     """The name that is given, or that of the document which the file becomes.
 
@@ -164,7 +172,7 @@ def unreadable(path: Path, error: OSError) -> Failure:
     if isinstance(error, IsADirectoryError):
         advice = "Name one file. `pagemesh upload` and `pagemesh jobs submit` take all that are in a folder."
     elif isinstance(error, FileNotFoundError) and path.parts[:1] == ("documents",):
-        advice = "A document is documents/ and 32 digits and letters, as `pagemesh documents list` prints it."
+        advice = _NAMES
     return Failure(f"Cannot read {path}: {error.strerror}.", ExitCode.USAGE, "BAD_FILE", advice=advice)
 
 
