@@ -79,9 +79,10 @@ is up to 7.5 s, and then there is no second try: it is always less than 20 s."""
 _LOST_PAGES = 100
 _OCR_DPI = 200
 _OCR_MIN_CONFIDENCE = 0.5
-_OCR_TIMES_PAGE = 3.0
-"""A page may take so many times the time-out for parsing one before the rest of its lines is left out. Dense ones take
-5 s of computing; four times that much passes on the clock where every core is wanted by others."""
+_OCR_TIMES_PAGE = 2.5
+"""A page may take so many times the time-out for parsing one before the rest of its lines is left out: with the time
+for drawing it less than 20 s of computing. Dense ones take 5 to 8 s; four times that much passes on the clock where
+every core is wanted by others."""
 _OCR_MEMORY_BYTES = 1024 * 1024 * 1024
 """The models read a page in 0.6 GB, and the worst that was made for them in 0.66."""
 _OCR_IDLE_S = 300.0
