@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import pymupdf
+import uvloop
 
 from bench.bare_server import serve
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
@@ -83,4 +84,4 @@ async def main(tls: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    uvloop.run(main(Path(sys.argv[1])))

@@ -2,10 +2,11 @@
 
 The peer is `page.get_text()` in as many processes as there are cores, each with PyMuPDF imported before the clock
 starts; each document is a task of its own, whose texts come back to the caller, as anybody needs them who reads them.
-The service has as many parser processes; its client, which is a generated stub, runs on the same cores and takes its
-share of them, and so do Postgres and the task that store the pages and index them. A second peer is the least that a
-Python service can be (bare_service): gRPC and mTLS before the same processes and nothing else, with the same client.
-What it reaches of the first is the limit. All three read the same documents in the same order, with the same flags.
+The service has as many parser processes; its client, a generated stub in an event loop of uvloop, runs on the same
+cores and takes its share of them, and so do Postgres and the task that store the pages and index them. A second peer is
+the least that a Python service can be (bare_service): gRPC and mTLS before the same processes and nothing else, in the
+same kind of loop and with the same client. What it reaches of the first is the limit. All three read the same documents
+in the same order, with the same flags.
 
 Files are those of the corpus (`clean` and `papers`), or made ones where it is absent, several times over: each copy
 differs in its last bytes, so that it is a document of its own. Each round has a tenant of its own, so the first time is
@@ -29,6 +30,7 @@ from typing import Any
 import grpc
 import psutil
 import pymupdf
+import uvloop
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -308,7 +310,7 @@ def main() -> None:
         long_file = made_file(Path(made_in) / "long.pdf", pages=10_000)
         files = readable_files(Path(made_in))
         pages = COPIES * sum(map(raw_pages, files))
-        figures = asyncio.run(measure(stack, files, long_file))
+        figures = uvloop.run(measure(stack, files, long_file))
     detail = {
         "files": len(files),
         "copies": COPIES,

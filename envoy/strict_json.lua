@@ -7,8 +7,9 @@
 --           is an index into TYPES, SCALAR has no fields, FREE is google.protobuf.Struct and its like. `other` has the
 --           JSON name of those that are spelt in two ways. A map has `values`, the type of each of them, instead.
 --   PATHS   a tree over the segments of REST paths, "*" for any, as the transcoder has it; `methods` has, for an HTTP
---           method, the type of the request and of the body, which a file's has not; and the field that the body is
---           bound to where it is not the whole request.
+--           method, the type of the request and of the body, which a file's has not; the field that the body is
+--           bound to where it is not the whole request; and `bound`, what the path itself sets: the field, the segments
+--           that are its value, its name in a body, and what it may be called by those who do not know that.
 --
 -- A body is read once, from its first byte to its last, with a stack that has a bound. It is held back for that long, no
 -- longer than the edge's limit for bodies allows. What is no JSON is refused as well: the transcoder forgives names
@@ -16,6 +17,11 @@
 
 local MAX_DEPTH = 100  -- the transcoder's
 local MAX_VIOLATIONS = 10
+-- Names, objects and lists of a body. They are what costs a worker its time, and everybody whose connection it has: a
+-- megabyte of them took half a second. No method needs so many: the largest batch of jobs is ten thousand texts in one
+-- list, and a JSON Schema has 32 KiB.
+local MAX_PARTS = 20000
+local TOO_MANY = format("it has more than %d names, objects and lists", MAX_PARTS)
 
 -- What may come next.
 local VALUE, FIRST_VALUE, NAME, FIRST_NAME, MORE, END = 1, 2, 3, 4, 5, 6
@@ -95,14 +101,15 @@ local function unescaped(text)
   end
 end
 
--- Goes through a body of type `root` and answers what is wrong with its names, or nil where it is no JSON, and where.
-local function check(text, root, bound_to)
-  local wrong, depth, at = {}, 0, 1
+-- Goes through a method's body and answers what is wrong with its names, or nil where it is no JSON object, and where.
+-- `in_path` is what the path says of the field that it is bound to.
+local function check(text, method, in_path)
+  local wrong, depth, at, parts = {}, 0, 1, 0
   local is_object, types, seen, steps = {}, {}, {}, {}
-  local next_type, expected = root, VALUE
+  local next_type, expected, outermost = method.body, VALUE, nil
 
   local function path(last)
-    local parts = { bound_to or "" }
+    local parts = { method.field or "" }
     for level = 1, last do
       local step = steps[level]
       if not is_object[level] then
@@ -130,7 +137,7 @@ local function check(text, root, bound_to)
       same = kind.other[name] or name
       if not inner then
         inner = FREE
-        complain("UNKNOWN_FIELD", unknown(kind, name, TYPES[root]))
+        complain("UNKNOWN_FIELD", unknown(kind, name, TYPES[method.body], method))
       end
     elseif kind then
       inner = kind.values
@@ -139,6 +146,9 @@ local function check(text, root, bound_to)
       complain("DUPLICATE_FIELD", "it is there twice")
     end
     seen[depth][same] = true
+    if depth == 1 then
+      outermost = same
+    end
     return inner
   end
 
@@ -156,6 +166,10 @@ local function check(text, root, bound_to)
       at = stop and find(text, "[^ \t\r\n]", stop + 1)
       if not name or not at or byte(text, at) ~= 58 then
         return nil, at or #text
+      end
+      parts = parts + 1
+      if parts > MAX_PARTS then
+        return nil, at, TOO_MANY
       end
       next_type = named(name)
       expected = VALUE
@@ -177,9 +191,15 @@ local function check(text, root, bound_to)
       at = at + 1
     elseif expected ~= VALUE and expected ~= FIRST_VALUE then
       return nil, at
+    elseif depth == 0 and c ~= 123 then
+      return nil, at, "it has to begin with {"
     elseif c == 123 or c == 91 then
       if depth == MAX_DEPTH then
         return nil, at, "it is nested too deep"
+      end
+      parts = parts + 1
+      if parts > MAX_PARTS then
+        return nil, at, TOO_MANY
       end
       depth = depth + 1
       is_object[depth] = c == 123
@@ -190,11 +210,17 @@ local function check(text, root, bound_to)
       at = at + 1
     else
       if c == 34 then
-        at = end_of_string(text, at + 1)
-        if not at then
+        local stop, escaped = end_of_string(text, at + 1)
+        if not stop then
           return nil, #text
         end
-        at = at + 1
+        if depth == 1 and in_path and outermost == method.bound.in_body then
+          local value = sub(text, at + 1, stop - 1)
+          if (escaped and unescaped(value) or value) ~= in_path then
+            complain("DUPLICATE_FIELD", SAID_BY_PATH)
+          end
+        end
+        at = stop + 1
       else
         -- A number, true, false, null: which of them, and whether well written, is the transcoder's to say.
         local from = at
@@ -216,21 +242,33 @@ local function check(text, root, bound_to)
   return wrong
 end
 
--- What is wrong with the names of an address's parameters: dotted paths of fields of the request.
-local function check_query(query, root)
-  local wrong = {}
+local function unquoted(text)
+  return (gsub(text, "%%(%x%x)", function(hex)
+    return char(tonumber(hex, 16))
+  end))
+end
+
+-- What is wrong with the names of an address's parameters: dotted paths of fields of the request. One that the path
+-- sets already is refused: the transcoder would take the parameter, and another document than the path's.
+local function check_query(query, method)
+  local wrong, root = {}, TYPES[method.request]
   for parameter in query:gmatch("[^&]+") do
-    local name = gsub(gsub(sub(parameter, 1, (find(parameter, "=", 1, true) or 0) - 1), "+", " "), "%%(%x%x)", function(hex)
-      return char(tonumber(hex, 16))
-    end)
-    local kind = root
+    local name = unquoted((gsub(sub(parameter, 1, (find(parameter, "=", 1, true) or 0) - 1), "+", " ")))
+    local kind, reason, description, same = root, nil, nil, {}
     for step in name:gmatch("[^.]+") do
       local inner = kind and kind.fields and kind.fields[step]
       if kind and kind.fields and not inner then
-        wrong[#wrong + 1] = { reason = "UNKNOWN_FIELD", field = name, description = unknown(kind, step, root) }
+        reason, description = "UNKNOWN_FIELD", unknown(kind, step, root, method)
         break
       end
+      same[#same + 1] = kind and kind.other and kind.other[step] or step
       kind = inner and TYPES[inner]
+    end
+    if not reason and method.bound and concat(same, ".") == method.bound.field then
+      reason, description = "DUPLICATE_FIELD", SAID_BY_PATH
+    end
+    if reason then
+      wrong[#wrong + 1] = { reason = reason, field = name, description = description }
     end
     if #wrong == MAX_VIOLATIONS then
       break
@@ -258,14 +296,20 @@ local function find_path(method, path)
       return nil
     end
   end
-  return descend(PATHS, parts, 1, method)
+  local found = descend(PATHS, parts, 1, method)
+  local bound = found and found.bound
+  return found, bound and unquoted(concat(parts, "/", bound.from, bound.to))
 end
 
--- What a request is transcoded to, or nil where it is not. The transcoder takes a verb for one more segment,
--- and forgives slashes too many.
+-- What a request is transcoded to, and what the path says of the field that is bound to it; nil where it is not
+-- transcoded. The transcoder takes a verb for one more segment, and forgives slashes too many.
 local function method_of(method, path)
   path = gsub(path, "[?#].*$", "")
-  return find_path(method, (gsub(path, ":([^:/]*)$", "/%1"))) or find_path(method, path)
+  local found, in_path = find_path(method, (gsub(path, ":([^:/]*)$", "/%1")))
+  if found then
+    return found, in_path
+  end
+  return find_path(method, path)
 end
 
 local function refuse(handle)
@@ -275,21 +319,21 @@ local function refuse(handle)
     return
   end
   local path = headers:get(":path") or ""
-  local method = method_of(headers:get(":method") or "", path)
+  local method, in_path = method_of(headers:get(":method") or "", path)
   if not method then
     return
   end
   local query = find(path, "?", 1, true)
-  local wrong, at, why = check_query(query and sub(path, query + 1) or "", TYPES[method.request])
+  local wrong, at, why = check_query(query and sub(path, query + 1) or "", method)
   if #wrong == 0 and method.body then
     local body = handle:body()
     local size = body and body:length() or 0
     if size > 0 then
-      wrong, at, why = check(body:getBytes(0, size), method.body, method.field)
+      wrong, at, why = check(body:getBytes(0, size), method, in_path)
     end
   end
   if not wrong then
-    handle:respond({ [":status"] = "400" }, format("The body is not JSON: see byte %d%s.", at, why and ", " .. why or ""))
+    handle:respond({ [":status"] = "400" }, format("The body is not a JSON object: see byte %d%s.", at, why and ", " .. why or ""))
   elseif #wrong > 0 then
     -- No client can set this header; edge_replies.py passes on what is said with it. (Those from before the body came
     -- are no longer to be touched.)

@@ -5,6 +5,7 @@ local lower, concat, floor, min = string.lower, table.concat, math.floor, math.m
 
 local MAX_SHOWN_BYTES = 200
 local MAX_NAME_BYTES = 64  -- longer ones are not compared with those that are known
+local SAID_BY_PATH = "the path says it already; leave it out here"
 
 -- How many letters are wrong, missing, too many or changed with their neighbour (optimal string alignment).
 local function distance(a, b)
@@ -27,11 +28,12 @@ local function distance(a, b)
   return last[#b]
 end
 
--- The name of `kind` that is nearest to this one and spelt in the same style, and how far it is; nil where none is near.
+-- The name of `kind` that is nearest to this one and spelt in the same style, and how far it is; nil where none is near:
+-- no more than a third of its letters are wrong.
 local function nearest(kind, name)
   local snake = find(name, "_", 1, true) ~= nil
   local plain = gsub(lower(name), "_", "")
-  local best, least = nil, 2 + floor(#plain / 4)
+  local best, least = nil, 1 + floor(#plain / 3)
   for known in pairs(kind.fields) do
     if not find(known, snake and "%u" or "_") then
       local far = distance(plain, (gsub(lower(known), "_", "")))
@@ -43,11 +45,29 @@ local function nearest(kind, name)
   return best, least
 end
 
--- What is said of a name that `kind` does not have: what may have been meant, there, a level below or in the request.
-local function unknown(kind, name, root)
+-- Where a name belongs that has a place of its own beside the outermost message: in the path, or in the address where
+-- the body is bound to one field of the request, or nowhere, because it is that field.
+local function elsewhere(name, method)
+  if name == method.field then
+    return "the body is this field already; leave this level out"
+  elseif method.bound and method.bound.called[(gsub(lower(name), "_", ""))] then
+    return SAID_BY_PATH
+  elseif method.field and TYPES[method.request].fields[name] then
+    return "it belongs into the address, as ?" .. name .. "=..."
+  end
+  return nil
+end
+
+-- What is said of a name that `kind` does not have: where it belongs, or what may have been meant, there, a level below
+-- or in the outermost message, `root`.
+local function unknown(kind, name, root, method)
   local said = kind.name .. " has no such field"
   if #name > MAX_NAME_BYTES then
     return said
+  end
+  local place = kind == root and elsewhere(name, method)
+  if place then
+    return said .. "; " .. place
   end
   local best, least = nearest(kind, name)
   if not best then

@@ -72,8 +72,12 @@ _ADVICE = {
 }
 _PROVIDER_AWAY = "The model's provider does not do its part, the stack does: try again later, or another --model."
 _PROVIDER_BUSY = "The model's provider takes no more now: wait and try again, or try another --model."
+_SAVE_ANEW = "Open it in a viewer: if that can, print or save it anew as PDF, and give that file."
 _ADVICE_BY_REASON = {
-    "DOCUMENT_CORRUPT": "Open it in a viewer: if that can, print or save it anew as PDF, and give that file.",
+    "DOCUMENT_CORRUPT": _SAVE_ANEW,
+    "DOCUMENT_HAS_NO_PAGES": _SAVE_ANEW,
+    "DOCUMENT_ENCRYPTED": "Save it without its password, and give that file: only extract and render take passwords.",
+    "UNSUPPORTED_MEDIA_TYPE": "Print or save it as PDF, or as a JPEG or PNG picture, and give that file.",
     "DOCUMENT_NOT_FOUND": "`pagemesh documents list` shows what there is; documents expire when their time is over.",
     "BREAKER_OPEN": "Something behind the service keeps failing: try again in a moment.",
     "PROVIDER_UNAVAILABLE": _PROVIDER_AWAY,
@@ -87,6 +91,11 @@ _ADVICE_BY_REASON = {
     "PROVIDER_CREDENTIAL": "The stack's operator has to mend the key for the model's provider; yours is fine.",
 }
 """Where the reason, of docs/errors.md, says more than the code."""
+
+
+def advice_for(reason: str) -> str:
+    """What to do at this reason of docs/errors.md; empty where that is not known."""
+    return _ADVICE_BY_REASON.get(reason, "")
 
 
 def from_rpc_error(error: grpc.RpcError) -> Failure:

@@ -119,6 +119,17 @@ def refuse_to_replace(paths: list[Path], *, force: bool) -> None:
             raise _exists(path)
 
 
+def refuse_without_folder(path: Path) -> None:
+    """Raises Failure CANNOT_WRITE where the folder of the file is not there."""
+    if not path.absolute().parent.is_dir():
+        raise Failure(
+            f"Cannot write {path}: there is no folder {path.parent}.",
+            ExitCode.FAILED,
+            "CANNOT_WRITE",
+            advice="Make it first; a name that ends with / is a folder, which is made.",
+        )
+
+
 def make_folder(path: Path) -> None:
     """Makes the folder and those above it where they are missing. Raises Failure."""
     try:

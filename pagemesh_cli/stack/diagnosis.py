@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pagemesh_cli.counting import counted
 from pagemesh_cli.stack.checkout import find_checkout
 from pagemesh_cli.stack.credentials import load_credentials
 from pagemesh_cli.stack.errors import StackError
@@ -157,7 +158,7 @@ def look_at_certificates(data: DataDir, now: dt.datetime) -> Iterator[Finding]:
     ends = {identity: authority.remaining(identity, now=now) for identity in IDENTITIES}
     ends["CA"] = authority.ca_remaining(now=now)
     first = min(ends, key=lambda name: ends[name])
-    found = f"the first to end is {first}'s, in {ends[first].days} days"
+    found = f"the first to end is {first}'s, in {counted(ends[first].days, 'day')}"
     if broken := [identity for identity in IDENTITIES if not _fits(authority, identity)]:
         advice = "Remove the folder of each in pki/tls and start the stack anew: `pagemesh up` makes it again."
         yield Finding("keys", Grade.FAIL, f"not that of the certificate: {', '.join(broken)}", advice)

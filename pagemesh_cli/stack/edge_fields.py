@@ -11,6 +11,7 @@ SCALAR, FREE = 0, -1
 # A file as it is; and what takes any name.
 _RAW = "google.api.HttpBody"
 _FREE = {_RAW, "google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"}
+_VARIABLE = re.compile(r"\{(?P<field>[\w.]+)(=(?P<value>[^}]*))?\}")
 _SEGMENT = re.compile(r"[\w.-]+|\*")
 
 
@@ -92,6 +93,8 @@ def _add(method: MethodDescriptor, types: _Types, paths: dict[str, object]) -> N
         raise ValueError(f"{method.full_name}: strict_json.lua knows raw bodies of streams alone.")
     if method.client_streaming and "body" in leaf:
         raise ValueError(f"{method.full_name}: strict_json.lua reads one message, and this is a stream of them.")
+    if bound := _bound(method, getattr(rule, verb), rule.body):
+        leaf["bound"] = bound
     node = paths
     for segment in _segments(getattr(rule, verb)):
         step = node.setdefault(segment, {})
@@ -100,6 +103,40 @@ def _add(method: MethodDescriptor, types: _Types, paths: dict[str, object]) -> N
     methods = node.setdefault("methods", {})
     assert isinstance(methods, dict)
     methods[verb.upper()] = leaf
+
+
+def _bound(method: MethodDescriptor, template: str, body: str) -> dict[str, object]:
+    """What the path sets: of `/v1/{document.name=documents/*}` the field document.name, which is `name` in a body that
+    is bound to document; its value, the segments 2 to 3; and what callers may take its name for."""
+    variables = list(_VARIABLE.finditer(template))
+    if not variables:
+        return {}
+    if len(variables) > 1:
+        raise ValueError(f"{template}: strict_json.lua knows one field in a path.")
+    dotted, value = variables[0]["field"], variables[0]["value"] or "*"
+    names: list[str] = []
+    message: Descriptor | None = method.input_type
+    for step in dotted.split("."):
+        if message is None:
+            raise ValueError(f"{template}: {dotted} goes into a field that is no message.")
+        field = message.fields_by_name[step]
+        names.append(field.json_name)
+        message = field.message_type
+    first = template[: variables[0].start()].strip("/").count("/") + 2
+    collection = value.split("/")[0].lower()
+    one = _singular(collection)
+    called = {names[-1].lower(), "name", "id", collection, one, f"{one}id", f"{one}name"} - {"*", ""}
+    bound: dict[str, object] = {"field": ".".join(names), "from": first, "to": first + value.count("/")}
+    inside = names[1:] if body == dotted.split(".")[0] else names
+    if len(inside) == 1:
+        bound["in_body"] = inside[0]
+    return bound | {"called": dict.fromkeys(sorted(called), 1)}
+
+
+def _singular(collection: str) -> str:
+    if collection.endswith("ies"):
+        return f"{collection[:-3]}y"
+    return collection.removesuffix("es" if collection.endswith("ches") else "s")
 
 
 def _segments(template: str) -> list[str]:

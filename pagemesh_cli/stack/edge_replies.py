@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 DOMAIN = "pagemesh"
 _INFO_TYPE = "type.googleapis.com/google.rpc.ErrorInfo"
 _RETRY_TYPE = "type.googleapis.com/google.rpc.RetryInfo"
+_CEL_FILTER_TYPE = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
 
 Json = dict[str, object]
 
@@ -24,8 +25,9 @@ PASSWORD_IN_ADDRESS = r"[^?]*\?(.*&)?{}([=&].*)?".format(
 
 @dataclass(frozen=True)
 class Reply:
-    """`code` is google.rpc.Code. A row fits where all of `status` (HTTP), `flag` (Envoy's response flag) and `path` (a
-    regular expression for all of the address) fit."""
+    """`code` is google.rpc.Code. A row fits where all of these fit: `status` (HTTP), `flag` (Envoy's response flag),
+    `path` (a regular expression for all of the address), `why` (one for how Envoy's response code details begin).
+    """
 
     reason: str
     code: int
@@ -34,6 +36,7 @@ class Reply:
     status: int | None = None
     flag: str | None = None
     path: str | None = None
+    why: str | None = None
     answer_status: int | None = None
     """HTTP status for JSON callers where Envoy's own is not the one that clients expect."""
     grpc_code: int | None = None
@@ -54,7 +57,8 @@ REPLIES = (
     Reply("HEADERS_TOO_LARGE", 3, "The headers are too many or too large.", status=431),
     Reply("QUOTA_EXCEEDED", 8, status=429, flag="UAEX", retry=True),
     Reply("RATE_LIMITED", 8, "Too many requests. Wait as long as retry-after says.", status=429, retry=True),
-    Reply("NO_ROUTE", 5, "There is nothing at this path.", status=404, grpc_code=12),
+    Reply("NO_ROUTE", 5, "There is nothing at this path, or not for this method.", status=404, grpc_code=12),
+    Reply("POST_ONLY", 12, "This is the path of a gRPC method, which is called with POST.", status=405),
     Reply("HOST_UNKNOWN", 5, "The edge does not answer for this host.", status=421),
     Reply("UNAUTHENTICATED", 16, "The API key is missing, unknown, expired or revoked.", status=401),
     Reply("PERMISSION_DENIED", 7, status=403),
@@ -65,8 +69,31 @@ REPLIES = (
         status=400,
         path=PASSWORD_IN_ADDRESS,
     ),
-    Reply("INVALID_REQUEST", 3, "This is not valid HTTP.", status=400, flag="DPE"),
-    Reply("INVALID_REQUEST", 3, status=400),
+    Reply(
+        "INVALID_REQUEST",
+        3,
+        "The path can be read in two ways. Write it without #, %2F, %5C and %00.",
+        status=400,
+        why="path_normalization_failed",
+    ),
+    Reply("INVALID_REQUEST", 3, "The Host header is missing.", status=400, why="missing_host_header"),
+    Reply(
+        "INVALID_REQUEST",
+        3,
+        "The name of a header has an underscore in it. Write a dash.",
+        status=400,
+        why="http[123][.]unexpected_underscore",
+    ),
+    Reply("INVALID_REQUEST", 3, "This is not valid HTTP.", status=400, why="http[123][.]"),
+    Reply("INVALID_REQUEST", 3, "HTTP/1.0 is not spoken here. Use HTTP/1.1 or HTTP/2.", status=426),
+    # These say themselves what is wrong.
+    Reply("INVALID_REQUEST", 3, status=400, why="lua_response|(early_)?grpc_json_transcode_failure|ext_authz"),
+    Reply(
+        "INVALID_REQUEST",
+        3,
+        "The edge does not take this request; its access log has the reason beside the request id.",
+        status=400,
+    ),
     Reply("EDGE_ERROR", 13, "The edge could not handle the request."),
 )
 
@@ -103,10 +130,9 @@ def _grpc(reply: Reply) -> Json:
     headers = {"grpc-status": str(code)}
     if reply.message is not None:
         headers["grpc-status-details-bin"] = _details(code, reply.reason, reply.message)
-    text = "%LOCAL_REPLY_BODY%" if reply.message is None else reply.message
     return {
         "filter": _all([*caller, *_conditions(reply)]),
-        "body_format_override": {"text_format_source": {"inline_string": text}},
+        "body_format_override": {"text_format_source": {"inline_string": _words(reply)}},
         "headers_to_add": [{"header": {"key": key, "value": value}} for key, value in headers.items()],
     }
 
@@ -122,14 +148,18 @@ def _json(reply: Reply) -> Json:
     details: list[Json] = [{"@type": _INFO_TYPE, "reason": reply.reason, "domain": DOMAIN}]
     if reply.retry:
         details.append({"@type": _RETRY_TYPE, "retryDelay": "%RESP(RETRY-AFTER)%s"})
-    message = "%LOCAL_REPLY_BODY%" if reply.message is None else reply.message
     mapper: Json = {
         "filter": _all(_conditions(reply)),
-        "body_format_override": _json_body({"code": reply.code, "message": message, "details": details}),
+        "body_format_override": _json_body({"code": reply.code, "message": _words(reply), "details": details}),
     }
     if reply.answer_status is not None:
         mapper["status_code"] = reply.answer_status
     return mapper
+
+
+def _words(reply: Reply) -> str:
+    """The message as a format of Envoy's, for which a percent sign begins a command."""
+    return "%LOCAL_REPLY_BODY%" if reply.message is None else reply.message.replace("%", "%%")
 
 
 def _conditions(reply: Reply) -> list[Json]:
@@ -140,6 +170,11 @@ def _conditions(reply: Reply) -> list[Json]:
         conditions.append({"response_flag_filter": {"flags": [reply.flag]}})
     if reply.path is not None:
         conditions.append(_header(":path", {"safe_regex": {"regex": reply.path}}))
+    if reply.why is not None:
+        expression = f"response.code_details.matches('^({reply.why})')"
+        config = {"@type": _CEL_FILTER_TYPE, "expression": expression}
+        name = "envoy.access_loggers.extension_filters.cel"
+        conditions.append({"extension_filter": {"name": name, "typed_config": config}})
     return conditions
 
 

@@ -122,9 +122,15 @@ def _why_not_ready(body: bytes) -> str:
     return f"not ready: {', '.join(down)}" if down else "not ready: it is stopping"
 
 
+def _why(part: Mapping[str, object]) -> str:
+    """What the service says of a component, unless that is only that there is more in its log."""
+    return f" ({part['message']})" if part.get("reason", "CHECK_FAILED") != "CHECK_FAILED" else ""
+
+
 def _down(body: bytes, *, required: bool) -> list[str]:
     try:
         components = json.loads(body)["components"].items()
-        return [name for name, part in components if part["required"] is required and not part["up"]]
+        down = [(name, part) for name, part in components if part["required"] is required and not part["up"]]
+        return [f"{name}{_why(part) if required else ''}" for name, part in down]
     except (ValueError, KeyError, TypeError, AttributeError):
         return []  # not a service's report, so nothing more is known

@@ -117,7 +117,8 @@ class DataDir:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise StackRunning(f"A stack is already running on {self.root}.") from error
+                told = "`pagemesh status` shows it, `pagemesh down` stops it"
+                raise StackRunning(f"A stack is already running on {self.root}: {told}.") from error
             yield
         finally:
             os.close(descriptor)

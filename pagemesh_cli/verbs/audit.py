@@ -15,6 +15,7 @@ from rich.text import Text
 from pagemesh.ledger.v1 import audit_pb2, audit_service_pb2
 from pagemesh_cli.audit_chain import MAX_LINE_BYTES, BadRow, Place, verify
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
+from pagemesh_cli.counting import counted
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.new_file import write_whole
 from pagemesh_cli.output import Output, message_json, one_line
@@ -131,7 +132,8 @@ def verify_export(
             )
             return
         begin = "the beginning" if proof.begin.sequence == 0 else f"record {proof.begin.sequence + 1}"
-        output.write(f"{proof.tenant}: {proof.records} records from {begin} hold\n")
+        hold = f"{counted(proof.records, 'record')} from {begin} {'holds' if proof.records == 1 else 'hold'}"
+        output.write(f"{proof.tenant}: {hold}\n")
         output.write(f"{proof.end.sequence}:{proof.end.hash}\n")
         for text in proof.unproven:
             output.warn(text)

@@ -9,6 +9,7 @@ from rich.text import Text
 from pagemesh.ledger.v1 import usage_pb2
 from pagemesh.summarizer.v1 import summary_pb2
 from pagemesh_cli.client import Client
+from pagemesh_cli.counting import counted
 from pagemesh_cli.failures import Failure
 from pagemesh_cli.output import Output, printable
 from pagemesh_cli.verbs.anonymising import replaced
@@ -55,7 +56,7 @@ def print_consumption(output: Output, summary: summary_pb2.Summary) -> None:
     verbatim = " Where no quote is shown, the sentence is verbatim." if _any_verbatim(summary) else ""
     instead = f" in place of {summary.degraded_from}, which could not answer" if summary.degraded_from else ""
     cached = ", from the cache" if summary.cached else ""
-    calls = "1 model call" if used.provider_calls == 1 else f"{used.provider_calls} model calls"
+    calls = counted(used.provider_calls, "model call")
     pending = "" if used.settled else " (reserved; the exact amount follows)"
     output.write(
         f"\n{summary.grounded_share:.0%} of the sentences are grounded; {how} by {summary.model}{instead}"

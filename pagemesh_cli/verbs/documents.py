@@ -14,11 +14,12 @@ from rich.text import Text
 from pagemesh.extractor.v1 import document_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
 from pagemesh_cli.client import UNARY_TIMEOUT_S, Client
+from pagemesh_cli.counting import counted
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, message_json, one_line
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
 from pagemesh_cli.verbs.times import duration, point
-from pagemesh_cli.verbs.upload import DOCUMENT, Retention
+from pagemesh_cli.verbs.upload import Retention, refuse_other_names
 
 documents = typer.Typer(no_args_is_help=True, help="See, keep and delete documents.")
 _LARGEST_PAGE = 1000
@@ -183,14 +184,7 @@ def _each(client: Client, output: Output, names: list[str], one: Callable[[str],
     anything is done where a name is none."""
     failures: list[Failure] = []
     names = list(dict.fromkeys(names))
-    for name in names:
-        if not DOCUMENT.fullmatch(name):
-            raise Failure(
-                f"'{name}' is no name of a document.",
-                ExitCode.USAGE,
-                "BAD_NAME",
-                advice="It is documents/ and 32 digits and letters, as `pagemesh documents list` prints it.",
-            )
+    refuse_other_names(names)
     for name in names:
         try:
             client.patiently(functools.partial(one, name), timeout_s=timeout_s)
@@ -219,7 +213,7 @@ def _print_document(output: Output, found: document_pb2.Document) -> None:
     pages = str(found.page_count) if found.HasField("page_count") else "not known before it is first read"
     until = f", until {_time(found.expire_time)}" if found.HasField("expire_time") else ""
     lines = {
-        "file": f"{one_line(found.display_name)} ({found.media_type}, {found.size_bytes:,} bytes)",
+        "file": f"{one_line(found.display_name)} ({found.media_type}, {counted(found.size_bytes, 'byte')})",
         "sha256": found.sha256,
         "stored": _time(found.create_time),
         "kept": _retention(found.retention) + until,
@@ -231,7 +225,7 @@ def _print_document(output: Output, found: document_pb2.Document) -> None:
 def _print_receipt(output: Output, receipt: document_pb2.DeletionReceipt) -> None:
     lines = {
         "erased": f"{_time(receipt.delete_time)} ({receipt.cause or 'REQUESTED'})",
-        "file": f"{receipt.size_bytes:,} bytes, sha256 {receipt.sha256}",
+        "file": f"{counted(receipt.size_bytes, 'byte')}, sha256 {receipt.sha256}",
         "with it": f"objects {receipt.objects_deleted}, stored pages {receipt.pages_deleted}, "
         f"index entries {receipt.index_entries_deleted}, results {receipt.results_deleted}",
         "receipt": f"{receipt.name}, digest {receipt.digest}",

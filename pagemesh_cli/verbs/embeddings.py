@@ -2,6 +2,7 @@
 
 from pagemesh.summarizer.v1 import embedding_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S
+from pagemesh_cli.counting import counted
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.money import MaxCost, money
 from pagemesh_cli.verbs.options import Access, Json, Timeout, connected, connecting
@@ -29,5 +30,6 @@ def embed(
             return
         used = done.consumption
         cost = money(used.cost) if used.provider_calls else "nothing"
-        failed = f", {len(done.failed_pages)} pages cannot be read" if done.failed_pages else ""
-        output.write(f"{done.page_count} pages in {done.passage_count} passages by {done.model}, for {cost}{failed}\n")
+        failed = f", {counted(len(done.failed_pages), 'page')} cannot be read" if done.failed_pages else ""
+        what = f"{counted(done.page_count, 'page')} in {counted(done.passage_count, 'passage')}"
+        output.write(f"{what} by {done.model}, for {cost}{failed}\n")

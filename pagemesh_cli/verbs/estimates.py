@@ -7,7 +7,9 @@ import typer
 from google.protobuf import duration_pb2
 
 from pagemesh.summarizer.v1 import estimate_pb2, job_pb2, summarizer_service_pb2
-from pagemesh_cli.client import STREAM_TIMEOUT_S
+from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
+from pagemesh_cli.counting import counted
+from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.anonymising import Anonymise, replaced
 from pagemesh_cli.verbs.job_documents import stored
@@ -29,7 +31,10 @@ from pagemesh_cli.verbs.summaries import (
     StyleOption,
     summary_options,
 )
-from pagemesh_cli.verbs.upload import document_name
+from pagemesh_cli.verbs.upload import DOCUMENT, document_name, files_of
+
+_MOST_DOCUMENTS = 100
+"""Of one question: the contract's bound."""
 
 
 @connecting
@@ -52,7 +57,7 @@ def estimate(
     ] = "",
     pages: PagesOption = "",
     ask: Annotated[
-        str, typer.Option(metavar="QUESTION", help="Of an answer, not of a summary; the question may be about several.")
+        str, typer.Option(metavar="QUESTION", help="Of an answer, not of a summary: one, from all of the documents.")
     ] = "",
     model: ModelOption = "",
     ocr_model: OcrModelOption = "",
@@ -86,7 +91,7 @@ def estimate(
         if not ask and (len(sources) > 1 or Path(sources[0]).is_dir()):
             estimate_jobs(client, output, _as_job(request), stored(client, output, sources))
             return
-        names = [document_name(client, output, source, timeout_s=timeout) for source in sources]
+        names = _asked_about(client, output, sources, timeout_s=timeout)
         request.document, *others = dict.fromkeys(names)
         request.more_documents.extend(others)
         with output.progress("reading"):
@@ -95,6 +100,22 @@ def estimate(
             output.result({"estimate": message_json(found), "requestId": client.request_id})
         else:
             print_estimate(output, found)
+
+
+def _asked_about(client: Client, output: Output, sources: list[str], *, timeout_s: float) -> list[str]:
+    """The documents of one estimate, those of folders too. Raises Failure where they are more than a question may be
+    about, before any is uploaded."""
+    if not any(Path(source).is_dir() for source in sources):
+        return [document_name(client, output, source, timeout_s=timeout_s) for source in sources]
+    count = sum(1 if DOCUMENT.match(source) else len(list(files_of([Path(source)]))) for source in sources)
+    if count > _MOST_DOCUMENTS:
+        raise Failure(
+            f"A question is about {_MOST_DOCUMENTS} documents at most, and these are {count:,}.",
+            ExitCode.USAGE,
+            "TOO_MANY_DOCUMENTS",
+            advice="`pagemesh jobs submit FOLDER --ask QUESTION --estimate` asks each of them by itself.",
+        )
+    return list(stored(client, output, sources))
 
 
 def _look(request: summarizer_service_pb2.EstimateRequest, work: job_pb2.JobWork, language: str) -> None:
@@ -125,7 +146,7 @@ def print_estimate(output: Output, found: estimate_pb2.Estimate) -> None:
     output.write(
         f"price    {money(price.expected)}  ({money(price.low)} to {money(price.high)})\n"
         f"model    {found.model}, price book {found.price_book_version}\n"
-        f"pages    {found.page_count}{failed} in {found.chunk_count} parts{free}\n"
+        f"pages    {found.page_count}{failed} in {counted(found.chunk_count, 'part')}{free}\n"
         f"{scans}calls    {found.provider_calls}\n"
         f"tokens   {sent.expected} to the model  ({sent.low} to {sent.high}), "
         f"{received.expected} back  ({received.low} to {received.high})\n"

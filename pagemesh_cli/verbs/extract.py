@@ -10,9 +10,10 @@ import typer
 from pagemesh.extractor.v1 import extraction_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
 from pagemesh_cli.client import Client
+from pagemesh_cli.counting import counted
 from pagemesh_cli.extraction import Extraction, Tally
-from pagemesh_cli.failures import ExitCode, Failure
-from pagemesh_cli.new_file import refuse_to_replace
+from pagemesh_cli.failures import ExitCode, Failure, advice_for
+from pagemesh_cli.new_file import refuse_to_replace, refuse_without_folder
 from pagemesh_cli.output import Output
 from pagemesh_cli.page_formats import PageFormat, format_of
 from pagemesh_cli.page_progress import PageProgress
@@ -91,6 +92,7 @@ def extract(
             plan.parts.extend(["images"] if plan.parts else ["text", "blocks", "images"])
         if plan.output is not None and not plan.output.is_dir():
             refuse_to_replace([plan.output], force=force)
+            refuse_without_folder(plan.output)
         password = Password(output, password_file)
         name = document_name(client, output, source, timeout_s=timeout)
         request = pb.ExtractPagesRequest(name=name, ocr=extraction_pb2.OcrMode.Value(f"OCR_MODE_{ocr.name}"))
@@ -143,11 +145,12 @@ def _check_complete(client: Client, tally: Tally, lost: list[str]) -> None:
         said.append(f"{told(numbers)} ({reason})")
     if said:
         count = len(tally.failed)
-        what = "1 page could not be read" if count == 1 else f"{count} pages could not be read"
+        others = " The others are complete." if tally.read else ""
         raise Failure(
-            f"{what}: {'; '.join(said)}.{' The others are complete.' if tally.read else ''}",
+            f"{counted(count, 'page')} could not be read: {'; '.join(said)}.{others}",
             ExitCode.INCOMPLETE,
             "PAGES_FAILED",
+            advice=advice_for("DOCUMENT_CORRUPT") if "PAGE_CORRUPT" in tally.failed.values() else "",
             request_id=client.request_id,
         )
     if lost:

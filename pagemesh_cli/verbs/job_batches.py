@@ -8,6 +8,7 @@ from pagemesh.summarizer.v1 import job_batches_pb2, job_pb2
 from pagemesh_cli.client import Client
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.listing import Limit
+from pagemesh_cli.verbs.money import money
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
 
 _PAGE = 100
@@ -22,7 +23,7 @@ def list_batches(
     as_json: Json = False,
     access: Access,
 ) -> None:
-    """Print batches, newest first, with how many of their jobs are in which state."""
+    """Print batches, newest first, with how many of their jobs are in which state, and what they spent."""
     output = Output(as_json=as_json)
     with connected(output, access) as client:
         request = job_batches_pb2.ListBatchesRequest(page_size=min(limit, _PAGE), open_only=open_only)
@@ -56,6 +57,7 @@ def _print(output: Output, batch: job_pb2.JobBatch, told: str) -> None:
         return
     counts = [(name, getattr(batch.counts, name)) for name in _STATES]
     states = ", ".join(f"{count} {name}" for name, count in counts if count)
-    output.write(f"{batch.name} {batch.create_time.ToDatetime():%Y-%m-%d %H:%M} {states or 'no jobs'}\n")
+    spent = f", {money(batch.spent)} spent" if batch.HasField("spent") else ""
+    output.write(f"{batch.name} {batch.create_time.ToDatetime():%Y-%m-%d %H:%M} {states or 'no jobs'}{spent}\n")
     if told:
         output.note(told)

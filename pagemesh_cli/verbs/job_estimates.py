@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pagemesh.common.v1 import money_pb2
 from pagemesh.summarizer.v1 import estimate_pb2, job_estimates_pb2, job_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
+from pagemesh_cli.counting import counted
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.money import money
@@ -31,7 +32,7 @@ def estimate_jobs(client: Client, output: Output, work: job_pb2.JobWork, titles:
         _print_total(output, total)
     if total.error_count:
         raise Failure(
-            f"{total.error_count} of {len(waiting)} documents could not be estimated.",
+            f"{total.error_count} of {counted(len(waiting), 'document')} could not be estimated.",
             ExitCode.INCOMPLETE,
             "DOCUMENTS_FAILED",
             request_id=client.request_id,
@@ -86,7 +87,10 @@ def _print(output: Output, job: job_estimates_pb2.JobEstimate, title: str) -> No
     if job.HasField("error"):
         output.write(f"{job.document}  {_reason(job)}: {job.error.message}{told}\n")
         return
-    price, pages = job.estimate.price, f"{job.estimate.page_count} pages"
+    if job.estimate.cached:
+        output.write(f"{job.document}  free  its answer is in the cache{told}\n")
+        return
+    price, pages = job.estimate.price, counted(job.estimate.page_count, "page")
     cost = f"{money(price.expected)}  ({money(price.low)} to {money(price.high)})"
     output.write(f"{job.document}  {'free' if not price.high.micros else cost}  {pages}{told}\n")
 

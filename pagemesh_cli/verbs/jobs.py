@@ -10,6 +10,7 @@ import typer
 from pagemesh.common.v1 import money_pb2
 from pagemesh.summarizer.v1 import job_pb2, job_service_pb2
 from pagemesh_cli.client import Client
+from pagemesh_cli.counting import counted
 from pagemesh_cli.failures import ExitCode, Failure, from_status
 from pagemesh_cli.job_progress import JobProgress, progress_of
 from pagemesh_cli.output import Output, message_json
@@ -99,6 +100,13 @@ def submit(
     """Store files and queue a job for each; prints the batch."""
     output = Output(as_json=as_json)
     with connected(output, access) as client:
+        if estimate and watch:
+            raise Failure(
+                "--estimate queues nothing that could be watched.",
+                ExitCode.USAGE,
+                "BAD_ARGUMENTS",
+                advice="Say --estimate to learn what it would cost, and --watch when you hand it in.",
+            )
         if schema or ask or pages:
             kind = looking(schema, ask, model, ocr_model, anonymise or (), pages=pages)
         elif work is Work.SUMMARIZE:
@@ -126,7 +134,10 @@ def submit(
             output.result(message_json(batch))
         else:
             output.write(f"{batch.name}\n")
-            output.note(f"{batch.counts.total} jobs; `pagemesh jobs watch {batch.name}` shows how far they are", "dim")
+            output.note(
+                f"{counted(batch.counts.total, 'job')}; `pagemesh jobs watch {batch.name}` shows how far they are",
+                "dim",
+            )
         if watch:
             _watch_batch(client, output, batch.name, titles)
 
@@ -185,7 +196,7 @@ def show(job: Name, *, as_json: Json = False, access: Access) -> None:
             print_statements(output, found.result.answer)
         elif found.result.HasField("extract"):
             read = found.result.extract
-            output.write(f"{read.pages_read} of {read.page_count} pages, {read.words} words\n")
+            output.write(f"{read.pages_read} of {counted(read.page_count, 'page')}, {counted(read.words, 'word')}\n")
 
 
 @jobs.command()
@@ -332,10 +343,10 @@ def _watch_batch(client: Client, output: Output, name: str, titles: dict[str, st
                 progress.counts(counts)
             elif answer.HasField("event"):
                 progress.event(answer.event)
-    output.note(f"{counts.succeeded} of {counts.total} jobs succeeded", "dim")
+    output.note(f"{counts.succeeded} of {counted(counts.total, 'job')} succeeded", "dim")
     if counts.succeeded < counts.total:
         raise Failure(
-            f"{counts.failed} jobs failed and {counts.cancelled} were cancelled.",
+            f"{counted(counts.failed, 'job')} failed and {counted(counts.cancelled, 'was', 'were')} cancelled.",
             ExitCode.INCOMPLETE if counts.succeeded else ExitCode.FAILED,
             "JOBS_FAILED",
             advice=f"`pagemesh jobs dead --batch {name}` says why.",

@@ -12,7 +12,7 @@ from google.api import httpbody_pb2
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
 from pagemesh_cli.failures import ExitCode, Failure
-from pagemesh_cli.new_file import NewFile, make_folder, refuse_to_replace
+from pagemesh_cli.new_file import NewFile, make_folder, refuse_to_replace, refuse_without_folder
 from pagemesh_cli.output import Output
 from pagemesh_cli.page_progress import PageProgress
 from pagemesh_cli.passwords import Password
@@ -20,6 +20,7 @@ from pagemesh_cli.verbs.options import Access, Force, Json, PasswordFile, Quiet,
 from pagemesh_cli.verbs.ranges import LAST, PageRange, page_ranges
 from pagemesh_cli.verbs.upload import Source, document_name
 
+_OTHER_SUFFIXES = frozenset({".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf", ".avif", ".heic"})
 _SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png"}
 
 Pieces = Iterator[httpbody_pb2.HttpBody]
@@ -68,6 +69,7 @@ def render(
         several = path is not None and (bool(pages) or path.is_dir() or output_path.endswith("/"))
         if path is not None and not several:
             refuse_to_replace([path], force=force)
+            refuse_without_folder(path)
         form = picture_format or _format_of(path)
         password = Password(output, password_file)
         name = document_name(client, output, source, timeout_s=timeout)
@@ -203,4 +205,13 @@ def _tell(output: Output, name: str, files: list[Path]) -> None:
 
 
 def _format_of(path: Path | None) -> PictureFormat:
-    return PictureFormat.PNG if path is not None and path.suffix.lower() == ".png" else PictureFormat.JPEG
+    """What the name says. Raises Failure BAD_OUTPUT where it says something else than a picture can be."""
+    suffix = path.suffix.lower() if path is not None and not path.is_dir() else ""
+    if suffix in _OTHER_SUFFIXES:
+        raise Failure(
+            f"A picture is a JPEG or a PNG, and {path} says something else.",
+            ExitCode.USAGE,
+            "BAD_OUTPUT",
+            advice="Name it .jpg or .png, or say --format.",
+        )
+    return PictureFormat.PNG if suffix == ".png" else PictureFormat.JPEG

@@ -8,6 +8,7 @@ import typer
 from google.protobuf import json_format
 
 from pagemesh.summarizer.v1 import schema_service_pb2 as pb
+from pagemesh_cli.counting import counted
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, json_text, message_json, one_line
 from pagemesh_cli.verbs.fields import read_schema
@@ -104,4 +105,4 @@ def delete(
         if as_json:
             output.result(message_json(answer))
         else:
-            output.write(f"{answer.versions_deleted} versions deleted\n")
+            output.write(f"{counted(answer.versions_deleted, 'version')} deleted\n")

@@ -11,8 +11,9 @@ from pagemesh.extractor.v1 import extractor_service_pb2 as pb
 from pagemesh.extractor.v1 import search_pb2, vectors_pb2
 from pagemesh_cli.client import Client
 from pagemesh_cli.output import Output, message_json, one_line
-from pagemesh_cli.verbs.options import Access, Json, connected, connecting
+from pagemesh_cli.verbs.options import Access, Json, connected, connecting, failing
 from pagemesh_cli.verbs.times import when
+from pagemesh_cli.verbs.upload import refuse_other_names
 
 _LARGEST_PAGE = 100
 
@@ -45,6 +46,8 @@ def search(
 ) -> None:
     """Search the pages of all documents, best first."""
     output = Output(as_json=as_json)
+    with failing(output):
+        refuse_other_names(document or ())
     request = pb.SearchPagesRequest(query=" ".join(query), documents=document or [], languages=language or [])
     if hybrid:
         request.mode = vectors_pb2.SEARCH_MODE_HYBRID

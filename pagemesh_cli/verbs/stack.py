@@ -85,7 +85,9 @@ def _print_access(output: Output, root: Path, state: StackState, secret: str | N
     if secret is not None:
         output.write(f"export KEY={secret}\n")
     elif data.admin_file.exists():
-        output.note(f"the first admin key is in {data.admin_file}, as `secret`")
+        # The key itself stays off the screen: it was printed once, and this may be somebody else's terminal.
+        read = f"""sed -n 's/.*"secret": "\\(.*\\)".*/\\1/p' {shlex.quote(str(data.admin_file))}"""
+        output.write(f'export KEY="$({read})"\n')
 
 
 def _up_detached(output: Output, root: Path, port: int | None, *, rate_limits: bool, show_key: bool) -> None:

@@ -4,7 +4,7 @@ import datetime as dt
 import enum
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from google.protobuf import timestamp_pb2
 
 from pagemesh.extractor.v1 import document_pb2, extractor_service_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
+from pagemesh_cli.counting import counted
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, message_json
 from pagemesh_cli.verbs.options import Access, Json, Quiet, Timeout, connected, connecting
@@ -21,6 +22,7 @@ from pagemesh_cli.verbs.times import point
 DOCUMENT = re.compile(r"^documents/[0-9a-f]{32}$")
 _SUFFIXES = (".pdf", ".jpg", ".jpeg", ".png")
 """Of the files that are taken out of a folder; a file that is named is sent whatever it is called."""
+_NAMES = "A document is documents/ and 32 digits and letters, as `pagemesh documents list` prints it."
 # The next file would fare no better.
 _HOPELESS = (ExitCode.UNREACHABLE, ExitCode.REFUSED, ExitCode.INTERRUPTED)
 
@@ -110,6 +112,13 @@ def upload(
             )
 
 
+def refuse_other_names(names: Iterable[str]) -> None:
+    """Raises Failure BAD_NAME where one is no name of a document."""
+    for name in names:
+        if not DOCUMENT.fullmatch(name):
+            raise Failure(f"'{name}' is no name of a document.", ExitCode.USAGE, "BAD_NAME", advice=_NAMES)
+
+
 def document_name(client: Client, output: Output, source: str, *, timeout_s: float) -> str:
     """The name that is given, or that of the document which the file becomes.
 
@@ -153,18 +162,18 @@ def upload_file(
         raise unreadable(path, error) from error
     document = response.document
     known = "" if response.created else ", which was already there"
-    output.note(f"uploaded {path.name} ({document.size_bytes:,} bytes) as {document.name}{known}", "dim")
+    output.note(f"uploaded {path.name} ({counted(document.size_bytes, 'byte')}) as {document.name}{known}", "dim")
     return response
 
 
 def unreadable(path: Path, error: OSError) -> Failure:
     """A file that was named and cannot be read."""
-    return Failure(
-        f"Cannot read {path}: {error.strerror}.",
-        ExitCode.USAGE,
-        "BAD_FILE",
-        advice="Name a file, or a document as documents/{id}.",
-    )
+    advice = "Name a file, or a document as documents/{id}."
+    if isinstance(error, IsADirectoryError):
+        advice = "Name one file. `pagemesh upload` and `pagemesh jobs submit` take all that are in a folder."
+    elif isinstance(error, FileNotFoundError) and path.parts[:1] == ("documents",):
+        advice = _NAMES
+    return Failure(f"Cannot read {path}: {error.strerror}.", ExitCode.USAGE, "BAD_FILE", advice=advice)
 
 
 def files_of(paths: list[Path]) -> Iterator[Path]:
@@ -175,7 +184,12 @@ def files_of(paths: list[Path]) -> Iterator[Path]:
             continue
         found = sorted(_below(path))
         if not found:
-            raise Failure(f"{path} has no PDF, JPEG or PNG in it.", ExitCode.USAGE, "BAD_FILE")
+            raise Failure(
+                f"{path} has no PDF, JPEG or PNG in it.",
+                ExitCode.USAGE,
+                "BAD_FILE",
+                advice=f"Of a folder, files that end with {', '.join(_SUFFIXES)} are taken; name others one by one.",
+            )
         yield from found
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from pagemesh.ledger.v1 import ledger_service_pb2 as pb
 from pagemesh.ledger.v1 import usage_group_pb2
 from pagemesh_cli.client import STREAM_TIMEOUT_S, Client
+from pagemesh_cli.counting import counted
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.new_file import write_whole
 from pagemesh_cli.output import Output, message_json, printable
@@ -100,7 +101,7 @@ def _print(output: Output, answer: pb.QueryUsageResponse, asked: pb.QueryUsageRe
             )
     else:
         print_usage(output, answer.records)
-    output.write(f"{answer.total_records} records, {money(answer.total_cost)}; held {money(answer.held)}\n")
+    output.write(f"{counted(answer.total_records, 'record')}, {money(answer.total_cost)}; held {money(answer.held)}\n")
 
 
 def _query(client: Client, request: pb.QueryUsageRequest, limit: int) -> pb.QueryUsageResponse:
@@ -158,11 +159,11 @@ def _forecast(client: Client, output: Output) -> None:
         return
     output.write(f"spent this month {money(told.spent)}\n")
     if told.too_little_history:
-        output.write(f"no forecast: {told.history_days} whole days of history, and it takes 7\n")
+        output.write(f"no forecast: {counted(told.history_days, 'whole day')} of history, and it takes 7\n")
         return
     output.write(
         f"expected at its end {money(told.expected)}, between {money(told.low)} and {money(told.high)}"
-        f" (from {told.history_days} days)\n"
+        f" (from {counted(told.history_days, 'day')})\n"
     )
 
 
@@ -188,4 +189,4 @@ def _export(
     if output.as_json:
         output.result({"file": str(file.path), "bytes": file.written_bytes})
     else:
-        output.write(f"saved {file.written_bytes} bytes in {file.path}\n")
+        output.write(f"saved {counted(file.written_bytes, 'byte')} in {file.path}\n")

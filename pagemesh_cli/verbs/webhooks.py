@@ -8,6 +8,7 @@ import typer
 from pagemesh.ledger.v1 import ledger_service_pb2
 from pagemesh.ledger.v1 import webhook_delivery_pb2 as pb
 from pagemesh_cli.client import Client
+from pagemesh_cli.counting import counted
 from pagemesh_cli.failures import ExitCode, Failure
 from pagemesh_cli.output import Output, message_json, printable
 from pagemesh_cli.verbs.options import Access, Json, connected, connecting
@@ -143,6 +144,6 @@ def _deliveries(client: Client, state: int) -> Iterator[pb.WebhookDelivery]:
 
 def _tell(output: Output, delivery: pb.WebhookDelivery) -> None:
     state = pb.WebhookDeliveryState.Name(delivery.state).removeprefix("WEBHOOK_DELIVERY_STATE_").lower()
-    told = (delivery.name, delivery.webhook, delivery.event_type, state, f"{delivery.attempts} attempts")
+    told = (delivery.name, delivery.webhook, delivery.event_type, state, counted(delivery.attempts, "attempt"))
     why = f": {printable(delivery.last_failure)}" if delivery.last_failure else ""
     output.write(f"{' '.join(map(printable, told))}{why}\n")

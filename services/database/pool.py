@@ -21,6 +21,10 @@ ACQUIRE_TIMEOUT_S = 5.0
 RECONNECT_TIMEOUT_S = 5.0
 """One series of attempts with growing pauses; short, so that the pauses stay short when the server is back."""
 STATEMENT_TIMEOUT_MS = 10_000
+ANSWER_TIMEOUT_S = 15.0
+"""How long a server may say nothing to what it was told. It ends statements itself before that, unless it hangs, or the
+network swallows what is sent: a call would then wait for as long as its caller does."""
+_LOOK_EVERY_S = 0.1
 _CHECK_EVERY_S = 1.0
 """How long a connection is trusted after it was found alive, unless its socket has something to say, as it has when the
 server went. Asking at every use costs a round trip, a third of what a short read takes."""
@@ -42,6 +46,20 @@ _ABSENT = (
 )
 
 
+class BoundedConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """Waits ANSWER_TIMEOUT_S for each answer. It is closed then: what the server made of the statement is not known."""
+
+    async def wait(self, gen: Any, interval: float = _LOOK_EVERY_S, timeout: float | None = None) -> Any:
+        """As psycopg's. Raises OperationalError where no answer comes."""
+        try:
+            return await super().wait(gen, interval, ANSWER_TIMEOUT_S if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout:
+            if timeout is None:
+                # Now, without a rollback or a cancellation, which would wait for the same server.
+                self.pgconn.finish()
+            raise
+
+
 async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 20) -> Pool:
     """A pool that connects in the background: a database that is down at the start is waited for, not fatal."""
     found_alive: WeakKeyDictionary[psycopg.AsyncConnection[Any], float] = WeakKeyDictionary()
@@ -54,6 +72,7 @@ async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 2
 
     pool: Pool = AsyncConnectionPool(
         dsn,
+        connection_class=BoundedConnection,
         name=name,
         min_size=min_size,
         max_size=max_size,

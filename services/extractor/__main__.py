@@ -13,11 +13,12 @@ from pathlib import Path
 from pagemesh.extractor.v1.extractor_service_pb2 import DESCRIPTOR
 from pagemesh.extractor.v1.extractor_service_pb2_grpc import add_ExtractorServiceServicer_to_server
 from services.audit.service_trail import ServiceTrail
-from services.database.pool import Pool, open_pool, ping
+from services.database.pool import Pool, open_pool
+from services.database.schema import SchemaCheck
 from services.extractor.adapters import lifecycle_signals, ocr_protocol
 from services.extractor.adapters.clock import SystemClock
 from services.extractor.adapters.index_signals import indexer_signals
-from services.extractor.adapters.keeping_signals import keeping_signals
+from services.extractor.adapters.keeping_signals import keeping_signals, show_waiting
 from services.extractor.adapters.languages import LanguageGuesser
 from services.extractor.adapters.object_store import ObstoreObjectStore
 from services.extractor.adapters.ocr_page import RecognisedPageWriter
@@ -78,9 +79,10 @@ is up to 7.5 s, and then there is no second try: it is always less than 20 s."""
 _LOST_PAGES = 100
 _OCR_DPI = 200
 _OCR_MIN_CONFIDENCE = 0.5
-_OCR_TIMES_PAGE = 3.0
-"""A page may take so many times the time-out for parsing one before the rest of its lines is left out. Dense ones take
-5 s of computing; four times that much passes on the clock where every core is wanted by others."""
+_OCR_TIMES_PAGE = 2.5
+"""A page may take so many times the time-out for parsing one before the rest of its lines is left out: with the time
+for drawing it less than 20 s of computing. Dense ones take 5 to 8 s; four times that much passes on the clock where
+every core is wanted by others."""
 _OCR_MEMORY_BYTES = 1024 * 1024 * 1024
 """The models read a page in 0.6 GB, and the worst that was made for them in 0.66."""
 _OCR_IDLE_S = 300.0
@@ -146,6 +148,7 @@ async def serve(
         recogniser = _recogniser(settings, parser, stack)
         pages = PostgresPages(pool)
         keeper = PageKeeper(pages, limits=KeepingLimits(), signals=keeping_signals(), is_busy=lambda: parser.is_at_work)
+        show_waiting(keeper)
         stack.push_async_callback(keeper.flush)
         extract = ExtractPages(store, pages, keeper, parser, limits=extraction_limits(settings), recogniser=recogniser)
         servicer = ExtractorServicer(
@@ -166,7 +169,7 @@ async def serve(
             search=_search(pool, extract, _meanings(settings, pool, stack)),
             vectors=PostgresVectors(pool),
         )
-        health.add("database", lambda: ping(pool))
+        health.add("database", SchemaCheck(pool, service="extractor", directory=_MIGRATIONS))
         health.add("store", store.check)
         health.add("parser", parser.check)
         service_name = DESCRIPTOR.services_by_name["ExtractorService"].full_name

@@ -19,7 +19,8 @@ from pagemesh.ledger.v1.ledger_service_pb2_grpc import add_LedgerServiceServicer
 from pagemesh.ledger.v1.operator_service_pb2_grpc import add_OperatorServiceServicer_to_server
 from services.audit.concern import audited
 from services.audit.trail import Trail
-from services.database.pool import Pool, open_pool, ping
+from services.database.pool import Pool, open_pool
+from services.database.schema import SchemaCheck
 from services.ledger.adapters.anomaly_timer import AnomalyTimer
 from services.ledger.adapters.audit_timer import AuditTimer
 from services.ledger.adapters.budget_gauge import PostgresBudgetGauge
@@ -300,7 +301,7 @@ async def _serve(settings: LedgerSettings) -> None:
         stack.push_async_callback(pool.close)
         stack.push_async_callback(credentials.issuer_keys.close)
         stack.push_async_callback(trail.close, _TRAIL_GRACE_S)
-        health.add("database", lambda: ping(pool))
+        health.add("database", SchemaCheck(pool, service="ledger", directory=_MIGRATIONS))
         # Without it keys are looked up more often, and nothing else is worse.
         health.add("key_changes", credentials.changes.check, required=False)
         holds, prices = PostgresHolds(pool), _price_books(pool)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from services.runtime.errors import Unauthenticated
 from services.telemetry.context import TraceContext
 
+_UNTRACED = TraceContext("", "")
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -20,13 +22,14 @@ class Identity:
     scopes: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
-    """One incoming call. `deadline` is in the event loop's time; None means that there is none."""
+    """One incoming call, filled by the concerns around it as they come to know it. `deadline` is in the event loop's
+    time; None means that there is none."""
 
     method: str
-    request_id: str
-    trace: TraceContext
+    request_id: str = ""
+    trace: TraceContext = _UNTRACED
     peer: str = ""
     identity: Identity | None = None
     deadline: float | None = None

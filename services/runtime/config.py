@@ -82,6 +82,8 @@ class RuntimeSettings(DatabaseSettings, TelemetrySettings):
     """How long to go on serving after NOT_SERVING, so that the edge's health check (every second) sees it."""
     shutdown_s: Annotated[float, Field(gt=0, le=600)] = 20.0
     """How long calls in flight may take to end afterwards."""
+    calls_per_tenant: Annotated[int, Field(ge=1, le=100_000)] = 128
+    """How many calls of a tenant are worked on at a time."""
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -14,7 +14,6 @@ from services.runtime import access
 from services.runtime.call import Call
 from services.runtime.errors import InvalidArgument
 from services.runtime.middleware import Concern, Exchange, Policy, in_order
-from services.telemetry.context import TraceContext
 
 Handler = Callable[[Any, Any], Any]
 RpcHandler = Any
@@ -50,8 +49,8 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
 
     def _enter(self, details: grpc.HandlerCallDetails, context: "grpc.aio.ServicerContext[Any, Any]") -> "_Around":
         metadata = {k: v for k, v in details.invocation_metadata if isinstance(v, str)}
-        call = Call(details.method, "", TraceContext("", ""))
-        return _Around(Exchange(self._access(call.method), context, metadata, call), self._policy, self._concerns)
+        exchange = Exchange(self._access(details.method), context, metadata, Call(details.method))
+        return _Around(exchange, self._policy, self._concerns)
 
 
 class _Around:

@@ -49,11 +49,6 @@ class Exchange:
     response: object = None
     """What a unary call is answered with, once the servicer has said it."""
 
-    def update(self, **changes: Any) -> None:
-        """Changes the current call. Three times in each: by hand, which takes half of what `replace` does."""
-        self.call = Call(**{name: getattr(self.call, name) for name in Call.__slots__} | changes)
-        call.enter(self.call)
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -72,10 +67,9 @@ def request_id(exchange: Exchange, _: Policy) -> None:
     """Takes the caller's id and trace over, or makes them. The edge tells the client; nothing is sent back from here,
     since headers that go out early would fix the HTTP status of a stream before its first message."""
     given = exchange.metadata.get("x-request-id", "")
-    exchange.update(
-        request_id=given if _REQUEST_ID.match(given) else str(uuid.uuid4()),
-        trace=TraceContext.continued(exchange.metadata.get("traceparent")),
-    )
+    exchange.call.request_id = given if _REQUEST_ID.match(given) else str(uuid.uuid4())
+    exchange.call.trace = TraceContext.continued(exchange.metadata.get("traceparent"))
+    call.enter(exchange.call)
 
 
 def traced(exchange: Exchange, _: Policy) -> AbstractAsyncContextManager[None] | None:
@@ -87,7 +81,7 @@ def traced(exchange: Exchange, _: Policy) -> AbstractAsyncContextManager[None] |
 async def _traced(exchange: Exchange) -> AsyncIterator[None]:
     with spans.of_server(exchange.call.method, exchange.metadata.get("traceparent")) as span:
         if span.trace is not None:
-            exchange.update(trace=span.trace)
+            exchange.call.trace = span.trace
         try:
             yield
         finally:
@@ -141,7 +135,7 @@ async def deadline(exchange: Exchange, _: Policy) -> AsyncIterator[None]:
         return
     remaining = exchange.context.time_remaining()
     limit_s = MAX_CALL_S if remaining is None else min(max(remaining, 0.0), MAX_CALL_S)
-    exchange.update(deadline=asyncio.get_running_loop().time() + limit_s)
+    exchange.call.deadline = asyncio.get_running_loop().time() + limit_s
     timer = asyncio.timeout(limit_s)
     try:
         async with timer:
@@ -159,7 +153,7 @@ def auth(exchange: Exchange, policy: Policy) -> None:
     peer = peer_name(exchange.context.auth_context(), policy.trust_domain)
     if peer not in policy.peers:
         raise PermissionDenied("PEER_NOT_ALLOWED", "This service does not talk to that certificate.")
-    exchange.update(peer=peer, identity=_identity(exchange.metadata))
+    exchange.call.peer, exchange.call.identity = peer, _identity(exchange.metadata)
     exchange.access.check(peer, exchange.call.identity)
 
 
@@ -168,8 +162,9 @@ def validation(exchange: Exchange, _: Policy) -> None:
     exchange.checks.append(_validate)
 
 
-def in_order(*audit: Concern) -> tuple[Concern, ...]:
-    """The concerns of every call; `audit` is the service's own, where it keeps a trail."""
+def in_order(*audit: Concern, admission: Concern | None = None) -> tuple[Concern, ...]:
+    """The concerns of every call; `audit` is the service's own, where it keeps a trail, and `admission` what turns away
+    those that are too many."""
     return (
         request_id,  # first: everything after it is told apart by the id
         traced,  # outside of all work, which is below its span
@@ -178,6 +173,7 @@ def in_order(*audit: Concern) -> tuple[Concern, ...]:
         *audit,  # sees how the call ended before the caller does, and may refuse an answer that it could not write down
         deadline,  # from here on the caller's time runs
         auth,  # a stranger learns nothing of the contract's rules
+        *((admission,) if admission else ()),  # whose calls there are too many of is known, and nothing was done yet
         validation,  # last: only messages that somebody may send are worth the work
     )
 

@@ -14,6 +14,7 @@ from grpc_health.v1.health import aio as grpc_health
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from services.admission.calls_at_a_time import CallsAtATime
 from services.runtime import logging
 from services.runtime.config import RuntimeSettings
 from services.runtime.health import Health
@@ -55,8 +56,9 @@ class MeshServer:
         self._reflect = list(reflect)
         self._services: list[str] = []
         self._tls = TlsFolder(settings.tls_dir)
+        concerns = in_order(*audit, admission=CallsAtATime(settings.calls_per_tenant))
         self._server = grpc.aio.server(
-            interceptors=[MeshInterceptor(Policy(settings.trust_domain, frozenset(settings.peers)), in_order(*audit))],
+            interceptors=[MeshInterceptor(Policy(settings.trust_domain, frozenset(settings.peers)), concerns)],
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pagemesh.summarizer.v1 import (
@@ -61,9 +60,8 @@ from services.summarizer.domain.tails import Tails
 from services.summarizer.domain.turns import Turns
 from services.summarizer.job_parts import bell_of, desk_of, limits_of, notices_of, orders_of, servicer_of, worker_of
 from services.summarizer.model_parts import models_of
-from services.summarizer.outside import Outside, open_outside
+from services.summarizer.outside import MIGRATIONS, Outside, open_outside
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
 _SERVICE = summarizer_service_pb2.DESCRIPTOR.services_by_name["SummarizerService"].full_name
 _SCHEMAS = schema_service_pb2.DESCRIPTOR.services_by_name["SchemaService"].full_name
 _POLICIES = model_policy_service_pb2.DESCRIPTOR.services_by_name["ModelPolicyService"].full_name
@@ -94,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from services.database.migrate import migrate  # noqa: PLC0415
 
         database = load_settings(DatabaseSettings)
-        migrate(database.database_url.get_secret_value(), directory=_MIGRATIONS, schema="summarizer")
+        migrate(database.database_url.get_secret_value(), directory=MIGRATIONS, schema="summarizer")
         return 0
     if options.command == "worker":
         return run(work(load_settings(WorkerSettings)), name="services.summarizer worker")

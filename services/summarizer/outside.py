@@ -4,12 +4,14 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import redis.asyncio as redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.audit.service_trail import ServiceTrail
-from services.database.pool import Pool, open_pool, ping
+from services.database.pool import Pool, open_pool
+from services.database.schema import SchemaCheck
 from services.runtime.breaker import Breaker
 from services.runtime.clients import MeshClient
 from services.runtime.config import WrongSettingError
@@ -31,6 +33,7 @@ from services.summarizer.domain.ports import Provider
 from services.summarizer.embedding import open_model
 from services.summarizer.model_rates import tolls_of
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 _PEER_HEALTH_CAP_S = 1.0
 CACHE_REST_S = 5.0
 """A cache that kept failing is asked again so soon: asking costs 50 ms at most."""
@@ -77,7 +80,7 @@ async def open_outside(
         stack.push_async_callback(ledger.close)
         audit = ServiceTrail(pool, schema="summarizer", ledger=ledger, reads=audit_reads)
         stack.push_async_callback(audit.close)
-        health.add("database", lambda: ping(pool))
+        health.add("database", SchemaCheck(pool, service="summarizer", directory=MIGRATIONS))
         # Without it answers are slower, and nothing else is worse.
         health.add("redis", cache.ping, required=False)
         # Every replica would leave the edge at once if a peer were away: better a clear error from each call.

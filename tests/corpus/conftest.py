@@ -96,6 +96,10 @@ class Victim:
         children = (child for zygote in self.zygotes() for child in zygote.children())
         return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
+    def log(self) -> str:
+        """All that the extractor has logged."""
+        return (self.data.folder("logs") / "extractor.log").read_text()
+
     def files(self, folder: str) -> list[Path]:
         return [path for path in self.data.folder(folder).rglob("*") if path.is_file()]
 

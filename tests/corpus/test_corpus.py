@@ -141,7 +141,9 @@ async def test_nothing_is_left_of_all_this(victim: Victim, before: dict[str, int
     service = victim.service()
     assert (service.pid, victim.part().restarts) == (before["pid"], 0)
     zygotes = {f"zygote {process.pid}": process.num_fds() for process in victim.zygotes()}
-    assert {name for name in before if name.startswith("zygote")} <= set(zygotes), "no zygote has died"
+    gone = {name for name in before if name.startswith("zygote")} - set(zygotes)
+    # The one that reads pictures goes when nobody has needed it for five minutes.
+    assert len(gone) <= victim.log().count('"ocr_unloaded"'), "no zygote has died"
     assert all(count <= before.get(name, count) + 1 for name, count in zygotes.items())
     await eventually(lambda: service.num_fds() <= before["descriptors"] + 8, "no more descriptors than before")
     cores = psutil.cpu_count() or 1

@@ -55,6 +55,30 @@ def test_what_is_no_document_is_refused(world: World, name: str) -> None:
     assert world.edge.grpc(GET, {"name": name_of(content)}, world.keys["admin"]).code == "NOT_FOUND"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../etc/passwd",
+        "..\\win.pdf",
+        "invoice\u202efdp.pdf",
+        "a\x00b.pdf",
+        "a\r\nx: y.pdf",
+        "NUL.pdf",
+        "shell.php.pdf",
+    ],
+    ids=["up", "up-windows", "right-to-left", "zero", "header", "device", "program"],
+)
+def test_a_name_that_hides_something_is_refused(world: World, name: str) -> None:
+    content = files.good(8)
+    for outcome in (
+        world.edge.json(UPLOAD, {"display_name": name}, world.keys["admin"], body=content),
+        world.edge.grpc(UPLOAD, chunks(content, name), world.keys["admin"]),
+    ):
+        assert (outcome.code, outcome.reason) == ("INVALID_ARGUMENT", "SUSPICIOUS_FILE_NAME"), outcome
+        assert outcome.fields == ["display_name"]
+    assert world.edge.grpc(GET, {"name": name_of(content)}, world.keys["admin"]).code == "NOT_FOUND"
+
+
 def test_past_the_limit_declared(world: World) -> None:
     """The length is enough: the answer comes before the first byte of the file."""
     headers = {"authorization": f"Bearer {world.keys['admin']}", "content-length": str(LIMIT + 1)}

@@ -255,7 +255,7 @@ def test_a_document_is_embedded_for_what_it_may_cost(edge: Edge) -> None:
     )
     asked = Script(embedded=done)
     answer = edge(asked)("embed", name(1), "--max-cost", "0.05")
-    assert answer.out == "2 pages in 5 passages by mistral/m, for 0.000012 USD, 1 pages cannot be read\n"
+    assert answer.out == "2 pages in 5 passages by mistral/m, for 0.000012 USD, 1 page cannot be read\n"
     (request,) = asked.embeddings
     assert (request.document, request.max_cost.micros) == (name(1), 50_000)
     assert edge(asked)("embed", name(1), "--json").json["embedded"]["passageCount"] == 5

@@ -75,9 +75,9 @@ def test_the_access_log_is_closed_to_others(stack: RunningStack) -> None:
 
 
 @contextmanager
-def reporting(status: int, components: dict[str, tuple[bool, bool]]) -> Iterator[int]:
-    """Answers a service's /readyz with these components (required, up); the port."""
-    named = {name: {"required": required, "up": up} for name, (required, up) in components.items()}
+def reporting(status: int, components: dict[str, tuple[bool, bool]], **why: str) -> Iterator[int]:
+    """Answers a service's /readyz with these components (required, up), all down for the same reason; the port."""
+    named = {name: {"required": required, "up": up, **why} for name, (required, up) in components.items()}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -104,6 +104,11 @@ def test_what_a_service_does_without_is_told_apart_from_what_it_needs() -> None:
     with (
         reporting(503, {"postgres": (True, False), "cache": (False, False)}) as port,
         pytest.raises(OSError, match=r"^not ready: postgres$"),
+    ):
+        check_http(port, "/readyz")
+    with (
+        reporting(503, {"postgres": (True, False)}, reason="SCHEMA_BEHIND", message="Run migrate.") as port,
+        pytest.raises(OSError, match=r"^not ready: postgres \(Run migrate\.\)$"),
     ):
         check_http(port, "/readyz")
     assert missing_comforts({"summarizer_http": pick_free_port()}, "summarizer") == []

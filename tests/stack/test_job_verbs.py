@@ -51,11 +51,30 @@ def test_a_batch_is_listed_cancelled_and_retried(pagemesh: Command, folder: Path
     cancelled = pagemesh("jobs", "cancel", batch)
     assert (cancelled.code, "cancelled now" in cancelled.err) == (0, True)
     assert batch not in pagemesh("jobs", "batches", "--open").out
-    assert batch in pagemesh("jobs", "batches", "--limit", "100").out
+    (line,) = [line for line in pagemesh("jobs", "batches", "--limit", "100").out.splitlines() if batch in line]
+    assert line.endswith(" USD spent")
     retried = pagemesh("jobs", "retry", batch, "--cancelled")
     assert (retried.code, "queued now" in retried.err) == (0, True)
     assert pagemesh("jobs", "cancel", batch, "--json").json["name"] == batch
     assert pagemesh("jobs", "cancel", f"jobBatches/{'0' * 32}", "--json").error["reason"] == "BATCH_NOT_FOUND"
+
+
+def test_an_estimate_is_not_watched_and_a_question_is_about_a_folder(
+    pagemesh: Command, folder: Path, tmp_path: Path
+) -> None:
+    both = pagemesh("jobs", "submit", str(folder), "--estimate", "--watch", "--json")
+    assert (both.code, both.error["reason"]) == (2, "BAD_ARGUMENTS")
+    assert "--estimate" in both.error["advice"]
+    for name in ("0.pdf", "1.pdf"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    asked = pagemesh("estimate", str(tmp_path), "--ask", "What does a page cost?", "--json")
+    assert asked.code == 0, asked.err
+    assert asked.json["estimate"]["pageCount"] > 0
+    for number in range(99):
+        (tmp_path / f"more{number}.pdf").touch()
+    many = pagemesh("estimate", str(tmp_path), "--ask", "What does a page cost?", "--json")
+    assert (many.code, many.error["reason"]) == (2, "TOO_MANY_DOCUMENTS")
+    assert "101" in many.error["message"]
 
 
 def test_the_operator_sees_whose_jobs_wait(pagemesh: Command, stack: RunningStack, folder: Path) -> None:

@@ -3,7 +3,7 @@
 import structlog
 from prometheus_client import Counter, Gauge
 
-from services.extractor.domain.page_keeper import KeepingSignals
+from services.extractor.domain.page_keeper import KeepingSignals, PageKeeper
 from services.runtime.errors import PagemeshError
 
 _STORED = Counter("pagemesh_extractor_stored_pages", "Pages that were stored.")
@@ -16,7 +16,12 @@ log = structlog.get_logger()
 
 def keeping_signals() -> KeepingSignals:
     """For the page keeper."""
-    return KeepingSignals(stored=_stored, failed=_failed, waiting=_WAITING.set)
+    return KeepingSignals(stored=_stored, failed=_failed)
+
+
+def show_waiting(keeper: PageKeeper) -> None:
+    """Lets the metrics say what waits in it."""
+    _WAITING.set_function(lambda: keeper.waiting_bytes)
 
 
 def _stored(pages: int, size_bytes: int) -> None:

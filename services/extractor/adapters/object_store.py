@@ -23,6 +23,9 @@ from services.runtime.errors import Unavailable
 
 CALL_TIMEOUT_S = 10.0
 TRANSFER_TIMEOUT_S = 60.0
+SILENCE_S = 7.0
+"""How long S3 may say nothing to a request of a transfer. What was waited for so long is not asked for again: a server
+that fails is asked up to _RETRIES times more, and one that hangs is told of before the caller gives up."""
 _SLOWEST_BYTES_PER_S = 4 * 1024 * 1024
 """A transfer has time for as many more."""
 _CONNECT_TIMEOUT_S = 3
@@ -69,13 +72,13 @@ class ObstoreObjectStore:
             url,
             client_options={
                 # Of each read, and of a request as a whole; a call is bounded below, with its attempts.
-                "read_timeout": timedelta(seconds=CALL_TIMEOUT_S),
+                "read_timeout": timedelta(seconds=SILENCE_S),
                 "timeout": timedelta(seconds=TRANSFER_TIMEOUT_S),
                 "connect_timeout": timedelta(seconds=_CONNECT_TIMEOUT_S),
                 # The only AWS_… variable that options of our own would hide.
                 "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true",
             },
-            retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=TRANSFER_TIMEOUT_S)},
+            retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=SILENCE_S * 0.9)},
             **_encryption(encryption),
         )
 
@@ -106,7 +109,7 @@ class ObstoreObjectStore:
         if self._root is not None:
             with _translated("get"):
                 # Not in a thread: it costs less than changing to one, and no byte is read.
-                file: Any = open(self._root / key, "rb", 0)  # noqa: ASYNC230, SIM115, PTH123
+                file: Any = open(f"{self._root}/{key}", "rb", 0)  # noqa: ASYNC230, SIM115, PTH123
             with file:
                 yield file
             return

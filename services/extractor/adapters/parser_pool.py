@@ -73,6 +73,8 @@ class ParserPool:
         self._spare_wanted = asyncio.Event()
         self._task_id = 0
         self._language = LanguageGuesser()
+        _BUSY.set_function(lambda: self.busy)
+        _WAITING.set_function(lambda: self.waiting)
 
     async def start(self) -> None:
         """Starts the parent and a first process. Raises Unavailable."""
@@ -138,18 +140,17 @@ class ParserPool:
     @contextlib.asynccontextmanager
     async def _begun(self, task: _Task, make: Callable[[ParserProcess, _Task], _Run]) -> AsyncIterator[_Run]:
         """The task on a process, which is taken from it with the context."""
-        with _WAITING.track_inprogress():
-            turns = task.turns if isinstance(task, ParseTask) else 0
-            await self._slots.acquire(task.tenant, timeout_s=task.wait_s, turns=turns)
+        turns = task.turns if isinstance(task, ParseTask) else 0
+        await self._slots.acquire(task.tenant, timeout_s=task.wait_s, turns=turns)
         try:
             process = await self._process_for(task)
         except BaseException:
             self._slots.release(task.tenant)
             raise
         self._busy[process] = task.tenant
-        _BUSY.inc()
         self._trim()
-        self._spare_wanted.set()
+        if not self._has_spare():
+            self._spare_wanted.set()
         run = make(process, task)
         try:
             self._task_id = (self._task_id + 1) % (1 << 32)
@@ -163,7 +164,6 @@ class ParserPool:
         tenant = self._busy.pop(process, None)
         if tenant is None:
             return
-        _BUSY.dec()
         self._give_back(process, finished=finished)
         self._slots.release(tenant)
 
@@ -281,12 +281,15 @@ class ParserPool:
             self._end(process, process.end)
             self._spare_wanted.set()
 
+    def _has_spare(self) -> bool:
+        return any(process.tenant is None and process.end is None for process in self._idle)
+
     async def _keep_spare(self) -> None:
         """Keeps one process ready that has seen no file, so that a new tenant or a retry does not wait for a fork."""
         while True:
             await self._spare_wanted.wait()
             self._spare_wanted.clear()
-            if any(p.tenant is None and p.end is None for p in self._idle):
+            if self._has_spare():
                 continue
             try:
                 spare = await self._spawn()

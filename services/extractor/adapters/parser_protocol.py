@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """Largest page on the wire. JSON writes a control character as six, and the edge sends messages of at most 32 MiB:
@@ -142,8 +143,7 @@ _MAX_PAYLOAD = _NUMBER.size + MAX_PAGE_BYTES
 _MAX_PICTURE_PAYLOAD = 16 + MAX_PICTURE_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One frame from a process. `number` is a page, or for OPENED how many there are."""
 
     kind: AnswerKind

@@ -38,6 +38,7 @@ from services.extractor.domain.pages import (
     Refused,
 )
 from services.extractor.domain.ports import ParseTask
+from services.extractor.domain.stored_pages import DOCUMENT_PARTS
 
 FILE_FORMAT = {MediaType.PDF: Format.PDF, MediaType.JPEG: Format.JPEG, MediaType.PNG: Format.PNG}
 _PART = {
@@ -91,6 +92,8 @@ class ParserRun:
         self._max_pixels = max_pixels
         self._guess_language = guess_language
         self._task = task
+        self._parts = task.parts & ~DOCUMENT_PARTS
+        self._guesses = Part.LANGUAGE in task.parts
         self._expected = task.first_page
         self._last = 0
         self._opened = False
@@ -130,10 +133,14 @@ class ParserRun:
             broken: ParserLost | None = None
             try:
                 for answer in answers:
-                    await self._take(answer, events)
-            except ParserLost as lost:
-                broken = lost  # what came before is as good as ever
-            _READ.inc(sum(isinstance(event, Page) for event in events))
+                    if self._takes_long(answer):
+                        events.extend(await asyncio.to_thread(self._events_of, answer))
+                    else:
+                        events.extend(self._events_of(answer))
+            except (ValueError, DecodeError) as exc:
+                broken = self._broken()  # what came before is as good as ever
+                broken.__cause__ = exc
+            self._count(events)
             if events:
                 yield events
             if broken is not None:
@@ -143,67 +150,64 @@ class ParserRun:
                     del broken  # which names this frame, and with it the pages
             self._process.credit(sum(isinstance(event, Page | FailedPage) for event in events))
 
-    async def _take(self, answer: Answer, events: list[ParserEvent]) -> None:
-        """Adds what the answer means to `events`. Raises ParserLost."""
-        if answer.kind is AnswerKind.DONE:
-            self._finish(self._is_done())
-            return
-        event = await self._event(answer)
-        events.append(event)
-        if isinstance(event, FailedPage):
-            _PAGES.labels(event.fault.value).inc()
-        elif isinstance(event, Refused):
-            self._finish(True)
+    def _takes_long(self, answer: Answer) -> bool:
+        """Whether reading it would hold up the loop."""
+        return self._guesses or len(answer.content) > _MANY_BYTES
 
-    def _is_done(self) -> bool:
+    def _events_of(self, answer: Answer) -> tuple[ParserEvent, ...]:
+        """What an answer means. A process that was taken over may say anything: what makes no sense ends it. Raises
+        ValueError and DecodeError."""
+        kind = answer.kind
+        if kind is AnswerKind.PAGE or kind is AnswerKind.PAGE_FAILED:
+            if answer.number != self._expected or answer.number > self._last:
+                raise ValueError("not the page that comes next")
+            self._expected += 1
+            if kind is AnswerKind.PAGE:
+                return (self._page(answer),)
+            memory = Fault(answer.code) is Fault.MEMORY
+            return (FailedPage(answer.number, PageFault.MEMORY if memory else PageFault.CORRUPT),)
+        if kind is AnswerKind.OPENED:
+            return (self._open(answer),)
+        if kind is AnswerKind.REFUSED:
+            refused = Refused(DOCUMENT_FAULT[Fault(answer.code)])
+            self.finished = True
+            return (refused,)
+        if kind is not AnswerKind.DONE or not self._may_end():
+            raise ValueError("an answer to another order, or the end before its time")
+        self.finished = True
+        return ()
+
+    def _may_end(self) -> bool:
         """Whether the task may end here: with its last page, or after any page where it was asked to."""
         early = self._process.stopping and self._expected > self._task.first_page
         return self._opened and (early or self._expected > self._last)
 
-    def _finish(self, as_it_should: bool) -> None:
-        if not as_it_should:
-            raise self._broken()
-        self.finished = True
-
-    async def _event(self, answer: Answer) -> ParserEvent:
-        """What an answer means. A process that was taken over may say anything: what makes no sense ends it."""
-        try:
-            if answer.kind is AnswerKind.OPENED:
-                return await self._open(answer)
-            if answer.kind is AnswerKind.REFUSED:
-                return Refused(DOCUMENT_FAULT[Fault(answer.code)])
-            if answer.number != self._expected or answer.number > self._last:
-                raise ValueError("not the page that comes next")
-            self._expected += 1
-            if answer.kind is AnswerKind.PAGE_FAILED:
-                memory = Fault(answer.code) is Fault.MEMORY
-                return FailedPage(answer.number, PageFault.MEMORY if memory else PageFault.CORRUPT)
-            if answer.kind is not AnswerKind.PAGE:
-                raise ValueError("an answer to another order")
-            if len(answer.content) > _MANY_BYTES or Part.LANGUAGE in self._task.parts:
-                return await asyncio.to_thread(self._page, answer)
-            return self._page(answer)
-        except (ValueError, DecodeError) as exc:
-            raise self._broken() from exc
+    @staticmethod
+    def _count(events: Sequence[ParserEvent]) -> None:
+        read = 0
+        for event in events:
+            if isinstance(event, Page):
+                read += 1
+            elif isinstance(event, FailedPage):
+                _PAGES.labels(event.fault.value).inc()
+        _READ.inc(read)
 
     def _page(self, answer: Answer) -> Page:
         """Opens and checks a page. Takes 1 us for a word. Raises ValueError and DecodeError."""
         page = page_pb2.Page.FromString(answer.content)
         check_page(page, answer.number)
         content = answer.content
-        if Part.LANGUAGE in self._task.parts:
+        if self._guesses:
             page.language = self._guess_language(page.text)
             if Part.TEXT not in self._task.parts:
                 page.ClearField("text")
             content = page.SerializeToString()
-        return Page(answer.number, content, _page_flags(page.flags))
+        return Page(answer.number, content, _page_flags(page.flags), self._parts)
 
-    async def _open(self, answer: Answer) -> Opened:
+    def _open(self, answer: Answer) -> Opened:
         if self._opened or not 1 <= answer.number <= MAX_PAGE_COUNT:
             raise ValueError("opened twice, or without pages")
-        if len(answer.content) > _MANY_BYTES:
-            await asyncio.to_thread(check_info, answer.content)
-        elif answer.content:
+        if answer.content:
             check_info(answer.content)
         self._opened = True
         self._last = min(self._task.last_page, answer.number)

@@ -18,6 +18,7 @@ from services.extractor.domain.pages import (
     ExtractionEnd,
     ExtractionEvent,
     ExtractionStart,
+    FailedPage,
     OcrMode,
     Page,
     PageFault,
@@ -160,10 +161,7 @@ def extraction(tenant: str, request: pb.ExtractPagesRequest) -> Extraction:
     )
 
 
-def event(value: ExtractionEvent, parts: Part) -> pb.ExtractPagesResponse | bytes:
-    """One event of an extraction that asks for `parts`. A page that has no others is passed on as it is on the wire."""
-    if isinstance(value, Page):
-        return _page(value, parts)
+def _told(value: ExtractionStart | FailedPage | ExtractionEnd, parts: Part) -> pb.ExtractPagesResponse:
     if isinstance(value, ExtractionStart):
         start = extraction_pb2.ExtractionStart.FromString(value.info)
         start.page_count, start.first_page, start.last_page = value.page_count, value.first_page, value.last_page
@@ -186,8 +184,19 @@ def event(value: ExtractionEvent, parts: Part) -> pb.ExtractPagesResponse | byte
 
 
 def messages(events: Sequence[ExtractionEvent], parts: Part) -> Iterator[pb.ExtractPagesResponse | bytes]:
-    """A message for each event."""
-    return (event(value, parts) for value in events)
+    """A message for each event of an extraction that asks for `parts`. A page that has no others is passed on as it is
+    on the wire."""
+    plain: Part | None = None
+    for value in events:
+        if isinstance(value, Page):
+            # Pages that come together have the same parts, but for a few.
+            if value.parts is plain or not _has_more(value.parts, parts):
+                plain = value.parts
+                yield _field(_PAGE_TAG, value.content)
+            else:
+                yield _page(value, parts)
+        else:
+            yield _told(value, parts)
 
 
 def bursts(events: Sequence[ExtractionEvent], parts: Part) -> Iterator[bytes]:
@@ -212,7 +221,7 @@ def _tag(number: int) -> bytes:
 
 
 def _flags(value: DocumentFlag) -> list[extraction_pb2.DocumentFlag.ValueType]:
-    return [number for flag, number in _FLAG.items() if flag in value]
+    return [number for flag, number in _FLAG.items() if flag in value] if value else []
 
 
 @functools.lru_cache(maxsize=4096)
@@ -221,9 +230,7 @@ def _has_more(parts: Part, asked: Part) -> bool:
     return not parts or bool(parts & _FILLED & ~asked)
 
 
-def _page(value: Page, parts: Part) -> pb.ExtractPagesResponse | bytes:
-    if not _has_more(value.parts, parts):
-        return _field(_PAGE_TAG, value.content)
+def _page(value: Page, parts: Part) -> pb.ExtractPagesResponse:
     response = pb.ExtractPagesResponse(page=page_pb2.Page.FromString(value.content))
     for name in _FIELDS:
         if _PART[name] not in parts:

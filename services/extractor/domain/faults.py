@@ -5,10 +5,11 @@ from services.runtime.errors import FailedPrecondition, FieldViolation
 
 _EXPLANATION = {
     DocumentFault.CORRUPT: "The file is damaged beyond repair, or is not what its first bytes say.",
-    DocumentFault.ENCRYPTED: "The file asks for a password: give it as `password`.",
+    DocumentFault.ENCRYPTED: "The file asks for a password: give it as `password` where its pages are read or drawn, "
+    "and store it without one for all else.",
     DocumentFault.WRONG_PASSWORD: "This is not the password of the file.",
     DocumentFault.TOO_MANY_PIXELS: "The image has too many pixels. Make it smaller.",
-    DocumentFault.NO_PAGES: "The file has no pages.",
+    DocumentFault.NO_PAGES: "The file has no pages. Export it anew.",
     DocumentFault.TIMEOUT: "Reading the file takes too long.",
     DocumentFault.MEMORY: "Reading the file takes too much memory.",
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
@@ -55,7 +56,7 @@ class OpenFiles:
                 await shared.stack.aclose()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Route:
     """What a flight is to read: pages `first_page` to `last_page`, 0 for that of the document, with `parts`. `begun`
     says whether its reader has pages already."""
@@ -71,6 +72,16 @@ class Route:
     def private(self) -> bool:
         """Whether nobody else may see what is read."""
         return bool(self.password)
+
+    @functools.cached_property
+    def asked_parts(self) -> Part:
+        """What a parser is asked for."""
+        return computed(self.parts) | (self.parts & DOCUMENT_PARTS)
+
+    @functools.cached_property
+    def key(self) -> tuple[str, str, Part]:
+        """Runs with the same one read the same."""
+        return self.document.tenant, self.document.id, self.asked_parts
 
 
 class Flight:
@@ -163,8 +174,7 @@ class Flight:
             if known is None or info_parts or (known.page_count, known.flags) != (opened.page_count, opened.flags):
                 self._flights.keeper.note((document.tenant, document.id), self.facts)
 
-    def _add(self, event: AnyPage) -> None:
-        page = Page(event.number, event.content, event.flags, self._key.parts) if isinstance(event, Page) else event
+    def _add(self, page: AnyPage) -> None:
         self.next_page = page.number + 1
         self._window[page.number] = page
         self._window_bytes += _size(page)
@@ -196,7 +206,7 @@ class Flight:
                 media_type=route.document.media_type,
                 first_page=route.first_page,
                 last_page=route.last_page,
-                parts=computed(route.parts) | (route.parts & DOCUMENT_PARTS),
+                parts=route.asked_parts,
                 password=route.password,
             )
             self._run = PageRun(
@@ -222,7 +232,7 @@ class Flights:
         """A flight of others that reaches the route's first page soon."""
         if route.private:
             return None
-        for flight in self._flights.get(_key(route), ()):
+        for flight in self._flights.get(route.key, ()):
             if flight.reaches(route.first_page):
                 flight.readers += 1
                 return flight
@@ -233,21 +243,17 @@ class Flights:
         flight = Flight(self, route, known, keeps_pages=keeps_pages)
         flight.readers = 1
         if keeps_pages and not route.private:
-            self._flights.setdefault(_key(route), []).append(flight)
+            self._flights.setdefault(route.key, []).append(flight)
         return flight
 
     def forget(self, flight: Flight) -> None:
         """Nobody joins it any more."""
-        key = _key(flight.route)
+        key = flight.route.key
         flights = self._flights.get(key, [])
         if flight in flights:
             flights.remove(flight)
             if not flights:
                 del self._flights[key]
-
-
-def _key(route: Route) -> tuple[str, str, Part]:
-    return route.document.tenant, route.document.id, computed(route.parts) | (route.parts & DOCUMENT_PARTS)
 
 
 def _size(page: AnyPage) -> int:

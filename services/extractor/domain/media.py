@@ -18,6 +18,9 @@ _OTHER_FORMATS = re.compile(
 )
 """Beginnings of formats that something else would open: with a PDF header behind them they are two files in one."""
 
+_FORM = re.compile(rb"--[^\r\n]{1,200}\r?\nContent-Disposition: form-data", re.IGNORECASE)
+"""Beginning of multipart/form-data (RFC 7578), in which a PDF would count as one with junk before its header."""
+
 
 class MediaType(StrEnum):
     """The formats that are taken."""
@@ -37,6 +40,8 @@ def sniff(head: bytes) -> MediaType:
     head = head[:SNIFF_BYTES]
     pdf_at = head.find(_PDF)
     image = MediaType.JPEG if head.startswith(_JPEG) else MediaType.PNG if head.startswith(_PNG) else None
+    if _FORM.match(head):
+        raise _unsupported("This is a form with a file in it. Send the file itself: curl --data-binary @FILE, not -F.")
     if pdf_at == 0:
         return MediaType.PDF
     if pdf_at > 0 and (image or _OTHER_FORMATS.match(head.lstrip(b"\xef\xbb\xbf \t\r\n\x0c\x00"))):
@@ -44,7 +49,7 @@ def sniff(head: bytes) -> MediaType:
     if pdf_at > 0:
         return MediaType.PDF
     if image is None:
-        raise _unsupported("The file is not a PDF, JPEG or PNG; its first bytes decide, not its name.")
+        raise _unsupported("The file is not a PDF, JPEG or PNG; its first bytes decide, not its name. Print it to PDF.")
     return image
 
 

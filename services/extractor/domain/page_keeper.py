@@ -34,11 +34,10 @@ class KeepingLimits:
 
 @dataclass(frozen=True, slots=True)
 class KeepingSignals:
-    """Called with pages and bytes that were stored, with pages that could not be and why, and with bytes that wait."""
+    """Called with pages and bytes that were stored, and with pages that could not be and why."""
 
     stored: Callable[[int, int], None]
     failed: Callable[[int, Exception], None]
-    waiting: Callable[[int], None]
 
 
 DocumentKey = tuple[str, str]
@@ -106,6 +105,11 @@ class PageKeeper:
         self._room = asyncio.Event()
         self._room.set()
         self._writing = asyncio.Lock()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of pages that are not stored yet."""
+        return self._waiting_bytes
 
     def add(self, key: RunKey, page: AnyPage, *, run: object) -> None:
         """Takes one page. Those of a `run` come in order; a gap begins a new segment."""
@@ -269,7 +273,6 @@ class PageKeeper:
 
     def _count(self, size_bytes: int) -> None:
         self._waiting_bytes += size_bytes
-        self._signals.waiting(self._waiting_bytes)
         if self._waiting_bytes < self._limits.queue_bytes or self._failing:
             self._room.set()
         else:

@@ -22,13 +22,13 @@ _MAY_WORK_OTHERWISE = {DocumentFault.ENCRYPTED.value, DocumentFault.WRONG_PASSWO
 """Faults that another request, with a password, does not meet."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Use:
-    """One use under way. Who uses the document says whether something was `processed`, or never can be."""
+    """One use under way. Who uses the document says whether something was `processed`, or never can be. It has a lease
+    from when its row is written."""
 
-    lease: Lease
     document: Document
-    written: bool
+    lease: Lease | None = None
     processed: bool = False
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while its row is written: a renewal that came behind the end would keep the document for another minute."""
@@ -58,7 +58,8 @@ class Uses:
         self._new_id = new_id
         self._due = due
         self._renew_s = renew_s
-        self._open: dict[str, Use] = {}
+        self._open: dict[Use, None] = {}
+        """In their order, so that the oldest is renewed first."""
 
     @contextlib.asynccontextmanager
     async def of(self, tenant: str, name: str, *, document: Document | None = None) -> AsyncIterator[Use]:
@@ -68,20 +69,19 @@ class Uses:
             document = await self._repository.get(tenant, document_id(name))
         if document is None:
             raise not_found(name)
-        use = Use(Lease(tenant, document.id, self._new_id()), document, written=False)
+        use = Use(document)
         now = self._clock.now()
-        if document.term.retention is Retention.EPHEMERAL or document.term.expire_time <= now + LEASE:
-            use.written = True
-            if not await self._leases.hold(use.lease, until=now + LEASE):
-                raise not_found(name)
-        self._open[use.lease.id] = use
+        goes_soon = document.term.retention is Retention.EPHEMERAL or document.term.expire_time <= now + LEASE
+        if goes_soon and not await self._leases.hold(self._lease(use), until=now + LEASE):
+            raise not_found(name)
+        self._open[use] = None
         try:
             yield use
         finally:
-            del self._open[use.lease.id]
+            del self._open[use]
             async with use.turn:
-                if use.written:
-                    await self._release(use)
+                if use.lease is not None:
+                    await self._release(use, use.lease)
 
     async def run(self) -> None:
         """Renews until cancelled."""
@@ -91,14 +91,13 @@ class Uses:
 
     async def renew(self) -> None:
         """Renews every lease of a use that is under way."""
-        for use in list(self._open.values()):
+        for use in tuple(self._open):
             async with use.turn:
-                if use.lease.id not in self._open:
+                if use not in self._open:
                     continue  # it ended while others were renewed
-                use.written = True
                 # A database that is away for a while costs nothing: the lease lasts for several attempts.
                 with contextlib.suppress(PagemeshError):
-                    await self._leases.hold(use.lease, until=self._clock.now() + LEASE)
+                    await self._leases.hold(self._lease(use), until=self._clock.now() + LEASE)
 
     async def hold(self, tenant: str, name: str, hold_id: str, ttl: dt.timedelta) -> None:
         """A use by another service, which releases it or lets it run out. Raises NotFound."""
@@ -111,11 +110,15 @@ class Uses:
         await self._leases.release(Lease(tenant, document_id(name), hold_id), processed_at=processed_at)
         self._due()
 
-    async def _release(self, use: Use) -> None:
+    def _lease(self, use: Use) -> Lease:
+        use.lease = use.lease or Lease(use.document.tenant, use.document.id, self._new_id())
+        return use.lease
+
+    async def _release(self, use: Use, lease: Lease) -> None:
         # Where the database is away the lease runs out, and the document expires by its own time.
         with contextlib.suppress(PagemeshError):
             processed_at = self._clock.now() if use.processed else None
-            await self._leases.release(use.lease, processed_at=processed_at)
+            await self._leases.release(lease, processed_at=processed_at)
             self._due()
 
 

@@ -11,7 +11,7 @@ from services.summarizer.domain.values import Caller
 from services.telemetry.context import TraceContext
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Acting(Call):
     """A call whose end may move while it runs, because others wait for it too."""
 

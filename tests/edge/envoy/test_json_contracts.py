@@ -195,7 +195,7 @@ def _invented() -> FileDescriptor:
 
 
 def _reference(text: str, root: Descriptor) -> list[tuple[str, str]] | None:
-    """Names that are wrong and why; None where the text is no JSON. Python's own parser, with pairs kept."""
+    """Names that are wrong and why; None where the text is no object of JSON. Python's own parser, with pairs kept."""
     wrong: list[tuple[str, str]] = []
 
     def walk(value: Any, kind: Descriptor | None, path: str) -> None:
@@ -229,6 +229,8 @@ def _reference(text: str, root: Descriptor) -> list[tuple[str, str]] | None:
     try:
         value = json.loads(text, object_pairs_hook=tuple, strict=False, parse_constant=bad_constant)
     except ValueError:
+        return None
+    if not isinstance(value, tuple):
         return None
     walk(value, root, "")
     return sorted(wrong)

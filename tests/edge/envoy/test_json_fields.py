@@ -25,8 +25,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
         ('{"options":{"anonymize":true}}', "options.anonymize", "did you mean anonymise?"),
         ('{"options":{"maxCost":{}}}', "options.maxCost", "did you mean maxCost of SummarizeRequest?"),
         (' {\n"options" :\t{ "length":"SUMMARY_LENGTH_SHORT" , "x":[{"y":[]}]}\r\n}', "options.x", "no such field"),
-        ('{"document":"d","maxCost":{"micro":1}}', "maxCost.micro", "did you mean micros?"),
+        (f'{{"document":"{DOCUMENT}","maxCost":{{"micro":1}}}}', "maxCost.micro", "did you mean micros?"),
         ('{"zzz":null}', "zzz", "SummarizeRequest has no such field"),
+        # Near is what has a third of its letters wrong at most.
+        ('{"maxest":1}', "maxest", "did you mean maxCost?"),
+        ('{"documentId":"x"}', "documentId", "no such field; the path says it already; leave it out here"),
+        ('{"id":"x"}', "id", "the path says it already"),
+        ('{"name":"x"}', "name", "the path says it already"),
+        ('{"options":{"name":"x"}}', "options.name", "no such field"),
         ('{"":1}', "", "no such field"),
         ('{"größe":1}', "größe", "no such field"),
         ('{"a\\n\\"\\\\\\ud83d\\ude00":1}', 'a\n"\\😀', "no such field"),
@@ -55,6 +61,61 @@ async def test_a_field_that_is_there_twice_is_refused(edge: Edge, clean: Mesh, b
     assert answer.reason == "DUPLICATE_FIELD"
     assert [named for named, _ in violations(answer)] == [field]
     assert clean.journal.calls == []
+
+
+@pytest.mark.parametrize("name", ["maxes", "styxx", "maxBudget", "opt", "x", "length1234"])
+async def test_what_is_not_near_is_not_guessed_at(edge: Edge, clean: Mesh, name: str) -> None:
+    [(_, said)] = violations(await edge.call("POST", SUMMARIZE, body={name: 1}))
+    assert said == "SummarizeRequest has no such field"
+
+
+OTHER = f"documents/{'9' * 32}"
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "reason", "field", "hint"),
+    [
+        (f"POST {SUMMARIZE}", {"document": OTHER}, "DUPLICATE_FIELD", "document", "the path says it already"),
+        (f"POST {SUMMARIZE}", {"document": ""}, "DUPLICATE_FIELD", "document", "leave it out here"),
+        (f"POST {SUMMARIZE}?document={OTHER}", {}, "DUPLICATE_FIELD", "document", "the path says it already"),
+        (f"POST {SUMMARIZE}?d%6Fcument={DOCUMENT}", {}, "DUPLICATE_FIELD", "document", "the path says it already"),
+        (f"GET /v1/{DOCUMENT}?name={OTHER}", None, "DUPLICATE_FIELD", "name", "the path says it already"),
+        (f"GET /v1/{DOCUMENT}?document=x", None, "UNKNOWN_FIELD", "document", "the path says it already"),
+        (f"GET /v1/{DOCUMENT}", {"name": OTHER}, "DUPLICATE_FIELD", "name", "the path says it already"),
+        (f"DELETE /v1/{DOCUMENT}?name={OTHER}", None, "DUPLICATE_FIELD", "name", "the path says it already"),
+        (f"PATCH /v1/{DOCUMENT}", {"name": OTHER}, "DUPLICATE_FIELD", "document.name", "the path says it already"),
+        (f"PATCH /v1/{DOCUMENT}?name=x", {}, "UNKNOWN_FIELD", "name", "the path says it already"),
+        (f"PATCH /v1/{DOCUMENT}?document.name={OTHER}", {}, "DUPLICATE_FIELD", "document.name", "leave it out here"),
+        (f"PATCH /v1/{DOCUMENT}", {"document": {}}, "UNKNOWN_FIELD", "document.document", "leave this level out"),
+        (f"PATCH /v1/{DOCUMENT}", {"updateMask": ""}, "UNKNOWN_FIELD", "document.updateMask", "as ?updateMask=..."),
+        ("POST /v1/apiKeys/0123456789abcdef:revoke", {"apiKey": "x"}, "UNKNOWN_FIELD", "apiKey", "the path says it"),
+    ],
+)
+async def test_what_the_path_says_is_not_said_again(  # noqa: PLR0917  # a table
+    edge: Edge, clean: Mesh, line: str, body: object, reason: str, field: str, hint: str
+) -> None:
+    """The transcoder would take the parameter: another document than the path's would be read, or erased."""
+    verb, path = line.split()
+    answer = await edge.call(verb, path, body=body)
+    assert answer.reason == reason
+    [(named, said)] = violations(answer)
+    assert named == field
+    assert hint in said
+    assert clean.journal.calls == []
+
+
+async def test_a_resource_may_be_sent_back_as_it_came(edge: Edge, clean: Mesh) -> None:
+    same = DOCUMENT.replace("/", "\\/").replace("d", "\\u0064", 1)
+    for body in (f'{{"document":"{DOCUMENT}"}}', f'{{"document":"{same}"}}', '{"document":null}'):
+        answer = await edge.call("POST", SUMMARIZE, body=body.encode(), headers=JSON)
+        assert answer.status == 200, answer
+
+
+@pytest.mark.parametrize("body", [b'"x"', b"null", b"5", b"[]"])
+async def test_a_body_is_an_object(edge: Edge, clean: Mesh, body: bytes) -> None:
+    answer = await edge.call("POST", SUMMARIZE, body=body, headers=JSON)
+    assert (answer.status, answer.reason) == (400, "INVALID_REQUEST")
+    assert answer.json["message"] == "The body is not a JSON object: see byte 1, it has to begin with {."
 
 
 async def test_all_is_told_at_once_and_not_too_much(edge: Edge, clean: Mesh) -> None:
@@ -99,6 +160,37 @@ async def test_what_is_no_json_or_no_message_is_refused_as_ever(edge: Edge, clea
     assert (answer.status, answer.json["code"], answer.reason) == (400, 3, "INVALID_REQUEST")
     assert answer.json["message"]
     assert clean.journal.calls == []
+
+
+MOST = 20_000
+"""Of names, objects and lists."""
+
+
+@pytest.mark.parametrize(
+    ("one", "around"),
+    [
+        ('"{}":1', '{{"jsonSchema":{{{}}}}}'),
+        ("[]", '{{"jsonSchema":{{"a":[{}]}}}}'),
+        ('{{"{}":1}}', '{{"jsonSchema":{{"a":[{}]}}}}'),
+    ],
+    ids=["names", "lists", "objects with a name"],
+)
+async def test_a_body_has_no_more_parts_than_a_method_needs(edge: Edge, clean: Mesh, one: str, around: str) -> None:
+    """Each costs the worker that others use as well."""
+    each, others = (text.count('"') // 2 + text.count("{{") + text.count("[") for text in (one, around))
+    room = (MOST - others) // each
+    for count, refused in ((room, False), (room + 1, True)):
+        body = around.format(",".join(one.format(f"k{number}") for number in range(count)))
+        answer = await edge.call("POST", "/v1/schemas", body=body.encode(), headers=JSON)
+        assert ("it has more than 20000 names, objects and lists" in answer.body.decode()) is refused
+        assert answer.status == (400 if refused else 501), answer  # who answers has no such method
+    assert clean.journal.calls == []
+
+
+async def test_the_largest_batch_is_not_too_much(edge: Edge, clean: Mesh) -> None:
+    body = {"documents": [f"documents/{number:032x}" for number in range(10_000)]}
+    answer = await edge.call("POST", "/v1/jobs:batchCreate", body=body, headers=JSON)
+    assert answer.status not in (400, 413), answer
 
 
 async def test_a_name_that_is_no_utf8_is_told_in_json(edge: Edge, clean: Mesh) -> None:

@@ -1,5 +1,8 @@
 """What is reachable from outside is what the contracts call public, and nothing else; the configuration's own rules."""
 
+import asyncio
+import http.client
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +133,17 @@ def test_every_public_method_speaks_json(rendered: dict[str, Any]) -> None:
     transcoded = filters["envoy.filters.http.grpc_json_transcoder"]["services"]
     assert set(transcoded) == {m.containing_service.full_name for m in PUBLIC}
     assert [m.name for m in PUBLIC if not m.GetOptions().HasExtension(annotations_pb2.http)] == []
+
+
+def test_both_transcoders_read_requests_alike(rendered: dict[str, Any]) -> None:
+    """That of server-sent events prints otherwise, and that is all."""
+    name = "envoy.filters.http.grpc_json_transcoder"
+    everywhere = next(f["typed_config"] for f in manager(rendered)["http_filters"] if f["name"] == name)
+    routes = manager(rendered)["route_config"]["virtual_hosts"][0]["routes"]
+    own = [r.get("typed_per_filter_config", {}).get(name, {}) for r in routes]
+    [of_events] = [config for config in own if "services" in config]
+    assert of_events.pop("print_options") != everywhere["print_options"]
+    assert of_events == {key: value for key, value in everywhere.items() if key != "print_options"}
 
 
 def test_no_internal_method_speaks_json() -> None:
@@ -277,10 +291,38 @@ async def test_unknown_paths_are_404(edge: Edge, clean: Mesh, path: str) -> None
 
 
 @pytest.mark.asyncio(loop_scope="session")
-@pytest.mark.parametrize("path", ["/v1/documents%2Fx", "/v1/documents/..%2f..%2fadmin"])
+@pytest.mark.parametrize(
+    "path", ["/v1/documents%2Fx", "/v1/documents/..%2f..%2fadmin", "/v1/documents%5cx", "/v1/documents#x", "/v1/x%00"]
+)
 async def test_paths_that_could_be_read_two_ways_are_refused(edge: Edge, clean: Mesh, path: str) -> None:
     answer = await edge.call("GET", path)
     assert (answer.status, answer.reason) == (400, "INVALID_REQUEST")
+    assert "without #, %2F, %5C and %00" in answer.json["message"]
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize(
+    ("request_text", "status", "said"),
+    [
+        (b"GET /v1/whoami HTTP/1.1\r\n\r\n", 400, "The Host header is missing."),
+        (b"GET /v1/whoami HTTP/1.1\r\nhost: localhost\r\na_b: 1\r\n\r\n", 400, "underscore"),
+        (b"BREW /v1/whoami HTTP/1.1\r\nhost: localhost\r\n\r\n", 400, "This is not valid HTTP."),
+        (b"GET /v1/whoami HTTP/1.0\r\nhost: localhost\r\n\r\n", 426, "Use HTTP/1.1 or HTTP/2."),
+    ],
+)
+async def test_what_is_no_request_is_told_why(
+    edge: Edge, clean: Mesh, request_text: bytes, status: int, said: str
+) -> None:
+    def talk() -> tuple[int, Any]:
+        with edge.raw() as connection:
+            connection.sendall(request_text)
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            return response.status, json.loads(response.read())
+
+    answered, told = await asyncio.to_thread(talk)
+    assert (answered, told["code"], told["details"][0]["reason"]) == (status, 3, "INVALID_REQUEST")
+    assert said in told["message"]
 
 
 def test_the_defaults_are_100_a_minute_and_2_uploads_a_second_and_5_exchanges_a_minute() -> None:

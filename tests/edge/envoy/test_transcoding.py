@@ -90,6 +90,13 @@ async def test_a_streams_first_message_is_there_before_its_last(
     assert [next(iter(json.loads(line))) for line in lines] in (["page", "page", "end"], ["summary"])
 
 
+async def test_a_plus_in_an_address_is_a_space_everywhere(edge: Edge, clean: Mesh) -> None:
+    for verb in ("summarize", "streamSummarize"):
+        answer = await edge.call("POST", f"/v1/{DOCUMENT}:{verb}?options.focus=net+income%2B", body={})
+        assert answer.status == 200
+        assert clean.summarizing.focus == "net income+", verb
+
+
 async def test_a_picture_in_pieces_becomes_a_raw_body(edge: Edge, clean: Mesh) -> None:
     pieces = 48
     answer = await edge.call("POST", f"/v1/{DOCUMENT}:renderPage", body={"page": pieces, "format": "FORMAT_PNG"})

@@ -282,11 +282,13 @@ class Summarizer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         self.gate = asyncio.Event()
         self.gate.set()
         self.cancelled = asyncio.Event()
+        self.focus = ""
 
     async def Summarize(
         self, request: summarizer_pb2.SummarizeRequest, context: Context
     ) -> summarizer_pb2.SummarizeResponse:
         self._journal.note("Summarize", context)
+        self.focus = request.options.focus
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
@@ -298,6 +300,7 @@ class Summarizer(summarizer_service_pb2_grpc.SummarizerServiceServicer):
         self, request: summarizer_pb2.StreamSummarizeRequest, context: Context
     ) -> AsyncIterator[summarizer_pb2.StreamSummarizeResponse]:
         self._journal.note("StreamSummarize", context)
+        self.focus = request.options.focus
         yield summarizer_pb2.StreamSummarizeResponse(text_delta="Once\nmore")
         await self.gate.wait()
         yield summarizer_pb2.StreamSummarizeResponse(summary=summary_pb2.Summary(document=request.document))

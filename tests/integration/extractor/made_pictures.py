@@ -1,11 +1,13 @@
 """Pictures, and PDF files that hold some, made for tests; and what the pixels of an answer are."""
 
+import io
 import random
 import struct
 import zlib
 from typing import Any
 
 import pymupdf
+from PIL import Image
 
 from tests.integration.extractor import made_pdfs
 
@@ -39,6 +41,17 @@ def jpeg(*, exif_orientation: int = 0) -> bytes:
     tiff = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, exif_orientation, 0, 0)
     body = b"Exif\0\0" + tiff
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
+
+
+def four_colours(exif_orientation: int) -> bytes:
+    """A JPEG with another colour in each quarter, and the orientation that a camera would note."""
+    picture, exif, out = Image.new("RGB", (80, 40)), Image.Exif(), io.BytesIO()
+    for number, colour in enumerate(((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0))):
+        x, y = 40 * (number % 2), 20 * (number // 2)
+        picture.paste(colour, (x, y, x + 40, y + 20))
+    exif[0x0112] = exif_orientation
+    picture.save(out, "jpeg", quality=95, subsampling=0, exif=exif)
+    return out.getvalue()
 
 
 def half_transparent_png() -> bytes:

@@ -115,6 +115,32 @@ async def test_a_database_that_is_away_is_told_and_costs_nothing_for_good(
         assert service.stored() == set()
 
 
+async def test_a_database_that_says_nothing_is_told_of_before_the_caller_gives_up(
+    start: Start, database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections stay open and what is sent is taken: nothing but a time of our own ends such a wait."""
+    monkeypatch.setattr("services.database.pool.ANSWER_TIMEOUT_S", 1.0)
+    dsn = urlsplit(database("extractor"))
+    async with AsyncExitStack() as stack:
+        wire = await stack.enter_async_context(TcpProxy(dsn.hostname or "", dsn.port or 0).running())
+        account = dsn.netloc.rpartition("@")[0]
+        service = await start(database_url=dsn._replace(netloc=f"{account}@127.0.0.1:{wire.port}").geturl())
+        client = service.client
+        name = (await client.upload(SMALL)).document.name
+        # As many connections as calls, each of which finds out for itself.
+        await asyncio.gather(*(client.list() for _ in range(4)))
+        wire.freeze()
+        calls = (client.extract(name), client.delete(name), client.upload(LARGE), client.get(name))
+        for told in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(told, Unavailable), told
+            assert told.reason == "DATABASE_UNAVAILABLE"
+            assert told.retry_after_s
+        wire.mend()
+        assert (await client.extract(name)).numbers == [1, 2]
+        assert service.spooled() == []
+        assert (await client.delete(name)).objects_deleted == 1
+
+
 async def test_a_database_that_goes_away_amid_an_upload_leaves_nothing_to_see(
     start: Start, database: Callable[[str], str]
 ) -> None:

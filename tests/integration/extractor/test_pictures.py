@@ -1,12 +1,14 @@
 """Pictures through the whole extractor: how they look, what is kept of them, and what bad files cost."""
 
 import asyncio
+import io
 from typing import Any
 
 import grpc
 import psutil
 import pymupdf
 import pytest
+from PIL import Image, ImageOps
 
 from pagemesh.extractor.v1 import extractor_service_pb2 as pb
 from services.runtime import status
@@ -107,6 +109,18 @@ async def test_a_photograph_is_drawn_upright(
     assert (drawn.width, drawn.height) == size
     assert near(drawn.pixel(*red), RED)
     assert near(drawn.pixel(*blue), BLUE)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+async def test_a_photograph_that_is_mirrored_too_is_drawn_as_it_was_seen(client: Client, orientation: int) -> None:
+    """Of four colours, as Pillow shows them: turned and mirrored in each of the eight ways that EXIF knows."""
+    photo = made_pictures.four_colours(orientation)
+    wanted: Any = ImageOps.exif_transpose(Image.open(io.BytesIO(photo))).convert("RGB")
+    drawn = await render(client, await upload(client, photo), dpi=96, format=PNG)
+    assert (drawn.width, drawn.height) == wanted.size
+    for x in (drawn.width // 4, drawn.width * 3 // 4):
+        for y in (drawn.height // 4, drawn.height * 3 // 4):
+            assert near(drawn.pixel(x, y), wanted.getpixel((x, y)))
 
 
 async def test_what_is_transparent_is_white(client: Client) -> None:

@@ -186,6 +186,20 @@ async def test_a_server_that_says_nothing_is_given_up(
             await every_call_is_refused(ObstoreObjectStore("s3://bucket", spool_dir=tmp_path), source)
 
 
+async def test_a_server_that_hangs_is_not_asked_again(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attempt would take as long as the first, and the caller has given up by then."""
+    monkeypatch.setattr(object_store, "SILENCE_S", 0.3)
+    async with saying_nothing() as port, TcpProxy("127.0.0.1", port).running() as wire:
+        for name, value in S3Server(wire.port).environment.items():
+            monkeypatch.setenv(name, value)
+        store = ObstoreObjectStore("s3://bucket", spool_dir=tmp_path)
+        with pytest.raises(Unavailable):
+            await contents(store, KEY)
+        assert wire.taken == 1
+
+
 async def test_a_server_that_is_down_is_told(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_store, "_RETRIES", 0)
     for name, value in S3Server(pick_free_port()).environment.items():

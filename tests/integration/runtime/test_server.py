@@ -26,8 +26,10 @@ from tests.integration.runtime.servicers import ACME, DOCUMENT, HOLD, Extractor,
 def test_the_order_of_the_concerns() -> None:
     def audited(*_: object) -> None: ...
 
-    names = [concern.__name__ for concern in in_order(audited)]
-    assert names == ["request_id", "traced", "told", "errors", "audited", "deadline", "auth", "validation"]
+    def admitted(*_: object) -> None: ...
+
+    names = " ".join(concern.__name__ for concern in in_order(audited, admission=admitted))
+    assert names == "request_id traced told errors audited deadline auth admitted validation"
 
 
 async def test_identity_request_id_trace_and_deadline_travel(start: Start, connect: Connect) -> None:

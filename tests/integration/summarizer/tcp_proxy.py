@@ -20,6 +20,8 @@ class TcpProxy:
         self.port = 0
         self.holding = False
         """Whether bytes are being held back."""
+        self.taken = 0
+        """Connections that were made to it."""
 
     @property
     def target(self) -> str:
@@ -59,6 +61,7 @@ class TcpProxy:
             await server.wait_closed()
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.taken += 1
         task = asyncio.create_task(self._accept(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -57,7 +57,7 @@ async def called(
     if around is None:
         return told.events
     async with around:
-        exchange.update(peer=peer, identity=identity)
+        exchange.call.peer, exchange.call.identity = peer, identity
         for check in exchange.checks:
             check(request)
         if error is not None:

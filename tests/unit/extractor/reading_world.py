@@ -26,6 +26,7 @@ from services.extractor.domain.pages import (
     Refused,
 )
 from services.extractor.domain.ports import ParseTask, RecogniseTask
+from services.extractor.domain.stored_pages import DOCUMENT_PARTS
 from services.runtime.errors import ResourceExhausted
 from tests.bursts import each
 from tests.unit.extractor.scripted import a_document
@@ -77,7 +78,11 @@ class CountingParser:
             if number in self.broken:
                 yield [FailedPage(number, PageFault.CORRUPT)]
             else:
-                yield [Page(number, b"page %d" % number, self.flags.get(number, PageFlag.NONE))]
+                yield [
+                    Page(
+                        number, b"page %d" % number, self.flags.get(number, PageFlag.NONE), task.parts & ~DOCUMENT_PARTS
+                    )
+                ]
         self.heard_out += 1
 
 
@@ -118,7 +123,7 @@ class World:
 
     def restart(self) -> None:
         """What a new process begins with."""
-        signals = KeepingSignals(stored=lambda *_: None, failed=lambda *_: None, waiting=lambda _: None)
+        signals = KeepingSignals(stored=lambda *_: None, failed=lambda *_: None)
         self.keeper = PageKeeper(self.pages, limits=KEEPING, signals=signals)
         self.extract = ExtractPages(
             self.store,

@@ -31,7 +31,7 @@ from tests.unit.extractor.scripted import ScriptedParser, a_document, opened, pa
 
 SHA256 = hashlib.sha256(b"bytes").hexdigest()
 DOCUMENT = a_document(SHA256)
-NO_SIGNALS = KeepingSignals(stored=lambda *_: None, failed=lambda *_: None, waiting=lambda _: None)
+NO_SIGNALS = KeepingSignals(stored=lambda *_: None, failed=lambda *_: None)
 LIMITS = ExtractionLimits(max_pages=1000, slice_pages=10, lost_time_s=17.5, lost_pages=3, queue_wait_s=60)
 
 

@@ -66,5 +66,12 @@ def test_two_formats_in_one_file_are_refused(beginning: bytes) -> None:
         sniff(beginning + b" " * 100 + b"%PDF-1.7")
 
 
+def test_a_form_is_not_taken_for_the_file_in_it() -> None:
+    """A PDF may have junk before its header, such as a mail's; a form is a mistake of the caller's, and told."""
+    with pytest.raises(InvalidArgument, match="--data-binary"):
+        sniff(b'--------x\r\nContent-Disposition: form-data; name="file"; filename="a.pdf"\r\n\r\n%PDF-1.7')
+    assert sniff(b"--x\r\nContent-Type: application/pdf\r\n\r\n%PDF-1.7") is MediaType.PDF
+
+
 def test_only_the_beginning_decides() -> None:
     assert sniff(JPEG.ljust(SNIFF_BYTES, b"\0") + b"%PDF-1.7") is MediaType.JPEG

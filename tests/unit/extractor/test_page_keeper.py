@@ -38,7 +38,6 @@ class World:
         signals = KeepingSignals(
             stored=lambda pages, _: self.stored.append(pages),
             failed=lambda pages, _: self.failed.append(pages),
-            waiting=lambda _: None,
         )
         self.busy = False
         self.keeper = PageKeeper(self.pages, limits=limits, signals=signals, is_busy=lambda: self.busy)

@@ -1,6 +1,7 @@
 """What is logged of a component that is down: enough for an operator, and nothing that a library wrote."""
 
 import asyncio
+import contextlib
 import errno
 
 import pytest
@@ -8,9 +9,10 @@ import structlog
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from services.runtime import health as module
+from services.readiness import component as module
+from services.readiness.component import PROBES_TO_DOWN
 from services.runtime.errors import Unavailable
-from services.runtime.health import PROBES_TO_DOWN, Health
+from services.runtime.health import Health
 
 SECRET = "postgresql://ledger:s3cret@db/pagemesh"
 NOT_OURS = "`error` says why."
@@ -38,6 +40,11 @@ def health(part: Part, monkeypatch: pytest.MonkeyPatch) -> Health:
     health = Health()
     health.add("database", part.check)
     return health
+
+
+async def until_ready(health: Health) -> None:
+    while not health.ready:
+        await health.probe()
 
 
 async def logged(health: Health, probes: int) -> list[EventDict]:
@@ -114,3 +121,48 @@ async def test_what_never_was_up_is_told_as_well(health: Health, part: Part) -> 
     part.failure = Unavailable("DATABASE_UNAVAILABLE", "The database does not answer.")
     assert [line["reason"] for line in await logged(health, PROBES_TO_DOWN + 2)] == ["DATABASE_UNAVAILABLE"]
     assert not health.ready
+
+
+async def test_a_check_that_cannot_be_cancelled_holds_nobody_up(
+    health: Health, part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a driver does that waits for a frozen server to cancel: no probe waits for it, and no second one is sent."""
+    monkeypatch.setattr(module, "PROBE_TIMEOUT_S", 0.01)
+    thaw, asked = asyncio.Event(), 0
+
+    async def frozen() -> None:
+        nonlocal asked
+        asked += 1
+        while not thaw.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await thaw.wait()
+
+    health.add("store", frozen)
+    thaw.set()
+    await health.probe()
+    assert health.ready
+    thaw.clear()
+    async with asyncio.timeout(60):
+        for _ in range(PROBES_TO_DOWN):
+            assert health.ready
+            await health.probe()
+        await health.probe()
+        assert (health.ready, asked) == (False, 2)
+        thaw.set()
+        await until_ready(health)
+
+
+async def test_why_a_component_is_down_is_in_the_report_and_told_again_when_it_changes(
+    health: Health, part: Part
+) -> None:
+    part.failure = ConnectionRefusedError(SECRET)
+    await logged(health, 1)
+    part.failure = Unavailable("SCHEMA_BEHIND", "Run migrate.")
+    (line,) = await logged(health, 2)
+    assert (line["event"], line["message"]) == ("component_down", "Run migrate.")
+    (told,) = health.report()["components"].values()  # type: ignore[attr-defined]
+    assert (told["up"], told["reason"], told["message"]) == (False, "SCHEMA_BEHIND", "Run migrate.")
+    part.failure = None
+    await logged(health, 1)
+    (told,) = health.report()["components"].values()  # type: ignore[attr-defined]
+    assert set(told) == {"up", "required", "since"}
