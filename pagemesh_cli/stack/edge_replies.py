@@ -58,6 +58,7 @@ REPLIES = (
     Reply("QUOTA_EXCEEDED", 8, status=429, flag="UAEX", retry=True),
     Reply("RATE_LIMITED", 8, "Too many requests. Wait as long as retry-after says.", status=429, retry=True),
     Reply("NO_ROUTE", 5, "There is nothing at this path, or not for this method.", status=404, grpc_code=12),
+    Reply("POST_ONLY", 12, "This is the path of a gRPC method, which is called with POST.", status=405),
     Reply("HOST_UNKNOWN", 5, "The edge does not answer for this host.", status=421),
     Reply("UNAUTHENTICATED", 16, "The API key is missing, unknown, expired or revoked.", status=401),
     Reply("PERMISSION_DENIED", 7, status=403),

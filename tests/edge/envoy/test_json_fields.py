@@ -162,6 +162,37 @@ async def test_what_is_no_json_or_no_message_is_refused_as_ever(edge: Edge, clea
     assert clean.journal.calls == []
 
 
+MOST = 20_000
+"""Of names, objects and lists."""
+
+
+@pytest.mark.parametrize(
+    ("one", "around"),
+    [
+        ('"{}":1', '{{"jsonSchema":{{{}}}}}'),
+        ("[]", '{{"jsonSchema":{{"a":[{}]}}}}'),
+        ('{{"{}":1}}', '{{"jsonSchema":{{"a":[{}]}}}}'),
+    ],
+    ids=["names", "lists", "objects with a name"],
+)
+async def test_a_body_has_no_more_parts_than_a_method_needs(edge: Edge, clean: Mesh, one: str, around: str) -> None:
+    """Each costs the worker that others use as well."""
+    each, others = (text.count('"') // 2 + text.count("{{") + text.count("[") for text in (one, around))
+    room = (MOST - others) // each
+    for count, refused in ((room, False), (room + 1, True)):
+        body = around.format(",".join(one.format(f"k{number}") for number in range(count)))
+        answer = await edge.call("POST", "/v1/schemas", body=body.encode(), headers=JSON)
+        assert ("it has more than 20000 names, objects and lists" in answer.body.decode()) is refused
+        assert answer.status == (400 if refused else 501), answer  # who answers has no such method
+    assert clean.journal.calls == []
+
+
+async def test_the_largest_batch_is_not_too_much(edge: Edge, clean: Mesh) -> None:
+    body = {"documents": [f"documents/{number:032x}" for number in range(10_000)]}
+    answer = await edge.call("POST", "/v1/jobs:batchCreate", body=body, headers=JSON)
+    assert answer.status not in (400, 413), answer
+
+
 async def test_a_name_that_is_no_utf8_is_told_in_json(edge: Edge, clean: Mesh) -> None:
     answer = await edge.call("POST", SUMMARIZE, body=b'{"k\xff\xc3":1}', headers=JSON)
     assert [field for field, _ in violations(answer)] == ["k??"]

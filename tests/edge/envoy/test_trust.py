@@ -204,3 +204,31 @@ async def test_the_log_tells_who_and_what_but_no_secret(edge: Edge, clean: Mesh)
     assert "private" not in text
     assert "alsosecret" not in text
     assert "Bearer" not in text
+
+
+GRPC = "application/grpc"
+METHODS = [
+    "/pagemesh.extractor.v1.ExtractorService/ExtractPages",
+    "/pagemesh.ledger.v1.LedgerService/Reserve",
+    "/grpc.health.v1.Health/Check",
+]
+
+
+@pytest.mark.parametrize("path", METHODS)
+async def test_only_post_is_grpc(edge: Edge, clean: Mesh, path: str) -> None:
+    """Whatever the caller says that it is; the ledger, which takes a GET for safe, is not asked."""
+    for content_type in (GRPC, "application/grpc-web+proto", "application/json"):
+        for verb in ("GET", "HEAD", "PUT", "DELETE", "PATCH", "QUERY"):
+            answer = await edge.call(verb, f"{path}?name=x", headers={**KEY, "content-type": content_type})
+            # Envoy answers 200 to whom it takes for a gRPC client, and says the rest in headers.
+            assert (answer.status, answer.headers["allow"]) == (200 if content_type == GRPC else 405, "POST"), verb
+            if content_type == GRPC:
+                assert answer.headers["grpc-status"] == "12"
+            elif content_type == "application/json" and verb != "HEAD":
+                assert (answer.json["code"], answer.reason) == (12, "POST_ONLY")
+        assert clean.authorizer.asked == []
+        for headers in ({}, {"origin": "https://app.example.org", "access-control-request-method": "POST"}):
+            answer = await edge.call("OPTIONS", path, headers={**KEY, "content-type": content_type, **headers})
+            assert answer.status == 404 or answer.headers["grpc-status"] == "12"
+        clean.authorizer.asked.clear()
+    assert clean.journal.calls == []
