@@ -26,10 +26,10 @@ demo: $(STAMP) ## Start the real stack, summarise a PDF through it, show what it
 	@$(VENV)/bin/pagemesh demo
 
 test: $(STAMP) ## Run the tests, two files at a time, but for the long ones
-	$(PY) -m pytest -n 2 --dist loadfile -m "not long"
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
 long: $(STAMP) ## Run the long tests: kills again and again, outages, whole lives of the stack, real files
-	$(PY) -m pytest -n 2 --dist loadfile -m long
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 corpus: $(STAMP) ## Send every real and hostile file through the whole stack; PAGEMESH_CORPUS names their folder
 	PAGEMESH_WHOLE_CORPUS=1 $(PY) -m pytest tests/corpus

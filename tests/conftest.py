@@ -1,13 +1,13 @@
 """Real servers for tests. Each is started once a session, from the same parts as `pagemesh up`, at a free port."""
 
+import dataclasses
 import datetime as dt
-import itertools
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from pagemesh_cli.stack.process import Process
 from pagemesh_cli.stack.services import ServiceRunner
 from pagemesh_cli.stack.state import StackState
 from pagemesh_cli.stack.valkey import ValkeyServer, command_valkey
+from tests.databases import Databases as Databases  # noqa: PLC0414 - tests take it from here
 
 if TYPE_CHECKING:
     from tests.fakes.collector import Collector
@@ -61,8 +62,14 @@ _LONG = (
 )
 
 
+_FIRST = ("stack", "scenarios", "integration", "edge", "contract")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what takes minutes."""
+    """Marks what takes minutes, and puts the folders with long files first: at the end of a run, when one of its
+    workers has nothing left, the other one has only a short file."""
+    ranks = {name: rank for rank, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.relative_to(_ROOT / "tests").parts[0], len(ranks)))
     for item in items:
         if item.path.as_posix().endswith(_LONG):
             item.add_marker(pytest.mark.long)
@@ -75,55 +82,13 @@ def session_dir() -> Iterator[Path]:
         yield Path(directory)
 
 
-@dataclass
-class Databases:
-    """A real PostgreSQL, with one migrated template for each service that a test asked for."""
-
-    server: PostgresServer
-    superuser_password: str
-    passwords: dict[str, str]
-    _templates: set[str] = field(default_factory=set)
-    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-
-    @property
-    def superuser_dsn(self) -> str:
-        return self.server.dsn(SUPERUSER, self.superuser_password, database="postgres")
-
-    def dsn(self, service: str, database: str) -> str:
-        """The data source that the service itself would use: its own role, which owns its own schema."""
-        return self.server.dsn(service, self.passwords[service], database=database)
-
-    def create_empty(self) -> str:
-        """A new database with the roles and schemas of all services and no tables; answers its name."""
-        name = f"t{next(self._numbers)}"
-        self.server.execute(f"CREATE DATABASE {name} TEMPLATE with_roles")
-        return name
-
-    def create(self, service: str) -> str:
-        """A new database with the service's tables; answers its name."""
-        template = self._template(service)
-        name = f"t{next(self._numbers)}_{service}"
-        self.server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return name
-
-    def drop(self, database: str) -> None:
-        self.server.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
-
-    def _template(self, service: str) -> str:
-        from services.database.migrate import migrate
-
-        name = f"template_{service}"
-        if name not in self._templates:
-            self.server.execute(f"CREATE DATABASE {name} TEMPLATE with_roles")
-            directory = _ROOT / "services" / service / "migrations"
-            migrate(self.dsn(service, name), directory=directory, schema=service)
-            self._templates.add(name)
-        return name
-
-
 @pytest.fixture(scope="session")
 def postgres_server(session_dir: Path) -> Iterator[Databases]:
-    """A real PostgreSQL 18 with fsync on; `.superuser_dsn`, `.create_empty()`, `.create(service)`, `.dsn(…)`."""
+    """A real PostgreSQL 18; `.superuser_dsn`, `.create_empty()`, `.create(service)`, `.dsn(…)`.
+
+    It leaves writing to the disk to the kernel, which outlives every process that tests kill. That a stack's own does
+    not is tested in stack/test_servers.py.
+    """
     superuser_password = secrets.token_hex(16)
     passwords = {service: secrets.token_hex(16) for service in SERVICES}
     server = PostgresServer(
@@ -133,7 +98,8 @@ def postgres_server(session_dir: Path) -> Iterator[Databases]:
         log=session_dir / "postgres.log",
     )
     server.initialise()
-    process = Process(server.spec())
+    spec = server.spec()
+    process = Process(dataclasses.replace(spec, command=(*spec.command, "--fsync=off", "--full-page-writes=off")))
     try:
         process.wait_ready(server.check, timeout_s=30)
         server.ensure_database("with_roles")

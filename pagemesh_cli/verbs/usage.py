@@ -97,7 +97,7 @@ def _print(output: Output, answer: pb.QueryUsageResponse, asked: pb.QueryUsageRe
         _print_groups(output, answer.groups, asked)
         if answer.more_groups:
             output.note(
-                f"there are more than these {len(answer.groups)} groups; choose less, or the dearest with --top"
+                f"there are more than {counted(len(answer.groups), 'group')}; choose less, or the dearest with --top"
             )
     else:
         print_usage(output, answer.records)

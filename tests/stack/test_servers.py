@@ -28,10 +28,9 @@ def test_each_role_sees_only_its_own_schema(postgres_server: Databases) -> None:
     postgres_server.drop(name)
 
 
-def test_cluster_is_durable_checked_and_the_same_everywhere(postgres_server: Databases) -> None:
+def test_cluster_is_checked_and_the_same_everywhere(postgres_server: Databases) -> None:
     with psycopg.connect(postgres_server.superuser_dsn) as connection:
         for setting, wanted in {
-            "fsync": "on",
             "data_checksums": "on",
             "password_encryption": "scram-sha-256",
             "listen_addresses": "127.0.0.1",

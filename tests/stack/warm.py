@@ -5,6 +5,7 @@ fresh interpreter starts; test_command.py and all that is run at a terminal star
 """
 
 import contextlib
+import gc
 import io
 import os
 import signal
@@ -156,7 +157,18 @@ def _become(connection: socket.socket, streams: list[int]) -> NoReturn:
 if __name__ == "__main__":
     # As pagemesh_cli.__main__ has it, before gRPC is imported. No channel is made before the fork.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    import pagemesh_cli.app  # noqa: F401
+    import typer.main
+
+    from pagemesh_cli.app import app
+
+    # Of a run's CPU time, two thirds go into what is the same in each: typer imports pydantic for its first option, and
+    # makes the commands anew from their functions. A run has its copy of what is made here.
+    import typer._adapters  # isort: skip
+
+    made = typer.main.get_command(app)
+    typer.main.get_command = lambda typer_instance: made
+    gc.collect()
+    gc.freeze()  # or each run copies all of it
 
     with socket.socket(fileno=int(sys.argv[1])) as inherited:
         inherited.sendall(_READY)

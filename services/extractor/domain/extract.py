@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from services.extractor.domain.documents import Document, document_id, not_found
-from services.extractor.domain.faults import document_fault
+from services.extractor.domain.faults import document_fault, out_of_range
 from services.extractor.domain.flights import Flights, OpenFiles
 from services.extractor.domain.page_keeper import PageKeeper
 from services.extractor.domain.pages import (
@@ -177,5 +177,5 @@ class ExtractPages:
                 f"The document has {facts.page_count} pages; at most {self._limits.max_pages} are read. Split it.",
             )
         if first_page > facts.page_count:
-            message = f"The document has {facts.page_count} pages. Ask for one of them."
+            message = out_of_range(facts.page_count)
             raise OutOfRange("PAGE_OUT_OF_RANGE", message, fields=[FieldViolation("first_page", message)])

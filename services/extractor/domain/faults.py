@@ -16,6 +16,12 @@ _EXPLANATION = {
 _ABOUT_PASSWORD = (DocumentFault.ENCRYPTED, DocumentFault.WRONG_PASSWORD)
 
 
+def out_of_range(page_count: int) -> str:
+    """What is said to those who ask for a page behind the last one."""
+    pages = "1 page. Ask for that one." if page_count == 1 else f"{page_count} pages. Ask for one of them."
+    return f"The document has {pages}"
+
+
 def document_fault(fault: DocumentFault) -> FailedPrecondition:
     """The error for a document that cannot be read."""
     message = _EXPLANATION[fault]

@@ -49,7 +49,7 @@ def sniff(head: bytes) -> MediaType:
     if pdf_at > 0:
         return MediaType.PDF
     if image is None:
-        raise _unsupported("The file is not a PDF, JPEG or PNG; its first bytes decide, not its name. Print it to PDF.")
+        raise _unsupported("The file is not a PDF, JPEG or PNG; its first bytes decide, not its name.")
     return image
 
 

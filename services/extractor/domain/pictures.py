@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from services.extractor.domain.documents import Document, document_id, not_found
 from services.extractor.domain.drawn import MAX_KEPT_BYTES, DrawnKey, DrawnPages
-from services.extractor.domain.faults import document_fault
+from services.extractor.domain.faults import document_fault, out_of_range
 from services.extractor.domain.flights import OpenFiles
 from services.extractor.domain.pages import (
     FailedPage,
@@ -278,7 +278,7 @@ class _InHand:
 
 def no_such_page(page_count: int) -> OutOfRange:
     """The error for a page past the end."""
-    message = f"The document has {page_count} pages. Ask for one of them."
+    message = out_of_range(page_count)
     return OutOfRange("PAGE_OUT_OF_RANGE", message, fields=[FieldViolation("page", message)])
 
 

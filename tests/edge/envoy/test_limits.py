@@ -202,4 +202,20 @@ async def test_an_unlimited_edge_never_says_429(edge: Edge, clean: Mesh) -> None
     async with edge.channel() as channel:
         stub = ExtractorServiceStub(channel)
         request = GetDocumentRequest(name=DOCUMENT)
-        await asyncio.gather(*(stub.GetDocument(request, metadata=metadata(), timeout=20) for _ in range(300)))
+
+        async def answered() -> bool:
+            try:
+                await stub.GetDocument(request, metadata=metadata(), timeout=60)
+            except grpc.aio.AioRpcError as error:
+                # A busy machine's authorizer, which shares this process with all callers, took longer than a second.
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                return False
+            return True
+
+        left = 300
+        for _ in range(30):
+            left -= sum(await asyncio.gather(*(answered() for _ in range(left))))
+            if not left:
+                return
+    pytest.fail(f"{left} calls were never answered")

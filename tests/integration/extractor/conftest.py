@@ -180,7 +180,7 @@ class Service:
         return [process for process in self.parser_parent().children() if process.status() != psutil.STATUS_ZOMBIE]
 
 
-async def eventually(condition: Callable[[], object], what: str, *, timeout_s: float = 20) -> None:
+async def eventually(condition: Callable[[], object], what: str, *, timeout_s: float = 60) -> None:
     """Waits until the condition holds."""
     try:
         async with asyncio.timeout(timeout_s):
@@ -223,7 +223,7 @@ async def running(
     task = asyncio.create_task(serve(ExtractorSettings(**{**values, **changes}), started=started, stop=stop))
     try:
         waiting = asyncio.create_task(started.wait())
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             await task
@@ -232,7 +232,7 @@ async def running(
     finally:
         stop.set()
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await task
         finally:
             await stack.aclose()

@@ -8,6 +8,7 @@ import pytest
 from services.extractor.adapters.memory import MemoryDocuments, MemoryObjectStore
 from services.extractor.adapters.memory_pages import MemoryPages
 from services.extractor.domain.extract import Extraction, ExtractionLimits, ExtractPages
+from services.extractor.domain.faults import out_of_range
 from services.extractor.domain.page_keeper import KeepingLimits, KeepingSignals, PageKeeper
 from services.extractor.domain.pages import (
     DocumentFault,
@@ -96,6 +97,9 @@ async def test_a_first_page_past_the_end_is_out_of_range(world: World) -> None:
     with pytest.raises(OutOfRange) as refused:
         await world.run(first=26)
     assert refused.value.reason == "PAGE_OUT_OF_RANGE"
+    assert "Ask for" in refused.value.message
+    assert out_of_range(1) == "The document has 1 page. Ask for that one."
+    assert out_of_range(2) == "The document has 2 pages. Ask for one of them."
     assert refused.value.fields[0].field == "first_page"
     assert world.parser.left == 1
 

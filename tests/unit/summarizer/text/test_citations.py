@@ -185,7 +185,7 @@ def test_words_without_an_end_take_bounded_room() -> None:
     phrase = "\ufdfa"  # one character that stands for a phrase of 18
     words = ["\ufb01" * 10_000, phrase * 10_000]
     assert all(len(fold(word[:MAX_WORD_CHARS])) <= 2 * MAX_WORD_CHARS for word in words)
-    locator = Locator([page(1, *words * 100, f"The {phrase} is said here by everybody.")])
+    locator = Locator([page(1, *words * 20, f"The {phrase} is said here by everybody.")])
     found = locator.locate(Quote(f"The {phrase} is said here", 1))
     assert found is not None
     assert found.quote == f"The {phrase} is said here"
