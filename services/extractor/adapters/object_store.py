@@ -175,13 +175,15 @@ class ObstoreObjectStore:
             await place.wait(size_bytes)
 
     async def _spooled(self, result: Any) -> Any:
-        # Without a name from the start: it is gone with its last descriptor, whatever happens.
-        file = tempfile.TemporaryFile(dir=self._spool_dir, buffering=0)  # noqa: SIM115  # the caller closes it
+        with _room_in_spool():
+            # Without a name from the start: it is gone with its last descriptor, whatever happens.
+            file = tempfile.TemporaryFile(dir=self._spool_dir, buffering=0)  # noqa: SIM115  # the caller closes it
         try:
             async for piece in result.stream(min_chunk_size=_READ_BYTES):
                 writing = asyncio.ensure_future(asyncio.to_thread(_write_all, file, piece))
                 try:
-                    await asyncio.shield(writing)
+                    with _room_in_spool():
+                        await asyncio.shield(writing)
                 finally:
                     await asyncio.wait([writing])  # the file is not closed under it
         except BaseException:
@@ -263,6 +265,20 @@ def _translated(operation: str) -> Iterator[None]:
     except (BaseError, OSError, TimeoutError) as exc:
         log.warning("store_failed", operation=operation, fault=type(exc).__name__)
         raise _unavailable(operation) from exc
+
+
+@contextlib.contextmanager
+def _room_in_spool() -> Iterator[None]:
+    """What fails here is our own disk, and not the object store."""
+    try:
+        yield
+    except OSError as exc:
+        log.warning("spool_failed", fault=type(exc).__name__)
+        raise Unavailable(
+            "SPOOL_UNAVAILABLE",
+            "There is no room to read the document now. Try again later.",
+            retry_after_s=5.0,
+        ) from exc
 
 
 def _unavailable(operation: str) -> Unavailable:

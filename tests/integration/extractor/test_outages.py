@@ -62,6 +62,18 @@ async def test_a_spool_that_is_full_costs_the_upload_that_fills_it(start: Start,
     assert (await service.client.upload_and_extract(SMALL)).numbers == [1, 2]
 
 
+async def test_a_spool_that_is_full_is_told_to_who_reads_out_of_s3(start: Start, disk: Path, s3_bucket: str) -> None:
+    """It is the service's own disk that is full, and not the object store."""
+    service = await start(spool_dir=disk, object_store_url=f"s3://{s3_bucket}")
+    name = (await service.client.upload(SMALL.ljust(1_200_000, b"\n"))).document.name
+    filler = disk / "filler"
+    filler.write_bytes(bytes(1_200_000))
+    await unavailable(service.client.extract(name), "SPOOL_UNAVAILABLE")
+    assert list(disk.iterdir()) == [filler]
+    filler.unlink()
+    assert (await service.client.extract(name)).numbers == [1, 2]
+
+
 async def test_an_object_store_that_is_full_costs_the_upload_that_fills_it(start: Start, disk: Path) -> None:
     objects = disk / "objects"
     service = await start(object_store_url=objects.as_uri())
