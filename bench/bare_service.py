@@ -59,6 +59,7 @@ class BareService:
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
         loop.add_reader(process.fileno(), readable.set)
+        os.set_blocking(process.fileno(), True)  # the loop made it otherwise, and a Connection reads whole messages
         number = 0
         try:
             while True:
