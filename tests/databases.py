@@ -48,8 +48,15 @@ _USER_RELATIONS: LiteralString = (
     "WHERE n.nspname NOT LIKE 'pg\\_%%' AND n.nspname <> 'information_schema' "
 )
 
-Seeds = dict[str, bytes]
-"""What migrations wrote, by table, as COPY has it."""
+
+@dataclass(frozen=True)
+class _Template:
+    """What a database starts with."""
+
+    rows: dict[str, bytes]
+    """What migrations wrote, by table, as COPY has it."""
+    sizes: list[tuple[int, int, float]]
+    """How large the planner takes each table and index for: oid, pages, rows. Copies have the same oids."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class Databases:
     server: PostgresServer
     superuser_password: str
     passwords: dict[str, str]
-    _templates: dict[str, Seeds] = field(default_factory=dict)
+    _templates: dict[str, _Template] = field(default_factory=dict)
     _made: dict[str, _Made] = field(default_factory=dict)
     _free: dict[str, list[str]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -137,7 +144,8 @@ class Databases:
             directory = _ROOT / "services" / service / "migrations"
             migrate(self.dsn(service, name), directory=directory, schema=service)
             with self._as_superuser(name) as connection:
-                self._templates[service] = {table: _copied(connection, table) for table in _written(connection)}
+                rows = {table: _copied(connection, table) for table in _written(connection)}
+                self._templates[service] = _Template(rows, _sizes(connection))
 
 
 def _mark(connection: psycopg.Connection) -> str:
@@ -165,20 +173,33 @@ def _written(connection: psycopg.Connection) -> list[str]:
     return [name for (name,) in rows]
 
 
+def _sizes(connection: psycopg.Connection) -> list[tuple[int, int, float]]:
+    return connection.execute(
+        "SELECT c.oid, c.relpages, c.reltuples " + _USER_RELATIONS + "AND c.relkind IN ('r', 'i')", []
+    ).fetchall()
+
+
 def _copied(connection: psycopg.Connection, table: str) -> bytes:
     with connection.cursor() as cursor, cursor.copy(_statement(f"COPY {table} TO STDOUT")) as rows:
         return b"".join(bytes(piece) for piece in rows)
 
 
-def _empty(connection: psycopg.Connection, seeds: Seeds) -> None:
+def _empty(connection: psycopg.Connection, template: _Template) -> None:
     """Puts back what migrations wrote, in place of what there is. The superuser's session minds no trigger."""
     with connection.transaction():
         connection.execute("SET LOCAL session_replication_role = replica")
         if written := _written(connection):
             connection.execute(_statement(f"TRUNCATE {', '.join(written)} RESTART IDENTITY CASCADE"))
-        for table, rows in seeds.items():
+        for table, rows in template.rows.items():
             with connection.cursor() as cursor, cursor.copy(_statement(f"COPY {table} FROM STDIN")) as copy:
                 copy.write(rows)
+        # TRUNCATE leaves an index without a size, and the planner then takes another one.
+        connection.execute(
+            "UPDATE pg_class c SET relpages = s.pages, reltuples = s.rows "
+            "FROM unnest(%s::oid[], %s::int[], %s::real[]) s (id, pages, rows) "
+            "WHERE c.oid = s.id AND (c.relpages, c.reltuples) IS DISTINCT FROM (s.pages, s.rows)",
+            [list(column) for column in zip(*template.sizes, strict=True)],
+        )
 
 
 def _statement(text: str) -> sql.SQL:

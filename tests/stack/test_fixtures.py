@@ -23,7 +23,11 @@ def test_a_database_that_is_used_again_is_as_it_was_made(postgres_server: Databa
             books = connection.execute("SELECT * FROM ledger.price_books ORDER BY 1").fetchall()
             prices = connection.execute("SELECT * FROM ledger.prices ORDER BY 1, 2, 3").fetchall()
             tenants = connection.execute("SELECT count(*) FROM ledger.tenants").fetchone()
-            return [books, prices, tenants]
+            sizes = connection.execute(
+                "SELECT relname, relpages, reltuples FROM pg_class "
+                "WHERE relnamespace = 'ledger'::regnamespace ORDER BY 1"
+            ).fetchall()
+            return [books, prices, tenants, sizes]
 
     first = postgres_server.create("ledger")
     made = content(first)
