@@ -49,6 +49,7 @@ from services.extractor.domain.recognise import RecognisePage, RecognitionLimits
 from services.extractor.domain.search import SearchPages
 from services.extractor.domain.upload import UploadDocument
 from services.extractor.domain.uses import ProcessPages, Uses
+from services.runtime.background import beside
 from services.runtime.breaker import Breaker
 from services.runtime.clients import MeshClient
 from services.runtime.command import run
@@ -182,15 +183,9 @@ async def serve(
             signals=indexer_signals(),
             every_s=_INDEX_EVERY_S,
         )
-        # One that ends although it never should ends the service: half alive it would keep pages, leases or erasures.
-        async with asyncio.TaskGroup() as background:
-            works = (worker.run(), uses.run(), indexer.run(), keeper.run(), audit.run())
-            tasks = [background.create_task(work) for work in works]
-            try:
-                await server.run(started=started, stop=stop)
-            finally:
-                for task in tasks:
-                    task.cancel()
+        works = (worker.run(), uses.run(), indexer.run(), keeper.run(), audit.run())
+        async with beside(*works):
+            await server.run(started=started, stop=stop)
 
 
 def _audit(settings: ExtractorSettings, pool: Pool, stack: contextlib.AsyncExitStack) -> ServiceTrail:

@@ -71,6 +71,7 @@ from services.ledger.domain.usage_window import UsageWindow
 from services.ledger.domain.values import Tokens
 from services.ledger.domain.webhook_messages import WebhookMessages
 from services.ledger.domain.webhooks import Webhooks, WebhookSecrets
+from services.runtime.background import beside
 from services.runtime.command import run
 from services.runtime.config import DatabaseSettings, load_settings
 from services.runtime.health import Health
@@ -330,14 +331,9 @@ async def _serve(settings: LedgerSettings) -> None:
         audit_timer = _audit_timer(pool, settings)
         watch = AnomalyWatch(store=PostgresAnomalies(pool), clock=_now)
         anomalies = AnomalyTimer(watch, interval_s=settings.anomaly_interval_s)
-        async with asyncio.TaskGroup() as background:
-            work = (credentials.changes, credentials.timer, timer, usage_timer, courier, trail, audit_timer, anomalies)
-            tasks = [background.create_task(part.run()) for part in work]
-            try:
-                await server.run()
-            finally:
-                for task in tasks:
-                    task.cancel()
+        work = (credentials.changes, credentials.timer, timer, usage_timer, courier, trail, audit_timer, anomalies)
+        async with beside(*(part.run() for part in work)):
+            await server.run()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from pagemesh.summarizer.v1.job_service_pb2_grpc import add_JobServiceServicer_t
 from pagemesh.summarizer.v1.model_policy_service_pb2_grpc import add_ModelPolicyServiceServicer_to_server
 from pagemesh.summarizer.v1.schema_service_pb2_grpc import add_SchemaServiceServicer_to_server
 from pagemesh.summarizer.v1.summarizer_service_pb2_grpc import add_SummarizerServiceServicer_to_server
+from services.runtime.background import beside
 from services.runtime.command import run
 from services.runtime.config import DatabaseSettings, load_settings
 from services.runtime.health import Health
@@ -142,7 +143,7 @@ async def serve(
         server.add(add_JobServiceServicer_to_server, jobs, _JOBS)
         server.add(add_ModelPolicyServiceServicer_to_server, ModelPolicyServicer(making.policies), _POLICIES)
         notices = notices_of(world.pool, world.ledger)
-        async with _beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run(), notices.run()):
+        async with beside(_feeder(world).run(), making.savings.run(), world.audit.run(), bell.run(), notices.run()):
             await server.run(started=started, stop=stop)
 
 
@@ -165,7 +166,7 @@ async def work(
             ask=_asking(settings, world, making, stack),
             bell=bell,
         )
-        beside = _beside(
+        works = beside(
             _feeder(world).run(),
             making.savings.run(),
             bell.run(),
@@ -173,7 +174,7 @@ async def work(
             notices_of(world.pool, world.ledger).run(),
             cleaner_of(settings, world.pool).run(),
         )
-        async with beside, asyncio.TaskGroup() as roles:
+        async with works, asyncio.TaskGroup() as roles:
             roles.create_task(worker.run(stop))
             roles.create_task(server.run(started=started, stop=stop))
 
@@ -307,18 +308,6 @@ def _feeder(world: Outside) -> OutboxFeeder:
         jitter=random.random,
         signals=signals.feeder_signals(),
     )
-
-
-@contextlib.asynccontextmanager
-async def _beside(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Runs them while the block does; where one of them fails, so does the block."""
-    async with asyncio.TaskGroup() as background:
-        tasks = [background.create_task(work) for work in works]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
 
 
 def _new_id() -> str:
