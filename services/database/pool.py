@@ -21,9 +21,10 @@ ACQUIRE_TIMEOUT_S = 5.0
 RECONNECT_TIMEOUT_S = 5.0
 """One series of attempts with growing pauses; short, so that the pauses stay short when the server is back."""
 STATEMENT_TIMEOUT_MS = 10_000
-ANSWER_TIMEOUT_S = 15.0
-"""How long a server may say nothing to what it was told. It ends statements itself before that, unless it hangs, or the
-network swallows what is sent: a call would then wait for as long as its caller does."""
+ANSWER_TIMEOUT_S = 30.0
+"""How long a server may take for what it was told at once, which may be a few statements in a pipeline. It ends each of
+them itself after STATEMENT_TIMEOUT_MS, unless it hangs, or the network swallows what is sent: a call would then wait as
+long as its caller does. The edge gives its callers as long."""
 _LOOK_EVERY_S = 0.1
 _CHECK_EVERY_S = 1.0
 """How long a connection is trusted after it was found alive, unless its socket has something to say, as it has when the
