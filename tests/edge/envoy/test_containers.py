@@ -26,7 +26,7 @@ from services.runtime.config import load_settings
 
 ROOT = Path(__file__).parents[3]
 SERVICES = ("extractor", "summarizer", "ledger")
-SHARED = ("audit", "database", "runtime", "telemetry", "waiting", "webhooks")
+SHARED = ("admission", "audit", "database", "readiness", "runtime", "telemetry", "waiting", "webhooks")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
 
 

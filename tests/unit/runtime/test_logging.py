@@ -23,7 +23,8 @@ def _as_it_was() -> Iterator[None]:
     root.setLevel(level)
 
 
-def test_a_line_says_when_whose_and_what(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_line_says_when_whose_and_what(capsys: pytest.CaptureFixture[str]) -> None:
+    # A task of its own: the call that is entered is nobody else's.
     logging.configure("ledger", "INFO")
     call.enter(
         Call("/a.B/C", "request-1", TraceContext("t", "s"), identity=Identity("acme", "users/u", "", frozenset()))
