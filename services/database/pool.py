@@ -48,13 +48,14 @@ _ABSENT = (
 
 
 class BoundedConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
-    """Waits ANSWER_TIMEOUT_S for each answer. It is closed then: what the server made of the statement is not known."""
+    """Waits ANSWER_TIMEOUT_S for the answers to what is sent together. It is closed then: what the server made of it is
+    not known."""
 
     async def wait(self, gen: Any, interval: float = _LOOK_EVERY_S, timeout: float | None = None) -> Any:
         """As psycopg's. Raises OperationalError where no answer comes."""
         try:
             return await super().wait(gen, interval, ANSWER_TIMEOUT_S if timeout is None else timeout)
-        except psycopg.errors._WaitTimeout:
+        except psycopg.errors._WaitTimeout:  # private, and what psycopg documents that `wait` raises
             if timeout is None:
                 # Now, without a rollback or a cancellation, which would wait for the same server.
                 self.pgconn.finish()

@@ -140,7 +140,7 @@ class ParserRun:
             except (ValueError, DecodeError) as exc:
                 broken = self._broken()  # what came before is as good as ever
                 broken.__cause__ = exc
-            self._count(events)
+            answered = self._count(events)
             if events:
                 yield events
             if broken is not None:
@@ -148,7 +148,7 @@ class ParserRun:
                     raise broken
                 finally:
                     del broken  # which names this frame, and with it the pages
-            self._process.credit(sum(isinstance(event, Page | FailedPage) for event in events))
+            self._process.credit(answered)
 
     def _takes_long(self, answer: Answer) -> bool:
         """Whether reading it would hold up the loop."""
@@ -183,14 +183,17 @@ class ParserRun:
         return self._opened and (early or self._expected > self._last)
 
     @staticmethod
-    def _count(events: Sequence[ParserEvent]) -> None:
-        read = 0
+    def _count(events: Sequence[ParserEvent]) -> int:
+        """Tells the metrics; answers how many pages were answered, well or not."""
+        read = failed = 0
         for event in events:
             if isinstance(event, Page):
                 read += 1
             elif isinstance(event, FailedPage):
+                failed += 1
                 _PAGES.labels(event.fault.value).inc()
         _READ.inc(read)
+        return read + failed
 
     def _page(self, answer: Answer) -> Page:
         """Opens and checks a page. Takes 1 us for a word. Raises ValueError and DecodeError."""

@@ -129,7 +129,7 @@ class ExtractPages:
                     if isinstance(page, Page):
                         sent += 1
                         reused += was_stored
-                        if page.flags is not PageFlag.NONE and PageFlag.PARTIAL in page.flags:
+                        if PageFlag.PARTIAL in page.flags:
                             flags |= DocumentFlag.PARTIAL
                     else:
                         failed += 1
