@@ -80,17 +80,19 @@ async def test_a_client_that_goes_away_cancels_the_call(edge: Edge, clean: Mesh)
     await asyncio.wait_for(clean.summarizing.cancelled.wait(), 10)
 
 
-async def test_only_what_may_be_repeated_is_retried(edge: Edge, clean: Mesh) -> None:
-    clean.identities.fail_next = [grpc.StatusCode.UNAVAILABLE]
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+async def test_only_what_may_be_repeated_is_retried(edge: Edge, clean: Mesh, code: grpc.StatusCode) -> None:
+    """CANCELLED is what a gRPC server that stops may answer to what is under way."""
+    clean.identities.fail_next = [code]
     assert (await edge.call("GET", "/v1/whoami")).status == 200
     assert [call.method for call in clean.journal.calls] == ["WhoAmI", "WhoAmI"]
     clean.journal.calls.clear()
-    clean.identities.fail_next = [grpc.StatusCode.UNAVAILABLE]
+    clean.identities.fail_next = [code]
     async with edge.channel() as channel:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             request = CreateApiKeyRequest(display_name="once")
             await IdentityServiceStub(channel).CreateApiKey(request, metadata=metadata(), timeout=10)
-    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert refused.value.code() is code
     assert [call.method for call in clean.journal.calls] == ["CreateApiKey"]
 
 
