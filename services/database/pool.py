@@ -14,7 +14,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 from services.database.pool_metrics import POOLS
 from services.runtime.errors import Unavailable
 
-Pool = AsyncConnectionPool[psycopg.AsyncConnection[tuple[Any, ...]]]
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT_S = 3
 ACQUIRE_TIMEOUT_S = 5.0
@@ -47,7 +47,20 @@ _ABSENT = (
 )
 
 
-class BoundedConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
+class Pool(AsyncConnectionPool[Connection]):
+    """Connections for a transaction, from `connection`, or for a single statement, from `single`. Each stays as it was
+    last used until somebody wants it otherwise: each turn of autocommit costs a good part of a short read."""
+
+    @contextlib.asynccontextmanager
+    async def connection(self, timeout: float | None = None) -> AsyncIterator[Connection]:
+        """As psycopg_pool's: what is executed is one transaction, which an exception rolls back."""
+        async with super().connection(timeout) as connection:
+            if connection.autocommit:
+                await connection.set_autocommit(False)
+            yield connection
+
+
+class BoundedConnection(Connection):
     """Waits ANSWER_TIMEOUT_S for the answers to what is sent together. It is closed then: what the server made of it is
     not known."""
 
@@ -72,7 +85,7 @@ async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 2
             await AsyncConnectionPool.check_connection(connection)
             found_alive[connection] = now
 
-    pool: Pool = AsyncConnectionPool(
+    pool = Pool(
         dsn,
         connection_class=BoundedConnection,
         name=name,
@@ -92,18 +105,18 @@ async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 2
 
 
 @contextlib.asynccontextmanager
-async def single(pool: Pool) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
+async def single(pool: Pool) -> AsyncIterator[Connection]:
     """A connection for one statement that is a transaction by itself, or for messages of several that begin and end
     one: a single round trip each, and much less work for psycopg than a transaction of several in a pipeline."""
-    async with pool.connection() as connection:
-        await connection.set_autocommit(True)
-        try:
-            yield connection
-        finally:
-            if connection.info.transaction_status is TransactionStatus.IDLE:
-                await connection.set_autocommit(False)
-            else:  # broken off in the middle: nobody is to get it as it is
-                await connection.close()
+    connection = await pool.getconn()
+    try:
+        if not connection.autocommit:
+            await connection.set_autocommit(True)
+        yield connection
+    finally:
+        if connection.info.transaction_status is not TransactionStatus.IDLE:
+            await connection.close()  # broken off in the middle: nobody is to get it as it is
+        await pool.putconn(connection)
 
 
 def _speaks(connection: psycopg.AsyncConnection[Any]) -> bool:

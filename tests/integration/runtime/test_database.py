@@ -1,4 +1,4 @@
-"""Readiness over a real database: one that is not migrated, one that is newer, and one that freezes."""
+"""Readiness over a real database: one that is not migrated, one that is newer, and one that freezes; and its pool."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from services.database import schema as module
 from services.database.migrate import migrate
-from services.database.pool import Pool, open_pool
+from services.database.pool import Pool, open_pool, single
 from services.database.schema import SchemaCheck
 from services.readiness import component
 from services.runtime.errors import Unavailable
@@ -36,6 +36,13 @@ def empty(postgres_server: Databases) -> str:
 @pytest.fixture
 async def pool(empty: str) -> AsyncIterator[Pool]:
     opened = await open_pool(empty, name="test", max_size=2)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def pool_of_one(database: Callable[[str], str]) -> AsyncIterator[Pool]:
+    opened = await open_pool(database("extractor"), name="test", max_size=1)
     yield opened
     await opened.close()
 
@@ -118,3 +125,35 @@ async def test_a_database_that_freezes_is_down_after_two_probes_and_up_again_whe
             wire.mend()
             await until_ready(health)
         await pool.close()
+
+
+async def test_a_transaction_stays_one_whatever_its_connection_did_before(pool_of_one: Pool) -> None:
+    """A connection stays in autocommit after a single statement; what comes next must not notice."""
+    async with single(pool_of_one) as connection:
+        await connection.execute("CREATE TEMP TABLE kept (n int)")
+    with pytest.raises(ZeroDivisionError):
+        async with pool_of_one.connection() as connection:
+            await connection.execute("INSERT INTO kept VALUES (1)")
+            raise ZeroDivisionError
+    async with single(pool_of_one) as connection:
+        await connection.execute("INSERT INTO kept VALUES (2)")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await connection.execute("INSERT INTO kept VALUES (1/0)")
+    async with pool_of_one.connection() as connection:
+        await connection.execute("INSERT INTO kept VALUES (3)")
+    async with single(pool_of_one) as connection:
+        found = await (await connection.execute("SELECT array_agg(n ORDER BY n) FROM kept")).fetchone()
+    assert found == ([2, 3],)
+
+
+async def test_a_connection_that_is_left_in_the_middle_of_something_is_nobody_elses(pool_of_one: Pool) -> None:
+    async with single(pool_of_one) as connection:
+        await connection.execute("BEGIN")
+        broken_off = connection.info.backend_pid
+    with pytest.raises(TimeoutError):
+        async with single(pool_of_one) as connection, asyncio.timeout(0.2):
+            await connection.execute("SELECT pg_sleep(60)")
+    async with pool_of_one.connection() as connection:
+        found = await (await connection.execute("SELECT pg_backend_pid(), 7")).fetchone()
+    assert found is not None
+    assert (found[0] != broken_off, found[1]) == (True, 7)
