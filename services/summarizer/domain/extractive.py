@@ -11,7 +11,7 @@ from services.summarizer.domain.lexrank import Candidate, choose
 from services.summarizer.domain.sentences import MAX_CHARS, ProseSentence, is_prose, prose
 from services.summarizer.domain.values import Chunk, Claim, Prompt, Quote, Stage
 
-VERSION = "2"
+VERSION = "3"
 """Changes whenever other sentences would be chosen."""
 
 MAX_CLAIM_CHARS = MAX_CHARS

@@ -134,7 +134,7 @@ def lines(chunk: Chunk) -> Iterator[tuple[str, int]]:
 
 def _clean_lines(chunk: Chunk) -> list[_Line]:
     """Lines without page numbers and without what is repeated, both at the edges of pages alone: in the middle of a
-    page such a line is a part of its text."""
+    page such a line is a part of its text. Where that would leave nothing, what is repeated stays."""
     pages: list[tuple[int, list[str]]] = []
     for start, end, page in chunk.spans:
         texts = [" ".join(line.translate(_READABLE).split()) for line in chunk.text[start:end].splitlines()]
@@ -149,7 +149,10 @@ def _clean_lines(chunk: Chunk) -> list[_Line]:
     for page, texts in pages:
         dropped = {i for i in _edge(texts) if _shape(texts[i]) in repeated}
         kept.extend(_Line(text, page) for i, text in enumerate(texts) if i not in dropped)
-    return kept
+    if any(line.text for line in kept):
+        return kept
+    # Forms and slips of a few lines each, all alike: what is repeated is the document.
+    return [_Line(text, page) for page, texts in pages for text in texts]
 
 
 def _edge(texts: list[str]) -> set[int]:

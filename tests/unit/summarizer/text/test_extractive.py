@@ -57,6 +57,18 @@ def test_each_claim_quotes_itself_on_its_page() -> None:
         assert citation.quote == claim.text == quote.text
 
 
+def test_a_document_of_pages_that_are_all_alike_is_no_stack_of_headers() -> None:
+    """Slips of two lines each: what stands at the same place of each page is all there is."""
+    pages = [
+        f"On {day} May the net income was {day} euros.\nThe clerk signed the slip in the office on the same day."
+        for day in (3, 4, 5)
+    ]
+    assert texts(summarize(map_prompt(chunk(*pages), most=2))) == [
+        "On 3 May the net income was 3 euros.",
+        "The clerk signed the slip in the office on the same day.",
+    ]
+
+
 def test_a_sentence_that_is_repeated_is_chosen_once() -> None:
     part = chunk("\n\n".join([*FILLER, *FILLER]))
     chosen = texts(summarize(map_prompt(part, most=20)))
