@@ -29,6 +29,8 @@ class Tally:
     """How many pictures each page has that has any, where they were asked for."""
     read: int = 0
     """Pages that came."""
+    textless: int = 0
+    """Pages among them that have something to see and no text."""
     next_page: int = 0
 
 
@@ -131,6 +133,8 @@ class Extraction:
     def _note_page(self, page: page_pb2.Page, progress: PageProgress) -> None:
         self._tally.read += 1
         self._tally.next_page = page.number + 1
+        if page_pb2.PAGE_FLAG_NO_TEXT in page.flags and page_pb2.PAGE_FLAG_BLANK not in page.flags:
+            self._tally.textless += 1
         if page.images:
             self._tally.pictures[page.number] = len(page.images)
         progress.page(recognised=page_pb2.PAGE_FLAG_OCR in page.flags)

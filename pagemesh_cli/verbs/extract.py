@@ -101,6 +101,9 @@ def extract(
         goal = target(output, plan.output, plan.form, name, force=force)
         with PageProgress(output, "reading pages", printing=plan.output is None) as progress:
             tally = extraction.run(ranges, goal, progress)
+        if ocr is Ocr.OFF and tally.textless:
+            textless = counted(tally.textless, "page")
+            output.note(f"{textless} without text; `--ocr auto` reads what pictures say", "yellow")
         lost = []
         if images is not None:
             lost = save_pictures(

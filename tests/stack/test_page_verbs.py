@@ -179,6 +179,7 @@ def test_a_scan_is_read(pagemesh: Command, tmp_path: Path) -> None:
     text[0].get_pixmap(dpi=150).save(scan)
     off = pagemesh("extract", str(scan), "--ocr", "off")
     assert (off.code, off.out) == (0, "\n\f"), off.err
+    assert "1 page without text; `--ocr auto` reads what pictures say" in off.err
     read = pagemesh("extract", str(scan))
     assert read.code == 0, read.err
     assert "Recognise these letters" in " ".join(read.out.split())
