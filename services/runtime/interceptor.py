@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from services.runtime import access
+from services.runtime.access import Access, of_method
 from services.runtime.call import Call
 from services.runtime.errors import InvalidArgument
 from services.runtime.middleware import Concern, Exchange, Policy, in_order
@@ -26,31 +26,36 @@ class MeshInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, policy: Policy, concerns: Sequence[Concern] = in_order()) -> None:
         self._policy = policy
         self._concerns = tuple(concerns)
-        self._access = functools.lru_cache(maxsize=1000)(access.of_method)
+        self._wrapped: dict[str, RpcHandler] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[RpcHandler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> RpcHandler | None:
-        """Wraps the handler of one call; an unknown method has none and stays gRPC's to refuse."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
-        details = handler_call_details
+        """The wrapped handler of a method; an unknown one has none and stays gRPC's to refuse."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: RpcHandler) -> RpcHandler:
         shape, wrap = _shape(handler)
         inner: Handler = getattr(handler, shape)
         factory: Callable[..., RpcHandler] = getattr(grpc, f"{shape}_rpc_method_handler")
         return factory(
-            wrap(inner, functools.partial(self._enter, details)),
+            wrap(inner, functools.partial(self._enter, method, of_method(method))),
             request_deserializer=functools.partial(_deserialized, handler.request_deserializer),
             response_serializer=functools.partial(_serialized, handler.response_serializer),
         )
 
-    def _enter(self, details: grpc.HandlerCallDetails, context: "grpc.aio.ServicerContext[Any, Any]") -> "_Around":
-        metadata = {k: v for k, v in details.invocation_metadata if isinstance(v, str)}
-        exchange = Exchange(self._access(details.method), context, metadata, Call(details.method))
-        return _Around(exchange, self._policy, self._concerns)
+    def _enter(self, method: str, rules: Access, context: "grpc.aio.ServicerContext[Any, Any]") -> "_Around":
+        metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+        return _Around(Exchange(rules, context, metadata, Call(method)), self._policy, self._concerns)
 
 
 class _Around:

@@ -90,62 +90,79 @@ async def _traced(exchange: Exchange) -> AsyncIterator[None]:
             span.answered(exchange.code.value[0], exchange.reason)
 
 
-@contextlib.asynccontextmanager
-async def told(exchange: Exchange, _: Policy) -> AsyncIterator[None]:
+class Surrounding(AbstractAsyncContextManager[None]):
+    """What stands around the rest of a call. A class, because that costs a third of what a generator does."""
+
+    __slots__ = ("exchange",)
+
+    def __init__(self, exchange: Exchange, _: Policy) -> None:
+        self.exchange = exchange
+
+    async def __aenter__(self) -> None:
+        """Nothing, where all is to be done at the end."""
+
+
+class Told(Surrounding):
     """Counts the call, its status and its time, and writes one line when it ends."""
-    begun = time.perf_counter()
-    in_flight, seconds = metrics.of_method(exchange.call.method)
-    in_flight.inc()
-    try:
-        yield
-    finally:
-        in_flight.dec()
-        took = time.perf_counter() - begun
-        made, code = exchange.call, exchange.code.name
-        seconds.observe(took)
+
+    __slots__ = ("_begun", "_in_flight", "_seconds")
+
+    async def __aenter__(self) -> None:
+        self._begun = time.perf_counter()
+        self._in_flight, self._seconds = metrics.of_method(self.exchange.call.method)
+        self._in_flight.inc()
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self._in_flight.dec()
+        took = time.perf_counter() - self._begun
+        made, code, reason = self.exchange.call, self.exchange.code.name, self.exchange.reason
+        self._seconds.observe(took)
         metrics.handled(made.method, code).inc()
-        write = log.debug if exchange.access.infrastructure else log.info
-        write("call", method=made.method, code=code, reason=exchange.reason, peer=made.peer, ms=round(took * 1000, 2))
+        write = log.debug if self.exchange.access.infrastructure else log.info
+        write("call", method=made.method, code=code, reason=reason, peer=made.peer, ms=round(took * 1000, 2))
 
 
-@contextlib.asynccontextmanager
-async def errors(exchange: Exchange, _: Policy) -> AsyncIterator[None]:
+class Errors(Surrounding):
     """Turns what is raised into a status; what nobody foresaw is told to the log alone."""
-    try:
-        yield
-    except (asyncio.CancelledError, GeneratorExit):  # the latter where the caller left between two messages
-        exchange.code = grpc.StatusCode.CANCELLED
-        raise
-    except grpc.aio.AbortError:
-        exchange.code = grpc.StatusCode.UNKNOWN
-        raise
-    except Exception as exc:  # the border of the service: everything becomes a status
-        ours = status.known(exc)
-        exchange.code, exchange.reason = status.code_of(ours), ours.reason
-        if isinstance(ours, InternalError):
-            log.error("internal_error", method=exchange.call.method, exc_info=exc)
-        await status.abort(exchange.context, ours)
+
+    __slots__ = ()
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        exchange = self.exchange
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):  # the latter where the caller left amid messages
+            exchange.code = grpc.StatusCode.CANCELLED
+        elif isinstance(error, grpc.aio.AbortError):
+            exchange.code = grpc.StatusCode.UNKNOWN
+        elif isinstance(error, Exception):  # the border of the service: everything becomes a status
+            ours = status.known(error)
+            exchange.code, exchange.reason = status.code_of(ours), ours.reason
+            if isinstance(ours, InternalError):
+                log.error("internal_error", method=exchange.call.method, exc_info=error)
+            await status.abort(exchange.context, ours)
 
 
-@contextlib.asynccontextmanager
-async def deadline(exchange: Exchange, _: Policy) -> AsyncIterator[None]:
+class _Deadline(Surrounding):
+    __slots__ = ("_timer",)
+
+    async def __aenter__(self) -> None:
+        remaining = self.exchange.context.time_remaining()
+        limit_s = MAX_CALL_S if remaining is None else min(max(remaining, 0.0), MAX_CALL_S)
+        self.exchange.call.deadline = asyncio.get_running_loop().time() + limit_s
+        self._timer = asyncio.timeout(limit_s)
+        await self._timer.__aenter__()
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        try:
+            await self._timer.__aexit__(kind, error, traceback)
+        except TimeoutError as exc:
+            raise DeadlineExceeded(
+                "DEADLINE_EXCEEDED", "The deadline passed before the work was done. Allow more time."
+            ) from exc
+
+
+def deadline(exchange: Exchange, policy: Policy) -> Surrounding | None:
     """Ends the work when the caller's time is up."""
-    if exchange.access.infrastructure:
-        yield
-        return
-    remaining = exchange.context.time_remaining()
-    limit_s = MAX_CALL_S if remaining is None else min(max(remaining, 0.0), MAX_CALL_S)
-    exchange.call.deadline = asyncio.get_running_loop().time() + limit_s
-    timer = asyncio.timeout(limit_s)
-    try:
-        async with timer:
-            yield
-    except TimeoutError as exc:
-        if not timer.expired():
-            raise
-        raise DeadlineExceeded(
-            "DEADLINE_EXCEEDED", "The deadline passed before the work was done. Allow more time."
-        ) from exc
+    return None if exchange.access.infrastructure else _Deadline(exchange, policy)
 
 
 def auth(exchange: Exchange, policy: Policy) -> None:
@@ -168,8 +185,8 @@ def in_order(*audit: Concern, admission: Concern | None = None) -> tuple[Concern
     return (
         request_id,  # first: everything after it is told apart by the id
         traced,  # outside of all work, which is below its span
-        told,  # outside of what follows, so that refusals are logged and counted as well
-        errors,  # outside of all that raises
+        Told,  # outside of what follows, so that refusals are logged and counted as well
+        Errors,  # outside of all that raises
         *audit,  # sees how the call ended before the caller does, and may refuse an answer that it could not write down
         deadline,  # from here on the caller's time runs
         auth,  # a stranger learns nothing of the contract's rules

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.admission.calls_at_a_time import CallsAtATime
 from services.runtime import logging
+from services.runtime.background import beside
 from services.runtime.config import RuntimeSettings
 from services.runtime.health import Health
 from services.runtime.interceptor import MeshInterceptor
@@ -78,7 +79,7 @@ class MeshServer:
 
     def add(self, add_to_server: Callable[[Any, Any], None], servicer: object, service_name: str) -> None:
         """Adds one servicer with its generated `add_…Servicer_to_server` and its full name."""
-        add_to_server(servicer, self._server)
+        add_to_server(servicer, _ByPath(self._server))
         self._services.append(service_name)
 
     async def run(self, *, started: asyncio.Event | None = None, stop: asyncio.Event | None = None) -> None:
@@ -98,8 +99,7 @@ class MeshServer:
             await self._start_grpc()
             stack.push_async_callback(self._server.stop, 0)
             await self._health.probe()
-            prober = asyncio.create_task(self._health.run(), name="health")
-            stack.push_async_callback(_cancel, prober)
+            await stack.enter_async_context(beside(self._health.run()))
             log.info("started", grpc=self.grpc_port, http=self.http_port)
             if started is not None:
                 started.set()
@@ -108,7 +108,7 @@ class MeshServer:
         log.info("stopped")
 
     async def _start_grpc(self) -> None:
-        health_pb2_grpc.add_HealthServicer_to_server(self._grpc_health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._grpc_health, _ByPath(self._server))
         self._health.on_change(self._tell_grpc_health)
         names = [*self._services, *self._reflect, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
         reflection.enable_server_reflection(sorted({*names, reflection.SERVICE_NAME}), self._server)
@@ -163,10 +163,15 @@ class MeshServer:
         return "404 Not Found", "text/plain", b"/metrics /livez /readyz\n"
 
 
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+class _ByPath:
+    """A server to which handlers are added without telling gRPC's core of their methods: for each that it knows, a task
+    waits for its next call, and each call of any costs a wait for all of these tasks anew."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, object]) -> None:
+        """Nothing: the generic handlers are the same, found by a call's path."""
 
 
 async def _close_http(server: asyncio.Server) -> None:

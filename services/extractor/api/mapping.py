@@ -244,6 +244,7 @@ _BURST_TAG = _tag(pb.ExtractPagesResponse.BURST_FIELD_NUMBER)
 _EVENT_TAG = _tag(pb.ExtractionBurst.EVENTS_FIELD_NUMBER)
 
 
+@functools.lru_cache(maxsize=16_384)
 def _varint(value: int) -> bytes:
     """As protobuf writes a length."""
     out = bytearray()

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from services.extractor.domain.documents import Document, document_id, not_found
+from services.extractor.domain.documents import document_id, not_found
 from services.extractor.domain.faults import document_fault, out_of_range
 from services.extractor.domain.flights import Flights, OpenFiles
 from services.extractor.domain.page_keeper import PageKeeper
@@ -85,60 +85,34 @@ class ExtractPages:
         Raises NotFound, FailedPrecondition with a DocumentFault or TOO_MANY_PAGES, OutOfRange PAGE_OUT_OF_RANGE, and
         what `Parser.parse` and `Recogniser.recognise` raise.
         """
-        looked = looked or await self.look(extraction)
-        document = looked.document
         reading = Reading(
             flights=self._flights,
             store=self._pages,
-            looked=looked,
+            looked=looked or await self.look(extraction),
             parts=extraction.parts,
             password=extraction.password,
             remaining_s=remaining_s,
         )
         try:
-            async with aclosing(self._events(reading, document, extraction, remaining_s)) as bursts:
-                async for events in bursts:
+            first = max(extraction.first_page, 1)
+            facts = await reading.open(first, extraction.last_page)
+            self._check(facts, first)
+            tally = _Tally(facts, first, min(extraction.last_page or facts.page_count, facts.page_count))
+            events = tally.begin()
+            if not self._is_at_hand(reading, first, extraction):
+                yield events
+                events = []
+            async with aclosing(self._sent(reading, extraction, remaining_s, tally)) as bursts:
+                async for burst in bursts:
+                    events.extend(tally.told(burst))
                     yield events
+                    events = []
         except FileNotFoundError as exc:  # deleted between the row and the bytes
             raise not_found(extraction.name) from exc
         except DocumentLost as lost:
             raise document_fault(lost.fault) from lost
         finally:
             await reading.aclose()
-
-    async def _events(
-        self,
-        reading: Reading,
-        document: Document,
-        extraction: Extraction,
-        remaining_s: Callable[[], float | None],
-    ) -> AsyncGenerator[Sequence[ExtractionEvent], None]:
-        first = max(extraction.first_page, 1)
-        facts = await reading.open(first, extraction.last_page)
-        self._check(facts, first)
-        last = min(extraction.last_page or facts.page_count, facts.page_count)
-        events: list[ExtractionEvent] = [ExtractionStart(facts.page_count, first, last, facts.flags, facts.info)]
-        if not self._is_at_hand(reading, first, extraction):
-            yield events
-            events = []
-        sent = failed = reused = 0
-        flags = facts.flags
-        async with aclosing(self._sent(reading, document, extraction, remaining_s, (first, last))) as bursts:
-            async for burst in bursts:
-                for page, was_stored in burst:
-                    if isinstance(page, Page):
-                        sent += 1
-                        reused += was_stored
-                        if PageFlag.PARTIAL in page.flags:
-                            flags |= DocumentFlag.PARTIAL
-                    else:
-                        failed += 1
-                        flags |= DocumentFlag.PARTIAL
-                    events.append(page)
-                if sent + failed == last - first + 1:
-                    events.append(ExtractionEnd(sent, failed, reused, flags))
-                yield events
-                events = []
 
     def _is_at_hand(self, reading: Reading, first_page: int, extraction: Extraction) -> bool:
         """Whether the first page comes without a wait."""
@@ -150,18 +124,17 @@ class ExtractPages:
     def _sent(
         self,
         reading: Reading,
-        document: Document,
         extraction: Extraction,
         remaining_s: Callable[[], float | None],
-        pages: tuple[int, int],
+        tally: "_Tally",
     ) -> AsyncGenerator[Sequence[Sent], None]:
-        parsed = reading.pages(*pages)
+        parsed = reading.pages(tally.first_page, tally.last_page)
         if self._recognitions is None or extraction.ocr is OcrMode.OFF:
             return parsed
         recognised = RecognisedPages(
             recognitions=self._recognitions,
             store=self._pages,
-            document=document,
+            document=reading.document,
             mode=extraction.ocr,
             parts=extraction.parts,
             password=extraction.password,
@@ -179,3 +152,34 @@ class ExtractPages:
         if first_page > facts.page_count:
             message = out_of_range(facts.page_count)
             raise OutOfRange("PAGE_OUT_OF_RANGE", message, fields=[FieldViolation("first_page", message)])
+
+
+class _Tally:
+    """What was sent of an extraction, as its events."""
+
+    def __init__(self, facts: Facts, first_page: int, last_page: int) -> None:
+        self.first_page, self.last_page = first_page, last_page
+        self._facts = facts
+        self._flags = facts.flags
+        self._sent = self._failed = self._reused = 0
+
+    def begin(self) -> list[ExtractionEvent]:
+        """The event before all pages."""
+        facts = self._facts
+        return [ExtractionStart(facts.page_count, self.first_page, self.last_page, facts.flags, facts.info)]
+
+    def told(self, burst: Sequence[Sent]) -> list[ExtractionEvent]:
+        """The events of these pages; after the last one, the end."""
+        events: list[ExtractionEvent] = []
+        for page, was_stored in burst:
+            if isinstance(page, Page):
+                self._sent += 1
+                self._reused += was_stored
+            else:
+                self._failed += 1
+            if not isinstance(page, Page) or PageFlag.PARTIAL in page.flags:
+                self._flags |= DocumentFlag.PARTIAL
+            events.append(page)
+        if self._sent + self._failed == self.last_page - self.first_page + 1:
+            events.append(ExtractionEnd(self._sent, self._failed, self._reused, self._flags))
+        return events

@@ -52,7 +52,8 @@ class Reading:
         self._flights = flights
         self._keeper = flights.keeper
         self._store = store
-        self._document = document
+        self.document = document
+        """What is read."""
         self._parts = parts
         self._password = password
         self._remaining_s = remaining_s
@@ -70,7 +71,7 @@ class Reading:
     async def open(self, first_page: int, last_page: int) -> Facts:
         """What is known of the document, with the information that is asked for. Raises DocumentLost, and what
         `Flight.advance` raises."""
-        document = (self._document.tenant, self._document.id)
+        document = (self.document.tenant, self.document.id)
         if not self._password:
             # What was being written when we looked is known of for a while.
             self._may_be_stored = self._keeper.knows(document)
@@ -83,7 +84,7 @@ class Reading:
             return self._facts
         if self._facts is not None and self._is_at_hand(first_page):
             # The pages are there: the file is opened for what it says of itself alone.
-            route = Route(self._document, info, 1, 1, self._password)
+            route = Route(self.document, info, 1, 1, self._password)
             self._flight = self._flights.begin(route, known=self._facts, keeps_pages=False)
             self._facts = await self._opened()
             await self._land()
@@ -164,7 +165,7 @@ class Reading:
     async def _from_store(self, spans: Sequence[Span], page: int, last_page: int) -> Sequence[Sent]:
         """Pages in a row out of these spans."""
         found: list[Sent] = []
-        for stored in await self._store.read(self._document.tenant, self._document.id, spans):
+        for stored in await self._store.read(self.document.tenant, self.document.id, spans):
             if stored.number == page <= last_page:
                 found.append((stored, True))
                 page += 1
@@ -176,7 +177,7 @@ class Reading:
         return self._keeper.get(self._key, page) is not None or self._coverage.at(page) is not None
 
     async def _look(self, page: int = 1) -> None:
-        self._stored = await self._store.find(self._document.tenant, self._document.id)
+        self._stored = await self._store.find(self.document.tenant, self.document.id)
         self._cover(page)
 
     def _cover(self, page: int) -> None:
@@ -202,7 +203,7 @@ class Reading:
     def _take_off(self, page: int, last_page: int, info: Part, *, begun: bool = False) -> Flight:
         behind = self._coverage.next_page(page)
         last = last_page if behind is None else min(last_page or behind - 1, behind - 1)
-        route = Route(self._document, self._parts_to_read() | info, page, last, self._password, begun)
+        route = Route(self.document, self._parts_to_read() | info, page, last, self._password, begun)
         self._flight = self._flights.join(route) or self._flights.begin(route, known=self._facts)
         return self._flight
 

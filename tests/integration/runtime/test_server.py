@@ -29,7 +29,7 @@ def test_the_order_of_the_concerns() -> None:
     def admitted(*_: object) -> None: ...
 
     names = " ".join(concern.__name__ for concern in in_order(audited, admission=admitted))
-    assert names == "request_id traced told errors audited deadline auth admitted validation"
+    assert names == "request_id traced Told Errors audited deadline auth admitted validation"
 
 
 async def test_identity_request_id_trace_and_deadline_travel(start: Start, connect: Connect) -> None:
