@@ -5,7 +5,6 @@ import select
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -13,8 +12,6 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 
 from services.database.pool_metrics import POOLS
 from services.runtime.errors import Unavailable
-
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT_S = 3
 ACQUIRE_TIMEOUT_S = 5.0
@@ -47,22 +44,24 @@ _ABSENT = (
 )
 
 
-class Pool(AsyncConnectionPool[Connection]):
-    """Connections for a transaction, from `connection`, or for a single statement, from `single`. Each stays as it was
-    last used until somebody wants it otherwise: each turn of autocommit costs a good part of a short read."""
-
-    @contextlib.asynccontextmanager
-    async def connection(self, timeout: float | None = None) -> AsyncIterator[Connection]:
-        """As psycopg_pool's: what is executed is one transaction, which an exception rolls back."""
-        async with super().connection(timeout) as connection:
-            if connection.autocommit:
-                await connection.set_autocommit(False)
-            yield connection
-
-
-class BoundedConnection(Connection):
+class BoundedConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
     """Waits ANSWER_TIMEOUT_S for the answers to what is sent together. It is closed then: what the server made of it is
     not known."""
+
+    _found_alive = -_CHECK_EVERY_S
+
+    async def check(self) -> None:
+        """Asks the server for a sign of life, unless it gave one a moment ago. Raises OperationalError."""
+        now = time.monotonic()
+        if now - self._found_alive >= _CHECK_EVERY_S or self._speaks():
+            await Pool.check_connection(self)
+            self._found_alive = now
+
+    def _speaks(self) -> bool:
+        """Whether there is something to read from a connection that nobody uses: its end, most likely."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     async def wait(self, gen: Any, interval: float = _LOOK_EVERY_S, timeout: float | None = None) -> Any:
         """As psycopg's. Raises OperationalError where no answer comes."""
@@ -75,16 +74,21 @@ class BoundedConnection(Connection):
             raise
 
 
+class Pool(AsyncConnectionPool[BoundedConnection]):
+    """Connections for a transaction, from `connection`, or for a single statement, from `single`. Each stays as it was
+    last used until somebody wants it otherwise: each turn of autocommit costs a good part of a short read."""
+
+    @contextlib.asynccontextmanager
+    async def connection(self, timeout: float | None = None) -> AsyncIterator[BoundedConnection]:
+        """As psycopg_pool's: what is executed is one transaction, which an exception rolls back."""
+        async with super().connection(timeout) as connection:
+            if connection.autocommit:
+                await connection.set_autocommit(False)
+            yield connection
+
+
 async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 20) -> Pool:
     """A pool that connects in the background: a database that is down at the start is waited for, not fatal."""
-    found_alive: WeakKeyDictionary[psycopg.AsyncConnection[Any], float] = WeakKeyDictionary()
-
-    async def check(connection: psycopg.AsyncConnection[Any]) -> None:
-        now = time.monotonic()
-        if now - found_alive.get(connection, -_CHECK_EVERY_S) >= _CHECK_EVERY_S or _speaks(connection):
-            await AsyncConnectionPool.check_connection(connection)
-            found_alive[connection] = now
-
     pool = Pool(
         dsn,
         connection_class=BoundedConnection,
@@ -95,7 +99,7 @@ async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 2
         timeout=ACQUIRE_TIMEOUT_S,
         reconnect_timeout=RECONNECT_TIMEOUT_S,
         # A connection that died with the server is found out here and not by the request that gets it.
-        check=check,
+        check=BoundedConnection.check,
         kwargs={"connect_timeout": CONNECT_TIMEOUT_S, "options": _OPTIONS, "application_name": f"pagemesh-{name}"},
         open=False,
     )
@@ -105,7 +109,7 @@ async def open_pool(dsn: str, *, name: str, min_size: int = 1, max_size: int = 2
 
 
 @contextlib.asynccontextmanager
-async def single(pool: Pool) -> AsyncIterator[Connection]:
+async def single(pool: Pool) -> AsyncIterator[BoundedConnection]:
     """A connection for one statement that is a transaction by itself, or for messages of several that begin and end
     one: a single round trip each, and much less work for psycopg than a transaction of several in a pipeline."""
     connection = await pool.getconn()
@@ -117,13 +121,6 @@ async def single(pool: Pool) -> AsyncIterator[Connection]:
         if connection.info.transaction_status is not TransactionStatus.IDLE:
             await connection.close()  # broken off in the middle: nobody is to get it as it is
         await pool.putconn(connection)
-
-
-def _speaks(connection: psycopg.AsyncConnection[Any]) -> bool:
-    """Whether there is something to read from a connection that nobody uses: its end, most likely."""
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import re
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -64,11 +63,12 @@ costs every call less."""
 
 
 def request_id(exchange: Exchange, _: Policy) -> None:
-    """Takes the caller's id and trace over, or makes them. The edge tells the client; nothing is sent back from here,
-    since headers that go out early would fix the HTTP status of a stream before its first message."""
-    given = exchange.metadata.get("x-request-id", "")
-    exchange.call.request_id = given if _REQUEST_ID.match(given) else str(uuid.uuid4())
+    """Takes the caller's trace and id over, or begins a trace and takes its id. The edge tells the client; nothing is
+    sent back from here, since headers that go out early would fix the HTTP status of a stream before its first
+    message."""
     exchange.call.trace = TraceContext.continued(exchange.metadata.get("traceparent"))
+    given = exchange.metadata.get("x-request-id", "")
+    exchange.call.request_id = given if _REQUEST_ID.match(given) else exchange.call.trace.trace_id
     call.enter(exchange.call)
 
 

@@ -19,7 +19,8 @@ class TraceContext:
     @classmethod
     def new(cls) -> "TraceContext":
         """A trace for log lines alone: it has no spans."""
-        return cls(secrets.token_hex(16), secrets.token_hex(8))
+        drawn = secrets.token_hex(24)
+        return cls(drawn[:32], drawn[32:])
 
     @classmethod
     def parsed(cls, traceparent: str | None) -> "TraceContext | None":
