@@ -62,7 +62,7 @@ _LOOK = f"""
         LEFT JOIN LATERAL (
             SELECT s.format, s.payload, s.source, s.parts, s.first_page, s.last_page
             FROM extractor.page_segments AS s
-            WHERE s.tenant = documents.tenant AND s.document_id = documents.id AND s.source = %(source)s
+            WHERE s.tenant = documents.tenant AND s.document_id = documents.id AND s.source = {int(Source.PARSED)}
               AND s.parts & %(parts)s = %(parts)s AND %(page)s BETWEEN s.first_page AND s.last_page
             ORDER BY s.last_page DESC LIMIT 1
         ) AS begin ON true
@@ -137,7 +137,6 @@ class PostgresPages:
         values = {
             "tenant": tenant,
             "document": document_id,
-            "source": int(Source.PARSED),
             "parts": _part_bits(parts),
             "page": page,
         }

@@ -26,6 +26,7 @@ from services.extractor.domain.pages import (
 )
 from services.extractor.domain.receipts import DeletionReceipt
 from services.extractor.domain.retention import Change, Retention
+from services.extractor.domain.stored_pages import DOCUMENT_PARTS
 from services.runtime.errors import FieldViolation, InvalidArgument
 
 _PART = {
@@ -161,26 +162,42 @@ def extraction(tenant: str, request: pb.ExtractPagesRequest) -> Extraction:
     )
 
 
-def _told(value: ExtractionStart | FailedPage | ExtractionEnd, parts: Part) -> pb.ExtractPagesResponse:
-    if isinstance(value, ExtractionStart):
-        start = extraction_pb2.ExtractionStart.FromString(value.info)
-        start.page_count, start.first_page, start.last_page = value.page_count, value.first_page, value.last_page
-        start.flags.extend(_flags(value.flags))
-        if Part.METADATA not in parts:
-            start.ClearField("metadata")
-        if Part.OUTLINE not in parts:
-            start.ClearField("outline")
-        return pb.ExtractPagesResponse(start=start)
+def _told(value: ExtractionStart | FailedPage | ExtractionEnd, parts: Part) -> pb.ExtractPagesResponse | bytes:
     if isinstance(value, ExtractionEnd):
-        end = extraction_pb2.ExtractionEnd(
-            pages_sent=value.pages_sent,
-            pages_failed=value.pages_failed,
-            pages_reused=value.pages_reused,
-            flags=_flags(value.flags),
-        )
-        return pb.ExtractPagesResponse(end=end)
-    failed = extraction_pb2.FailedPage(number=value.number, reason=value.fault, message=_FAILED_PAGE[value.fault])
-    return pb.ExtractPagesResponse(failed_page=failed)
+        return _end(value)
+    if isinstance(value, FailedPage):
+        failed = extraction_pb2.FailedPage(number=value.number, reason=value.fault, message=_FAILED_PAGE[value.fault])
+        return pb.ExtractPagesResponse(failed_page=failed)
+    if not parts & DOCUMENT_PARTS:
+        return _start(value.page_count, value.first_page, value.last_page, value.flags)
+    start = extraction_pb2.ExtractionStart.FromString(value.info)
+    start.page_count, start.first_page, start.last_page = value.page_count, value.first_page, value.last_page
+    start.flags.extend(_flags(value.flags))
+    if Part.METADATA not in parts:
+        start.ClearField("metadata")
+    if Part.OUTLINE not in parts:
+        start.ClearField("outline")
+    return pb.ExtractPagesResponse(start=start)
+
+
+# Most documents have a page or a few and are asked for whole: what begins and ends them is the same again and again.
+@functools.lru_cache(maxsize=1024)
+def _start(page_count: int, first_page: int, last_page: int, flags: DocumentFlag) -> bytes:
+    start = extraction_pb2.ExtractionStart(
+        page_count=page_count, first_page=first_page, last_page=last_page, flags=_flags(flags)
+    )
+    return pb.ExtractPagesResponse(start=start).SerializeToString()
+
+
+@functools.lru_cache(maxsize=1024)
+def _end(value: ExtractionEnd) -> bytes:
+    end = extraction_pb2.ExtractionEnd(
+        pages_sent=value.pages_sent,
+        pages_failed=value.pages_failed,
+        pages_reused=value.pages_reused,
+        flags=_flags(value.flags),
+    )
+    return pb.ExtractPagesResponse(end=end).SerializeToString()
 
 
 def messages(events: Sequence[ExtractionEvent], parts: Part) -> Iterator[pb.ExtractPagesResponse | bytes]:
