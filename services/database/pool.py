@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from services.database.pool_metrics import POOLS
@@ -51,7 +51,12 @@ class BoundedConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
     _found_alive = -_CHECK_EVERY_S
 
     async def check(self) -> None:
-        """Asks the server for a sign of life, unless it gave one a moment ago. Raises OperationalError."""
+        """Asks the server for a sign of life, unless it gave one a moment ago. Raises OperationalError, and closes a
+        connection that was left in the middle of a pipeline, as one is whose end was broken off while the server hung:
+        what is sent over it waits for a sync that nobody sends, and is neither refused nor done."""
+        if self.pgconn.pipeline_status != PipelineStatus.OFF:
+            await self.close()
+            raise psycopg.OperationalError("the connection was left in the middle of a pipeline")
         now = time.monotonic()
         if now - self._found_alive >= _CHECK_EVERY_S or self._speaks():
             await Pool.check_connection(self)

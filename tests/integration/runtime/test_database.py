@@ -3,7 +3,9 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -157,3 +159,18 @@ async def test_a_connection_that_is_left_in_the_middle_of_something_is_nobody_el
         found = await (await connection.execute("SELECT pg_backend_pid(), 7")).fetchone()
     assert found is not None
     assert (found[0] != broken_off, found[1]) == (True, 7)
+
+
+@pytest.mark.parametrize("take", [single, Pool.connection])
+async def test_a_connection_that_is_left_in_a_pipeline_is_nobody_elses(
+    pool_of_one: Pool, take: Callable[[Pool], AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]]
+) -> None:
+    """psycopg leaves it so where the end of the pipeline is cancelled and the server does not even answer that. A
+    transaction over it looks done and is not."""
+    async with pool_of_one.connection() as connection:
+        left_open = connection.info.backend_pid
+    connection.pgconn.enter_pipeline_mode()
+    async with take(pool_of_one) as another:
+        found = await (await another.execute("SELECT pg_backend_pid(), 7")).fetchone()
+    assert found is not None
+    assert (found[0] != left_open, found[1]) == (True, 7)
