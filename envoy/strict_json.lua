@@ -18,8 +18,7 @@
 local MAX_DEPTH = 100  -- the transcoder's
 local MAX_VIOLATIONS = 10
 -- Names, objects and lists of a body. They are what costs a worker its time, and everybody whose connection it has.
--- No method needs so many: the largest batch of jobs is ten thousand texts in one
--- list, and a JSON Schema has 32 KiB.
+-- No method needs so many: the largest batch of jobs is ten thousand texts in one list, and a JSON Schema has 32 KiB.
 local MAX_PARTS = 20000
 local TOO_MANY = format("it has more than %d names, objects and lists", MAX_PARTS)
 

@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as grpc_health
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.admission.calls_at_a_time import CallsAtATime
+from services.readiness.health_service import HealthService
 from services.runtime import logging
 from services.runtime.background import beside
 from services.runtime.config import RuntimeSettings
@@ -72,7 +72,7 @@ class MeshServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        self._grpc_health = grpc_health.HealthServicer()
+        self._grpc_health = HealthService(self._services)
         self.grpc_port = 0
         """The port that is listened on, once `run` has started; differs from the setting where that is 0."""
         self.http_port = 0

@@ -43,8 +43,6 @@ def known(error: BaseException) -> PagemeshError:
         return error
     if isinstance(error, asyncio.CancelledError):
         return errors.Cancelled("CANCELLED", "The call was cancelled.")
-    if isinstance(error, NotImplementedError):  # a method of gRPC's own contracts that its servicer leaves out
-        return errors.Unimplemented("METHOD_NOT_IMPLEMENTED", "This service does not have that method.")
     return errors.InternalError("INTERNAL", _INTERNAL_MESSAGE)
 
 
